@@ -383,7 +383,12 @@ impl Default for Publish {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { initial_backoff_ms: 100, max_backoff_ms: 10_000, max_attempts: None, confirm_timeout_ms: 5_000 }
+        Self {
+            initial_backoff_ms: 100,
+            max_backoff_ms: 10_000,
+            max_attempts: None,
+            confirm_timeout_ms: 5_000,
+        }
     }
 }
 
@@ -406,7 +411,11 @@ impl Default for Engine {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { address: "0.0.0.0".to_owned(), port: 4000, forwarder: None }
+        Self {
+            address: "0.0.0.0".to_owned(),
+            port: 4000,
+            forwarder: None,
+        }
     }
 }
 

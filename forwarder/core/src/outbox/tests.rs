@@ -1,0 +1,514 @@
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Record {
+    lane: u64,
+    number: u32,
+    subject: String,
+    assignment: (i32, u32),
+}
+
+impl Item for Record {
+    fn lane(&self) -> u64 {
+        self.lane
+    }
+    fn subject(&self) -> &[u8] {
+        self.subject.as_bytes()
+    }
+    fn assignment(&self) -> (i32, u32) {
+        self.assignment
+    }
+}
+
+fn record(lane: u64, number: u32, subject: &str) -> Record {
+    Record {
+        lane,
+        number,
+        subject: subject.to_owned(),
+        assignment: (0, 1),
+    }
+}
+
+const BACKOFF: Backoff = Backoff {
+    initial: 100,
+    max: 1_000,
+    attempts: None,
+};
+
+fn outbox(confirmation: Confirmation) -> Outbox<Record> {
+    Outbox::new(confirmation, BACKOFF)
+}
+
+fn send_all(outbox: &mut Outbox<Record>) -> Vec<(Ticket, u32)> {
+    std::iter::from_fn(|| outbox.next(0).map(|(ticket, record)| (ticket, record.number))).collect()
+}
+
+fn numbers(sent: &[(Ticket, u32)]) -> Vec<u32> {
+    sent.iter().map(|(_, number)| *number).collect()
+}
+
+/// Brings lane 1's subject `a` to "accepted on this connection".
+fn prove(outbox: &mut Outbox<Record>, outcome: &mut Outcome<Record>) {
+    outbox.push(record(1, 0, "a"));
+    send_all(outbox);
+    assert!(outbox.fence());
+    outbox.fence_passed(0, outcome);
+    assert_eq!(outcome.confirmed.len(), 1);
+    outcome.confirmed.clear();
+}
+
+#[test]
+fn with_acks_a_lane_has_one_record_out() {
+    let (mut outbox, mut outcome) = (outbox(Confirmation::Ack), Outcome::default());
+    for number in 5..8 {
+        outbox.push(record(1, number, "a"));
+    }
+    outbox.push(record(2, 1, "b"));
+    let sent = send_all(&mut outbox);
+    assert_eq!(numbers(&sent), [5, 1]);
+    outbox.failed(sent[0].0, 0, &mut outcome);
+    assert!(
+        send_all(&mut outbox).is_empty(),
+        "5 was not stored for sure: 6 must wait"
+    );
+    outbox.wake(1_000);
+    let again = send_all(&mut outbox);
+    assert_eq!(numbers(&again), [5]);
+    outbox.acked(again[0].0, &mut outcome);
+    assert_eq!(numbers(&send_all(&mut outbox)), [6]);
+}
+
+#[test]
+fn an_ack_that_comes_after_its_timeout_still_counts() {
+    let (mut outbox, mut outcome) = (outbox(Confirmation::Ack), Outcome::default());
+    outbox.push(record(1, 5, "a"));
+    outbox.push(record(1, 6, "a"));
+    let sent = send_all(&mut outbox);
+    outbox.failed(sent[0].0, 0, &mut outcome);
+    outbox.acked(sent[0].0, &mut outcome);
+    assert_eq!(outcome.confirmed.len(), 1);
+    assert_eq!(numbers(&send_all(&mut outbox)), [6]);
+}
+
+#[test]
+fn an_overdue_ack_is_found_and_a_stale_one_is_not() {
+    let (mut outbox, mut outcome) = (outbox(Confirmation::Ack), Outcome::default());
+    outbox.push(record(1, 1, "a"));
+    outbox.push(record(2, 2, "a"));
+    let sent = send_all(&mut outbox);
+    outbox.acked(sent[0].0, &mut outcome);
+    let mut overdue = Vec::new();
+    outbox.overdue(4_999, 5_000, &mut overdue);
+    assert!(overdue.is_empty());
+    outbox.overdue(5_000, 5_000, &mut overdue);
+    assert_eq!(overdue, [sent[1].0]);
+}
+
+#[test]
+fn with_fences_an_accepted_subject_is_pipelined() {
+    let (mut outbox, mut outcome) = (outbox(Confirmation::Fence), Outcome::default());
+    prove(&mut outbox, &mut outcome);
+    for number in 1..4 {
+        outbox.push(record(1, number, "a"));
+    }
+    assert_eq!(numbers(&send_all(&mut outbox)), [1, 2, 3]);
+    outbox.fence();
+    outbox.fence_passed(0, &mut outcome);
+    assert_eq!(outcome.confirmed.len(), 3);
+    assert!(outbox.is_empty());
+}
+
+#[test]
+fn a_denied_subject_holds_its_lane_and_no_other() {
+    let (mut outbox, mut outcome) = (outbox(Confirmation::Fence), Outcome::default());
+    outbox.push(record(1, 1, "denied"));
+    outbox.push(record(1, 2, "allowed"));
+    outbox.push(record(2, 9, "allowed"));
+    assert_eq!(numbers(&send_all(&mut outbox)), [1, 9]);
+    outbox.fence();
+    assert!(outbox.denied(b"denied"));
+    assert!(!outbox.denied(b"never sent"));
+    outbox.fence_passed(0, &mut outcome);
+    assert_eq!(outcome.confirmed, [(record(2, 9, "allowed"), 0)]);
+    assert_eq!(outbox.paused_lanes(), 1);
+    assert!(!outbox.has_ready());
+    outbox.wake(outbox.next_wake().unwrap());
+    assert_eq!(
+        numbers(&send_all(&mut outbox)),
+        [1],
+        "2 waits for 1 for as long as that takes"
+    );
+    assert_eq!(outbox.overtaken(), 0);
+}
+
+#[test]
+fn a_denial_counts_only_for_its_own_fence() {
+    let (mut outbox, mut outcome) = (outbox(Confirmation::Fence), Outcome::default());
+    prove(&mut outbox, &mut outcome);
+    outbox.push(record(1, 1, "a"));
+    send_all(&mut outbox);
+    outbox.fence();
+    outbox.push(record(1, 2, "a"));
+    send_all(&mut outbox);
+    outbox.fence();
+    outbox.denied(b"a");
+    outbox.fence_passed(0, &mut outcome);
+    assert!(outcome.confirmed.is_empty());
+    outbox.fence_passed(0, &mut outcome);
+    assert_eq!(outcome.confirmed, [(record(1, 2, "a"), 0)]);
+    assert_eq!(
+        outbox.overtaken(),
+        1,
+        "the server changed its mind between the two: 2 went ahead of 1"
+    );
+}
+
+#[test]
+fn a_lost_connection_sends_all_unconfirmed_again_in_order() {
+    let (mut outbox, mut outcome) = (outbox(Confirmation::Fence), Outcome::default());
+    prove(&mut outbox, &mut outcome);
+    for number in 1..5 {
+        outbox.push(record(1, number, "a"));
+    }
+    outbox.next(0);
+    outbox.next(0);
+    outbox.fence();
+    assert_eq!(outbox.connection_lost(&mut outcome), 2);
+    // A fence of the old connection means nothing any more.
+    outbox.fence_passed(0, &mut outcome);
+    assert!(outcome.confirmed.is_empty());
+    assert_eq!(
+        numbers(&send_all(&mut outbox)),
+        [1],
+        "the new server has not been seen to accept the subject"
+    );
+    outbox.fence();
+    outbox.fence_passed(0, &mut outcome);
+    assert_eq!(numbers(&send_all(&mut outbox)), [2, 3, 4]);
+}
+
+#[test]
+fn refusals_end_in_the_dead_letter_where_that_is_declared() {
+    let mut outbox = Outbox::new(
+        Confirmation::Ack,
+        Backoff {
+            attempts: Some(2),
+            ..BACKOFF
+        },
+    );
+    let mut outcome = Outcome::default();
+    outbox.push(record(1, 1, "a"));
+    outbox.push(record(1, 2, "a"));
+    let first = send_all(&mut outbox);
+    outbox.failed(first[0].0, 0, &mut outcome);
+    assert!(outcome.given_up.is_empty());
+    outbox.wake(10_000);
+    let second = send_all(&mut outbox);
+    outbox.failed(second[0].0, 0, &mut outcome);
+    assert_eq!(outcome.given_up, [record(1, 1, "a")]);
+    assert_eq!(numbers(&send_all(&mut outbox)), [2]);
+}
+
+#[test]
+fn a_record_that_can_never_be_sent_leaves_at_once() {
+    for confirmation in [Confirmation::Ack, Confirmation::Fence] {
+        let mut outbox = outbox(confirmation);
+        outbox.push(record(1, 1, "a"));
+        outbox.push(record(1, 2, "a"));
+        let (ticket, _) = outbox.next(0).unwrap();
+        assert_eq!(outbox.reject(ticket), Some(record(1, 1, "a")));
+        assert_eq!(numbers(&send_all(&mut outbox)), [2]);
+        assert_eq!(outbox.in_flight(), 1);
+    }
+}
+
+#[test]
+fn what_is_abandoned_is_never_sent_again() {
+    for confirmation in [Confirmation::Ack, Confirmation::Fence] {
+        let (mut outbox, mut outcome) = (outbox(confirmation), Outcome::default());
+        for number in 1..4 {
+            outbox.push(record(1, number, "a"));
+        }
+        let mut kept = record(1, 4, "a");
+        kept.assignment = (0, 2);
+        outbox.push(kept);
+        outbox.next(0);
+        outbox.abandon(&[(0, 1)], &mut outcome);
+        assert_eq!(outcome.dropped.len(), 2);
+        outbox.connection_lost(&mut outcome);
+        assert_eq!(outcome.dropped.len(), 3);
+        assert_eq!(numbers(&send_all(&mut outbox)), [4]);
+        assert_eq!(outbox.len(), 1);
+    }
+}
+
+#[test]
+fn pauses_double_up_to_the_longest_and_differ() {
+    let pauses: Vec<u64> = (1..10).map(|refusals| BACKOFF.pause(refusals, 7)).collect();
+    assert!((50..=100).contains(&pauses[0]), "{pauses:?}");
+    assert!((100..=200).contains(&pauses[1]), "{pauses:?}");
+    assert!((500..=1_000).contains(&pauses[8]), "{pauses:?}");
+    assert!(
+        (0..20)
+            .map(|lane| BACKOFF.pause(5, lane))
+            .collect::<BTreeSet<_>>()
+            .len()
+            > 10
+    );
+}
+
+#[test]
+fn a_ticket_of_another_record_is_harmless() {
+    let (mut outbox, mut outcome) = (outbox(Confirmation::Ack), Outcome::default());
+    outbox.push(record(1, 1, "a"));
+    let sent = send_all(&mut outbox);
+    outbox.acked(sent[0].0, &mut outcome);
+    outbox.push(record(1, 2, "a"));
+    send_all(&mut outbox);
+    outbox.acked(sent[0].0, &mut outcome);
+    outbox.acked(Ticket::from_u64(u64::MAX), &mut outcome);
+    assert_eq!(outcome.confirmed.len(), 1);
+    assert_eq!(Ticket::from_u64(sent[0].0.to_u64()), sent[0].0);
+}
+
+/// A server and a network that do what real ones do, one step at a time.
+struct World {
+    outbox: Outbox<Record>,
+    outcome: Outcome<Record>,
+    confirmation: Confirmation,
+    now: u64,
+    /// What is on its way to the server on the current connection.
+    wire: VecDeque<Sent>,
+    /// What is on its way back.
+    answers: VecDeque<Answer>,
+    /// Old connections whose bytes the server has not read yet.
+    ghosts: Vec<VecDeque<Sent>>,
+    denied: BTreeSet<String>,
+    /// First deliveries of each lane, in order.
+    delivered: BTreeMap<u64, Vec<u32>>,
+    pushed: BTreeMap<u64, u32>,
+}
+
+#[derive(Clone)]
+enum Sent {
+    Record(Ticket, Record),
+    Fence,
+}
+
+enum Answer {
+    Denied(String),
+    Pong,
+    Ack(Ticket),
+    Nack(Ticket),
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Push { lane: u64, subject: u8 },
+    Send(usize),
+    Fence,
+    Serve(usize),
+    ServeGhost(usize),
+    Answer { count: usize, lose: bool },
+    Break,
+    Deny(u8),
+    Allow(u8),
+    Wait(u64),
+}
+
+impl World {
+    fn new(confirmation: Confirmation) -> Self {
+        Self {
+            outbox: outbox(confirmation),
+            outcome: Outcome::default(),
+            confirmation,
+            now: 0,
+            wire: VecDeque::new(),
+            answers: VecDeque::new(),
+            ghosts: Vec::new(),
+            denied: BTreeSet::new(),
+            delivered: BTreeMap::new(),
+            pushed: BTreeMap::new(),
+        }
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Push { lane, subject } => {
+                let number = self.pushed.entry(lane).or_default();
+                self.outbox.push(record(lane, *number, &format!("{lane}.{subject}")));
+                *number += 1;
+            }
+            Step::Send(count) => {
+                for _ in 0..count {
+                    let Some((ticket, record)) = self.outbox.next(self.now) else {
+                        break;
+                    };
+                    self.wire.push_back(Sent::Record(ticket, record.clone()));
+                }
+            }
+            Step::Fence => {
+                if self.confirmation == Confirmation::Fence && self.outbox.fence() {
+                    self.wire.push_back(Sent::Fence);
+                }
+            }
+            Step::Serve(count) => {
+                for _ in 0..count {
+                    let Some(sent) = self.wire.pop_front() else { break };
+                    if let Some(answer) = self.serve(sent) {
+                        self.answers.push_back(answer);
+                    }
+                }
+            }
+            Step::ServeGhost(count) => {
+                for mut ghost in std::mem::take(&mut self.ghosts) {
+                    for _ in 0..count {
+                        let Some(sent) = ghost.pop_front() else { break };
+                        self.serve(sent);
+                    }
+                    self.ghosts.push(ghost);
+                }
+            }
+            Step::Answer { count, lose } => {
+                for _ in 0..count {
+                    let Some(answer) = self.answers.pop_front() else { break };
+                    match answer {
+                        Answer::Denied(subject) => {
+                            self.outbox.denied(subject.as_bytes());
+                        }
+                        Answer::Pong => self.outbox.fence_passed(self.now, &mut self.outcome),
+                        // Only with acks can an answer get lost and the connection live.
+                        Answer::Ack(_) | Answer::Nack(_) if lose => {}
+                        Answer::Ack(ticket) => self.outbox.acked(ticket, &mut self.outcome),
+                        Answer::Nack(ticket) => self.outbox.failed(ticket, self.now, &mut self.outcome),
+                    }
+                }
+            }
+            Step::Break => {
+                self.ghosts.push(std::mem::take(&mut self.wire));
+                self.answers.clear();
+                self.outbox.connection_lost(&mut self.outcome);
+            }
+            // What is denied changes where a connection begins: see the module on a server that changes its mind.
+            Step::Deny(subject) => {
+                self.take(Step::Break);
+                self.ghosts.clear();
+                self.denied.insert(format!("{}.{subject}", subject % 3));
+            }
+            Step::Allow(subject) => {
+                self.take(Step::Break);
+                self.ghosts.clear();
+                self.denied.remove(&format!("{}.{subject}", subject % 3));
+            }
+            Step::Wait(time) => {
+                self.now += time;
+                let mut overdue = Vec::new();
+                if self.confirmation == Confirmation::Ack {
+                    self.outbox.overdue(self.now, 5_000, &mut overdue);
+                }
+                for ticket in overdue {
+                    self.outbox.failed(ticket, self.now, &mut self.outcome);
+                }
+                self.outbox.wake(self.now);
+            }
+        }
+    }
+
+    fn serve(&mut self, sent: Sent) -> Option<Answer> {
+        match sent {
+            Sent::Fence => Some(Answer::Pong),
+            Sent::Record(ticket, record) => {
+                let refused = self.denied.contains(&record.subject);
+                if !refused {
+                    let first = self.delivered.entry(record.lane).or_default();
+                    if !first.contains(&record.number) {
+                        first.push(record.number);
+                    }
+                }
+                match (self.confirmation, refused) {
+                    (Confirmation::Fence, true) => Some(Answer::Denied(record.subject)),
+                    (Confirmation::Fence, false) => None,
+                    (Confirmation::Ack, true) => Some(Answer::Nack(ticket)),
+                    (Confirmation::Ack, false) => Some(Answer::Ack(ticket)),
+                }
+            }
+        }
+    }
+
+    /// Everything works again; runs until nothing is left.
+    fn heal(&mut self) {
+        self.denied.clear();
+        for _ in 0..10_000 {
+            if self.outbox.is_empty() {
+                return;
+            }
+            for step in [
+                Step::Send(100),
+                Step::Fence,
+                Step::Serve(200),
+                Step::Answer {
+                    count: 200,
+                    lose: false,
+                },
+                Step::Wait(1_000),
+            ] {
+                self.take(step);
+            }
+        }
+        panic!("records are stuck: {:?}", self.outbox);
+    }
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (0..3_u64, 0..9_u8).prop_map(|(lane, subject)| Step::Push { lane, subject }),
+        6 => (1..8_usize).prop_map(Step::Send),
+        4 => Just(Step::Fence),
+        6 => (1..8_usize).prop_map(Step::Serve),
+        2 => (1..8_usize).prop_map(Step::ServeGhost),
+        6 => (1..8_usize, proptest::bool::weighted(0.2)).prop_map(|(count, lose)| Step::Answer { count, lose }),
+        1 => Just(Step::Break),
+        1 => (0..9_u8).prop_map(Step::Deny),
+        1 => (0..9_u8).prop_map(Step::Allow),
+        3 => (1..3_000_u64).prop_map(Step::Wait),
+    ]
+}
+
+fn check(confirmation: Confirmation, steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let mut world = World::new(confirmation);
+    for step in steps {
+        world.take(step);
+    }
+    world.heal();
+    for (lane, count) in &world.pushed {
+        let expected: Vec<u32> = (0..*count).collect();
+        prop_assert_eq!(world.delivered.get(lane), Some(&expected), "lane {}", lane);
+    }
+    let confirmed = world.outcome.confirmed.len();
+    prop_assert_eq!(
+        confirmed,
+        world.pushed.values().sum::<u32>() as usize,
+        "each record is confirmed once"
+    );
+    prop_assert_eq!(world.outbox.in_flight(), 0);
+    prop_assert_eq!(world.outbox.overtaken(), 0);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn with_fences_nothing_is_lost_or_reordered(steps in proptest::collection::vec(step(), 0..120)) {
+        check(Confirmation::Fence, steps)?;
+    }
+
+    #[test]
+    fn with_acks_nothing_is_lost_or_reordered(steps in proptest::collection::vec(step(), 0..120)) {
+        check(Confirmation::Ack, steps)?;
+    }
+}

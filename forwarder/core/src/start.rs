@@ -1,0 +1,255 @@
+//! Where a partition begins when it is assigned.
+//!
+//! `Latest` loses nothing either: the end is looked up once, when the group begins, and committed before the first
+//! record is read. A partition that appears later is read from its beginning, and an offset that the broker no longer
+//! has is a fault with a declared policy, never a silent jump.
+
+use crate::commit::Metadata;
+use crate::config::{MissingOffset, StartFrom};
+
+/// What the group committed for the whole topic, as far as it matters for one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum History {
+    /// Nothing: the group begins now.
+    None,
+    /// Offsets without our metadata: another consumer (the original forwarder) went before us.
+    Foreign,
+    /// Our own; the topic had this many partitions when the group began.
+    Ours {
+        /// See [`Metadata::partitions`].
+        partitions: u32,
+    },
+}
+
+impl History {
+    /// From the metadata of every offset that the group has committed for the topic.
+    pub fn of<'a>(commits: impl IntoIterator<Item = &'a str>) -> Self {
+        commits
+            .into_iter()
+            .map(Metadata::parse)
+            .fold(Self::None, |history, metadata| match (history, metadata) {
+                (Self::Ours { partitions: one }, Some(Metadata { partitions: other, .. })) => Self::Ours {
+                    partitions: one.min(other),
+                },
+                (_, Some(Metadata { partitions, .. })) => Self::Ours { partitions },
+                (Self::None, None) => Self::Foreign,
+                (history, None) => history,
+            })
+    }
+
+    /// What the metadata of this group's commits says from here on, where the topic now has `partitions`.
+    #[must_use]
+    pub const fn partitions(self, partitions: u32) -> u32 {
+        match self {
+            Self::None => partitions,
+            // Which of them the other consumer knew cannot be told: each without an offset is read from its beginning.
+            Self::Foreign => 0,
+            Self::Ours { partitions } => partitions,
+        }
+    }
+}
+
+/// What is known of a partition at its assignment.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// Its number.
+    pub partition: u32,
+    /// The offset that the group committed for it.
+    pub committed: Option<i64>,
+    /// The oldest offset that the broker has.
+    pub low: i64,
+    /// One past the newest.
+    pub high: i64,
+    /// The first offset at or after the time of [`StartFrom::Timestamp`], where there is one.
+    pub at_time: Option<i64>,
+}
+
+/// Where to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// The first offset to read; `None`: stay paused until a person has decided ([`MissingOffset::Stop`]).
+    pub offset: Option<i64>,
+    /// Whether the broker holds that offset for the group already. Otherwise it is committed before anything is read.
+    pub committed: bool,
+    /// What is wrong with the committed offset.
+    pub fault: Option<Missing>,
+}
+
+/// The broker no longer has the committed offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// It expired: so many offsets behind it are gone.
+    Expired {
+        /// Offsets between the committed one and the oldest that is there.
+        gone: i64,
+    },
+    /// It lies behind the end: the topic was made anew or truncated.
+    Beyond {
+        /// Offsets between the end and the committed one.
+        by: i64,
+    },
+}
+
+/// Decides where a partition begins.
+#[must_use]
+pub fn start(known: &Known, history: History, start_from: StartFrom, policy: MissingOffset) -> Start {
+    let Known {
+        partition,
+        committed,
+        low,
+        high,
+        at_time,
+    } = *known;
+    if let Some(committed) = committed {
+        let fault = if committed < low {
+            Missing::Expired { gone: low - committed }
+        } else if committed > high {
+            Missing::Beyond { by: committed - high }
+        } else {
+            return Start {
+                offset: Some(committed),
+                committed: true,
+                fault: None,
+            };
+        };
+        let offset = match policy {
+            MissingOffset::Earliest => Some(low),
+            MissingOffset::Latest => Some(high),
+            MissingOffset::Stop => None,
+        };
+        return Start {
+            offset,
+            committed: false,
+            fault: Some(fault),
+        };
+    }
+    let appeared_later = match history {
+        History::None => false,
+        History::Foreign => true,
+        History::Ours { partitions } => partition >= partitions,
+    };
+    let offset = match start_from {
+        _ if appeared_later => low,
+        StartFrom::Earliest => low,
+        StartFrom::Latest => high,
+        StartFrom::Timestamp { .. } => at_time.unwrap_or(high),
+    };
+    Start {
+        offset: Some(offset),
+        committed: false,
+        fault: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: Known = Known {
+        partition: 3,
+        committed: None,
+        low: 10,
+        high: 90,
+        at_time: Some(50),
+    };
+    const POLICY: MissingOffset = MissingOffset::Earliest;
+
+    fn offset(known: Known, history: History, from: StartFrom) -> Option<i64> {
+        start(&known, history, from, POLICY).offset
+    }
+
+    #[test]
+    fn a_new_group_begins_where_it_is_told() {
+        assert_eq!(offset(KNOWN, History::None, StartFrom::Latest), Some(90));
+        assert_eq!(offset(KNOWN, History::None, StartFrom::Earliest), Some(10));
+        assert_eq!(
+            offset(KNOWN, History::None, StartFrom::Timestamp { millis: 1 }),
+            Some(50)
+        );
+        let late = Known { at_time: None, ..KNOWN };
+        assert_eq!(
+            offset(late, History::None, StartFrom::Timestamp { millis: 1 }),
+            Some(90)
+        );
+        assert!(!start(&KNOWN, History::None, StartFrom::Latest, POLICY).committed);
+    }
+
+    #[test]
+    fn a_partition_that_appeared_later_is_read_from_its_beginning() {
+        assert_eq!(
+            offset(KNOWN, History::Ours { partitions: 3 }, StartFrom::Latest),
+            Some(10)
+        );
+        assert_eq!(
+            offset(KNOWN, History::Ours { partitions: 4 }, StartFrom::Latest),
+            Some(90)
+        );
+        assert_eq!(offset(KNOWN, History::Foreign, StartFrom::Latest), Some(10));
+    }
+
+    #[test]
+    fn a_committed_offset_is_where_to_go_on() {
+        let known = Known {
+            committed: Some(40),
+            ..KNOWN
+        };
+        let expected = Start {
+            offset: Some(40),
+            committed: true,
+            fault: None,
+        };
+        for from in [StartFrom::Latest, StartFrom::Earliest] {
+            assert_eq!(start(&known, History::Foreign, from, POLICY), expected);
+        }
+        for edge in [10, 90] {
+            let known = Known {
+                committed: Some(edge),
+                ..KNOWN
+            };
+            assert_eq!(start(&known, History::Foreign, StartFrom::Latest, POLICY).fault, None);
+        }
+    }
+
+    #[test]
+    fn an_offset_that_is_gone_is_a_fault_with_a_policy() {
+        let expired = Known {
+            committed: Some(4),
+            ..KNOWN
+        };
+        let ours = History::Ours { partitions: 12 };
+        for (policy, offset) in [
+            (MissingOffset::Earliest, Some(10)),
+            (MissingOffset::Latest, Some(90)),
+            (MissingOffset::Stop, None),
+        ] {
+            let start = start(&expired, ours, StartFrom::Latest, policy);
+            assert_eq!(
+                start,
+                Start {
+                    offset,
+                    committed: false,
+                    fault: Some(Missing::Expired { gone: 6 })
+                }
+            );
+        }
+        let beyond = Known {
+            committed: Some(100),
+            ..KNOWN
+        };
+        assert_eq!(
+            start(&beyond, ours, StartFrom::Latest, POLICY).fault,
+            Some(Missing::Beyond { by: 10 })
+        );
+    }
+
+    #[test]
+    fn the_history_is_the_least_that_any_commit_knows() {
+        assert_eq!(History::of([]), History::None);
+        assert_eq!(History::of([""]), History::Foreign);
+        let commits = ["", "fanout1 partitions=12 ring=1", "fanout1 partitions=6 ring=1", "x"];
+        assert_eq!(History::of(commits), History::Ours { partitions: 6 });
+        assert_eq!(History::None.partitions(8), 8);
+        assert_eq!(History::Foreign.partitions(8), 0);
+        assert_eq!(History::Ours { partitions: 6 }.partitions(8), 6);
+    }
+}

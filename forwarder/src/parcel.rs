@@ -1,0 +1,251 @@
+//! A record on its way through the engine, and what comes back of it.
+
+use forwarder_core::outbox::Item;
+use forwarder_core::record::{Invalid, Timestamp};
+
+/// A Kafka header as it came: name, and value where there is one.
+pub type Header<'a> = (&'a str, Option<&'a [u8]>);
+
+/// Where in Kafka a record came from, and on behalf of which assignment it is handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The partition.
+    pub partition: i32,
+    /// The assignment epoch: a receipt of an older one is ignored.
+    pub epoch: u32,
+    /// The offset.
+    pub offset: i64,
+    /// The name of the record in its partition's [`forwarder_core::offsets::Offsets`].
+    pub sequence: u64,
+    /// The record's timestamp.
+    pub timestamp: Option<Timestamp>,
+}
+
+/// A routed record: all that is needed to publish it, in one allocation.
+#[derive(Debug)]
+pub struct Parcel {
+    /// Where it came from.
+    pub origin: Origin,
+    /// Its asset's lane.
+    pub lane: u64,
+    /// When it was taken from Kafka, in the engine's microseconds.
+    pub taken_at: u64,
+    /// Subject, header block, body, and the original record where a dead letter may need it.
+    bytes: Box<[u8]>,
+    subject_end: usize,
+    headers_end: usize,
+    body_end: usize,
+}
+
+impl Parcel {
+    /// Packs the parts; `original` is what [`Original::pack`] wrote, or empty.
+    #[must_use]
+    pub fn pack(
+        origin: Origin,
+        lane: u64,
+        taken_at: u64,
+        subject: &[u8],
+        headers: &[u8],
+        body: &[u8],
+        original: &[u8],
+    ) -> Self {
+        let mut bytes = Vec::with_capacity(subject.len() + headers.len() + body.len() + original.len());
+        bytes.extend_from_slice(subject);
+        let subject_end = bytes.len();
+        bytes.extend_from_slice(headers);
+        let headers_end = bytes.len();
+        bytes.extend_from_slice(body);
+        let body_end = bytes.len();
+        bytes.extend_from_slice(original);
+        Self { origin, lane, taken_at, bytes: bytes.into_boxed_slice(), subject_end, headers_end, body_end }
+    }
+
+    /// A complete NATS header block, or empty.
+    #[must_use]
+    pub fn headers(&self) -> &[u8] {
+        &self.bytes[self.subject_end..self.headers_end]
+    }
+
+    /// The payload.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        &self.bytes[self.headers_end..self.body_end]
+    }
+
+    /// What the server counts against its `max_payload`.
+    #[must_use]
+    pub fn payload_len(&self) -> usize {
+        self.body_end - self.subject_end
+    }
+
+    /// What counts against the caps: the memory that the record holds.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.bytes.len() + size_of::<Self>()
+    }
+
+    /// The dead letter that the record becomes.
+    #[must_use]
+    pub fn into_letter(self, reason: Invalid) -> Letter {
+        let original = self.bytes.get(self.body_end..).unwrap_or_default().into();
+        Letter { origin: self.origin, reason, original }
+    }
+}
+
+impl Item for Parcel {
+    fn lane(&self) -> u64 {
+        self.lane
+    }
+
+    fn subject(&self) -> &[u8] {
+        &self.bytes[..self.subject_end]
+    }
+
+    fn assignment(&self) -> (i32, u32) {
+        (self.origin.partition, self.origin.epoch)
+    }
+}
+
+/// A record that can never be forwarded.
+#[derive(Debug)]
+pub struct Letter {
+    /// Where it came from.
+    pub origin: Origin,
+    /// Why it cannot be forwarded.
+    pub reason: Invalid,
+    /// The packed [`Original`]; empty where no dead letter is declared.
+    original: Box<[u8]>,
+}
+
+impl Letter {
+    /// A letter with the packed original.
+    #[must_use]
+    pub fn new(origin: Origin, reason: Invalid, original: &[u8]) -> Self {
+        Self { origin, reason, original: original.into() }
+    }
+
+    /// The record as it came.
+    #[must_use]
+    pub fn original(&self) -> Original<'_> {
+        Original::unpack(&self.original)
+    }
+
+    /// What counts against the caps.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.original.len() + size_of::<Self>()
+    }
+}
+
+/// A record as it came from Kafka.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Original<'a> {
+    /// The key.
+    pub key: Option<&'a [u8]>,
+    /// The value.
+    pub value: Option<&'a [u8]>,
+    /// The headers, in order. Names are bytes: what came need not have been UTF-8.
+    pub headers: Vec<(&'a [u8], Option<&'a [u8]>)>,
+}
+
+impl<'a> Original<'a> {
+    /// Appends key, value and headers, each with its length.
+    pub fn pack(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[Header<'_>], out: &mut Vec<u8>) {
+        pack_one(key, out);
+        pack_one(value, out);
+        for (name, value) in headers {
+            pack_one(Some(name.as_bytes()), out);
+            pack_one(*value, out);
+        }
+    }
+
+    fn unpack(mut bytes: &'a [u8]) -> Self {
+        let key = unpack_one(&mut bytes);
+        let value = unpack_one(&mut bytes);
+        let mut headers = Vec::new();
+        while !bytes.is_empty() {
+            let name = unpack_one(&mut bytes).unwrap_or_default();
+            headers.push((name, unpack_one(&mut bytes)));
+        }
+        Self { key, value, headers }
+    }
+}
+
+/// The length that stands for "none". No Kafka field is that long.
+const NONE: u32 = u32::MAX;
+
+fn pack_one(field: Option<&[u8]>, out: &mut Vec<u8>) {
+    let length = field.map_or(NONE, |field| u32::try_from(field.len()).unwrap_or(NONE));
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(field.unwrap_or_default());
+}
+
+fn unpack_one<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let length = u32::from_le_bytes(*length);
+    if length == NONE {
+        *bytes = rest;
+        return None;
+    }
+    let (field, rest) = rest.split_at_checked(length as usize)?;
+    *bytes = rest;
+    Some(field)
+}
+
+/// What became of a dispatched record. Each one dispatched comes back exactly once: the caps are counted by it.
+#[derive(Debug)]
+pub struct Receipt {
+    /// Where the record came from.
+    pub origin: Origin,
+    /// What the record weighed against the caps.
+    pub weight: usize,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// See [`Receipt`].
+#[derive(Debug)]
+pub enum Fate {
+    /// Confirmed by the target.
+    Confirmed,
+    /// Given up together with its assignment: whoever owns the partition now handles it.
+    Dropped,
+    /// Can never be delivered.
+    Undeliverable(Box<Letter>),
+}
+
+/// Receipts of one target, named by its index: the clusters in the order of the ring, then the dead letter.
+#[derive(Debug)]
+pub struct Receipts {
+    /// The target.
+    pub outlet: usize,
+    /// In no particular order.
+    pub receipts: Vec<Receipt>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ORIGIN: Origin = Origin { partition: 1, epoch: 2, offset: 3, sequence: 4, timestamp: None };
+
+    #[test]
+    fn a_parcel_keeps_its_parts_apart() {
+        let mut original = Vec::new();
+        Original::pack(Some(b"key"), None, &[("a", Some(b"1")), ("a", None)], &mut original);
+        let parcel = Parcel::pack(ORIGIN, 7, 0, b"key.id", b"NATS/1.0\r\n\r\n", b"{}", &original);
+        assert_eq!(parcel.subject(), b"key.id");
+        assert_eq!(parcel.headers(), b"NATS/1.0\r\n\r\n");
+        assert_eq!(parcel.body(), b"{}");
+        assert_eq!(parcel.payload_len(), 14);
+        let letter = parcel.into_letter(Invalid::Refused);
+        let headers = vec![(&b"a"[..], Some(&b"1"[..])), (&b"a"[..], None)];
+        assert_eq!(letter.original(), Original { key: Some(b"key"), value: None, headers });
+    }
+
+    #[test]
+    fn without_an_original_a_letter_is_empty() {
+        let letter = Parcel::pack(ORIGIN, 7, 0, b"s", b"", b"{}", b"").into_letter(Invalid::TooLarge);
+        assert_eq!(letter.original(), Original::default());
+    }
+}

@@ -1,0 +1,337 @@
+//! One task per NATS cluster: keeps a connection, sends what the outbox says, hands out receipts.
+//!
+//! ```text
+//!   orders ─▶ outbox ─▶ connection ─▶ server
+//!                ▲           │
+//!                └─ fences, acks, refusals ─▶ receipts
+//! ```
+//!
+//! A connection never heals: when it ends, in whatever way, everything that it left unconfirmed goes back to the front
+//! of the outbox and a new connection begins. Nothing is ever assumed to have arrived because a write succeeded.
+
+mod session;
+
+use std::ops::ControlFlow;
+use std::sync::mpsc as blocking;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use forwarder_core::config::{Checked, Cluster, Publish, PublishMode};
+use forwarder_core::outbox::{Backoff, Confirmation, Outbox, Outcome};
+use forwarder_core::record::Invalid;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use crate::clock::Clock;
+use crate::metrics::{ClusterMetrics, Metrics};
+use crate::nats::connection::{self, Connection, Target};
+use crate::nats::server::ServerPool;
+use crate::nats::stream::{self, StreamError};
+use crate::parcel::{Fate, Parcel, Receipt, Receipts};
+
+/// Records with an ack outstanding on one connection. Past 10,000 messages in a stream's own queue nats-server answers
+/// "too many requests"; a few thousand keep it busy at any latency that a data centre has.
+const MAX_UNACKED: usize = 4096;
+
+/// How long a connection attempt may take, from the name's look-up to the server's first PONG.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest pause between two attempts to connect.
+const MAX_CONNECT_PAUSE: Duration = Duration::from_secs(5);
+
+/// What the intake asks of a publisher.
+#[derive(Debug)]
+pub enum Order {
+    /// Deliver these, each asset's in this order, behind all that was ordered before.
+    Publish(Vec<Parcel>),
+    /// Send nothing more on behalf of these assignments.
+    Abandon {
+        /// Partition and assignment epoch.
+        assignments: Arc<[(i32, u32)]>,
+        /// Dropped when it is done.
+        done: blocking::Sender<()>,
+    },
+}
+
+/// How a cluster's connection is, for people.
+#[derive(Clone, Debug, Default)]
+pub struct LinkStatus {
+    /// The server, while there is a connection.
+    pub connected: Option<String>,
+    /// Why there is none, or why the last one ended.
+    pub last_error: Option<String>,
+}
+
+/// A cluster's connection state, shared with who reports it.
+#[derive(Clone, Debug, Default)]
+pub struct Link(Arc<Mutex<LinkStatus>>);
+
+impl Link {
+    /// The state now.
+    #[must_use]
+    pub fn status(&self) -> LinkStatus {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    // Held for two assignments; taken when a connection comes or goes and when a person asks.
+    fn set(&self, connected: Option<String>, error: Option<String>) {
+        let mut status = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        status.connected = connected;
+        if error.is_some() {
+            status.last_error = error;
+        }
+    }
+}
+
+/// A publisher before it runs.
+pub struct Publisher {
+    /// The cluster's place in the ring's list.
+    index: usize,
+    name: String,
+    target: Target,
+    servers: ServerPool,
+    publish: Publish,
+    cluster: Cluster,
+    confirm_timeout: Duration,
+    outbox: Outbox<Parcel>,
+    outcome: Outcome<Parcel>,
+    orders: mpsc::UnboundedReceiver<Order>,
+    receipts: blocking::Sender<Receipts>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    link: Link,
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("the server closed the connection")]
+    Closed,
+    #[error("failed to read or write")]
+    Io(#[from] std::io::Error),
+    #[error("failed to understand the server")]
+    Protocol(#[from] crate::nats::protocol::ProtocolError),
+    #[error("the server said: {0}")]
+    Server(String),
+    #[error("the user may not subscribe to {0}, where JetStream's acks arrive: allow `_INBOX.>`")]
+    InboxDenied(String),
+    #[error("no answer for {0:?}")]
+    Silent(Duration),
+    #[error("the server is going to shut down and asks its clients to leave")]
+    LameDuck,
+    #[error("no stream takes `{0}`")]
+    NoStream(String),
+}
+
+impl Publisher {
+    /// A publisher for `cluster`, the `index`-th of the ring.
+    ///
+    /// # Errors
+    /// A server's URL that cannot be read.
+    #[expect(clippy::too_many_arguments, reason = "called once, from the page that shows every channel")]
+    pub fn new(
+        index: usize,
+        cluster: &Cluster,
+        config: &Checked,
+        orders: mpsc::UnboundedReceiver<Order>,
+        receipts: blocking::Sender<Receipts>,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+        link: Link,
+    ) -> anyhow::Result<Self> {
+        let publish = config.publish.clone();
+        let backoff = Backoff {
+            initial: publish.retry.initial_backoff_ms.saturating_mul(1_000),
+            max: publish.retry.max_backoff_ms.saturating_mul(1_000),
+            attempts: publish.retry.max_attempts,
+        };
+        let confirmation = match publish.mode {
+            PublishMode::Core => Confirmation::Fence,
+            PublishMode::JetStream => Confirmation::Ack,
+        };
+        Ok(Self {
+            index,
+            name: cluster.name.clone(),
+            target: Target::new(cluster),
+            servers: ServerPool::new(&cluster.servers)?,
+            confirm_timeout: Duration::from_millis(publish.retry.confirm_timeout_ms),
+            publish,
+            cluster: cluster.clone(),
+            outbox: Outbox::new(confirmation, backoff),
+            outcome: Outcome::default(),
+            orders,
+            receipts,
+            metrics,
+            clock,
+            link,
+        })
+    }
+
+    /// Runs until nobody can give orders any more.
+    pub async fn run(mut self) {
+        let mut failures = 0_u32;
+        loop {
+            match self.connect().await {
+                ControlFlow::Break(()) => return,
+                ControlFlow::Continue(Ok(connection)) => {
+                    failures = 0;
+                    let server = format!("{} ({})", connection.info.server_name, connection.server);
+                    info!(cluster = self.name, server, version = connection.info.version, "connected to NATS");
+                    self.link.set(Some(server), None);
+                    self.counters().connected.set(1);
+                    let ended = self.session(connection).await;
+                    self.counters().connected.set(0);
+                    let again = self.outbox.connection_lost(&mut self.outcome);
+                    self.hand_out();
+                    let ControlFlow::Continue(reason) = ended else {
+                        self.link.set(None, None);
+                        return;
+                    };
+                    let reason = chain(&reason);
+                    self.counters().reconnects.inc();
+                    self.counters().repeats_possible.inc_by(again as u64);
+                    warn!(cluster = self.name, reason, again, "lost the connection to NATS; sending again what is unconfirmed");
+                    self.link.set(None, Some(reason));
+                }
+                ControlFlow::Continue(Err(reason)) => {
+                    failures = failures.saturating_add(1);
+                    // The first failure and every tenth: an outage of hours is no reason for a log of thousands of lines.
+                    if failures % 10 == 1 {
+                        warn!(cluster = self.name, reason, attempt = failures, "failed to connect to NATS; trying again");
+                    }
+                    self.link.set(None, Some(reason));
+                }
+            }
+            if self.pause(connect_pause(failures, self.index)).await.is_break() {
+                return;
+            }
+        }
+    }
+
+    /// Makes a connection that is ready to publish; takes orders meanwhile. Breaks when there is nobody to give orders.
+    async fn connect(&mut self) -> ControlFlow<(), Result<Connection, String>> {
+        let Self { target, servers, publish, cluster, .. } = self;
+        let server = servers.next_server().clone();
+        let target = target.clone();
+        let (publish, cluster) = (publish.clone(), cluster.clone());
+        let connecting = async move {
+            if publish.mode == PublishMode::JetStream {
+                match stream::ensure_stream(&cluster, &publish).await {
+                    Ok(_) => {}
+                    Err(error @ StreamError::Connect { .. }) if cluster.servers.len() > 1 => {
+                        // Another server may answer; what the stream is like shows in the acks.
+                        tracing::debug!(cluster = cluster.name, error = chain(&error), "failed to look at the stream");
+                    }
+                    Err(error) => return Err(chain(&error)),
+                }
+            }
+            connection::connect(&server, &target, CONNECT_TIMEOUT).await.map_err(|error| chain(&error))
+        };
+        let mut connecting = std::pin::pin!(connecting);
+        loop {
+            tokio::select! {
+                result = &mut connecting => {
+                    if let Ok(connection) = &result {
+                        self.servers.learn(&connection.info.connect_urls);
+                    }
+                    return ControlFlow::Continue(result);
+                }
+                order = self.orders.recv() => match order {
+                    Some(order) => self.take(order),
+                    None => return ControlFlow::Break(()),
+                }
+            }
+        }
+    }
+
+    /// Waits, and takes orders meanwhile.
+    async fn pause(&mut self, pause: Duration) -> ControlFlow<()> {
+        let mut pause = std::pin::pin!(tokio::time::sleep(pause));
+        loop {
+            tokio::select! {
+                () = &mut pause => return ControlFlow::Continue(()),
+                order = self.orders.recv() => match order {
+                    Some(order) => self.take(order),
+                    None => return ControlFlow::Break(()),
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, order: Order) {
+        match order {
+            Order::Publish(parcels) => parcels.into_iter().for_each(|parcel| self.outbox.push(parcel)),
+            Order::Abandon { assignments, done } => {
+                self.outbox.abandon(&assignments, &mut self.outcome);
+                self.hand_out();
+                drop(done);
+            }
+        }
+    }
+
+    /// Turns what the outbox let go into receipts.
+    fn hand_out(&mut self) {
+        let Outcome { confirmed, given_up, dropped } = &mut self.outcome;
+        if confirmed.is_empty() && given_up.is_empty() && dropped.is_empty() {
+            return;
+        }
+        let now = self.clock.micros();
+        let counters = self.metrics.cluster(self.index);
+        let mut receipts = Vec::with_capacity(confirmed.len() + given_up.len() + dropped.len());
+        if !confirmed.is_empty() {
+            counters.published.inc_by(confirmed.len() as u64);
+            let latency = counters.confirmed_latency.local();
+            let processing = self.metrics.processing_latency.local();
+            let queueing = self.metrics.queue_time.local();
+            for (parcel, sent_at) in confirmed.drain(..) {
+                latency.observe(seconds(now.saturating_sub(parcel.taken_at)));
+                processing.observe(seconds(now.saturating_sub(sent_at)));
+                queueing.observe(seconds(sent_at.saturating_sub(parcel.taken_at)));
+                receipts.push(Receipt { origin: parcel.origin, weight: parcel.weight(), fate: Fate::Confirmed });
+            }
+            latency.flush();
+            processing.flush();
+            queueing.flush();
+        }
+        receipts.extend(given_up.drain(..).map(|parcel| undeliverable(parcel, Invalid::Refused)));
+        receipts.extend(dropped.drain(..).map(|parcel| Receipt {
+            origin: parcel.origin,
+            weight: parcel.weight(),
+            fate: Fate::Dropped,
+        }));
+        // When the intake is gone nobody counts any more: what is uncommitted is read again by who comes next.
+        self.receipts.send(Receipts { outlet: self.index, receipts }).ok();
+    }
+
+    fn counters(&self) -> &ClusterMetrics {
+        self.metrics.cluster(self.index)
+    }
+}
+
+fn undeliverable(parcel: Parcel, reason: Invalid) -> Receipt {
+    let (origin, weight) = (parcel.origin, parcel.weight());
+    Receipt { origin, weight, fate: Fate::Undeliverable(Box::new(parcel.into_letter(reason))) }
+}
+
+/// 100 ms, doubling up to [`MAX_CONNECT_PAUSE`]; the index spreads clusters (and, by their order, forwarders) a little.
+fn connect_pause(failures: u32, index: usize) -> Duration {
+    let nominal = Duration::from_millis(100).saturating_mul(1 << failures.min(10)).min(MAX_CONNECT_PAUSE);
+    let spread = u32::try_from((index * 37 + failures as usize * 13) % 32).unwrap_or(0);
+    nominal / 2 + nominal / 64 * spread
+}
+
+fn seconds(micros: u64) -> f64 {
+    micros as f64 / 1e6
+}
+
+/// An error with its sources, in one line.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
