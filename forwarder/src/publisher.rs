@@ -23,9 +23,9 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
-use crate::metrics::{ClusterMetrics, Metrics};
-use crate::nats::connection::{self, Connection, Target};
-use crate::nats::server::ServerPool;
+use crate::metrics::{ClusterMetrics, Metrics, RetryReason};
+use crate::nats::connection::{self, Connection, Login};
+use crate::nats::server::{AddressError, ServerAddress, ServerPool};
 use crate::nats::stream::{self, StreamError};
 use crate::parcel::{Fate, Parcel, Receipt, Receipts};
 
@@ -38,6 +38,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest pause between two attempts to connect.
 const MAX_CONNECT_PAUSE: Duration = Duration::from_secs(5);
+
+/// A line per cluster and interval about refusals; the metrics count each.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What the intake asks of a publisher.
 #[derive(Debug)]
@@ -87,19 +90,22 @@ impl Link {
 pub struct Publisher {
     /// The cluster's place in the ring's list.
     index: usize,
-    name: String,
-    target: Target,
+    cluster: Cluster,
+    /// Our name in the server's monitoring.
+    client_name: String,
     servers: ServerPool,
     publish: Publish,
-    cluster: Cluster,
     confirm_timeout: Duration,
     outbox: Outbox<Parcel>,
     outcome: Outcome<Parcel>,
     orders: mpsc::UnboundedReceiver<Order>,
     receipts: blocking::Sender<Receipts>,
     metrics: Arc<Metrics>,
+    counters: ClusterMetrics,
     clock: Clock,
     link: Link,
+    /// When the last line about refusals was logged: they may come by the thousand.
+    refusal_logged: Option<std::time::Instant>,
 }
 
 /// Why a connection ended.
@@ -138,7 +144,7 @@ impl Publisher {
         metrics: Arc<Metrics>,
         clock: Clock,
         link: Link,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, AddressError> {
         let publish = config.publish.clone();
         let backoff = Backoff {
             initial: publish.retry.initial_backoff_ms.saturating_mul(1_000),
@@ -151,19 +157,20 @@ impl Publisher {
         };
         Ok(Self {
             index,
-            name: cluster.name.clone(),
-            target: Target::new(cluster),
+            cluster: cluster.clone(),
+            client_name: format!("fanout-forwarder {}", config.source.group),
             servers: ServerPool::new(&cluster.servers)?,
             confirm_timeout: Duration::from_millis(publish.retry.confirm_timeout_ms),
             publish,
-            cluster: cluster.clone(),
             outbox: Outbox::new(confirmation, backoff),
             outcome: Outcome::default(),
             orders,
             receipts,
+            counters: metrics.cluster(&cluster.name),
             metrics,
             clock,
             link,
+            refusal_logged: None,
         })
     }
 
@@ -173,14 +180,14 @@ impl Publisher {
         loop {
             match self.connect().await {
                 ControlFlow::Break(()) => return,
-                ControlFlow::Continue(Ok(connection)) => {
+                ControlFlow::Continue(Ok((server, connection))) => {
                     failures = 0;
-                    let server = format!("{} ({})", connection.info.server_name, connection.server);
-                    info!(cluster = self.name, server, version = connection.info.version, "connected to NATS");
-                    self.link.set(Some(server), None);
-                    self.counters().connected.set(1);
-                    let ended = self.session(connection).await;
-                    self.counters().connected.set(0);
+                    let name = format!("{} at {server}", connection.info.server_name);
+                    info!(cluster = self.cluster.name, server = name, version = connection.info.version, "connected to NATS");
+                    self.link.set(Some(name), None);
+                    self.counters.connected.set(1);
+                    let ended = self.session(connection, &server).await;
+                    self.counters.connected.set(0);
                     let again = self.outbox.connection_lost(&mut self.outcome);
                     self.hand_out();
                     let ControlFlow::Continue(reason) = ended else {
@@ -188,16 +195,17 @@ impl Publisher {
                         return;
                     };
                     let reason = chain(&reason);
-                    self.counters().reconnects.inc();
-                    self.counters().repeats_possible.inc_by(again as u64);
-                    warn!(cluster = self.name, reason, again, "lost the connection to NATS; sending again what is unconfirmed");
+                    self.counters.reconnects.inc();
+                    self.counters.retries(RetryReason::Disconnected).inc_by(again as u64);
+                    self.counters.repeats_possible.inc_by(again as u64);
+                    warn!(cluster = self.cluster.name, reason, again, "lost the connection to NATS; sending again what is unconfirmed");
                     self.link.set(None, Some(reason));
                 }
                 ControlFlow::Continue(Err(reason)) => {
                     failures = failures.saturating_add(1);
                     // The first failure and every tenth: an outage of hours is no reason for a log of thousands of lines.
                     if failures % 10 == 1 {
-                        warn!(cluster = self.name, reason, attempt = failures, "failed to connect to NATS; trying again");
+                        warn!(cluster = self.cluster.name, reason, attempt = failures, "failed to connect to NATS; trying again");
                     }
                     self.link.set(None, Some(reason));
                 }
@@ -209,11 +217,9 @@ impl Publisher {
     }
 
     /// Makes a connection that is ready to publish; takes orders meanwhile. Breaks when there is nobody to give orders.
-    async fn connect(&mut self) -> ControlFlow<(), Result<Connection, String>> {
-        let Self { target, servers, publish, cluster, .. } = self;
-        let server = servers.next_server().clone();
-        let target = target.clone();
-        let (publish, cluster) = (publish.clone(), cluster.clone());
+    async fn connect(&mut self) -> ControlFlow<(), Result<(ServerAddress, Connection), String>> {
+        let server = self.servers.next_server();
+        let (publish, cluster, client_name) = (self.publish.clone(), self.cluster.clone(), self.client_name.clone());
         let connecting = async move {
             if publish.mode == PublishMode::JetStream {
                 match stream::ensure_stream(&cluster, &publish).await {
@@ -225,14 +231,18 @@ impl Publisher {
                     Err(error) => return Err(chain(&error)),
                 }
             }
-            connection::connect(&server, &target, CONNECT_TIMEOUT).await.map_err(|error| chain(&error))
+            let login = Login::of(&cluster, &client_name);
+            match connection::connect(&server, login, CONNECT_TIMEOUT).await {
+                Ok(connection) => Ok((server, connection)),
+                Err(error) => Err(chain(&error)),
+            }
         };
         let mut connecting = std::pin::pin!(connecting);
         loop {
             tokio::select! {
                 result = &mut connecting => {
-                    if let Ok(connection) = &result {
-                        self.servers.learn(&connection.info.connect_urls);
+                    if let Ok((server, connection)) = &result {
+                        self.servers.learn(server, &connection.info.connect_urls);
                     }
                     return ControlFlow::Continue(result);
                 }
@@ -276,12 +286,11 @@ impl Publisher {
             return;
         }
         let now = self.clock.micros();
-        let counters = self.metrics.cluster(self.index);
         let mut receipts = Vec::with_capacity(confirmed.len() + given_up.len() + dropped.len());
         if !confirmed.is_empty() {
-            counters.published.inc_by(confirmed.len() as u64);
-            let latency = counters.confirmed_latency.local();
-            let processing = self.metrics.processing_latency.local();
+            self.counters.published.inc_by(confirmed.len() as u64);
+            let latency = self.counters.confirmed.local();
+            let processing = self.metrics.message_processing_latency.local();
             let queueing = self.metrics.queue_time.local();
             for (parcel, sent_at) in confirmed.drain(..) {
                 latency.observe(seconds(now.saturating_sub(parcel.taken_at)));
@@ -303,8 +312,13 @@ impl Publisher {
         self.receipts.send(Receipts { outlet: self.index, receipts }).ok();
     }
 
-    fn counters(&self) -> &ClusterMetrics {
-        self.metrics.cluster(self.index)
+    /// Whether a refusal may be logged: there may be thousands a second.
+    fn may_log_refusal(&mut self) -> bool {
+        let may = self.refusal_logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL);
+        if may {
+            self.refusal_logged = Some(std::time::Instant::now());
+        }
+        may
     }
 }
 

@@ -1,6 +1,7 @@
 //! One connection, from its first publish to its end.
 
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::time::Duration;
@@ -15,8 +16,10 @@ use tracing::{debug, warn};
 
 use super::{Ended, MAX_UNACKED, Publisher, undeliverable};
 use crate::clock::micros;
+use crate::metrics::RetryReason;
 use crate::nats::connection::Connection;
-use crate::nats::protocol::{self, Ack, Op, ServerError};
+use crate::nats::protocol::{self, Ack, Op, Parser, ServerError};
+use crate::nats::server::ServerAddress;
 use crate::parcel::Receipts;
 
 /// A write is begun when this much is waiting, so that one system call carries many records; also the most that one
@@ -53,6 +56,7 @@ struct Session {
     max_payload: usize,
     /// Where acks arrive: the subject up to the ticket.
     inbox: Vec<u8>,
+    parser: Parser,
     /// Scratch.
     reply: Vec<u8>,
     tickets: Vec<Ticket>,
@@ -60,8 +64,8 @@ struct Session {
 
 impl Publisher {
     /// Publishes until the connection ends (continue, with the reason) or nobody gives orders any more (break).
-    pub(super) async fn session(&mut self, connection: Connection) -> ControlFlow<(), Ended> {
-        let Connection { info, io, leftover: mut input, .. } = connection;
+    pub(super) async fn session(&mut self, connection: Connection, server: &ServerAddress) -> ControlFlow<(), Ended> {
+        let Connection { info, io, leftover: mut input } = connection;
         let (mut reader, mut writer) = tokio::io::split(io);
         let now = self.clock.micros();
         let mut session = Session {
@@ -71,7 +75,8 @@ impl Publisher {
             heard_at: now,
             pinged_at: now,
             max_payload: info.max_payload,
-            inbox: format!("_INBOX.{}.", protocol::unique_token()).into_bytes(),
+            inbox: inbox(),
+            parser: Parser::default(),
             reply: Vec::new(),
             tickets: Vec::new(),
         };
@@ -82,7 +87,7 @@ impl Publisher {
         }
         let mut timer = std::pin::pin!(tokio::time::sleep(TICK));
         loop {
-            if let Err(ended) = self.read(&mut input, &mut session) {
+            if let Err(ended) = self.read(&mut input, &mut session, server) {
                 return ControlFlow::Continue(ended);
             }
             self.write(&mut session);
@@ -127,15 +132,15 @@ impl Publisher {
     }
 
     /// Handles every complete operation of the server in `input`.
-    fn read(&mut self, input: &mut BytesMut, session: &mut Session) -> Result<(), Ended> {
-        let result = self.read_ops(input, session);
+    fn read(&mut self, input: &mut BytesMut, session: &mut Session, server: &ServerAddress) -> Result<(), Ended> {
+        let result = self.read_ops(input, session, server);
         self.hand_out();
         result
     }
 
-    fn read_ops(&mut self, input: &mut BytesMut, session: &mut Session) -> Result<(), Ended> {
+    fn read_ops(&mut self, input: &mut BytesMut, session: &mut Session, server: &ServerAddress) -> Result<(), Ended> {
         let now = self.clock.micros();
-        while let Some(op) = protocol::next_op(input)? {
+        while let Some(op) = session.parser.next_op(input)? {
             match op {
                 Op::Ping => protocol::encode_pong(&mut session.output),
                 Op::Pong => {
@@ -146,15 +151,16 @@ impl Publisher {
                 Op::Ok => {}
                 Op::Info(info) => {
                     session.max_payload = info.max_payload;
-                    self.servers.learn(&info.connect_urls);
+                    self.servers.learn(server, &info.connect_urls);
                     if info.ldm {
                         return Err(Ended::LameDuck);
                     }
                 }
-                Op::Err(error) => self.refused(error, session, now)?,
-                Op::Msg { subject, headers, payload, .. } => {
-                    if let Some(ticket) = subject.strip_prefix(session.inbox.as_slice()).and_then(parse_ticket) {
-                        self.acked(ticket, protocol::parse_ack(headers.as_deref(), &payload), now)?;
+                Op::Error(error) => self.refused(error, session, now)?,
+                Op::Message(message) => {
+                    if let Some(ticket) = message.subject.strip_prefix(session.inbox.as_slice()).and_then(parse_ticket) {
+                        let ack = protocol::parse_ack(message.headers.as_deref(), &message.payload);
+                        self.acked(ticket, &ack, now)?;
                     }
                 }
             }
@@ -164,61 +170,56 @@ impl Publisher {
 
     /// The server said `-ERR`.
     fn refused(&mut self, error: ServerError, session: &mut Session, now: u64) -> Result<(), Ended> {
-        match error {
-            ServerError::PublishDenied { subject } => {
-                let text = String::from_utf8_lossy(&subject).into_owned();
-                let found = match self.publish.mode {
-                    PublishMode::Core => self.outbox.denied(&subject),
-                    PublishMode::JetStream => {
-                        session.tickets.clear();
-                        self.outbox.out_to(&subject, &mut session.tickets);
-                        for ticket in &session.tickets {
-                            self.outbox.failed(*ticket, now, &mut self.outcome);
-                        }
-                        !session.tickets.is_empty()
-                    }
-                };
-                self.count_failure("permission");
-                if !found {
-                    // Which records that was cannot be told, so none of this connection's may count as confirmed.
-                    return Err(Ended::Server(format!("publishing to `{text}` is denied, which was not sent")));
+        let ServerError::PublishViolation { subject } = error else {
+            return Err(match error {
+                ServerError::SubscriptionViolation { subject } => Ended::InboxDenied(lossy(&subject)),
+                ServerError::ReplyViolation { reply } => Ended::InboxDenied(lossy(&reply)),
+                // Whatever else it is, it cannot be told which records it means: none of this connection may count.
+                error => Ended::Server(error.to_string()),
+            });
+        };
+        let denied = match self.publish.mode {
+            PublishMode::Core => usize::from(self.outbox.denied(&subject)),
+            PublishMode::JetStream => {
+                session.tickets.clear();
+                self.outbox.out_to(&subject, &mut session.tickets);
+                for ticket in &session.tickets {
+                    self.outbox.failed(*ticket, now, &mut self.outcome);
                 }
-                if self.denials.admit() {
-                    warn!(cluster = self.name, subject = text, "the server denies a subject; its asset's records wait");
-                }
-                Ok(())
+                session.tickets.len()
             }
-            ServerError::SubscribeDenied { subject } => Err(Ended::InboxDenied(subject)),
-            ServerError::Other { text, .. } => Err(Ended::Server(text)),
+        };
+        if denied == 0 {
+            return Err(Ended::Server(format!("publishing to `{}` is denied, where nothing was sent", lossy(&subject))));
         }
+        self.count_failures(RetryReason::Refused, denied);
+        if self.may_log_refusal() {
+            let subject = lossy(&subject);
+            warn!(cluster = self.cluster.name, subject, "the server denies a subject; its asset's records wait until it is allowed");
+        }
+        Ok(())
     }
 
-    fn acked(&mut self, ticket: Ticket, ack: Ack, now: u64) -> Result<(), Ended> {
-        let (reason, text) = match ack {
+    fn acked(&mut self, ticket: Ticket, ack: &Ack<'_>, now: u64) -> Result<(), Ended> {
+        match ack {
             Ack::Stored { stream, .. } => {
-                let declared = self.publish.stream.as_ref().map(|stream| stream.name.as_str());
-                if declared.is_some_and(|declared| declared != stream)
-                    && self.denials.admit()
-                {
-                    warn!(cluster = self.name, stream, declared, "another stream than the declared one stores the records");
+                let declared = self.publish.stream.as_ref().map_or("", |stream| stream.name.as_str());
+                if declared != stream && self.may_log_refusal() {
+                    let declared = self.publish.stream.as_ref().map_or("", |stream| stream.name.as_str());
+                    warn!(cluster = self.cluster.name, %stream, declared, "another stream than the declared one stores the records");
                 }
                 self.outbox.acked(ticket, &mut self.outcome);
-                return Ok(());
             }
-            Ack::NoResponders => {
-                self.count_failure("no_stream");
-                // The stream is gone or JetStream is down: a new connection begins with a look at the stream.
-                let prefix = self.publish.subject.clone();
-                return Err(Ended::NoStream(prefix));
+            // The stream is gone or JetStream is down: a new connection begins with a look at the stream.
+            Ack::NoResponders => return Err(Ended::NoStream(self.publish.subject.clone())),
+            Ack::Refused { .. } | Ack::Malformed => {
+                self.count_failures(RetryReason::Refused, 1);
+                if self.may_log_refusal() {
+                    warn!(cluster = self.cluster.name, answer = ?ack, "the stream refuses a record; its asset's records wait");
+                }
+                self.outbox.failed(ticket, now, &mut self.outcome);
             }
-            Ack::Refused { code, err_code, description } => ("refused", format!("{description} ({code}, {err_code})")),
-            Ack::Malformed(text) => ("malformed_ack", text),
-        };
-        self.count_failure(reason);
-        if self.denials.admit() {
-            warn!(cluster = self.name, reason = text, "the stream refuses a record; its asset's records wait");
         }
-        self.outbox.failed(ticket, now, &mut self.outcome);
         Ok(())
     }
 
@@ -239,7 +240,7 @@ impl Publisher {
             let reply = if jetstream {
                 session.reply.clear();
                 session.reply.extend_from_slice(&session.inbox);
-                protocol::push_number(&mut session.reply, ticket.to_u64());
+                push_number(&mut session.reply, ticket.to_u64());
                 Some(session.reply.as_slice())
             } else {
                 None
@@ -273,10 +274,10 @@ impl Publisher {
                 session.tickets.clear();
                 self.outbox.overdue(now, timeout, &mut session.tickets);
                 if !session.tickets.is_empty() {
-                    debug!(cluster = self.name, records = session.tickets.len(), "acks are overdue; sending again");
+                    debug!(cluster = self.cluster.name, records = session.tickets.len(), "acks are overdue; sending again");
                 }
-                for ticket in std::mem::take(&mut session.tickets) {
-                    self.count_failure("timeout");
+                self.count_failures(RetryReason::Timeout, session.tickets.len());
+                for ticket in session.tickets.drain(..) {
                     self.outbox.failed(ticket, now, &mut self.outcome);
                 }
                 self.hand_out();
@@ -297,13 +298,61 @@ impl Publisher {
         Ok(())
     }
 
-    fn count_failure(&self, reason: &'static str) {
-        self.counters().failures.inc();
-        self.metrics.retries(self.index, reason).inc();
+    fn count_failures(&self, reason: RetryReason, records: usize) {
+        self.counters.publish_failures.inc_by(records as u64);
+        self.counters.retries(reason).inc_by(records as u64);
     }
+}
+
+/// A subject that nobody else listens to: acks of another connection must never be taken for this one's.
+fn inbox() -> Vec<u8> {
+    let unique = RandomState::new().hash_one(std::process::id());
+    let more = RandomState::new().hash_one(unique);
+    format!("_INBOX.{unique:016x}{more:016x}.").into_bytes()
+}
+
+/// A number in decimal, without the machinery of `format!`: one for each record.
+fn push_number(out: &mut Vec<u8>, number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    let mut rest = number;
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
 }
 
 /// The ticket at the end of an ack's subject; anything else is nobody's.
 fn parse_ticket(text: &[u8]) -> Option<Ticket> {
     std::str::from_utf8(text).ok()?.parse().ok().map(Ticket::from_u64)
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_survives_the_way_through_a_subject() {
+        for number in [0, 9, 10, u64::MAX, 1 << 40 | 17] {
+            let mut text = Vec::new();
+            push_number(&mut text, number);
+            assert_eq!(text, number.to_string().into_bytes());
+            assert_eq!(parse_ticket(&text).map(Ticket::to_u64), Some(number));
+        }
+        assert_eq!(parse_ticket(b"x"), None);
+    }
+
+    #[test]
+    fn no_two_connections_share_an_inbox() {
+        assert_ne!(inbox(), inbox());
+    }
 }

@@ -1,0 +1,135 @@
+//! Where records go that can never be forwarded: a Kafka topic or a file.
+//!
+//! A letter is as good as the record itself: its receipt comes when the write is confirmed, and a write that fails is
+//! repeated for ever, so the offset behind it waits.
+
+mod file;
+mod topic;
+
+use std::sync::Arc;
+use std::sync::mpsc as blocking;
+use std::time::Duration;
+
+use forwarder_core::config::{Checked, DeadLetter};
+use tokio::sync::mpsc;
+use tracing::error;
+
+use crate::kafka::KafkaSetupError;
+use crate::metrics::Metrics;
+use crate::parcel::{Fate, Letter, Receipt, Receipts};
+
+/// Most letters written at once: a file is synced once per batch.
+const BATCH: usize = 256;
+
+/// Pause after a write failed.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The dead letter could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum DeadLetterError {
+    /// The producer could not be made.
+    #[error("failed to create the dead letter's Kafka producer")]
+    Producer(#[from] KafkaSetupError),
+    /// The file cannot be opened for appending.
+    #[error("failed to open the dead letter file {path}")]
+    File {
+        /// The file.
+        path: String,
+        /// The reason.
+        source: std::io::Error,
+    },
+}
+
+/// What letters carry besides the record.
+#[derive(Clone, Debug)]
+struct Place {
+    topic: String,
+    group: String,
+}
+
+enum Target {
+    Topic(topic::TopicTarget),
+    File(file::FileTarget),
+}
+
+/// See the module.
+pub struct DeadLetters {
+    target: Target,
+    outlet: usize,
+    letters: mpsc::UnboundedReceiver<Letter>,
+    receipts: blocking::Sender<Receipts>,
+    metrics: Arc<Metrics>,
+}
+
+impl DeadLetters {
+    /// Opens what is declared. `outlet` is the place behind the clusters in the intake's count.
+    ///
+    /// # Errors
+    /// See [`DeadLetterError`].
+    pub fn open(
+        declared: &DeadLetter,
+        config: &Checked,
+        letters: mpsc::UnboundedReceiver<Letter>,
+        receipts: blocking::Sender<Receipts>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, DeadLetterError> {
+        let place = Place { topic: config.source.topic.clone(), group: config.source.group.clone() };
+        let target = match declared {
+            DeadLetter::Topic { topic, connection } => {
+                let connection = connection.as_ref().unwrap_or(&config.source.connection);
+                Target::Topic(topic::TopicTarget::open(topic, connection, place)?)
+            }
+            DeadLetter::File { path } => Target::File(file::FileTarget::open(path, place)?),
+        };
+        Ok(Self { target, outlet: config.ring.clusters.len(), letters, receipts, metrics })
+    }
+
+    /// Writes letters until nobody can send any more.
+    pub async fn run(mut self) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while self.letters.recv_many(&mut batch, BATCH).await > 0 {
+            let mut attempts = 0_u64;
+            while !batch.is_empty() {
+                let result = match &mut self.target {
+                    Target::Topic(target) => target.write(&mut batch).await,
+                    Target::File(target) => target.write(&mut batch).await,
+                };
+                match result {
+                    Ok(written) => self.settle(written),
+                    Err(failed) => {
+                        self.settle(failed.written);
+                        if attempts % 60 == 0 {
+                            error!(
+                                error = failed.reason,
+                                waiting = batch.len(),
+                                "failed to write dead letters; trying again, the offsets behind them wait"
+                            );
+                        }
+                        attempts += 1;
+                        tokio::time::sleep(RETRY).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn settle(&self, written: Vec<Letter>) {
+        if written.is_empty() {
+            return;
+        }
+        let receipts = written
+            .iter()
+            .map(|letter| {
+                self.metrics.dead_letter(letter.reason);
+                Receipt { origin: letter.origin, weight: letter.weight(), fate: Fate::Confirmed }
+            })
+            .collect();
+        self.receipts.send(Receipts { outlet: self.outlet, receipts }).ok();
+    }
+}
+
+/// A write that failed, wholly or in part. What was not written is left in the batch.
+struct WriteFailed {
+    written: Vec<Letter>,
+    reason: String,
+}

@@ -1,0 +1,76 @@
+//! Dead letters as Kafka records: key, value and headers as they came, and headers of ours behind them.
+
+use futures::future::join_all;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::util::Timeout;
+
+use super::{Letter, Place, WriteFailed};
+use crate::kafka::{self, KafkaSetupError, ProducerContext};
+use forwarder_core::config::KafkaConnection;
+
+pub(super) struct TopicTarget {
+    topic: String,
+    producer: FutureProducer<ProducerContext>,
+    place: Place,
+}
+
+impl TopicTarget {
+    pub(super) fn open(topic: &str, connection: &KafkaConnection, place: Place) -> Result<Self, KafkaSetupError> {
+        Ok(Self { topic: topic.to_owned(), producer: kafka::create_producer(connection)?, place })
+    }
+
+    /// Writes the batch; what Kafka has acknowledged leaves it.
+    pub(super) async fn write(&mut self, batch: &mut Vec<Letter>) -> Result<Vec<Letter>, WriteFailed> {
+        let sends = batch.iter().map(|letter| async move {
+            let original = letter.original();
+            let headers = self.headers(letter);
+            let mut record = FutureRecord::<[u8], [u8]>::to(&self.topic).headers(headers);
+            record.key = original.key;
+            record.payload = original.value;
+            // Waits as long as the producer's queue is full; the delivery itself is bounded by librdkafka.
+            self.producer.send(record, Timeout::Never).await.map_err(|(error, _)| error.to_string())
+        });
+        let mut results = join_all(sends).await.into_iter();
+        let mut reason = None;
+        let mut written = Vec::with_capacity(batch.len());
+        let mut left = Vec::new();
+        for letter in batch.drain(..) {
+            match results.next() {
+                Some(Ok(_)) => written.push(letter),
+                Some(Err(error)) => {
+                    reason = Some(error);
+                    left.push(letter);
+                }
+                None => left.push(letter),
+            }
+        }
+        *batch = left;
+        match reason {
+            None => Ok(written),
+            Some(reason) => Err(WriteFailed { written, reason: format!("topic `{}`: {reason}", self.topic) }),
+        }
+    }
+
+    fn headers(&self, letter: &Letter) -> OwnedHeaders {
+        let original = letter.original();
+        let mut headers = OwnedHeaders::new_with_capacity(original.headers.len() + 7);
+        for (name, value) in &original.headers {
+            headers = headers.insert(Header { key: &String::from_utf8_lossy(name), value: *value });
+        }
+        let origin = &letter.origin;
+        let timestamp = origin.timestamp.map(|timestamp| timestamp.millis.to_string());
+        for (name, value) in [
+            ("dead-letter-reason", Some(letter.reason.reason().to_owned())),
+            ("dead-letter-description", Some(letter.reason.to_string())),
+            ("dead-letter-topic", Some(self.place.topic.clone())),
+            ("dead-letter-partition", Some(origin.partition.to_string())),
+            ("dead-letter-offset", Some(origin.offset.to_string())),
+            ("dead-letter-timestamp", timestamp),
+            ("dead-letter-group", Some(self.place.group.clone())),
+        ] {
+            headers = headers.insert(Header { key: name, value: value.as_deref() });
+        }
+        headers
+    }
+}

@@ -1,0 +1,119 @@
+//! What librdkafka tells: events are only noted here, and acted upon by the intake's loop after each poll, so that
+//! nothing is decided inside a callback and a drain can take its time without stopping the other partitions.
+
+use std::error::Error;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use rdkafka::bindings::rd_kafka_resp_err_t as RespErr;
+use rdkafka::client::{ClientContext, OAuthToken};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::statistics::Statistics;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tracing::{debug, error, info, warn};
+
+use crate::kafka::OAuthTokenFile;
+
+/// Something that happened to the group or to a commit.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// These partitions are to be taken.
+    Assign(Vec<i32>),
+    /// These are to be given up; `lost`: somebody else may own them already.
+    Revoke { partitions: Vec<i32>, lost: bool },
+    /// The broker answered a commit: partition, position, whether it holds.
+    Committed(Vec<(i32, i64, Result<(), KafkaError>)>),
+    /// A whole commit failed.
+    CommitFailed(KafkaError),
+    /// librdkafka's statistics.
+    Statistics(Box<Statistics>),
+}
+
+/// The consumer's context.
+pub(super) struct Context {
+    // Taken by the polling thread only (librdkafka calls back from inside poll), so never contended; the trait wants Sync.
+    events: Mutex<Vec<Event>>,
+    /// The consumer is closing: give up whatever is revoked at once, for nobody polls the events any more.
+    closing: AtomicBool,
+    token: Option<OAuthTokenFile>,
+}
+
+impl Context {
+    pub(super) fn new(token: Option<OAuthTokenFile>) -> Self {
+        Self { events: Mutex::default(), closing: AtomicBool::new(false), token }
+    }
+
+    pub(super) fn take_events(&self) -> Vec<Event> {
+        std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+
+    fn note(&self, event: Event) {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+    }
+}
+
+impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                error!(facility, "librdkafka: {message}");
+            }
+            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => warn!(facility, "librdkafka: {message}"),
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => info!(facility, "librdkafka: {message}"),
+            RDKafkaLogLevel::Debug => debug!(facility, "librdkafka: {message}"),
+        }
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.note(Event::Statistics(Box::new(statistics)));
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        warn!(%error, reason, "Kafka reports an error; librdkafka keeps trying");
+    }
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        let Some(token) = &self.token else { return Err("no token file is configured".into()) };
+        Ok(token.read()?)
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RespErr, partitions: &mut TopicPartitionList) {
+        let numbers = || partitions.elements().iter().map(|element| element.partition()).collect();
+        if self.closing.load(Ordering::Relaxed) {
+            if let Err(error) = consumer.incremental_unassign(partitions) {
+                debug!(%error, "failed to give partitions up while closing");
+            }
+            return;
+        }
+        match error {
+            RespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.note(Event::Assign(numbers())),
+            _ => self.note(Event::Revoke { partitions: numbers(), lost: consumer.assignment_lost() }),
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        if let Err(error) = result {
+            // Some of its partitions may have been taken all the same; committing those again does no harm.
+            return self.note(Event::CommitFailed(error));
+        }
+        let answers = offsets.elements().iter().filter_map(|element| match element.offset() {
+            Offset::Offset(position) => Some((element.partition(), position, element.error())),
+            _ => None,
+        });
+        self.note(Event::Committed(answers.collect()));
+    }
+}
+
+/// A consumer with this context.
+pub(super) type KafkaConsumer = BaseConsumer<Context>;
+

@@ -1,0 +1,107 @@
+//! Asks Kafka what [`forwarder_core::start`] needs to know.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use forwarder_core::config::{Source, StartFrom};
+use forwarder_core::start::{History, Known, Start, start};
+use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
+
+use super::context::KafkaConsumer;
+
+/// How long one question may take. The loop stands still meanwhile: publishers go on, the group is served by
+/// librdkafka's own thread.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where the assigned partitions begin.
+pub(super) struct Begin {
+    /// Each partition's start.
+    pub(super) starts: Vec<(i32, Start)>,
+    /// What the commits' metadata is to say.
+    pub(super) group_partitions: u32,
+}
+
+pub(super) fn look_up(consumer: &KafkaConsumer, source: &Source, partitions: &[i32]) -> Result<Begin, KafkaError> {
+    let all = partition_count(consumer, &source.topic)?;
+    let mut list = TopicPartitionList::with_capacity(all.max(0) as usize);
+    for partition in 0..all {
+        list.add_partition(&source.topic, partition);
+    }
+    let commits = consumer.committed_offsets(list, ASK_TIMEOUT)?;
+    let mut texts = Vec::new();
+    let mut committed = Vec::new();
+    for element in commits.elements() {
+        element.error()?;
+        if let Offset::Offset(offset) = element.offset() {
+            committed.push((element.partition(), offset));
+            texts.push(metadata(&element));
+        }
+    }
+    let history = History::of(texts.iter().map(String::as_str));
+    let times = at_time(consumer, source, partitions)?;
+    let mut starts = Vec::with_capacity(partitions.len());
+    for partition in partitions {
+        let (low, high) = consumer.fetch_watermarks(&source.topic, *partition, ASK_TIMEOUT)?;
+        let known = Known {
+            partition: partition.unsigned_abs(),
+            committed: find(&committed, *partition),
+            low,
+            high,
+            at_time: find(&times, *partition),
+        };
+        starts.push((*partition, start(&known, history, source.start_from, source.missing_offset)));
+    }
+    Ok(Begin { starts, group_partitions: history.partitions(all.unsigned_abs()) })
+}
+
+/// Where to go on with a partition whose next record is `position`; `None` when the broker has that position after all.
+pub(super) fn after_loss(
+    consumer: &KafkaConsumer,
+    source: &Source,
+    partition: i32,
+    position: i64,
+) -> Result<Option<Start>, KafkaError> {
+    let (low, high) = consumer.fetch_watermarks(&source.topic, partition, ASK_TIMEOUT)?;
+    let known = Known { partition: partition.unsigned_abs(), committed: Some(position), low, high, at_time: None };
+    let start = start(&known, History::None, source.start_from, source.missing_offset);
+    Ok(start.fault.is_some().then_some(start))
+}
+
+fn partition_count(consumer: &KafkaConsumer, topic: &str) -> Result<i32, KafkaError> {
+    let metadata = consumer.fetch_metadata(Some(topic), ASK_TIMEOUT)?;
+    let found = metadata.topics().iter().find(|candidate| candidate.name() == topic);
+    let count = found.map_or(0, |found| found.partitions().len());
+    match i32::try_from(count) {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition)),
+    }
+}
+
+fn at_time(consumer: &KafkaConsumer, source: &Source, partitions: &[i32]) -> Result<Vec<(i32, i64)>, KafkaError> {
+    let StartFrom::Timestamp { millis } = source.start_from else { return Ok(Vec::new()) };
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for partition in partitions {
+        list.add_partition_offset(&source.topic, *partition, Offset::Offset(millis))?;
+    }
+    let found = consumer.offsets_for_times(list, ASK_TIMEOUT)?;
+    Ok(found
+        .elements()
+        .iter()
+        .filter_map(|element| match element.offset() {
+            Offset::Offset(offset) => Some((element.partition(), offset)),
+            _ => None,
+        })
+        .collect())
+}
+
+fn find(pairs: &[(i32, i64)], partition: i32) -> Option<i64> {
+    pairs.iter().find(|(candidate, _)| *candidate == partition).map(|(_, offset)| *offset)
+}
+
+/// The commit's metadata, or an empty text where it is no text: rdkafka panics on bytes that are not UTF-8, and any
+/// client of the group may have written some.
+fn metadata(element: &TopicPartitionListElem<'_>) -> String {
+    catch_unwind(AssertUnwindSafe(|| element.metadata().to_owned())).unwrap_or_default()
+}

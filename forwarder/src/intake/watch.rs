@@ -1,0 +1,121 @@
+//! Statistics, lag, status; and the watchdog, which ends a process that is no stable member of its group for too long.
+
+use std::time::{Duration, Instant};
+
+use forwarder_core::config::Engine;
+use rdkafka::statistics::Statistics;
+use tracing::warn;
+
+use super::Intake;
+use super::group::Phase;
+use crate::status::{PartitionStatus, Snapshot};
+
+/// The process was no stable member of its group for too long; a new one may do better.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "no stable member of the consumer group for {0:?} (last state: {1}); ending the process, so that it is started anew. \
+     Look at the brokers' and the group's health; `engine.watchdogTimeoutMs` (KAFKA_WATCHDOG_TIMEOUT) sets the bound"
+)]
+pub struct WatchdogError(Duration, String);
+
+/// Armed by the first assignment. A stable member without partitions is idle, not ill.
+#[derive(Debug)]
+pub(super) struct Watchdog {
+    armed: bool,
+    interval: Duration,
+    timeout: Duration,
+    next_look: Instant,
+    last_stable: Instant,
+    state: String,
+}
+
+impl Watchdog {
+    pub(super) fn new(engine: &Engine, now: Instant) -> Self {
+        let interval = Duration::from_millis(engine.watchdog_interval_ms);
+        let timeout = Duration::from_millis(engine.watchdog_timeout_ms);
+        Self { armed: false, interval, timeout, next_look: now + interval, last_stable: now, state: "init".to_owned() }
+    }
+
+    pub(super) fn arm(&mut self) {
+        if !self.armed {
+            self.armed = true;
+            self.last_stable = Instant::now();
+        }
+    }
+
+    /// Takes note of what librdkafka says of the group.
+    pub(super) fn note(&mut self, statistics: &Statistics) {
+        let Some(group) = &statistics.cgrp else { return };
+        self.state = format!("{}, {}", group.state, group.join_state);
+        if group.state == "up" && group.join_state == "steady" {
+            self.last_stable = Instant::now();
+        }
+    }
+
+    pub(super) fn is_stable(&self) -> bool {
+        // Statistics come every second; a few may be late.
+        self.state == "up, steady" && self.last_stable.elapsed() < Duration::from_secs(10)
+    }
+
+    pub(super) fn check(&mut self) -> Result<(), WatchdogError> {
+        let now = Instant::now();
+        if !self.armed || now < self.next_look {
+            return Ok(());
+        }
+        self.next_look = now + self.interval;
+        let unstable = now.duration_since(self.last_stable);
+        if unstable > self.timeout {
+            return Err(WatchdogError(unstable, self.state.clone()));
+        }
+        if unstable > self.interval {
+            warn!(?unstable, state = self.state, "no stable member of the group");
+        }
+        Ok(())
+    }
+}
+
+impl Intake {
+    pub(super) fn note_statistics(&mut self, statistics: &Statistics) {
+        self.watchdog.note(statistics);
+        let Some(topic) = statistics.topics.get(&self.config.source.topic) else { return };
+        for (number, partition) in &topic.partitions {
+            let Some(state) = self.partitions.get_mut(number) else { continue };
+            // With read_committed nothing behind the last stable offset can be read, so that is the end.
+            let end = if partition.ls_offset >= 0 { partition.ls_offset } else { partition.hi_offset };
+            if end >= 0 {
+                state.end = Some(end);
+            }
+        }
+    }
+
+    /// Brings gauges and status up to date.
+    pub(super) fn report(&mut self) {
+        let mut partitions = Vec::with_capacity(self.partitions.len());
+        for (partition, state) in &self.partitions {
+            let lag = state.end.map(|end| end.saturating_sub(state.offsets.position()).max(0));
+            if let Some(lag) = lag {
+                self.metrics.set_lag(*partition, lag);
+            }
+            partitions.push(PartitionStatus {
+                partition: *partition,
+                position: state.offsets.position(),
+                committed: state.offsets.last_committed(),
+                unsettled: state.offsets.unsettled(),
+                lag,
+                phase: match state.phase {
+                    Phase::Active => "active",
+                    Phase::Draining => "draining",
+                    Phase::Stopped => "stopped",
+                },
+            });
+        }
+        for (index, load) in self.ledger.clusters().iter().enumerate() {
+            let cluster = self.metrics.cluster(index);
+            cluster.pending_records.set(i64::try_from(load.records).unwrap_or(i64::MAX));
+            cluster.pending_bytes.set(i64::try_from(load.bytes).unwrap_or(i64::MAX));
+        }
+        self.metrics.observe_queue(self.ledger.records());
+        let stable = self.watchdog.is_stable();
+        self.links.board.put(Snapshot { stable, joining: self.joining.is_some(), paused: self.paused, partitions });
+    }
+}
