@@ -1,0 +1,150 @@
+//! The Kafka side of the document: source, connection, dead letters.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::tagged;
+use super::tls::Tls;
+
+/// A Kafka topic and the group that reads it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Source {
+    /// How to reach the brokers.
+    pub connection: KafkaConnection,
+    /// The topic.
+    #[serde(default = "default_topic")]
+    pub topic: String,
+    /// The consumer group.
+    #[serde(default = "default_group")]
+    pub group: String,
+    /// Where a group begins that has no offsets yet.
+    #[serde(default)]
+    pub start_from: StartFrom,
+    /// What to do when the broker no longer has the committed offset.
+    #[serde(default)]
+    pub missing_offset: MissingOffset,
+    /// The group protocol.
+    #[serde(default)]
+    pub protocol: GroupProtocol,
+}
+
+/// How to reach Kafka.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KafkaConnection {
+    /// `host:port`, at least one.
+    pub bootstrap_servers: Vec<String>,
+    /// TLS; absent: plain text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// SASL; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sasl: Option<Sasl>,
+    /// librdkafka properties, through an allowlist.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub properties: BTreeMap<String, String>,
+}
+
+/// How to authenticate to Kafka.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "tagged::SaslFields", tag = "mechanism", rename_all_fields = "camelCase")]
+pub enum Sasl {
+    /// SASL PLAIN.
+    #[serde(rename = "PLAIN")]
+    Plain {
+        /// The user's name.
+        username: String,
+        /// File that holds the password.
+        password_file: PathBuf,
+    },
+    /// SASL SCRAM-SHA-256.
+    #[serde(rename = "SCRAM-SHA-256")]
+    ScramSha256 {
+        /// The user's name.
+        username: String,
+        /// File that holds the password.
+        password_file: PathBuf,
+    },
+    /// SASL SCRAM-SHA-512.
+    #[serde(rename = "SCRAM-SHA-512")]
+    ScramSha512 {
+        /// The user's name.
+        username: String,
+        /// File that holds the password.
+        password_file: PathBuf,
+    },
+    /// SASL OAUTHBEARER with a token that somebody else keeps fresh in a file.
+    #[serde(rename = "OAUTHBEARER")]
+    OAuthBearer {
+        /// File that holds the JWT; read anew whenever librdkafka wants a token.
+        token_file: PathBuf,
+    },
+}
+
+/// Where a group begins that has no committed offsets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "tagged::StartFromFields", tag = "type", rename_all_fields = "camelCase")]
+pub enum StartFrom {
+    /// At the end, as of the group's first assignment; partitions that appear later are read from their beginning.
+    #[default]
+    Latest,
+    /// At the oldest record.
+    Earliest,
+    /// At the first record of this time or later.
+    Timestamp {
+        /// Milliseconds since 1970-01-01T00:00:00Z.
+        millis: i64,
+    },
+}
+
+/// What to do when the broker no longer has the committed offset (it expired, or the topic was made anew).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MissingOffset {
+    /// Go on at the oldest record that is there. What expired is counted.
+    #[default]
+    Earliest,
+    /// Go on at the end. What is skipped is counted.
+    Latest,
+    /// Leave the partition paused until a person has decided; the others go on.
+    Stop,
+}
+
+/// The consumer group protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GroupProtocol {
+    /// The classic protocol, cooperative-sticky.
+    #[default]
+    Classic,
+    /// KIP-848, where the broker assigns.
+    Consumer,
+}
+
+/// Where a record goes that can never be forwarded, as it came, with the reason and its origin.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "tagged::DeadLetterFields", tag = "type", rename_all_fields = "camelCase")]
+pub enum DeadLetter {
+    /// A Kafka topic.
+    Topic {
+        /// The topic; it must exist or the broker must create it.
+        topic: String,
+        /// Another Kafka than the source's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        connection: Option<KafkaConnection>,
+    },
+    /// A file of JSON lines.
+    File {
+        /// The file; it is appended to.
+        path: PathBuf,
+    },
+}
+
+fn default_topic() -> String {
+    "ofa_assets".to_owned()
+}
+
+fn default_group() -> String {
+    "ofa_fan_out_layer_group".to_owned()
+}

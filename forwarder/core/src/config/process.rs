@@ -1,0 +1,166 @@
+//! The process itself: caps and intervals, the HTTP server, the log.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Caps, intervals and bounds of the engine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Engine {
+    /// Most records taken from Kafka at once.
+    pub batch_size: usize,
+    /// How long to wait for the first record of a batch, in milliseconds.
+    pub poll_timeout_ms: u64,
+    /// Most records that wait between consuming and publishing. What waits for a confirmation has the caps below.
+    pub queue_size: usize,
+    /// How often offsets are committed, in milliseconds.
+    pub commit_interval_ms: u64,
+    /// Most records that wait for one cluster's confirmation.
+    pub max_pending_records_per_cluster: usize,
+    /// Most bytes that wait for one cluster's confirmation.
+    pub max_pending_bytes_per_cluster: usize,
+    /// Most records that wait for confirmation in all.
+    pub max_pending_records: usize,
+    /// Most bytes that wait for confirmation in all.
+    pub max_pending_bytes: usize,
+    /// Longest drain, in milliseconds, before a partition is given up or the process ends.
+    pub drain_timeout_ms: u64,
+    /// How often the watchdog looks at the group membership, in milliseconds.
+    pub watchdog_interval_ms: u64,
+    /// How long the process may be no stable member of its group before it ends, in milliseconds.
+    pub watchdog_timeout_ms: u64,
+}
+
+/// The HTTP server for probes, metrics and status.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Admin {
+    /// Address to listen on.
+    pub address: String,
+    /// Port to listen on; 0: any free one, named in the log.
+    pub port: u16,
+    /// Value of the metrics' label `forwarder`; absent: `APP_UUID`, else `HOSTNAME`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forwarder: Option<String>,
+    /// Value of the label `version` of the build information; absent: `APPLICATION_VERSION`, else `UNKNOWN`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Value of the label `swarm_node` of the build information; absent: `NODE_HOSTNAME`, else `unknown`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Logging {
+    /// The least level that is logged; the variable `RUST_LOG` goes before it.
+    pub level: LogLevel,
+    /// Text or JSON.
+    pub format: LogFormat,
+    /// Whether each HTTP request is logged.
+    pub http_requests: bool,
+}
+
+/// The least level that is logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogLevel {
+    /// Loss, or a hand is needed.
+    Error,
+    /// Something is wrong that mends itself.
+    Warn,
+    /// What an operator wants to see in quiet times.
+    #[default]
+    Info,
+    /// Single steps.
+    Debug,
+    /// Single records.
+    Trace,
+}
+
+impl LogLevel {
+    /// The word that `RUST_LOG` has for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl Engine {
+    /// [`Self::poll_timeout_ms`] as a duration.
+    #[must_use]
+    pub const fn poll_timeout(&self) -> Duration {
+        Duration::from_millis(self.poll_timeout_ms)
+    }
+
+    /// [`Self::commit_interval_ms`] as a duration.
+    #[must_use]
+    pub const fn commit_interval(&self) -> Duration {
+        Duration::from_millis(self.commit_interval_ms)
+    }
+
+    /// [`Self::drain_timeout_ms`] as a duration.
+    #[must_use]
+    pub const fn drain_timeout(&self) -> Duration {
+        Duration::from_millis(self.drain_timeout_ms)
+    }
+
+    /// [`Self::watchdog_interval_ms`] as a duration.
+    #[must_use]
+    pub const fn watchdog_interval(&self) -> Duration {
+        Duration::from_millis(self.watchdog_interval_ms)
+    }
+
+    /// [`Self::watchdog_timeout_ms`] as a duration.
+    #[must_use]
+    pub const fn watchdog_timeout(&self) -> Duration {
+        Duration::from_millis(self.watchdog_timeout_ms)
+    }
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self {
+            batch_size: 1_000,
+            poll_timeout_ms: 50,
+            queue_size: 10_000,
+            commit_interval_ms: 100,
+            max_pending_records_per_cluster: 20_000,
+            max_pending_bytes_per_cluster: 16 << 20,
+            max_pending_records: 100_000,
+            max_pending_bytes: 64 << 20,
+            drain_timeout_ms: 10_000,
+            watchdog_interval_ms: 30_000,
+            watchdog_timeout_ms: 300_000,
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            address: "0.0.0.0".to_owned(),
+            port: 4000,
+            forwarder: None,
+            version: None,
+            node: None,
+        }
+    }
+}
