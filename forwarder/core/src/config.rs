@@ -5,6 +5,7 @@
 //! Credentials are always paths of files, so that a document holds no secret and a rotation needs no new document.
 
 mod check;
+mod environment;
 mod fault;
 mod kafka;
 mod nats;
@@ -18,6 +19,7 @@ mod yaml;
 use serde::{Deserialize, Serialize};
 
 pub use self::check::Checked;
+pub use self::environment::{Notice, from_environment, identify};
 pub use self::fault::{ConfigError, ConfigErrors, Fault};
 pub use self::kafka::{DeadLetter, GroupProtocol, KafkaConnection, MissingOffset, Sasl, Source, StartFrom};
 pub use self::nats::{Cluster, Headers, NatsAuth, Publish, PublishMode, Retry, RingConfig, Storage, Stream};
