@@ -1,1 +1,3 @@
-//! (in the making)
+//! The asset forwarder: consumes Kafka and delivers each record to the NATS cluster that owns its asset.
+
+pub mod kafka;

@@ -483,7 +483,7 @@ fn values_of_properties_are_checked() {
         ),
         (
             "fetch.max.bytes: 1000, fetch.min.bytes: 2000",
-            "[\"fetch.max.bytes\"]: fetch.max.bytes, 1000, is less",
+            "[\"fetch.max.bytes\"]: fetch.max.bytes, 2000000, is less",
         ),
     ] {
         let expected = format!("source.connection.properties{expected}");

@@ -1,0 +1,3 @@
+//! The Kafka side: clients, assignment, offsets.
+
+pub mod client_config;
