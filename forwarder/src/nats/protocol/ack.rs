@@ -1,0 +1,137 @@
+//! JetStream's answer to a publish.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
+/// JetStream's answer to a publish. Only [`Ack::Stored`] is a confirmation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ack<'a> {
+    /// The stream has the message.
+    Stored {
+        /// The stream's name: a subject may belong to another stream than the one that is meant.
+        stream: Cow<'a, str>,
+        /// The message's number; that of the earlier one for a duplicate.
+        sequence: u64,
+        /// The stream had a message of this id already.
+        duplicate: bool,
+    },
+    /// The stream did not take the message.
+    Refused {
+        /// Like an HTTP status.
+        code: u16,
+        /// JetStream's own number; 0 where it gave none.
+        err_code: u16,
+        /// JetStream's words.
+        description: String,
+    },
+    /// No stream has this subject, or JetStream has no leader at the moment.
+    NoResponders,
+    /// Neither: somebody else answers on this subject, or the stream is not JetStream's. No confirmation.
+    Malformed,
+}
+
+/// Reads JetStream's answer to a publish.
+#[must_use]
+pub fn parse_ack<'a>(headers: Option<&[u8]>, payload: &'a [u8]) -> Ack<'a> {
+    if let Some(headers) = headers
+        && payload.is_empty()
+    {
+        return if status(headers) == Some(b"503") {
+            Ack::NoResponders
+        } else {
+            Ack::Malformed
+        };
+    }
+    parse_usual(payload).unwrap_or_else(|| parse_any(payload))
+}
+
+/// The status of a header block's first line, `NATS/1.0 503 …`.
+fn status(headers: &[u8]) -> Option<&[u8]> {
+    let digits = headers.strip_prefix(b"NATS/1.0 ")?.trim_ascii_start();
+    let end = digits
+        .iter()
+        .position(|byte| !byte.is_ascii_digit())
+        .unwrap_or(digits.len());
+    Some(&digits[..end])
+}
+
+/// `{"stream":"S", "seq":1}` and `{"stream":"S", "seq":1,"duplicate": true}`, letter by letter as nats-server writes them:
+/// an ack comes with every record, and a general JSON reader costs several times as much.
+fn parse_usual(payload: &[u8]) -> Option<Ack<'_>> {
+    let rest = payload.strip_prefix(br#"{"stream":""#)?;
+    let name_end = memchr::memchr(b'"', rest)?;
+    let (name, rest) = rest.split_at(name_end);
+    if name.contains(&b'\\') {
+        return None;
+    }
+    let rest = rest.strip_prefix(br#"", "seq":"#)?;
+    let digits = rest.iter().position(|byte| !byte.is_ascii_digit())?;
+    let (number, rest) = rest.split_at(digits);
+    let duplicate = match rest {
+        b"}" => false,
+        br#","duplicate": true}"# => true,
+        _ => return None,
+    };
+    stored(
+        Cow::Borrowed(std::str::from_utf8(name).ok()?),
+        std::str::from_utf8(number).ok()?.parse().ok()?,
+        duplicate,
+    )
+}
+
+fn parse_any(payload: &[u8]) -> Ack<'_> {
+    #[derive(Deserialize)]
+    struct Answer<'a> {
+        #[serde(borrow, default)]
+        stream: Cow<'a, str>,
+        #[serde(default)]
+        seq: u64,
+        #[serde(default)]
+        duplicate: bool,
+        error: Option<Refusal>,
+    }
+    #[derive(Deserialize)]
+    struct Refusal {
+        #[serde(default)]
+        code: u16,
+        #[serde(default)]
+        err_code: u16,
+        #[serde(default)]
+        description: String,
+    }
+    match serde_json::from_slice(payload) {
+        Ok(Answer {
+            error:
+                Some(Refusal {
+                    code,
+                    err_code,
+                    description,
+                }),
+            ..
+        }) => Ack::Refused {
+            code,
+            err_code,
+            description,
+        },
+        Ok(Answer {
+            stream,
+            seq,
+            duplicate,
+            error: None,
+        }) => stored(stream, seq, duplicate).unwrap_or(Ack::Malformed),
+        Err(_) => Ack::Malformed,
+    }
+}
+
+/// JetStream counts from 1, and a stream has a name: anything else is no confirmation.
+fn stored(stream: Cow<'_, str>, sequence: u64, duplicate: bool) -> Option<Ack<'_>> {
+    (sequence > 0 && !stream.is_empty()).then_some(Ack::Stored {
+        stream,
+        sequence,
+        duplicate,
+    })
+}
+
+#[cfg(test)]
+mod tests;
