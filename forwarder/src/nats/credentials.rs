@@ -1,0 +1,175 @@
+//! Who we are. Files are read at every connect, so that a rotated secret needs no restart.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use forwarder_core::config::NatsAuth;
+use nkeys::{KeyPair, KeyPairType};
+use tokio::io::AsyncReadExt;
+
+use super::server::UserInfo;
+
+/// Larger than any credentials file; a wrong path (a disk image, a device) must not be read to its end.
+const MAX_FILE: usize = 64 << 10;
+
+/// What is wrong with a credentials file.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialsError {
+    /// It cannot be read.
+    #[error("failed to read the credentials file {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It holds nothing but white space.
+    #[error("the credentials file {path} is empty")]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It holds something else.
+    #[error("the credentials file {path} holds {problem}")]
+    Garbled {
+        /// The file.
+        path: PathBuf,
+        /// What it holds or lacks; never its content.
+        problem: &'static str,
+    },
+    /// The server asks for no signature, though we are to give one.
+    #[error("the server sent no nonce to sign: it is not set up for NKEYs or JWTs")]
+    NoNonce,
+}
+
+/// What a CONNECT says about who we are.
+#[derive(Clone, Default)]
+pub struct Presented {
+    /// A token.
+    pub token: Option<String>,
+    /// A user's name.
+    pub user: Option<String>,
+    /// Its password.
+    pub password: Option<String>,
+    /// A user's JWT.
+    pub jwt: Option<String>,
+    /// A public key.
+    pub nkey: Option<String>,
+    /// The signed nonce, in unpadded URL-safe base64.
+    pub signature: Option<String>,
+}
+
+impl Presented {
+    /// Reads the files and signs the server's nonce.
+    ///
+    /// # Errors
+    /// When a file does not hold what it should, or there is no nonce to sign.
+    pub async fn new(
+        auth: Option<&NatsAuth>,
+        user_info: Option<&UserInfo>,
+        nonce: Option<&str>,
+    ) -> Result<Self, CredentialsError> {
+        let mut presented = Self::default();
+        match auth {
+            None => {}
+            Some(NatsAuth::Token { file }) => presented.token = Some(read(file).await?),
+            Some(NatsAuth::UserPassword {
+                username,
+                password_file,
+            }) => {
+                presented.user = Some(username.clone());
+                presented.password = Some(read(password_file).await?);
+            }
+            Some(NatsAuth::NKey { seed_file }) => {
+                let key = user_key(seed_file, &read(seed_file).await?)?;
+                presented.nkey = Some(key.public_key());
+                presented.sign(seed_file, &key, nonce)?;
+            }
+            Some(NatsAuth::Creds { file }) => {
+                let text = read(file).await?;
+                let part = |name, problem| section(&text, name).ok_or_else(|| garbled(file, problem));
+                let jwt = part("NATS USER JWT", "no \"BEGIN NATS USER JWT\" section with its end")?;
+                if jwt.split('.').count() != 3 {
+                    return Err(garbled(file, "a user JWT that is none: it must have three parts"));
+                }
+                let seed = part("USER NKEY SEED", "no \"BEGIN USER NKEY SEED\" section with its end")?;
+                let key = user_key(file, seed)?;
+                presented.jwt = Some(jwt.to_owned());
+                presented.sign(file, &key, nonce)?;
+            }
+        }
+        match user_info {
+            None => {}
+            Some(UserInfo::Token(token)) => {
+                (presented.user, presented.password) = (None, None);
+                presented.token = Some(token.clone());
+            }
+            Some(UserInfo::UserPassword(user, password)) => {
+                presented.token = None;
+                (presented.user, presented.password) = (Some(user.clone()), Some(password.clone()));
+            }
+        }
+        Ok(presented)
+    }
+
+    fn sign(&mut self, file: &Path, key: &KeyPair, nonce: Option<&str>) -> Result<(), CredentialsError> {
+        let nonce = nonce.ok_or(CredentialsError::NoNonce)?;
+        let signature = key
+            .sign(nonce.as_bytes())
+            .map_err(|_| garbled(file, "a key that cannot sign"))?;
+        self.signature = Some(URL_SAFE_NO_PAD.encode(signature));
+        Ok(())
+    }
+}
+
+async fn read(path: &Path) -> Result<String, CredentialsError> {
+    let failed = |source| CredentialsError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let mut bytes = Vec::new();
+    let file = tokio::fs::File::open(path).await.map_err(failed)?;
+    file.take(MAX_FILE as u64 + 1)
+        .read_to_end(&mut bytes)
+        .await
+        .map_err(failed)?;
+    if bytes.len() > MAX_FILE {
+        return Err(garbled(path, "more than any credentials"));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| garbled(path, "bytes that are no text"))?;
+    match text.trim() {
+        "" => Err(CredentialsError::Empty { path: path.to_owned() }),
+        trimmed => Ok(trimmed.to_owned()),
+    }
+}
+
+fn user_key(path: &Path, seed: &str) -> Result<KeyPair, CredentialsError> {
+    let key = KeyPair::from_seed(seed).map_err(|_| garbled(path, "no valid NKEY seed (SU…)"))?;
+    match key.key_pair_type() {
+        KeyPairType::User => Ok(key),
+        _ => Err(garbled(path, "the NKEY seed of something else than a user (SU…)")),
+    }
+}
+
+/// What stands between the BEGIN and END lines of a section. The number of dashes differs between tools.
+fn section<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let is = |line: &str, word: &str| {
+        let inner = line.trim_matches(['-', ' ']).strip_prefix(word);
+        line.starts_with("---") && inner.is_some_and(|rest| rest.trim() == name)
+    };
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let mut lines = lines.skip_while(|line| !is(line, "BEGIN ")).skip(1);
+    let content = lines.next()?;
+    lines.next().filter(|line| is(line, "END ")).map(|_| content)
+}
+
+fn garbled(path: &Path, problem: &'static str) -> CredentialsError {
+    CredentialsError::Garbled {
+        path: path.to_owned(),
+        problem,
+    }
+}
+
+#[cfg(test)]
+mod tests;
