@@ -1,1 +1,21 @@
-//! (in the making)
+//! Real Kafka, real NATS, traffic and an observer: what the end-to-end tests, the demo and the benchmarks stand on.
+//!
+//! ```text
+//! traffic ─▶ kafka ─▶ (proxy) ─▶ forwarder ─▶ (proxy) ─▶ nats ─▶ observer
+//!    │                                                             │
+//!    └──────────── ledger: what was sent ───────────▶ verdict ◀────┘
+//! ```
+//! Each part ends what it started when it is dropped. Nothing here sleeps for luck: see [`wait::eventually`].
+
+pub mod certificates;
+pub mod forwarder;
+pub mod http;
+pub mod kafka;
+pub mod nats;
+pub mod observer;
+pub mod proxy;
+pub mod traffic;
+pub mod verdict;
+pub mod wait;
+
+pub use e2e::{port, process, tools};

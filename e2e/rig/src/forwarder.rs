@@ -1,0 +1,287 @@
+//! The built `forwarder` binary as a child process.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use e2e::port::Port;
+use e2e::process::{Process, Spec};
+use forwarder_core::config::{self, Config};
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+use crate::kafka::Kafka;
+use crate::nats::Nats;
+use crate::{http, wait};
+
+pub use self::metrics::Metrics;
+
+mod metrics;
+
+/// The environment variable that names the binary.
+pub const BINARY_VARIABLE: &str = "FANOUT_E2E_FORWARDER_BIN";
+
+/// From the start to ready: a group join, on a machine that is busy.
+pub const READY: Duration = Duration::from_secs(60);
+
+/// A drop asks in good order first, so that the log of a failed test ends as the process would.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// A forwarder. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Forwarder {
+    process: Process,
+    admin: Port,
+    dir: TempDir,
+}
+
+/// A configuration for these clusters: earliest, all else as by default. Change what the test is about.
+pub fn config(kafka: &Kafka, topic: &str, group: &str, clusters: &[(&str, &Nats)]) -> Config {
+    let clusters: Vec<_> = clusters.iter().map(|(name, nats)| cluster(name, &nats.url())).collect();
+    Config {
+        source: config::Source {
+            connection: config::KafkaConnection {
+                bootstrap_servers: vec![kafka.bootstrap().to_owned()],
+                tls: None,
+                sasl: None,
+                properties: std::collections::BTreeMap::new(),
+            },
+            topic: topic.to_owned(),
+            group: group.to_owned(),
+            start_from: config::StartFrom::Earliest,
+            missing_offset: config::MissingOffset::default(),
+            protocol: config::GroupProtocol::default(),
+        },
+        ring: config::RingConfig {
+            epoch: 1,
+            replicas: 128,
+            clusters,
+        },
+        publish: config::Publish::default(),
+        dead_letter: None,
+        engine: config::Engine::default(),
+        admin: config::Admin::default(),
+    }
+}
+
+/// A cluster of a configuration: open to all, no TLS.
+pub fn cluster(name: &str, url: &str) -> config::Cluster {
+    config::Cluster {
+        name: name.to_owned(),
+        servers: vec![url.to_owned()],
+        weight: 1,
+        auth: None,
+        tls: None,
+    }
+}
+
+impl Forwarder {
+    /// Starts one with this configuration; its admin address is replaced by a free one. Does not wait: [`Forwarder::wait_ready`].
+    pub fn start(config: &Config) -> Result<Self> {
+        Self::start_as("forwarder", config)
+    }
+
+    /// As [`Forwarder::start`], with a name for messages where there are several.
+    pub fn start_as(name: &str, config: &Config) -> Result<Self> {
+        let (dir, admin) = place()?;
+        let mut config = config.clone();
+        config.admin.address = "127.0.0.1".to_owned();
+        config.admin.port = admin.number();
+        if config.admin.forwarder.is_none() {
+            config.admin.forwarder = Some(name.to_owned());
+        }
+        let file = dir.path().join("forwarder.yaml");
+        // JSON is YAML.
+        let text = serde_json::to_string_pretty(&config).context("failed to write the configuration")?;
+        fs::write(&file, text).with_context(|| format!("failed to write {}", file.display()))?;
+        let spec = spec(name, &dir)?.args(["run", "--config"]).arg(&file);
+        Ok(Self {
+            process: Process::start(spec)?,
+            admin,
+            dir,
+        })
+    }
+
+    /// Starts one with only these environment variables (`PORT` is added), as the original's container is.
+    pub fn start_from_env(variables: &[(&str, &str)]) -> Result<Self> {
+        let (dir, admin) = place()?;
+        let mut spec = spec("forwarder", &dir)?
+            .arg("run")
+            .env("PORT", admin.number().to_string());
+        for (name, value) in variables {
+            spec = spec.env(name, value);
+        }
+        Ok(Self {
+            process: Process::start(spec)?,
+            admin,
+            dir,
+        })
+    }
+
+    /// `host:port` of its admin server.
+    pub fn admin_address(&self) -> String {
+        self.admin.address()
+    }
+
+    /// The configuration file that it runs with. Write it anew for what it takes up while it runs.
+    pub fn config_file(&self) -> PathBuf {
+        self.dir.path().join("forwarder.yaml")
+    }
+
+    /// Waits until `/readyz` answers 200.
+    pub async fn wait_ready(&mut self) -> Result<()> {
+        let address = self.admin_address();
+        let process = &mut self.process;
+        let deadline = Instant::now() + READY;
+        loop {
+            if let Some(status) = process.try_exit()? {
+                bail!(
+                    "{} ended before it was ready ({status})\n{}",
+                    process.name(),
+                    process.log_tail()
+                );
+            }
+            let answer = http::get(&address, "/readyz").await;
+            if matches!(answer, Ok((200, _))) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let said = answer.map_or_else(
+                    |error| format!("{error:#}"),
+                    |(status, body)| format!("{status}: {body}"),
+                );
+                bail!(
+                    "{} is not ready after {READY:?}: /readyz says {said}\n{}",
+                    process.name(),
+                    process.log_tail()
+                );
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// `/metrics`.
+    pub async fn metrics(&self) -> Result<Metrics> {
+        Ok(Metrics::parse(&http::get_ok(&self.admin_address(), "/metrics").await?))
+    }
+
+    /// Waits until a metric, summed over all its labels, is at least so much.
+    pub async fn wait_metric(&self, name: &str, at_least: f64, within: Duration) -> Result<()> {
+        wait::eventually(
+            within,
+            &format!("{name} of {} is at least {at_least}", self.process.name()),
+            || async {
+                let now = self.metrics().await?.sum(name, &[]);
+                if now >= at_least {
+                    return Ok(true);
+                }
+                bail!("it is {now}");
+            },
+        )
+        .await
+        .with_context(|| self.process.log_tail())
+    }
+
+    /// `/status`.
+    pub async fn status(&self) -> Result<serde_json::Value> {
+        let body = http::get_ok(&self.admin_address(), "/status").await?;
+        serde_json::from_str(&body).context("/status is not JSON")
+    }
+
+    /// The status code and body of a page of the admin server.
+    pub async fn page(&self, path: &str) -> Result<(u16, String)> {
+        http::get(&self.admin_address(), path).await
+    }
+
+    /// SIGTERM, and waits for its end without holding up this thread's other tasks.
+    pub async fn terminate(&mut self, within: Duration) -> Result<ExitStatus> {
+        self.process.terminate()?;
+        self.wait_exit(within).await
+    }
+
+    /// Waits for its end.
+    pub async fn wait_exit(&mut self, within: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + within;
+        loop {
+            if let Some(status) = self.process.try_exit()? {
+                return Ok(status);
+            }
+            if Instant::now() >= deadline {
+                bail!(
+                    "{} did not end within {within:?}\n{}",
+                    self.process.name(),
+                    self.process.log_tail()
+                );
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// SIGKILL.
+    pub fn kill9(&mut self) -> Result<()> {
+        self.process.kill9()
+    }
+
+    /// SIGSTOP: it holds still, as in a long pause of its machine.
+    pub fn pause(&mut self) -> Result<()> {
+        self.process.stop()
+    }
+
+    /// SIGCONT.
+    pub fn resume(&mut self) -> Result<()> {
+        self.process.cont()
+    }
+
+    /// Starts it again with the same configuration, after it has ended.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.process.start_again()
+    }
+
+    /// The process: id, log, CPU time, memory.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
+
+/// The binary: `$FANOUT_E2E_FORWARDER_BIN`, else the one beside this executable in the target directory.
+pub fn binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(BINARY_VARIABLE).filter(|path| !path.is_empty()) {
+        return Ok(PathBuf::from(path));
+    }
+    let own = std::env::current_exe().context("failed to ask for this executable's path")?;
+    // A test is in target/PROFILE/deps, a binary in target/PROFILE.
+    for dir in own.ancestors().skip(1).take(2) {
+        let path = dir.join("forwarder");
+        if path.is_file() {
+            return Ok(path);
+        }
+    }
+    bail!(
+        "no forwarder binary near {}: run `cargo build -p forwarder` (or use `cargo e2e`, which does), or set {BINARY_VARIABLE}",
+        own.display()
+    )
+}
+
+fn place() -> Result<(TempDir, Port)> {
+    let dir = tempfile::Builder::new()
+        .prefix("fanout-e2e-forwarder-")
+        .tempdir()
+        .context("failed to make a directory")?;
+    Ok((dir, Port::reserve()?))
+}
+
+/// With nothing of this process's environment: a test is about what it sets.
+fn spec(name: &str, dir: &TempDir) -> Result<Spec> {
+    let mut spec = Spec::new(name, binary()?, dir.path().join("forwarder.log"))
+        .clear_env()
+        .dir(dir.path())
+        .grace(GRACE);
+    for passed_on in ["RUST_LOG", "RUST_BACKTRACE"] {
+        if let Some(value) = std::env::var_os(passed_on) {
+            spec = spec.env(passed_on, value);
+        }
+    }
+    Ok(spec)
+}
