@@ -1,2 +1,155 @@
-//! (in the making)
-fn main() {}
+//! `cargo e2e`: sets the machine up, then runs the demo, the tests and the benchmarks.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Parser, Subcommand};
+use e2e::tools;
+
+use crate::runner::steps::Steps;
+
+mod runner;
+
+/// Sets the machine up, then runs the demo, the tests and the benchmarks against real servers.
+#[derive(Debug, Parser)]
+#[command(name = "cargo e2e", bin_name = "cargo e2e")]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Kafka, three NATS clusters, two forwarders and live traffic; kills a forwarder on the way and says what was lost.
+    Demo(Demo),
+    /// All tests, or those of one suite.
+    Test(Test),
+    /// How fast, against how fast the client libraries alone are.
+    Bench(Bench),
+    /// Only what the others do first: installs and fetches what is missing.
+    Setup,
+    /// Deletes what was fetched.
+    Clean,
+}
+
+#[derive(Debug, Args)]
+struct Demo {
+    /// Processes on this machine, without Kubernetes: for now the only way.
+    #[arg(long)]
+    local: bool,
+    /// How long records are sent, such as 30s or 2m.
+    #[arg(long = "for", value_name = "TIME", default_value = "30s")]
+    lasting: String,
+    /// Records per second.
+    #[arg(long, default_value_t = 5_000)]
+    rate: u32,
+    /// Number of assets.
+    #[arg(long, default_value_t = 10_000)]
+    assets: u32,
+}
+
+#[derive(Debug, Args)]
+struct Test {
+    /// `forwarder`, `rig`, `unit`, or the name of another test binary.
+    suite: Option<String>,
+    /// Also the long ones.
+    #[arg(long)]
+    full: bool,
+    /// Further arguments for cargo-nextest.
+    #[arg(last = true)]
+    nextest: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct Bench {
+    /// One line of JSON for each figure.
+    #[arg(long)]
+    json: bool,
+    /// Records per measurement.
+    #[arg(long)]
+    records: Option<u64>,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            runner::say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode> {
+    let steps = Steps::new()?;
+    let root = root()?;
+    if matches!(cli.command, Task::Clean) {
+        let cache = tools::cache()?;
+        if cache.exists() {
+            std::fs::remove_dir_all(&cache).with_context(|| format!("failed to delete {}", cache.display()))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(line) = runner::system::prepare(&steps)? {
+        runner::say(&format!(
+            "This machine lacks something that only root can install. Type this, then try again:\n\n  {line}\n"
+        ));
+        return Ok(ExitCode::from(2));
+    }
+    match cli.command {
+        Task::Demo(Demo {
+            local: _,
+            lasting,
+            rate,
+            assets,
+        }) => {
+            runner::fetch::servers(&steps)?;
+            let args = [
+                "--for".to_owned(),
+                lasting,
+                "--rate".to_owned(),
+                rate.to_string(),
+                "--assets".to_owned(),
+                assets.to_string(),
+            ];
+            runner::program(&steps, &root, "demo", &args)
+        }
+        Task::Bench(Bench { json, records }) => {
+            runner::fetch::servers(&steps)?;
+            let mut args = Vec::new();
+            if json {
+                args.push("--json".to_owned());
+            }
+            if let Some(records) = records {
+                args.extend(["--records".to_owned(), records.to_string()]);
+            }
+            runner::program(&steps, &root, "bench", &args)
+        }
+        Task::Test(Test { suite, full, nextest }) => {
+            runner::fetch::servers(&steps)?;
+            runner::fetch::nextest(&steps)?;
+            runner::test(&steps, &root, suite.as_deref(), full, &nextest)
+        }
+        Task::Setup | Task::Clean => {
+            runner::fetch::servers(&steps)?;
+            runner::fetch::nextest(&steps)?;
+            runner::fetch::cargo_deny(&steps)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// The checkout that this was built from.
+fn root() -> Result<PathBuf> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = own
+        .parent()
+        .with_context(|| format!("{} has no parent", own.display()))?;
+    anyhow::ensure!(
+        root.join("Cargo.toml").is_file(),
+        "the checkout that this runner was built from is no longer at {}: run `cargo e2e` in the new one",
+        root.display()
+    );
+    Ok(root.to_owned())
+}

@@ -1,0 +1,103 @@
+//! The steps of a run, in their order.
+
+pub(crate) mod fetch;
+pub(crate) mod steps;
+pub(crate) mod system;
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result};
+use e2e::broker::{Broker, Setup};
+use e2e::process::guarded;
+use e2e::tools;
+
+use self::steps::Steps;
+
+/// A line for the person who runs this.
+pub(crate) fn say(text: &str) {
+    // Nobody is left to report a broken stderr to.
+    drop(writeln!(io::stderr(), "{text}"));
+}
+
+/// Builds everything that tests start, starts the broker that they share, and lets nextest run and close the output.
+pub(crate) fn test(
+    steps: &Steps,
+    root: &Path,
+    suite: Option<&str>,
+    full: bool,
+    further: &[String],
+) -> Result<ExitCode> {
+    // Tests and what they start in one go: cargo then chooses each dependency's features once, so nothing is compiled twice.
+    let built = steps.show(cargo(root).args(["build", "--workspace", "--lib", "--bins", "--tests"]))?;
+    if built != ExitCode::SUCCESS {
+        return Ok(built);
+    }
+    let dir = tempfile::Builder::new()
+        .prefix("fanout-e2e-run-")
+        .tempdir()
+        .context("failed to make a directory")?;
+    let shared = match suite {
+        Some("unit") => None,
+        _ => Some(steps.quiet("starting the Kafka that the tests share", || {
+            Broker::start(dir.path(), &Setup::default())
+        })?),
+    };
+    let mut nextest = guarded(tools::nextest()?.as_os_str(), "TERM");
+    nextest
+        .current_dir(root)
+        .args(["nextest", "run", "--workspace", "--no-input-handler"]);
+    if full {
+        nextest.args(["--profile", "full"]);
+    }
+    if let Some(suite) = suite {
+        nextest.args(["-E", &filter(suite)]);
+    }
+    if let Some(shared) = &shared {
+        nextest.env("FANOUT_E2E_KAFKA", shared.address());
+    }
+    steps.show(nextest.args(further))
+}
+
+/// Builds the forwarder and the rig for speed and runs one of the rig's programs.
+pub(crate) fn program(steps: &Steps, root: &Path, name: &str, args: &[String]) -> Result<ExitCode> {
+    let mut build = cargo(root);
+    build.args([
+        "build",
+        "--release",
+        "--package",
+        "forwarder",
+        "--package",
+        "e2e-rig",
+        "--bins",
+    ]);
+    let built = steps.show(&mut build)?;
+    if built != ExitCode::SUCCESS {
+        return Ok(built);
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir));
+    let program = target.join("release").join(name);
+    steps.show(guarded(program.as_os_str(), "TERM").current_dir(root).args(args))
+}
+
+/// Cargo, the one that runs us.
+fn cargo(dir: &Path) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut command = guarded(&cargo, "TERM");
+    command.current_dir(dir);
+    command
+}
+
+/// The suites by name; any other name is that of a test binary.
+fn filter(suite: &str) -> String {
+    match suite {
+        "forwarder" => {
+            "package(forwarder) | package(forwarder-core) | (package(e2e-rig) & binary(forwarder))".to_owned()
+        }
+        "rig" => "package(e2e) | (package(e2e-rig) & not binary(forwarder))".to_owned(),
+        "unit" => "kind(lib) | kind(bin)".to_owned(),
+        other => format!("binary({other})"),
+    }
+}
