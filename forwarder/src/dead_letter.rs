@@ -6,7 +6,6 @@
 mod file;
 mod topic;
 
-use std::sync::Arc;
 use std::sync::mpsc as blocking;
 use std::time::Duration;
 
@@ -58,7 +57,7 @@ pub struct DeadLetters {
     outlet: usize,
     letters: mpsc::UnboundedReceiver<Letter>,
     receipts: blocking::Sender<Receipts>,
-    metrics: Arc<Metrics>,
+    metrics: Metrics,
 }
 
 impl DeadLetters {
@@ -71,14 +70,11 @@ impl DeadLetters {
         config: &Checked,
         letters: mpsc::UnboundedReceiver<Letter>,
         receipts: blocking::Sender<Receipts>,
-        metrics: Arc<Metrics>,
+        metrics: Metrics,
     ) -> Result<Self, DeadLetterError> {
         let place = Place { topic: config.source.topic.clone(), group: config.source.group.clone() };
         let target = match declared {
-            DeadLetter::Topic { topic, connection } => {
-                let connection = connection.as_ref().unwrap_or(&config.source.connection);
-                Target::Topic(topic::TopicTarget::open(topic, connection, place)?)
-            }
+            DeadLetter::Topic { topic, .. } => Target::Topic(topic::TopicTarget::open(topic, config, place)?),
             DeadLetter::File { path } => Target::File(file::FileTarget::open(path, place)?),
         };
         Ok(Self { target, outlet: config.ring.clusters.len(), letters, receipts, metrics })

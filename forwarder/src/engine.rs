@@ -23,18 +23,18 @@ use forwarder_core::config::{Checked, PublishMode};
 use forwarder_core::ring::{Ring, RingError};
 use forwarder_core::route::{RouteOptions, Router};
 use forwarder_core::subject::{Template, TemplateError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{Instrument, error, info, info_span};
 
-use crate::admin::{self, AdminError, Health};
+use crate::admin::{Admin, Health, Status};
 use crate::clock::Clock;
 use crate::dead_letter::{DeadLetterError, DeadLetters};
+use crate::http::{HttpError, Server};
 use crate::intake::{Intake, IntakeError, Links};
 use crate::metrics::Metrics;
 use crate::nats::server::AddressError;
 use crate::publisher::{Link, Publisher};
 use crate::shutdown::Shutdown;
-use crate::status::{Board, ClusterStatus, Status};
 
 /// How long the intake's loop may stand still before `/healthz` fails. A turn that asks Kafka where many partitions
 /// begin may take a while; a minute is none of these.
@@ -65,7 +65,7 @@ pub enum EngineError {
     DeadLetter(#[from] DeadLetterError),
     /// The HTTP server cannot be started.
     #[error(transparent)]
-    Admin(#[from] AdminError),
+    Http(#[from] HttpError),
     /// The metrics cannot be registered.
     #[error("failed to register the metrics")]
     Metrics(#[from] prometheus::Error),
@@ -87,11 +87,11 @@ pub enum EngineError {
 pub async fn run(config: Checked, shutdown: Shutdown) -> Result<(), EngineError> {
     let config = Arc::new(config);
     let clock = Clock::start();
-    let metrics = Arc::new(Metrics::new(&config.admin)?);
+    let metrics = Metrics::new(&config.admin)?;
     let (receipts_in, receipts) = blocking::channel();
 
     let mut publishers = Vec::new();
-    let mut links = Vec::new();
+    let mut connections = Vec::new();
     let mut tasks = Vec::new();
     for (index, cluster) in config.ring.clusters.iter().enumerate() {
         let (orders_in, orders) = mpsc::unbounded_channel();
@@ -102,41 +102,44 @@ pub async fn run(config: Checked, shutdown: Shutdown) -> Result<(), EngineError>
             &config,
             orders,
             receipts_in.clone(),
-            Arc::clone(&metrics),
+            metrics.clone(),
             clock,
             link.clone(),
         )
         .map_err(|source| EngineError::Server { cluster: cluster.name.clone(), source })?;
         tasks.push(tokio::spawn(publisher.run().instrument(info_span!("publisher", cluster = cluster.name))));
         publishers.push(orders_in);
-        links.push(link);
+        connections.push(link);
     }
 
     let mut dead_letter = None;
     if let Some(declared) = &config.dead_letter {
         let (letters_in, letters) = mpsc::unbounded_channel();
-        let writer = DeadLetters::open(declared, &config, letters, receipts_in.clone(), Arc::clone(&metrics))?;
+        let writer = DeadLetters::open(declared, &config, letters, receipts_in.clone(), metrics.clone())?;
         tasks.push(tokio::spawn(writer.run().instrument(info_span!("dead_letter"))));
         dead_letter = Some(letters_in);
     }
     // From here on the receipts' channel ends with the last publisher.
     drop(receipts_in);
 
-    let health = Health::new(STUCK_AFTER);
-    let board = Board::default();
-    let pages = Pages { config: Arc::clone(&config), metrics: Arc::clone(&metrics), board: board.clone(), links };
-    let server = admin::bind(&config.admin).await?;
+    let health = Health::default();
+    let (status, statuses) = watch::channel(Status::default());
+    let server = Server::bind(&config.admin.address, config.admin.port).await?;
     info!(address = %server.address(), "serving probes, metrics and status");
+    let admin = Admin { health: health.clone(), metrics: metrics.clone(), status: statuses };
+    let mut stop = shutdown.clone();
     let http = tokio::spawn(
-        server
-            .serve(health.clone(), Arc::clone(&metrics), move || pages.status(), config.logging.http_requests, shutdown.clone())
+        admin
+            .serve(server, config.logging.http_requests, async move { stop.requested().await })
             .instrument(info_span!("admin")),
     );
 
+    let heartbeat = health.heartbeat("intake", STUCK_AFTER);
+    metrics.ring_epoch.set(i64::try_from(config.ring.epoch).unwrap_or(i64::MAX));
     let intake = Intake::new(
         Arc::clone(&config),
         router(&config)?,
-        Links { publishers, dead_letter, receipts, shutdown: shutdown.clone(), heartbeat: health.heartbeat("intake"), board },
+        Links { publishers, dead_letter, receipts, shutdown: shutdown.clone(), heartbeat, connections, status },
         metrics,
         clock,
     )?;
@@ -179,42 +182,4 @@ fn router(config: &Checked) -> Result<Router, EngineError> {
         origin_headers: config.publish.headers.origin,
     };
     Ok(Router::new(ring, template, options))
-}
-
-/// What the admin server shows.
-struct Pages {
-    config: Arc<Checked>,
-    metrics: Arc<Metrics>,
-    board: Board,
-    links: Vec<Link>,
-}
-
-impl Pages {
-    fn status(&self) -> Status {
-        let snapshot = self.board.snapshot();
-        let clusters = self.config.ring.clusters.iter().zip(&self.links);
-        let clusters: Vec<ClusterStatus> = clusters
-            .map(|(cluster, link)| {
-                let counters = self.metrics.cluster(&cluster.name);
-                ClusterStatus::new(&cluster.name, link, counters.pending_records.get(), counters.pending_bytes.get())
-            })
-            .collect();
-        let reason = if !snapshot.stable {
-            Some("not (yet) a stable member of the consumer group".to_owned())
-        } else if snapshot.joining {
-            Some("waiting for Kafka to say where the assigned partitions begin".to_owned())
-        } else {
-            None
-        };
-        Status {
-            ready: reason.is_none(),
-            reason,
-            topic: self.config.source.topic.clone(),
-            group: self.config.source.group.clone(),
-            ring_epoch: self.config.ring.epoch,
-            paused: snapshot.paused,
-            clusters,
-            partitions: snapshot.partitions,
-        }
-    }
 }

@@ -31,7 +31,7 @@ use rdkafka::Message;
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use self::context::{Context, Event, KafkaConsumer};
@@ -40,14 +40,13 @@ use self::ledger::Ledger;
 use self::reject::Rejects;
 pub use self::watch::WatchdogError;
 use self::watch::Watchdog;
-use crate::admin::Heartbeat;
+use crate::admin::{Heartbeat, Status};
 use crate::clock::{Clock, wall_millis};
 use crate::kafka;
-use crate::metrics::Metrics;
+use crate::metrics::{ClusterMetrics, Metrics};
 use crate::parcel::{Fate, Letter, Origin, Original, Parcel, Receipts};
-use crate::publisher::Order;
+use crate::publisher::{Link, Order};
 use crate::shutdown::Shutdown;
-use crate::status::Board;
 
 /// Below this long without room, records are just not polled: pausing makes librdkafka drop what it has prefetched.
 const PAUSE_AFTER: Duration = Duration::from_millis(500);
@@ -70,8 +69,10 @@ pub struct Links {
     pub shutdown: Shutdown,
     /// Shows that the loop turns.
     pub heartbeat: Heartbeat,
+    /// The publishers' connections, in the order of the ring.
+    pub connections: Vec<Link>,
     /// Where the status is put up.
-    pub board: Board,
+    pub status: watch::Sender<Status>,
 }
 
 /// Why the intake ended by itself.
@@ -102,7 +103,9 @@ pub struct Intake {
     consumer: KafkaConsumer,
     router: Router,
     links: Links,
-    metrics: Arc<Metrics>,
+    metrics: Metrics,
+    /// In the order of the ring.
+    clusters: Vec<ClusterMetrics>,
     clock: Clock,
     partitions: BTreeMap<i32, Partition>,
     /// Grows with every assignment of any partition.
@@ -119,6 +122,7 @@ pub struct Intake {
     paused: bool,
     next_commit: Instant,
     next_report: Instant,
+    last_commit_millis: Option<i64>,
     draft: Draft,
     original: Vec<u8>,
     batches: Vec<Vec<Parcel>>,
@@ -133,15 +137,16 @@ impl Intake {
         config: Arc<Checked>,
         router: Router,
         links: Links,
-        metrics: Arc<Metrics>,
+        metrics: Metrics,
         clock: Clock,
     ) -> Result<Self, IntakeError> {
-        let consumer = kafka::create_consumer(&config.source, |token| Context::new(token))?;
+        let consumer = kafka::create_consumer(&config, Context::new)?;
         let clusters = links.publishers.len();
         let now = Instant::now();
         Ok(Self {
             consumer,
             router,
+            clusters: config.ring.clusters.iter().map(|cluster| metrics.cluster(&cluster.name)).collect(),
             metrics,
             clock,
             partitions: BTreeMap::new(),
@@ -156,6 +161,7 @@ impl Intake {
             paused: false,
             next_commit: now,
             next_report: now,
+            last_commit_millis: None,
             draft: Draft::default(),
             original: Vec::new(),
             batches: (0..clusters).map(|_| Vec::new()).collect(),
@@ -183,7 +189,7 @@ impl Intake {
             self.commit_when_due();
             self.report_when_due();
             self.watchdog.check()?;
-            if self.ledger.has_room() {
+            if self.ledger.has_room() && self.queued() < self.config.engine.queue_size {
                 self.make_room_known();
                 self.take_batch()?;
             } else {
@@ -229,7 +235,14 @@ impl Intake {
             patience = Duration::ZERO;
         }
         self.hand_out();
+        self.metrics.queue_size_histogram.observe(self.queued() as f64);
         Ok(())
+    }
+
+    /// Records that are handed out and not sent yet.
+    fn queued(&self) -> usize {
+        let sent: usize = self.links.connections.iter().map(Link::in_flight).sum();
+        self.ledger.records().saturating_sub(sent)
     }
 
     /// Sends each cluster its batch.

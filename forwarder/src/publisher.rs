@@ -13,6 +13,7 @@ mod session;
 
 use std::ops::ControlFlow;
 use std::sync::mpsc as blocking;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -67,9 +68,15 @@ pub struct LinkStatus {
 
 /// A cluster's connection state, shared with who reports it.
 #[derive(Clone, Debug, Default)]
-pub struct Link(Arc<Mutex<LinkStatus>>);
+pub struct Link(Arc<Mutex<LinkStatus>>, Arc<AtomicUsize>);
 
 impl Link {
+    /// Records that are sent and neither confirmed nor refused.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.1.load(Ordering::Relaxed)
+    }
+
     /// The state now.
     #[must_use]
     pub fn status(&self) -> LinkStatus {
@@ -100,7 +107,7 @@ pub struct Publisher {
     outcome: Outcome<Parcel>,
     orders: mpsc::UnboundedReceiver<Order>,
     receipts: blocking::Sender<Receipts>,
-    metrics: Arc<Metrics>,
+    metrics: Metrics,
     counters: ClusterMetrics,
     clock: Clock,
     link: Link,
@@ -141,7 +148,7 @@ impl Publisher {
         config: &Checked,
         orders: mpsc::UnboundedReceiver<Order>,
         receipts: blocking::Sender<Receipts>,
-        metrics: Arc<Metrics>,
+        metrics: Metrics,
         clock: Clock,
         link: Link,
     ) -> Result<Self, AddressError> {
@@ -189,6 +196,7 @@ impl Publisher {
                     let ended = self.session(connection, &server).await;
                     self.counters.connected.set(0);
                     let again = self.outbox.connection_lost(&mut self.outcome);
+                    self.show_in_flight();
                     self.hand_out();
                     let ControlFlow::Continue(reason) = ended else {
                         self.link.set(None, None);
@@ -266,6 +274,11 @@ impl Publisher {
                 }
             }
         }
+    }
+
+    /// Lets the intake see how much is on its way.
+    fn show_in_flight(&self) {
+        self.link.1.store(self.outbox.in_flight(), Ordering::Relaxed);
     }
 
     fn take(&mut self, order: Order) {

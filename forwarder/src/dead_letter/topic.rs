@@ -1,5 +1,6 @@
 //! Dead letters as Kafka records: key, value and headers as they came, and headers of ours behind them.
 
+use forwarder_core::config::Checked;
 use futures::future::join_all;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -7,7 +8,7 @@ use rdkafka::util::Timeout;
 
 use super::{Letter, Place, WriteFailed};
 use crate::kafka::{self, KafkaSetupError, ProducerContext};
-use forwarder_core::config::KafkaConnection;
+
 
 pub(super) struct TopicTarget {
     topic: String,
@@ -16,8 +17,8 @@ pub(super) struct TopicTarget {
 }
 
 impl TopicTarget {
-    pub(super) fn open(topic: &str, connection: &KafkaConnection, place: Place) -> Result<Self, KafkaSetupError> {
-        Ok(Self { topic: topic.to_owned(), producer: kafka::create_producer(connection)?, place })
+    pub(super) fn open(topic: &str, config: &Checked, place: Place) -> Result<Self, KafkaSetupError> {
+        Ok(Self { topic: topic.to_owned(), producer: kafka::create_producer(config)?, place })
     }
 
     /// Writes the batch; what Kafka has acknowledged leaves it.

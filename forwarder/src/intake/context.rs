@@ -12,9 +12,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, warn};
 
-use crate::kafka::OAuthTokenFile;
+use crate::kafka::{self, OAuthTokenFile};
 
 /// Something that happened to the group or to a commit.
 #[derive(Debug)]
@@ -62,14 +62,7 @@ impl ClientContext for Context {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-                error!(facility, "librdkafka: {message}");
-            }
-            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => warn!(facility, "librdkafka: {message}"),
-            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => info!(facility, "librdkafka: {message}"),
-            RDKafkaLogLevel::Debug => debug!(facility, "librdkafka: {message}"),
-        }
+        kafka::log(level, facility, message);
     }
 
     fn stats(&self, statistics: Statistics) {
@@ -81,8 +74,7 @@ impl ClientContext for Context {
     }
 
     fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
-        let Some(token) = &self.token else { return Err("no token file is configured".into()) };
-        Ok(token.read()?)
+        kafka::refresh(self.token.as_ref())
     }
 }
 

@@ -18,6 +18,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tracing::{debug, error, info, warn};
 
 use super::{Intake, starts};
+use crate::clock::wall_millis;
+use crate::metrics::Rebalance;
 use crate::publisher::Order;
 
 /// Pause before Kafka is asked again where a partition begins.
@@ -71,7 +73,7 @@ pub(super) struct Leaving {
 
 impl Intake {
     pub(super) fn begin_joining(&mut self, partitions: Vec<i32>) {
-        self.metrics.rebalances_assign.inc();
+        self.metrics.rebalance(Rebalance::Assign).inc();
         self.watchdog.arm();
         info!(?partitions, "assigned");
         self.joining = Some(Joining { partitions, try_at: Instant::now() });
@@ -114,7 +116,7 @@ impl Intake {
         for (partition, start) in &begin.starts {
             let Start { offset, fault, .. } = start;
             if let Some(fault) = fault {
-                self.metrics.missing_offset(*partition);
+                self.metrics.missing_offset(&topic, *partition);
                 error!(partition, ?fault, policy = ?self.config.source.missing_offset, "the broker no longer has the committed offset");
             }
             list.add_partition_offset(&topic, *partition, Offset::Offset(offset.unwrap_or(0)))?;
@@ -142,10 +144,10 @@ impl Intake {
 
     pub(super) fn begin_leaving(&mut self, partitions: Vec<i32>, lost: bool) {
         if lost {
-            self.metrics.rebalances_lost.inc();
+            self.metrics.rebalance(Rebalance::Lost).inc();
             warn!(?partitions, "lost: this member was out of the group; others may own the partitions already");
         } else {
-            self.metrics.rebalances_revoke.inc();
+            self.metrics.rebalance(Rebalance::Revoke).inc();
             info!(?partitions, "revoked: what is out is awaited, then they are given up");
         }
         // What has not begun yet need not end.
@@ -189,7 +191,7 @@ impl Intake {
         for partition in &partitions {
             list.add_partition(&self.config.source.topic, *partition);
             self.partitions.remove(partition);
-            self.metrics.forget_partition(*partition);
+            self.metrics.forget_partition(&self.config.source.topic, *partition);
         }
         if let Err(error) = self.consumer.incremental_unassign(&list) {
             error!(%error, ?partitions, "failed to give partitions up");
@@ -254,6 +256,7 @@ impl Intake {
 
     pub(super) fn note_commit(&mut self, answers: &[(i32, i64, Result<(), KafkaError>)]) {
         self.metrics.commits.inc();
+        self.last_commit_millis = Some(wall_millis());
         for (partition, position, result) in answers {
             match result {
                 Ok(()) => {
@@ -313,7 +316,7 @@ impl Intake {
     fn repair_position(&mut self, partition: i32, position: i64) -> Result<(), KafkaError> {
         let source = &self.config.source;
         let Some(start) = starts::after_loss(&self.consumer, source, partition, position)? else { return Ok(()) };
-        self.metrics.missing_offset(partition);
+        self.metrics.missing_offset(&source.topic, partition);
         error!(partition, position, fault = ?start.fault, policy = ?source.missing_offset, "the broker no longer has the next record");
         let mut list = TopicPartitionList::new();
         list.add_partition(&source.topic, partition);

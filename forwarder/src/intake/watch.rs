@@ -7,8 +7,8 @@ use rdkafka::statistics::Statistics;
 use tracing::warn;
 
 use super::Intake;
-use super::group::Phase;
-use crate::status::{PartitionStatus, Snapshot};
+use super::group::Phase as PartitionPhase;
+use crate::admin::{Assignment, ClusterStatus, Phase, Status};
 
 /// The process was no stable member of its group for too long; a new one may do better.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +52,14 @@ impl Watchdog {
         }
     }
 
+    pub(super) fn is_armed(&self) -> bool {
+        self.armed
+    }
+
+    pub(super) fn state(&self) -> &str {
+        &self.state
+    }
+
     pub(super) fn is_stable(&self) -> bool {
         // Statistics come every second; a few may be late.
         self.state == "up, steady" && self.last_stable.elapsed() < Duration::from_secs(10)
@@ -90,32 +98,56 @@ impl Intake {
 
     /// Brings gauges and status up to date.
     pub(super) fn report(&mut self) {
-        let mut partitions = Vec::with_capacity(self.partitions.len());
+        let topic = &self.config.source.topic;
+        let mut status = Status {
+            phase: self.phase(),
+            ring_epoch: self.config.ring.epoch,
+            last_commit_millis: self.last_commit_millis,
+            ..Status::default()
+        };
         for (partition, state) in &self.partitions {
             let lag = state.end.map(|end| end.saturating_sub(state.offsets.position()).max(0));
             if let Some(lag) = lag {
-                self.metrics.set_lag(*partition, lag);
+                self.metrics.set_lag(topic, *partition, lag);
             }
-            partitions.push(PartitionStatus {
-                partition: *partition,
-                position: state.offsets.position(),
+            let assignment = Assignment {
                 committed: state.offsets.last_committed(),
-                unsettled: state.offsets.unsettled(),
                 lag,
-                phase: match state.phase {
-                    Phase::Active => "active",
-                    Phase::Draining => "draining",
-                    Phase::Stopped => "stopped",
-                },
-            });
+                paused: self.paused || state.phase == PartitionPhase::Stopped,
+            };
+            status.assignment.insert(*partition, assignment);
         }
-        for (index, load) in self.ledger.clusters().iter().enumerate() {
-            let cluster = self.metrics.cluster(index);
-            cluster.pending_records.set(i64::try_from(load.records).unwrap_or(i64::MAX));
-            cluster.pending_bytes.set(i64::try_from(load.bytes).unwrap_or(i64::MAX));
+        let loads = self.ledger.clusters().iter().zip(&self.clusters).zip(&self.links.connections);
+        for (((load, counters), link), cluster) in loads.zip(&self.config.ring.clusters) {
+            counters.pending_records.set(i64::try_from(load.records).unwrap_or(i64::MAX));
+            counters.pending_bytes.set(i64::try_from(load.bytes).unwrap_or(i64::MAX));
+            let connection = link.status();
+            let shown = ClusterStatus {
+                connected: connection.connected.is_some(),
+                server: connection.connected,
+                last_error: connection.last_error,
+                pending_records: load.records as u64,
+                pending_bytes: load.bytes as u64,
+            };
+            status.clusters.insert(cluster.name.clone(), shown);
         }
-        self.metrics.observe_queue(self.ledger.records());
-        let stable = self.watchdog.is_stable();
-        self.links.board.put(Snapshot { stable, joining: self.joining.is_some(), paused: self.paused, partitions });
+        self.metrics.queue_size.set(i64::try_from(self.queued()).unwrap_or(i64::MAX));
+        self.links.status.send_replace(status);
+    }
+
+    fn phase(&self) -> Phase {
+        if self.links.shutdown.is_requested() {
+            Phase::Draining
+        } else if !self.watchdog.is_armed() {
+            Phase::Starting
+        } else if self.joining.is_some() || self.leaving.is_some() {
+            Phase::Rebalancing
+        } else if !self.watchdog.is_stable() {
+            Phase::Outside(self.watchdog.state().to_owned())
+        } else if self.partitions.is_empty() {
+            Phase::Idle
+        } else {
+            Phase::Consuming
+        }
     }
 }

@@ -91,6 +91,7 @@ impl Publisher {
                 return ControlFlow::Continue(ended);
             }
             self.write(&mut session);
+            self.show_in_flight();
             let has_output = session.sent < session.output.len();
             tokio::select! {
                 read = reader.read_buf(&mut input) => match read {
