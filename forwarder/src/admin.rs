@@ -1,0 +1,91 @@
+//! The HTTP server for probes, metrics and status.
+//!
+//! `/healthz` (and `/health`, as the original has it): the loops turn; otherwise a restart helps.
+//! `/readyz`: the process does its part in the group, which may be to have no partition.
+//! `/metrics`: for Prometheus. `/status`: for people and the operator.
+
+mod health;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::sync::watch;
+
+pub use self::health::{Health, Heartbeat, Stalled};
+pub use self::status::{Assignment, ClusterStatus, Phase, Status};
+use crate::http::{HttpError, Server};
+use crate::metrics::Metrics;
+
+/// What the server shows.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// The heartbeats of the loops.
+    pub health: Health,
+    /// The metrics.
+    pub metrics: Metrics,
+    /// What the engine says of itself.
+    pub status: watch::Receiver<Status>,
+}
+
+impl Admin {
+    /// Answers until `shutdown` completes.
+    ///
+    /// # Errors
+    /// The listener fails for good.
+    pub async fn serve(
+        self,
+        server: Server,
+        log_requests: bool,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), HttpError> {
+        server.serve(self.router(), log_requests, shutdown).await
+    }
+
+    fn router(self) -> Router {
+        Router::new()
+            .route("/healthz", get(healthz))
+            .route("/health", get(healthz))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics))
+            .route("/status", get(status))
+            .with_state(Arc::new(self))
+    }
+}
+
+async fn healthz(State(admin): State<Arc<Admin>>) -> Response {
+    match admin.health.check() {
+        Ok(()) => "ok\n".into_response(),
+        Err(stalled) => (StatusCode::SERVICE_UNAVAILABLE, format!("{stalled}\n")).into_response(),
+    }
+}
+
+async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
+    match admin.status.borrow().phase.not_ready() {
+        None => "ok\n".into_response(),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    match admin.metrics.text() {
+        Ok(text) => (
+            [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+            text,
+        )
+            .into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn status(State(admin): State<Arc<Admin>>) -> Response {
+    let status = admin.status.borrow().clone();
+    axum::Json(status).into_response()
+}

@@ -1,0 +1,153 @@
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use forwarder_core::config;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::*;
+
+struct Running {
+    address: SocketAddr,
+    health: Health,
+    status: watch::Sender<Status>,
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<Result<(), HttpError>>,
+}
+
+async fn start() -> Running {
+    let server = Server::bind("127.0.0.1", 0).await.unwrap();
+    let address = server.address();
+    let health = Health::default();
+    let (status, receiver) = watch::channel(Status::default());
+    let metrics = Metrics::new(&config::Admin::default()).unwrap();
+    let admin = Admin {
+        health: health.clone(),
+        metrics,
+        status: receiver,
+    };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(admin.serve(server, true, async { drop(stopped.await) }));
+    Running {
+        address,
+        health,
+        status,
+        stop,
+        server,
+    }
+}
+
+/// Status code and body.
+async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+#[tokio::test]
+async fn a_loop_that_stands_still_is_ill_until_it_turns_or_ends() {
+    let running = start().await;
+    let Running {
+        address, ref health, ..
+    } = running;
+    assert_eq!(get(address, "/healthz").await, (200, "ok\n".to_owned()));
+    let patient = health.heartbeat("commit", Duration::from_secs(60));
+    let heartbeat = health.heartbeat("consume", Duration::from_millis(300));
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    for path in ["/healthz", "/health"] {
+        let (code, body) = get(address, path).await;
+        assert_eq!(code, 503);
+        assert!(body.starts_with("the loop `consume` has not turned for "), "{body}");
+    }
+    heartbeat.beat();
+    assert_eq!(health.check(), Ok(()));
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(health.check().unwrap_err().name, "consume");
+    drop(heartbeat);
+    assert_eq!(get(address, "/healthz").await.0, 200);
+    drop(patient);
+}
+
+#[tokio::test]
+async fn a_member_is_ready_with_or_without_partitions() {
+    let running = start().await;
+    let Running {
+        address, ref status, ..
+    } = running;
+    for (phase, expected) in [
+        (Phase::Starting, (503, "not yet a member of the group\n")),
+        (Phase::Consuming, (200, "ok\n")),
+        (Phase::Idle, (200, "ok\n")),
+        (Phase::Rebalancing, (200, "ok\n")),
+        (
+            Phase::Outside("no broker".to_owned()),
+            (503, "no stable member of the group: no broker\n"),
+        ),
+        (Phase::Draining, (503, "stopping\n")),
+    ] {
+        status.send_modify(|status| status.phase = phase);
+        assert_eq!(get(address, "/readyz").await, (expected.0, expected.1.to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn metrics_and_status_are_shown() {
+    let Running {
+        address,
+        status,
+        stop,
+        server,
+        ..
+    } = start().await;
+    let (code, body) = get(address, "/metrics").await;
+    assert_eq!(code, 200);
+    assert!(body.contains("fan_out_layer_forwarder_build_info{"), "{body}");
+    status.send_modify(|status| {
+        status.phase = Phase::Outside("x".to_owned());
+        status.ring_epoch = 7;
+        status.assignment.insert(
+            3,
+            Assignment {
+                committed: Some(17),
+                ..Assignment::default()
+            },
+        );
+        status.clusters.insert(
+            "C1".to_owned(),
+            ClusterStatus {
+                connected: true,
+                ..ClusterStatus::default()
+            },
+        );
+    });
+    let (code, body) = get(address, "/status").await;
+    assert_eq!(code, 200);
+    let expected = serde_json::json!({
+        "phase": "outside",
+        "reason": "x",
+        "ringEpoch": 7,
+        "assignment": {"3": {"committed": 17, "paused": false}},
+        "clusters": {"C1": {"connected": true, "pendingRecords": 0, "pendingBytes": 0}},
+    });
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&body).unwrap(), expected);
+    assert_eq!(get(address, "/").await.0, 404);
+    stop.send(()).unwrap();
+    server.await.unwrap().unwrap();
+    TcpStream::connect(address).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_said_to_be() {
+    let running = start().await;
+    let address = running.address;
+    let error = Server::bind("127.0.0.1", address.port()).await.unwrap_err();
+    assert!(matches!(error, HttpError::InUse(_)));
+    let expected = format!("port {} of 127.0.0.1 is in use by another process", address.port());
+    assert!(error.to_string().starts_with(&expected), "{error}");
+}

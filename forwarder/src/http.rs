@@ -1,0 +1,100 @@
+//! What the HTTP servers share: a listener that says why it cannot listen, and a log line per request.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use tokio::net::TcpListener;
+use tracing::info;
+
+/// Why a server could not begin, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// The address is no IP address.
+    #[error("{0:?} is no IP address to listen on")]
+    Address(String),
+    /// Another process listens there.
+    #[error("port {} of {} is in use by another process; choose another port or end that process", .0.port(), .0.ip())]
+    InUse(SocketAddr),
+    /// The system refuses the address or port.
+    #[error("failed to listen on {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The server ended by itself.
+    #[error("failed to serve HTTP")]
+    Serve(#[source] io::Error),
+}
+
+/// A server that listens and does not answer yet: to say early that a port is taken.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Listens on `address:port`; port 0 is any free one.
+    ///
+    /// # Errors
+    /// What is no address, in use, or not allowed.
+    pub async fn bind(address: &str, port: u16) -> Result<Self, HttpError> {
+        let ip = address.parse().map_err(|_| HttpError::Address(address.to_owned()))?;
+        let wanted = SocketAddr::new(ip, port);
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::AddrInUse => HttpError::InUse(wanted),
+            _ => HttpError::Listen {
+                address: wanted,
+                source,
+            },
+        };
+        let listener = TcpListener::bind(wanted).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until `shutdown` completes, and then what is being asked. `log_requests` writes a line per request.
+    ///
+    /// # Errors
+    /// The listener fails for good.
+    pub async fn serve(
+        self,
+        router: Router,
+        log_requests: bool,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), HttpError> {
+        let router = if log_requests {
+            router.layer(middleware::from_fn(log_request))
+        } else {
+            router
+        };
+        axum::serve(self.listener, router)
+            .with_graceful_shutdown(shutdown)
+            .await
+            .map_err(HttpError::Serve)
+    }
+}
+
+async fn log_request(request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let response = next.run(request).await;
+    let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+    info!(%method, path, status = response.status().as_u16(), micros, "answered a request");
+    response
+}
