@@ -56,8 +56,9 @@ fn status(headers: &[u8]) -> Option<&[u8]> {
     Some(&digits[..end])
 }
 
-/// `{"stream":"S", "seq":1}` and `{"stream":"S", "seq":1,"duplicate": true}`, letter by letter as nats-server writes them:
-/// an ack comes with every record, and a general JSON reader costs several times as much.
+/// `{"stream":"S","seq":1}` and `{"stream":"S","seq":1,"duplicate": true}`, letter by letter as nats-server 2.15 writes them
+/// (older ones put a space before `"seq"`): an ack comes with every record, and a general JSON reader costs several times
+/// as much.
 fn parse_usual(payload: &[u8]) -> Option<Ack<'_>> {
     let rest = payload.strip_prefix(br#"{"stream":""#)?;
     let name_end = memchr::memchr(b'"', rest)?;
@@ -65,7 +66,8 @@ fn parse_usual(payload: &[u8]) -> Option<Ack<'_>> {
     if name.contains(&b'\\') {
         return None;
     }
-    let rest = rest.strip_prefix(br#"", "seq":"#)?;
+    let rest = rest.strip_prefix(b"\",")?;
+    let rest = rest.strip_prefix(b" ").unwrap_or(rest).strip_prefix(br#""seq":"#)?;
     let digits = rest.iter().position(|byte| !byte.is_ascii_digit())?;
     let (number, rest) = rest.split_at(digits);
     let duplicate = match rest {

@@ -11,6 +11,11 @@ fn stored(stream: &str, sequence: u64, duplicate: bool) -> Ack<'_> {
 #[test]
 fn the_usual_acks_take_the_short_way() {
     for (payload, ack) in [
+        (r#"{"stream":"ASSETS","seq":1}"#, stored("ASSETS", 1, false)),
+        (
+            r#"{"stream":"ASSETS","seq":1,"duplicate": true}"#,
+            stored("ASSETS", 1, true),
+        ),
         (r#"{"stream":"ASSETS", "seq":1}"#, stored("ASSETS", 1, false)),
         (
             r#"{"stream":"A-1_x", "seq":18446744073709551615}"#,
@@ -29,7 +34,7 @@ fn the_usual_acks_take_the_short_way() {
 #[test]
 fn other_spellings_are_understood() {
     for (payload, ack) in [
-        (r#"{"stream":"S","seq":3}"#, stored("S", 3, false)),
+        (r#"{"stream":"S","seq": 3}"#, stored("S", 3, false)),
         (r#" { "seq" : 3 , "stream" : "S" } "#, stored("S", 3, false)),
         (r#"{"stream":"S", "domain":"hub", "seq":3}"#, stored("S", 3, false)),
         (
