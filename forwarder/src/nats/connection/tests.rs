@@ -50,7 +50,10 @@ const LONG: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn what_follows_the_pong_is_kept() {
-    let script = vec![(INFO.as_bytes(), "PING\r\n"), (b"PONG\r\nPING\r\nMSG a 1", "")];
+    let script = vec![
+        (INFO.as_bytes(), "PING\r\nPING\r\n"),
+        (b"PONG\r\nPONG\r\nPING\r\nMSG a 1", ""),
+    ];
     let connection = play(script, LONG).await.unwrap();
     assert_eq!(connection.info.max_payload, 1 << 20);
     // How much of it came with the PONG is up to the network.
@@ -60,14 +63,25 @@ async fn what_follows_the_pong_is_kept() {
 #[tokio::test]
 async fn pings_and_infos_may_come_before_the_pong() {
     let newer = b"+OK\r\nINFO {\"server_id\":\"N\",\"headers\":true,\"connect_urls\":[\"b:1\"]}\r\nPING\r\n";
-    let script = vec![(INFO.as_bytes(), "PING\r\n"), (newer, "PONG\r\n"), (b"PONG\r\n", "")];
+    let script = vec![
+        (INFO.as_bytes(), "PING\r\nPING\r\n"),
+        (newer, "PONG\r\n"),
+        (b"PONG\r\nPONG\r\n", ""),
+    ];
     assert_eq!(play(script, LONG).await.unwrap().info.connect_urls, ["b:1"]);
+}
+
+#[tokio::test]
+async fn the_limits_of_our_account_come_after_the_first_pong() {
+    let limits = b"PONG\r\nINFO {\"max_payload\":500,\"headers\":true}\r\nPONG\r\n";
+    let script = vec![(INFO.as_bytes(), "PING\r\nPING\r\n"), (limits, "")];
+    assert_eq!(play(script, LONG).await.unwrap().info.max_payload, 500);
 }
 
 #[tokio::test]
 async fn an_error_before_the_pong_is_the_reason() {
     let script = vec![
-        (INFO.as_bytes(), "PING\r\n"),
+        (INFO.as_bytes(), "PING\r\nPING\r\n"),
         (b"-ERR 'Authorization Violation'\r\nPONG\r\n", ""),
     ];
     let error = fails(script).await;
@@ -103,7 +117,10 @@ async fn silence_at_any_point_ends_in_a_timeout() {
         (vec![], Stage::Info),
         (vec![(&b"INFO {\"server_id\""[..], "")], Stage::Info),
         (vec![(INFO.as_bytes(), "")], Stage::Login),
-        (vec![(INFO.as_bytes(), "PING\r\n"), (b"PON", "")], Stage::Login),
+        (
+            vec![(INFO.as_bytes(), "PING\r\nPING\r\n"), (b"PONG\r\nPON", "")],
+            Stage::Login,
+        ),
         (
             vec![(b"INFO {\"headers\":true,\"proto\":1,\"tls_required\":true}\r\n", "")],
             Stage::Tls,
