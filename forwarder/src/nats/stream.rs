@@ -1,0 +1,224 @@
+//! The stream that a JetStream forwarder publishes to: made, kept as declared, or only looked at.
+//!
+//! The API is JSON over request and reply. It is spoken on a [`Connection`](super::Connection) of our own: there a missing permission is
+//! the `-ERR` that precedes the answer to our PING, where a client library could only report silence. Configurations are kept
+//! as JSON, since a typed one would drop, and by an update switch off, what a newer server knows and others have set.
+
+mod api;
+mod error;
+
+use std::time::Duration;
+
+use forwarder_core::config::{Cluster, Publish, Storage, Stream};
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+pub use error::StreamError;
+
+use api::{Api, open};
+
+/// For connecting and all requests together. JetStream answers within 5 s or not at all.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A restart of the forwarder or of its server should fit in the stream's memory of message ids.
+const SHORT_DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+
+/// What was found, or made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamState {
+    /// The stream's name.
+    pub name: String,
+    /// What was done about it.
+    pub change: Change,
+    /// Its subjects.
+    pub subjects: Vec<String>,
+    /// How long it remembers message ids.
+    pub duplicate_window: Duration,
+}
+
+/// What was done about a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is as it should be.
+    None,
+    /// It was missing.
+    Created,
+    /// It differed from what is declared.
+    Updated,
+}
+
+/// Makes the stream, or brings it to what is declared, or only looks whether it takes and confirms what we publish.
+/// Opens a connection of its own and closes it at the end; bounded by 15 s.
+///
+/// # Errors
+/// [`StreamError`], with what to do about it.
+pub async fn ensure_stream(cluster: &Cluster, publish: &Publish) -> Result<StreamState, StreamError> {
+    let deadline = Instant::now() + TIMEOUT;
+    let declared = publish.stream.as_ref().ok_or(StreamError::NotDeclared)?;
+    let prefix = literal_prefix(&publish.subject).ok_or_else(|| StreamError::NoPrefix {
+        subject: publish.subject.clone(),
+    })?;
+    let connection = open(cluster, deadline).await?;
+    let mut api = Api::new(cluster, &declared.name, connection, deadline);
+    let found = api.info().await?;
+    let (change, config) = match (found, declared.manage) {
+        (None, false) => {
+            return Err(StreamError::Missing {
+                cluster: cluster.name.clone(),
+                stream: declared.name.clone(),
+            });
+        }
+        (None, true) => (
+            Change::Created,
+            api.request("CREATE", &new_config(declared, prefix)).await?,
+        ),
+        (Some(found), false) => (Change::None, found),
+        (Some(found), true) => match updated(&found, declared, prefix) {
+            None => (Change::None, found),
+            Some(config) => (Change::Updated, api.request("UPDATE", &config).await?),
+        },
+    };
+    let state = judge(cluster, declared, prefix, change, &config)?;
+    if state.duplicate_window < SHORT_DUPLICATE_WINDOW {
+        tracing::warn!(
+            cluster = cluster.name,
+            stream = state.name,
+            seconds = state.duplicate_window.as_secs_f64(),
+            "the stream's duplicate window is short: what is published again after a longer outage is stored twice"
+        );
+    }
+    Ok(state)
+}
+
+/// Whether the subject `filter` takes everything below `subject_prefix` (`prefix.>`).
+#[must_use]
+pub fn covers(filter: &str, subject_prefix: &str) -> bool {
+    let mut prefix = subject_prefix.split('.');
+    for token in filter.split('.') {
+        match (token, prefix.next()) {
+            // Also below the whole prefix: `>` stands for one token or more, and there is at least one.
+            (">", _) => return true,
+            ("*", Some(_)) => {}
+            (_, Some(literal)) if token == literal => {}
+            _ => return false,
+        }
+    }
+    // Without a `>` at its end a filter takes subjects of one length only.
+    false
+}
+
+/// The literal tokens before the first placeholder, or before the last token; `None`: there are none.
+fn literal_prefix(subject: &str) -> Option<&str> {
+    let literal = subject.split('{').next().unwrap_or_default();
+    literal
+        .rsplit_once('.')
+        .map(|(prefix, _)| prefix)
+        .filter(|prefix| !prefix.is_empty())
+}
+
+/// The fields that we declare. All others are left to the server, or as they were found.
+fn declared_fields(declared: &Stream, prefix: &str) -> Map<String, Value> {
+    let Stream {
+        name: _,
+        manage: _,
+        subjects,
+        replicas,
+        storage,
+        max_age_seconds,
+        max_bytes,
+        duplicate_window_seconds,
+    } = declared;
+    let subjects = if subjects.is_empty() {
+        vec![format!("{prefix}.>")]
+    } else {
+        subjects.clone()
+    };
+    let storage = match storage {
+        Storage::File => "file",
+        Storage::Memory => "memory",
+    };
+    let nanos = |seconds: u64| seconds.saturating_mul(1_000_000_000);
+    let mut fields = Map::new();
+    fields.insert("subjects".to_owned(), json!(subjects));
+    fields.insert("num_replicas".to_owned(), json!(replicas));
+    fields.insert("storage".to_owned(), json!(storage));
+    fields.insert("duplicate_window".to_owned(), json!(nanos(*duplicate_window_seconds)));
+    // Absent means no bound, which is what the server makes of a field that nobody has set.
+    fields.insert("max_age".to_owned(), json!(nanos(max_age_seconds.unwrap_or(0))));
+    fields.insert("max_bytes".to_owned(), json!(max_bytes.unwrap_or(-1)));
+    fields
+}
+
+fn new_config(declared: &Stream, prefix: &str) -> Value {
+    let mut config = declared_fields(declared, prefix);
+    config.insert("name".to_owned(), json!(declared.name));
+    config.insert("retention".to_owned(), json!("limits"));
+    config.insert("discard".to_owned(), json!("old"));
+    Value::Object(config)
+}
+
+/// The found configuration with our fields in it; `None`: it has them already.
+fn updated(found: &Value, declared: &Stream, prefix: &str) -> Option<Value> {
+    let mut config = found.clone();
+    let mut differs = false;
+    for (field, value) in declared_fields(declared, prefix) {
+        if config.get(&field) != Some(&value) {
+            // The server leaves out what is zero.
+            differs |= !(value == json!(0) && config.get(&field).is_none());
+            config[field] = value;
+        }
+    }
+    differs.then_some(config)
+}
+
+fn judge(
+    cluster: &Cluster,
+    declared: &Stream,
+    prefix: &str,
+    change: Change,
+    config: &Value,
+) -> Result<StreamState, StreamError> {
+    let (cluster, stream) = (cluster.name.clone(), declared.name.clone());
+    let is = |field: &str| config.get(field).and_then(Value::as_bool).unwrap_or(false);
+    let problem = if is("no_ack") {
+        Some("has no_ack set, so that nothing is ever confirmed; clear it")
+    } else if is("sealed") {
+        Some("is sealed and takes no messages; use another one")
+    } else if config.get("mirror").is_some_and(|mirror| !mirror.is_null()) {
+        Some("is a mirror and takes no messages of its own; use another one")
+    } else {
+        None
+    };
+    if let Some(problem) = problem {
+        return Err(StreamError::Unfit {
+            cluster,
+            stream,
+            problem,
+        });
+    }
+    let listed = config.get("subjects").and_then(Value::as_array);
+    let subjects: Vec<String> = listed
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect();
+    if !subjects.iter().any(|subject| covers(subject, prefix)) {
+        return Err(StreamError::NotCovered {
+            cluster,
+            stream,
+            subjects,
+            wanted: format!("{prefix}.>"),
+        });
+    }
+    let window = config.get("duplicate_window").and_then(Value::as_u64).unwrap_or(0);
+    Ok(StreamState {
+        name: stream,
+        change,
+        subjects,
+        duplicate_window: Duration::from_nanos(window),
+    })
+}
+
+#[cfg(test)]
+mod tests;
