@@ -8,7 +8,9 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use forwarder_core::ring::{OwnerCache, Ring};
 
 fn ring(c: &mut Criterion) {
-    let Ok(ring) = Ring::new((1..=8).map(|number| (format!("C{number}"), 1)), 128) else { return };
+    let Ok(ring) = Ring::new((1..=8).map(|number| (format!("C{number}"), 1)), 128) else {
+        return;
+    };
     let ring = Arc::new(ring);
     let keys: Vec<String> = (0..1 << 17)
         .map(|number| format!("WTVB01-{number:08}-plant-7"))
