@@ -34,6 +34,17 @@ impl TimestampKind {
     }
 }
 
+/// Where a record was read: no two records of a cluster's topic share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin<'a> {
+    /// The topic.
+    pub topic: &'a str,
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+}
+
 /// Why a record can never be forwarded, whatever the target does.
 ///
 /// Such a record is counted by [`Invalid::reason`], dead-lettered where that is declared, and stepped over.
