@@ -19,7 +19,7 @@ mod yaml;
 use serde::{Deserialize, Serialize};
 
 pub use self::check::Checked;
-pub use self::environment::{Notice, from_environment, identify};
+pub use self::environment::{Notice, from_environment, identify, ring_from_environment};
 pub use self::fault::{ConfigError, ConfigErrors, Fault};
 pub use self::kafka::{DeadLetter, GroupProtocol, KafkaConnection, MissingOffset, Sasl, Source, StartFrom};
 pub use self::nats::{Cluster, Headers, NatsAuth, Publish, PublishMode, Retry, RingConfig, Storage, Stream};

@@ -106,6 +106,22 @@ pub fn from_environment(
     Ok((checked, notices))
 }
 
+/// Makes the ring and the logging alone of the variables: for who routes without Kafka.
+///
+/// # Errors
+/// Every fault of theirs, by the name of its variable.
+pub fn ring_from_environment(
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> Result<(RingConfig, Logging), ConfigErrors> {
+    let mut all: BTreeMap<_, _> = variables.into_iter().collect();
+    // What is said of Kafka is for another process: no fault here, whatever it is.
+    all.retain(|name, _| !name.starts_with("KAFKA_") && !name.starts_with("ASSET_FORWARDER_") && name != "PORT");
+    all.insert("KAFKA_BROKER".to_owned(), "none".to_owned());
+    let (config, _) = from_environment(all)?;
+    let Config { ring, logging, .. } = config.into_inner();
+    Ok((ring, logging))
+}
+
 /// Says who this process is, where the document does not: many pods run one document.
 pub fn identify(admin: &mut Admin, variables: &BTreeMap<String, String>) {
     let first = |names: &[&str], default: &str| {

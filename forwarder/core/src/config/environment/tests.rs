@@ -252,3 +252,22 @@ fn a_document_is_completed_by_who_runs_it() {
         (Some("id"), Some("mine"))
     );
 }
+
+#[test]
+fn a_router_needs_no_kafka() {
+    let read = |variables: &[(&str, &str)]| {
+        ring_from_environment(
+            variables
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        )
+    };
+    let (ring, _) = read(&[
+        ("NATS_CLUSTER_C1", "c1"),
+        ("KAFKA_BROKER", "://"),
+        ("HASH_RING_REPLICAS", "3"),
+    ])
+    .unwrap();
+    assert_eq!((ring.replicas, ring.clusters.len()), (3, 1));
+    read(&[("KAFKA_BROKER", "x")]).unwrap_err();
+}
