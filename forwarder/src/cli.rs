@@ -1,0 +1,169 @@
+//! The command line.
+
+mod check;
+mod ring;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::future::Future;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow};
+use clap::{Args, Parser, Subcommand};
+use forwarder_core::config::{
+    Checked, Config, ConfigErrors, Logging, Notice, RingConfig, from_environment, identify, ring_from_environment,
+};
+use tracing::{info, warn};
+
+use crate::http::Server;
+use crate::logging;
+use crate::router::{self, Table};
+
+/// Forwards Kafka records to the NATS cluster that owns their asset.
+///
+/// Without a command: `run`, with the configuration from the environment, as the original container has it.
+#[derive(Debug, Parser)]
+#[command(name = "forwarder", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Forward until SIGTERM or SIGINT.
+    Run(Document),
+    /// Check a configuration document: prints `ok` and a summary, or every fault with its path and exit code 1.
+    Check {
+        /// The document; `-` is standard input.
+        file: PathBuf,
+    },
+    /// Ask the hash ring who owns which key.
+    #[command(subcommand)]
+    Ring(ring::Command),
+    /// Answer over HTTP which cluster owns an asset: GET /asset/{id}.
+    Router {
+        #[command(flatten)]
+        document: Document,
+        /// The address to listen on.
+        #[arg(long, default_value = "0.0.0.0")]
+        address: String,
+        /// The port to listen on.
+        #[arg(long, default_value_t = 8002)]
+        port: u16,
+    },
+}
+
+#[derive(Args, Debug, Default)]
+struct Document {
+    /// The configuration document; without it the environment variables of the original container are read.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Cli {
+    /// Does what the command line asks for, until `shutdown` at most.
+    ///
+    /// # Errors
+    /// What a person should read.
+    pub async fn execute(self, shutdown: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
+        match self.command.unwrap_or_else(|| Command::Run(Document::default())) {
+            Command::Check { file } => quiet_at_closed_pipe(check::check(&read(&file)?, io::stdout().lock())),
+            Command::Ring(command) => {
+                quiet_at_closed_pipe(ring::execute(command, || io::stdin().lock(), io::stdout().lock()))
+            }
+            Command::Run(document) => {
+                let (config, notices) = document.load()?;
+                logging::init(&config.logging)?;
+                log_notices(&notices);
+                crate::run::run(config, shutdown).await
+            }
+            Command::Router {
+                document,
+                address,
+                port,
+            } => {
+                let (ring, logging) = document.load_ring()?;
+                logging::init(&logging)?;
+                let table = Table::new(&ring)?;
+                let server = Server::bind(&address, port).await?;
+                info!(address = %server.address(), epoch = ring.epoch, "answering who owns which asset");
+                Ok(router::serve(table, server, logging.http_requests, shutdown).await?)
+            }
+        }
+    }
+}
+
+impl Document {
+    fn load(&self) -> anyhow::Result<(Checked, Vec<Notice>)> {
+        let Some(file) = &self.config else {
+            return from_environment(variables()).map_err(environment_fault);
+        };
+        let name = file.display();
+        let mut config = Config::from_yaml(&read(file)?).map_err(|error| anyhow!("{name}: {error}"))?;
+        identify(&mut config.admin, &variables().collect::<BTreeMap<_, _>>());
+        Ok((
+            config.checked().with_context(|| file.display().to_string())?,
+            Vec::new(),
+        ))
+    }
+
+    /// The router needs the ring alone: nobody has to tell it about Kafka.
+    fn load_ring(&self) -> anyhow::Result<(RingConfig, Logging)> {
+        if self.config.is_none() {
+            return ring_from_environment(variables()).map_err(environment_fault);
+        }
+        let config = self.load()?.0.into_inner();
+        Ok((config.ring, config.logging))
+    }
+}
+
+/// A line for each fault, below one that says whose they are.
+fn environment_fault(errors: ConfigErrors) -> anyhow::Error {
+    anyhow!("the environment is no configuration:\n{errors}")
+}
+
+/// The environment's variables, as far as they are text: the others can be none of ours.
+fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok()))
+}
+
+fn log_notices(notices: &[Notice]) {
+    for notice in notices {
+        match notice {
+            Notice::WithoutEffect(_) => info!("environment variables {notice}"),
+            Notice::Unknown(_) | Notice::KubernetesService(_) => warn!("environment variables {notice}"),
+            Notice::Lowered { .. } => warn!("{notice}"),
+        }
+    }
+}
+
+/// A document's text. Somewhat more than a document may have is enough to refuse it.
+fn read(file: &Path) -> anyhow::Result<String> {
+    const LIMIT: u64 = 2 << 20;
+    let mut text = String::new();
+    let done = if file == Path::new("-") {
+        io::stdin().lock().take(LIMIT).read_to_string(&mut text)
+    } else {
+        File::open(file).and_then(|file| file.take(LIMIT).read_to_string(&mut text))
+    };
+    done.with_context(|| format!("failed to read {}", file.display()))?;
+    Ok(text)
+}
+
+/// `forwarder ring … | head` has all it wants once the pipe is closed.
+fn quiet_at_closed_pipe(done: anyhow::Result<()>) -> anyhow::Result<()> {
+    match done {
+        Err(error)
+            if error
+                .downcast_ref::<io::Error>()
+                .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) =>
+        {
+            Ok(())
+        }
+        done => done,
+    }
+}
