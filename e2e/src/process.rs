@@ -288,15 +288,7 @@ impl Process {
 
     /// The most memory it ever held resident, in bytes, of a running process.
     pub fn peak_rss_bytes(&self) -> Result<u64> {
-        let path = format!("/proc/{}/status", self.pid());
-        let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read {path}"))?;
-        let kib = text
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .and_then(|rest| rest.split_whitespace().next())
-            .and_then(|number| number.parse::<u64>().ok())
-            .ok_or_else(|| anyhow!("{path} has no VmHWM"))?;
-        Ok(kib * 1024)
+        peak_rss_bytes(self.pid())
     }
 
     fn end(&mut self) -> Result<()> {
@@ -356,6 +348,19 @@ pub fn cpu_seconds(pid: u32) -> Result<f64> {
         (Some(user), Some(system)) => Ok((user + system) / TICKS_PER_SECOND),
         _ => bail!("{path} is not in the form that proc(5) describes: {text}"),
     }
+}
+
+/// The most memory that a process ever held resident, in bytes.
+pub fn peak_rss_bytes(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read {path}"))?;
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|rest| rest.split_whitespace().next())
+        .and_then(|number| number.parse::<u64>().ok())
+        .ok_or_else(|| anyhow!("{path} has no VmHWM"))?;
+    Ok(kib * 1024)
 }
 
 fn as_pid(pid: u32) -> Pid {

@@ -77,9 +77,19 @@ pub(crate) fn program(steps: &Steps, root: &Path, name: &str, args: &[String]) -
     if built != ExitCode::SUCCESS {
         return Ok(built);
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir));
-    let program = target.join("release").join(name);
-    steps.show(guarded(program.as_os_str(), "TERM").current_dir(root).args(args))
+    // Cargo knows where it has put the program, and becomes it.
+    let mut run = cargo(root);
+    run.args([
+        "run",
+        "--release",
+        "--quiet",
+        "--package",
+        "e2e-rig",
+        "--bin",
+        name,
+        "--",
+    ]);
+    steps.show(run.args(args))
 }
 
 /// Cargo, the one that runs us.

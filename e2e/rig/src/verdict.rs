@@ -142,6 +142,8 @@ pub struct Tally {
     foreign: u64,
     unreadable: u64,
     latency: Latency,
+    // By cluster, since the last look.
+    recent: Vec<Latency>,
     examples: Vec<String>,
     tolerance_us: u64,
 }
@@ -171,6 +173,7 @@ impl Tally {
         }
         if self.per_cluster.len() <= usize::from(cluster) {
             self.per_cluster.resize(usize::from(cluster) + 1, 0);
+            self.recent.resize_with(usize::from(cluster) + 1, Latency::default);
         }
         let Some(seen) = self.seen.get_mut(asset as usize) else {
             return;
@@ -193,6 +196,9 @@ impl Tally {
         }
         if let Some(latency_us) = latency_us {
             self.latency.add(latency_us);
+            if let Some(recent) = self.recent.get_mut(usize::from(cluster)) {
+                recent.add(latency_us);
+            }
         }
         match seen.greatest {
             Some((greatest, there, then)) if greatest > n => {
@@ -251,9 +257,12 @@ impl Tally {
             .count()
     }
 
-    /// Latencies since the last call of this.
-    pub fn take_latency(&mut self) -> Latency {
-        std::mem::take(&mut self.latency)
+    /// Latencies of a cluster's first deliveries since the last call of this.
+    pub fn take_recent(&mut self, cluster: u8) -> Latency {
+        self.recent
+            .get_mut(usize::from(cluster))
+            .map(std::mem::take)
+            .unwrap_or_default()
     }
 
     /// The judgement, against what was sent by now.

@@ -1,0 +1,215 @@
+//! A plant in miniature: Kafka, three NATS clusters, two forwarders and live traffic. A forwarder is killed on the way; the last line says what
+//! that did to the records.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use clap::Parser;
+use e2e_rig::forwarder::{self, Forwarder};
+use e2e_rig::kafka::{Kafka, unique};
+use e2e_rig::nats::Nats;
+use e2e_rig::observer::Observer;
+use e2e_rig::traffic::{Amount, Flow, Plan, Traffic};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::view::View;
+
+mod view;
+
+const CLUSTERS: [&str; 3] = ["hall-a", "hall-b", "hall-c"];
+const PARTITIONS: i32 = 12;
+
+/// After the traffic: how long nothing new may arrive before what is missing counts as lost. Longer than a group waits for a dead member.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// Live traffic through two forwarders to three NATS clusters.
+#[derive(Debug, Parser)]
+struct Cli {
+    /// How long records are sent, such as 30s or 2m.
+    #[arg(long = "for", default_value = "30s", value_parser = time)]
+    lasting: Duration,
+    /// Records per second.
+    #[arg(long, default_value_t = 5_000)]
+    rate: u32,
+    /// Number of assets.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    assets: u32,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Cli::parse()).await {
+        Ok(code) => code,
+        Err(error) => {
+            view::complain(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What ends the demo before its time.
+struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    fn new() -> Result<Self> {
+        let listen = |kind| signal(kind).context("failed to register for signals");
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<ExitCode> {
+    let mut interrupts = Interrupts::new()?;
+    let view = View::new(&CLUSTERS);
+    let plant = tokio::select! {
+        plant = Plant::start(&cli, &view) => plant?,
+        // What had started is dropped, and ends.
+        () = interrupts.next() => return Ok(ExitCode::from(130)),
+    };
+    plant.work(&cli, view, interrupts).await
+}
+
+struct Plant {
+    // In the order in which they end: first those who use the others.
+    flow: Flow,
+    traffic: Traffic,
+    forwarders: Vec<Forwarder>,
+    config: forwarder_core::config::Config,
+    observer: Observer,
+    _nats: Vec<Nats>,
+    kafka: Kafka,
+}
+
+impl Plant {
+    async fn start(cli: &Cli, view: &View) -> Result<Self> {
+        view.say("starting Kafka and three NATS clusters");
+        let kafka = Kafka::start().await?;
+        let mut nats = Vec::new();
+        for _ in CLUSTERS {
+            nats.push(Nats::start().await?);
+        }
+        let named: Vec<(&str, &Nats)> = CLUSTERS.into_iter().zip(&nats).collect();
+        let topic = kafka.topic("ofa_assets", PARTITIONS).await?;
+        let traffic = Traffic::new(
+            kafka.bootstrap(),
+            &topic,
+            Plan {
+                assets: cli.assets,
+                ..Plan::default()
+            },
+        )?;
+        let observer = Observer::live(&named, traffic.ledger()).await?;
+
+        view.say("starting two forwarders");
+        let config = forwarder::config(&kafka, &topic, &unique("demo"), &named);
+        let mut forwarders = vec![
+            Forwarder::start_as("forwarder-1", &config)?,
+            Forwarder::start_as("forwarder-2", &config)?,
+        ];
+        for forwarder in &mut forwarders {
+            forwarder.wait_ready().await?;
+        }
+        let amount = Amount {
+            rate: Some(cli.rate),
+            lasting: Some(cli.lasting),
+            records: None,
+        };
+        view.say(&format!(
+            "sending {} records/s of {} assets for {:?}",
+            cli.rate, cli.assets, cli.lasting
+        ));
+        let flow = traffic.start(amount)?;
+        Ok(Self {
+            flow,
+            traffic,
+            forwarders,
+            config,
+            observer,
+            _nats: nats,
+            kafka,
+        })
+    }
+
+    async fn work(mut self, cli: &Cli, mut view: View, mut interrupts: Interrupts) -> Result<ExitCode> {
+        let started = Instant::now();
+        let ledger = self.traffic.ledger();
+        let mut tick = tokio::time::interval(view.period());
+        let mut killed = false;
+        let mut interrupted = false;
+        while started.elapsed() < cli.lasting && !interrupted {
+            tokio::select! {
+                _ = tick.tick() => view.draw(&self.observer, &ledger, &self.forwarders).await,
+                () = interrupts.next() => interrupted = true,
+            }
+            if !killed && started.elapsed() >= cli.lasting * 2 / 5 {
+                killed = true;
+                let victim = self
+                    .forwarders
+                    .first_mut()
+                    .ok_or_else(|| anyhow!("there is no forwarder to kill"))?;
+                let pid = victim.process().pid();
+                victim.kill9()?;
+                let again = Forwarder::start_as("forwarder-3", &self.config)?;
+                view.say(&format!(
+                    "killed forwarder-1 (process {pid}) with SIGKILL; forwarder-3 takes its place"
+                ));
+                drop(std::mem::replace(victim, again));
+            }
+        }
+        view.say(if interrupted {
+            "interrupted: sending stops, what is on the way arrives"
+        } else {
+            "sending is over; what is on the way arrives"
+        });
+        let stopped = if interrupted {
+            self.flow.stop().await
+        } else {
+            self.flow.finish().await
+        };
+        stopped.with_context(|| format!("the traffic to {} failed", self.kafka.bootstrap()))?;
+        let drain = async {
+            loop {
+                tick.tick().await;
+                view.draw(&self.observer, &ledger, &self.forwarders).await;
+            }
+        };
+        let verdict = tokio::select! {
+            verdict = self.observer.settle(QUIET) => verdict?,
+            () = drain => return Err(anyhow!("the drain ended by itself")),
+            // Whoever asks twice does not want to wait: the verdict so far.
+            () = interrupts.next() => self.observer.verdict()?,
+        };
+        view.close(&verdict);
+        Ok(if verdict.check().is_ok() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+}
+
+fn time(text: &str) -> Result<Duration> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let number: u64 = number
+        .parse()
+        .with_context(|| format!("{text:?} is no time: write 30s or 2m"))?;
+    match unit {
+        "" | "s" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number * 60)),
+        "h" => Ok(Duration::from_secs(number * 3600)),
+        _ => Err(anyhow!("{text:?} is no time: write 30s, 2m or 1h")),
+    }
+}
