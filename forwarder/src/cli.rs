@@ -79,7 +79,7 @@ impl Cli {
                 let (config, notices) = document.load()?;
                 logging::init(&config.logging)?;
                 log_notices(&notices);
-                crate::run::run(config, shutdown).await
+                Ok(crate::run::run(config, shutdown).await?)
             }
             Command::Router {
                 document,

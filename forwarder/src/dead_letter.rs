@@ -72,12 +72,21 @@ impl DeadLetters {
         receipts: blocking::Sender<Receipts>,
         metrics: Metrics,
     ) -> Result<Self, DeadLetterError> {
-        let place = Place { topic: config.source.topic.clone(), group: config.source.group.clone() };
+        let place = Place {
+            topic: config.source.topic.clone(),
+            group: config.source.group.clone(),
+        };
         let target = match declared {
             DeadLetter::Topic { topic, .. } => Target::Topic(topic::TopicTarget::open(topic, config, place)?),
             DeadLetter::File { path } => Target::File(file::FileTarget::open(path, place)?),
         };
-        Ok(Self { target, outlet: config.ring.clusters.len(), letters, receipts, metrics })
+        Ok(Self {
+            target,
+            outlet: config.ring.clusters.len(),
+            letters,
+            receipts,
+            metrics,
+        })
     }
 
     /// Writes letters until nobody can send any more.
@@ -94,7 +103,7 @@ impl DeadLetters {
                     Ok(written) => self.settle(written),
                     Err(failed) => {
                         self.settle(failed.written);
-                        if attempts % 60 == 0 {
+                        if attempts.is_multiple_of(60) {
                             error!(
                                 error = failed.reason,
                                 waiting = batch.len(),
@@ -117,10 +126,19 @@ impl DeadLetters {
             .iter()
             .map(|letter| {
                 self.metrics.dead_letter(letter.reason);
-                Receipt { origin: letter.origin, weight: letter.weight(), fate: Fate::Confirmed }
+                Receipt {
+                    origin: letter.origin,
+                    weight: letter.weight(),
+                    fate: Fate::Confirmed,
+                }
             })
             .collect();
-        self.receipts.send(Receipts { outlet: self.outlet, receipts }).ok();
+        self.receipts
+            .send(Receipts {
+                outlet: self.outlet,
+                receipts,
+            })
+            .ok();
     }
 }
 

@@ -106,8 +106,15 @@ pub async fn run(config: Checked, shutdown: Shutdown) -> Result<(), EngineError>
             clock,
             link.clone(),
         )
-        .map_err(|source| EngineError::Server { cluster: cluster.name.clone(), source })?;
-        tasks.push(tokio::spawn(publisher.run().instrument(info_span!("publisher", cluster = cluster.name))));
+        .map_err(|source| EngineError::Server {
+            cluster: cluster.name.clone(),
+            source,
+        })?;
+        tasks.push(tokio::spawn(
+            publisher
+                .run()
+                .instrument(info_span!("publisher", cluster = cluster.name)),
+        ));
         publishers.push(orders_in);
         connections.push(link);
     }
@@ -126,20 +133,38 @@ pub async fn run(config: Checked, shutdown: Shutdown) -> Result<(), EngineError>
     let (status, statuses) = watch::channel(Status::default());
     let server = Server::bind(&config.admin.address, config.admin.port).await?;
     info!(address = %server.address(), "serving probes, metrics and status");
-    let admin = Admin { health: health.clone(), metrics: metrics.clone(), status: statuses };
+    let admin = Admin {
+        health: health.clone(),
+        metrics: metrics.clone(),
+        status: statuses,
+    };
     let mut stop = shutdown.clone();
     let http = tokio::spawn(
         admin
-            .serve(server, config.logging.http_requests, async move { stop.requested().await })
+            .serve(
+                server,
+                config.logging.http_requests,
+                async move { stop.requested().await },
+            )
             .instrument(info_span!("admin")),
     );
 
     let heartbeat = health.heartbeat("intake", STUCK_AFTER);
-    metrics.ring_epoch.set(i64::try_from(config.ring.epoch).unwrap_or(i64::MAX));
+    metrics
+        .ring_epoch
+        .set(i64::try_from(config.ring.epoch).unwrap_or(i64::MAX));
     let intake = Intake::new(
         Arc::clone(&config),
         router(&config)?,
-        Links { publishers, dead_letter, receipts, shutdown: shutdown.clone(), heartbeat, connections, status },
+        Links {
+            publishers,
+            dead_letter,
+            receipts,
+            shutdown: shutdown.clone(),
+            heartbeat,
+            connections,
+            status,
+        },
         metrics,
         clock,
     )?;
@@ -174,7 +199,11 @@ pub async fn run(config: Checked, shutdown: Shutdown) -> Result<(), EngineError>
 
 /// The pure part: from a record to its cluster, subject, headers and body.
 fn router(config: &Checked) -> Result<Router, EngineError> {
-    let members = config.ring.clusters.iter().map(|cluster| (cluster.name.clone(), cluster.weight));
+    let members = config
+        .ring
+        .clusters
+        .iter()
+        .map(|cluster| (cluster.name.clone(), cluster.weight));
     let ring = Ring::new(members, config.ring.replicas)?;
     let template = Template::parse(&config.publish.subject)?;
     let options = RouteOptions {

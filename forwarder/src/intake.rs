@@ -17,7 +17,7 @@ mod headers;
 mod ledger;
 mod reject;
 mod starts;
-mod watch;
+mod watchdog;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,21 +25,21 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use forwarder_core::config::Checked;
-use forwarder_core::record::{Invalid, Timestamp, TimestampKind};
+use forwarder_core::record::{self, Invalid, Timestamp, TimestampKind};
 use forwarder_core::route::{Draft, Incoming, Router};
 use rdkafka::Message;
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use tokio::sync::{mpsc, watch};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use self::context::{Context, Event, KafkaConsumer};
 use self::group::{Joining, Leaving, Partition};
 use self::ledger::Ledger;
 use self::reject::Rejects;
-pub use self::watch::WatchdogError;
-use self::watch::Watchdog;
+use self::watchdog::Watchdog;
+pub use self::watchdog::WatchdogError;
 use crate::admin::{Heartbeat, Status};
 use crate::clock::{Clock, wall_millis};
 use crate::kafka;
@@ -146,7 +146,12 @@ impl Intake {
         Ok(Self {
             consumer,
             router,
-            clusters: config.ring.clusters.iter().map(|cluster| metrics.cluster(&cluster.name)).collect(),
+            clusters: config
+                .ring
+                .clusters
+                .iter()
+                .map(|cluster| metrics.cluster(&cluster.name))
+                .collect(),
             metrics,
             clock,
             partitions: BTreeMap::new(),
@@ -178,7 +183,10 @@ impl Intake {
         let topic = self.config.source.topic.clone();
         self.consumer
             .subscribe(&[&topic])
-            .map_err(|source| IntakeError::Subscribe { topic: topic.clone(), source })?;
+            .map_err(|source| IntakeError::Subscribe {
+                topic: topic.clone(),
+                source,
+            })?;
         info!(topic, group = self.config.source.group, "subscribed");
         while !self.links.shutdown.is_requested() {
             self.links.heartbeat.beat();
@@ -204,7 +212,10 @@ impl Intake {
     fn take_batch(&mut self) -> Result<(), IntakeError> {
         let patience = Duration::from_millis(self.config.engine.poll_timeout_ms);
         let quiet = self.ledger.is_idle() && self.joining.is_none() && self.leaving.is_none();
-        self.poll(if quiet { patience } else { patience.min(BUSY_POLL) }, self.config.engine.batch_size)
+        self.poll(
+            if quiet { patience } else { patience.min(BUSY_POLL) },
+            self.config.engine.batch_size,
+        )
     }
 
     /// Polls until `limit` records are taken, nothing more is there or the caps are reached; waits for the first one.
@@ -213,10 +224,33 @@ impl Intake {
         for _ in 0..limit {
             let failed = {
                 let Self {
-                    consumer, config, router, partitions, ledger, rejects, draft, original, batches, links, metrics, clock, ..
+                    consumer,
+                    config,
+                    router,
+                    partitions,
+                    ledger,
+                    rejects,
+                    draft,
+                    original,
+                    batches,
+                    links,
+                    metrics,
+                    clock,
+                    ..
                 } = self;
-                let mut desk =
-                    Desk { config, router, partitions, ledger, rejects, draft, original, batches, links, metrics, clock };
+                let mut desk = Desk {
+                    config,
+                    router,
+                    partitions,
+                    ledger,
+                    rejects,
+                    draft,
+                    original,
+                    batches,
+                    links,
+                    metrics,
+                    clock,
+                };
                 match consumer.poll(patience) {
                     None => break,
                     Some(Ok(message)) => {
@@ -297,7 +331,12 @@ impl Intake {
     fn count(&mut self, Receipts { outlet, receipts }: Receipts) {
         for receipt in receipts {
             self.ledger.leave(outlet, receipt.weight);
-            let Origin { partition, epoch, sequence, .. } = receipt.origin;
+            let Origin {
+                partition,
+                epoch,
+                sequence,
+                ..
+            } = receipt.origin;
             // What an older epoch reports is ignored: the partition may have been somebody else's since.
             let Some(state) = self.partitions.get_mut(&partition).filter(|state| state.epoch == epoch) else {
                 continue;
@@ -306,7 +345,9 @@ impl Intake {
                 Fate::Confirmed => state.offsets.settle(sequence),
                 Fate::Dropped => {}
                 Fate::Undeliverable(letter) => {
-                    let settled = self.rejects.reject(*letter, &self.links, &mut self.ledger, &self.metrics);
+                    let settled = self
+                        .rejects
+                        .reject(*letter, &self.links, &mut self.ledger, &self.metrics);
                     if settled {
                         state.offsets.settle(sequence);
                     }
@@ -317,7 +358,10 @@ impl Intake {
 
     /// Stops intake, drains within the bound, commits, leaves the group.
     fn stop(mut self) {
-        info!(pending = self.ledger.records(), "stopping: no more records are taken, what is out is awaited");
+        info!(
+            pending = self.ledger.records(),
+            "stopping: no more records are taken, what is out is awaited"
+        );
         let deadline = Instant::now() + Duration::from_millis(self.config.engine.drain_timeout_ms);
         while !self.ledger.is_idle() && Instant::now() < deadline {
             self.links.heartbeat.beat();
@@ -326,7 +370,10 @@ impl Intake {
         }
         let left = self.ledger.records();
         if left > 0 {
-            warn!(records = left, "not all was confirmed in time; the rest stays uncommitted and is delivered again");
+            warn!(
+                records = left,
+                "not all was confirmed in time; the rest stays uncommitted and is delivered again"
+            );
         }
         // Nothing more may go out once the partitions are somebody else's.
         self.abandon(&self.assignments());
@@ -400,23 +447,37 @@ impl Desk<'_> {
     fn accept(&mut self, message: &BorrowedMessage<'_>) {
         let (partition, offset) = (message.partition(), message.offset());
         // A partition that is being given up, or was: its records are for its next owner.
-        let Some(state) = self.partitions.get_mut(&partition).filter(|state| state.is_active()) else { return };
-        let Some(sequence) = state.offsets.receive(offset) else { return };
+        let Some(state) = self.partitions.get_mut(&partition).filter(|state| state.is_active()) else {
+            return;
+        };
+        let Some(sequence) = state.offsets.receive(offset) else {
+            return;
+        };
         self.metrics.consumed.inc();
         let timestamp = timestamp(message);
-        let origin = Origin { partition, epoch: state.epoch, offset, sequence, timestamp };
+        let origin = Origin {
+            partition,
+            epoch: state.epoch,
+            offset,
+            sequence,
+            timestamp,
+        };
         let headers = headers::read(message);
         let incoming = Incoming {
             key: message.key(),
             value: message.payload(),
             timestamp,
-            topic: &self.config.source.topic,
-            partition,
-            offset,
+            origin: record::Origin {
+                topic: &self.config.source.topic,
+                partition,
+                offset,
+            },
         };
         let plain = headers.as_deref().unwrap_or_default();
         let routed = match &headers {
-            Ok(headers) => self.router.route(&incoming, headers.iter().copied(), wall_millis(), self.draft),
+            Ok(headers) => self
+                .router
+                .route(&incoming, headers.iter().copied(), wall_millis(), self.draft),
             Err(headers::Unreadable) => Err(Invalid::BadHeaders),
         };
         self.original.clear();
@@ -425,7 +486,9 @@ impl Desk<'_> {
         }
         match routed {
             Ok(route) => {
-                let Draft { subject, headers, body, .. } = &*self.draft;
+                let Draft {
+                    subject, headers, body, ..
+                } = &*self.draft;
                 let taken_at = self.clock.micros();
                 let parcel = Parcel::pack(origin, route.lane, taken_at, subject, headers, body, self.original);
                 self.ledger.enter(route.cluster, parcel.weight());
@@ -444,7 +507,13 @@ impl Desk<'_> {
 fn timestamp(message: &BorrowedMessage<'_>) -> Option<Timestamp> {
     match message.timestamp() {
         rdkafka::Timestamp::NotAvailable => None,
-        rdkafka::Timestamp::CreateTime(millis) => Some(Timestamp { millis, kind: TimestampKind::Producer }),
-        rdkafka::Timestamp::LogAppendTime(millis) => Some(Timestamp { millis, kind: TimestampKind::Broker }),
+        rdkafka::Timestamp::CreateTime(millis) => Some(Timestamp {
+            millis,
+            kind: TimestampKind::Producer,
+        }),
+        rdkafka::Timestamp::LogAppendTime(millis) => Some(Timestamp {
+            millis,
+            kind: TimestampKind::Broker,
+        }),
     }
 }

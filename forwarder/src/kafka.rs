@@ -69,10 +69,15 @@ pub fn create_consumer<C: ConsumerContext>(
 pub fn create_producer(config: &Checked) -> Result<FutureProducer<ProducerContext>, KafkaSetupError> {
     let client = client_config::dead_letter_producer(config)?.ok_or(KafkaSetupError::NoTopic)?;
     let connection = match &config.dead_letter {
-        Some(DeadLetter::Topic { connection: Some(connection), .. }) => connection,
+        Some(DeadLetter::Topic {
+            connection: Some(connection),
+            ..
+        }) => connection,
         _ => &config.source.connection,
     };
-    let context = ProducerContext { token: OAuthTokenFile::of(connection) };
+    let context = ProducerContext {
+        token: OAuthTokenFile::of(connection),
+    };
     Ok(FutureProducer::from_config_and_context(&client, context)?)
 }
 

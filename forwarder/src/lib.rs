@@ -3,6 +3,10 @@
 //! [`engine`] is the page to begin with. The modules stand in the order in which a record meets them; what decides
 //! without I/O is the crate [`forwarder_core`].
 
+pub mod cli;
+pub mod logging;
+pub mod run;
+
 pub mod engine;
 
 pub mod intake;
@@ -18,6 +22,8 @@ pub mod dead_letter;
 pub mod admin;
 pub mod http;
 pub mod metrics;
+
+pub mod router;
 
 pub mod clock;
 pub mod shutdown;

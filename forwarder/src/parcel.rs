@@ -57,7 +57,15 @@ impl Parcel {
         bytes.extend_from_slice(body);
         let body_end = bytes.len();
         bytes.extend_from_slice(original);
-        Self { origin, lane, taken_at, bytes: bytes.into_boxed_slice(), subject_end, headers_end, body_end }
+        Self {
+            origin,
+            lane,
+            taken_at,
+            bytes: bytes.into_boxed_slice(),
+            subject_end,
+            headers_end,
+            body_end,
+        }
     }
 
     /// A complete NATS header block, or empty.
@@ -88,7 +96,11 @@ impl Parcel {
     #[must_use]
     pub fn into_letter(self, reason: Invalid) -> Letter {
         let original = self.bytes.get(self.body_end..).unwrap_or_default().into();
-        Letter { origin: self.origin, reason, original }
+        Letter {
+            origin: self.origin,
+            reason,
+            original,
+        }
     }
 }
 
@@ -121,7 +133,11 @@ impl Letter {
     /// A letter with the packed original.
     #[must_use]
     pub fn new(origin: Origin, reason: Invalid, original: &[u8]) -> Self {
-        Self { origin, reason, original: original.into() }
+        Self {
+            origin,
+            reason,
+            original: original.into(),
+        }
     }
 
     /// The record as it came.
@@ -227,7 +243,13 @@ pub struct Receipts {
 mod tests {
     use super::*;
 
-    const ORIGIN: Origin = Origin { partition: 1, epoch: 2, offset: 3, sequence: 4, timestamp: None };
+    const ORIGIN: Origin = Origin {
+        partition: 1,
+        epoch: 2,
+        offset: 3,
+        sequence: 4,
+        timestamp: None,
+    };
 
     #[test]
     fn a_parcel_keeps_its_parts_apart() {
@@ -240,7 +262,14 @@ mod tests {
         assert_eq!(parcel.payload_len(), 14);
         let letter = parcel.into_letter(Invalid::Refused);
         let headers = vec![(&b"a"[..], Some(&b"1"[..])), (&b"a"[..], None)];
-        assert_eq!(letter.original(), Original { key: Some(b"key"), value: None, headers });
+        assert_eq!(
+            letter.original(),
+            Original {
+                key: Some(b"key"),
+                value: None,
+                headers
+            }
+        );
     }
 
     #[test]

@@ -12,8 +12,8 @@
 mod session;
 
 use std::ops::ControlFlow;
-use std::sync::mpsc as blocking;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc as blocking;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -141,7 +141,10 @@ impl Publisher {
     ///
     /// # Errors
     /// A server's URL that cannot be read.
-    #[expect(clippy::too_many_arguments, reason = "called once, from the page that shows every channel")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "called once, from the page that shows every channel"
+    )]
     pub fn new(
         index: usize,
         cluster: &Cluster,
@@ -190,7 +193,12 @@ impl Publisher {
                 ControlFlow::Continue(Ok((server, connection))) => {
                     failures = 0;
                     let name = format!("{} at {server}", connection.info.server_name);
-                    info!(cluster = self.cluster.name, server = name, version = connection.info.version, "connected to NATS");
+                    info!(
+                        cluster = self.cluster.name,
+                        server = name,
+                        version = connection.info.version,
+                        "connected to NATS"
+                    );
                     self.link.set(Some(name), None);
                     self.counters.connected.set(1);
                     let ended = self.session(connection, &server).await;
@@ -206,14 +214,22 @@ impl Publisher {
                     self.counters.reconnects.inc();
                     self.counters.retries(RetryReason::Disconnected).inc_by(again as u64);
                     self.counters.repeats_possible.inc_by(again as u64);
-                    warn!(cluster = self.cluster.name, reason, again, "lost the connection to NATS; sending again what is unconfirmed");
+                    warn!(
+                        cluster = self.cluster.name,
+                        reason, again, "lost the connection to NATS; sending again what is unconfirmed"
+                    );
                     self.link.set(None, Some(reason));
                 }
                 ControlFlow::Continue(Err(reason)) => {
                     failures = failures.saturating_add(1);
                     // The first failure and every tenth: an outage of hours is no reason for a log of thousands of lines.
                     if failures % 10 == 1 {
-                        warn!(cluster = self.cluster.name, reason, attempt = failures, "failed to connect to NATS; trying again");
+                        warn!(
+                            cluster = self.cluster.name,
+                            reason,
+                            attempt = failures,
+                            "failed to connect to NATS; trying again"
+                        );
                     }
                     self.link.set(None, Some(reason));
                 }
@@ -234,7 +250,11 @@ impl Publisher {
                     Ok(_) => {}
                     Err(error @ StreamError::Connect { .. }) if cluster.servers.len() > 1 => {
                         // Another server may answer; what the stream is like shows in the acks.
-                        tracing::debug!(cluster = cluster.name, error = chain(&error), "failed to look at the stream");
+                        tracing::debug!(
+                            cluster = cluster.name,
+                            error = chain(&error),
+                            "failed to look at the stream"
+                        );
                     }
                     Err(error) => return Err(chain(&error)),
                 }
@@ -294,7 +314,11 @@ impl Publisher {
 
     /// Turns what the outbox let go into receipts.
     fn hand_out(&mut self) {
-        let Outcome { confirmed, given_up, dropped } = &mut self.outcome;
+        let Outcome {
+            confirmed,
+            given_up,
+            dropped,
+        } = &mut self.outcome;
         if confirmed.is_empty() && given_up.is_empty() && dropped.is_empty() {
             return;
         }
@@ -309,7 +333,11 @@ impl Publisher {
                 latency.observe(seconds(now.saturating_sub(parcel.taken_at)));
                 processing.observe(seconds(now.saturating_sub(sent_at)));
                 queueing.observe(seconds(sent_at.saturating_sub(parcel.taken_at)));
-                receipts.push(Receipt { origin: parcel.origin, weight: parcel.weight(), fate: Fate::Confirmed });
+                receipts.push(Receipt {
+                    origin: parcel.origin,
+                    weight: parcel.weight(),
+                    fate: Fate::Confirmed,
+                });
             }
             latency.flush();
             processing.flush();
@@ -322,12 +350,19 @@ impl Publisher {
             fate: Fate::Dropped,
         }));
         // When the intake is gone nobody counts any more: what is uncommitted is read again by who comes next.
-        self.receipts.send(Receipts { outlet: self.index, receipts }).ok();
+        self.receipts
+            .send(Receipts {
+                outlet: self.index,
+                receipts,
+            })
+            .ok();
     }
 
     /// Whether a refusal may be logged: there may be thousands a second.
     fn may_log_refusal(&mut self) -> bool {
-        let may = self.refusal_logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL);
+        let may = self
+            .refusal_logged
+            .is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL);
         if may {
             self.refusal_logged = Some(std::time::Instant::now());
         }
@@ -337,12 +372,18 @@ impl Publisher {
 
 fn undeliverable(parcel: Parcel, reason: Invalid) -> Receipt {
     let (origin, weight) = (parcel.origin, parcel.weight());
-    Receipt { origin, weight, fate: Fate::Undeliverable(Box::new(parcel.into_letter(reason))) }
+    Receipt {
+        origin,
+        weight,
+        fate: Fate::Undeliverable(Box::new(parcel.into_letter(reason))),
+    }
 }
 
 /// 100 ms, doubling up to [`MAX_CONNECT_PAUSE`]; the index spreads clusters (and, by their order, forwarders) a little.
 fn connect_pause(failures: u32, index: usize) -> Duration {
-    let nominal = Duration::from_millis(100).saturating_mul(1 << failures.min(10)).min(MAX_CONNECT_PAUSE);
+    let nominal = Duration::from_millis(100)
+        .saturating_mul(1 << failures.min(10))
+        .min(MAX_CONNECT_PAUSE);
     let spread = u32::try_from((index * 37 + failures as usize * 13) % 32).unwrap_or(0);
     nominal / 2 + nominal / 64 * spread
 }

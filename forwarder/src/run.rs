@@ -4,11 +4,20 @@ use std::future::Future;
 
 use forwarder_core::config::Checked;
 
+use crate::engine::{self, EngineError};
+use crate::shutdown;
+
 /// Forwards until `shutdown` completes, then drains.
 ///
 /// # Errors
 /// What the process cannot go on with.
-pub async fn run(config: Checked, shutdown: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
-    drop((config, shutdown));
-    anyhow::bail!("the engine is not there yet")
+pub async fn run(config: Checked, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), EngineError> {
+    let (trigger, stop) = shutdown::channel();
+    let waiting = tokio::spawn(async move {
+        shutdown.await;
+        trigger.stop();
+    });
+    let result = engine::run(config, stop).await;
+    waiting.abort();
+    result
 }

@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn every_day_follows_the_one_before() {
-        let is_leap = |year: u32| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let is_leap = |year: u32| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
         let (mut year, mut month, mut day) = (0, 1, 1);
         for number in WRITABLE.start() / MILLIS_A_DAY..=WRITABLE.end() / MILLIS_A_DAY {
             assert_eq!(date(number), (year, month, day));

@@ -1,11 +1,39 @@
 //! The pure part of the asset forwarder.
 //!
 //! No I/O, no clock, no async runtime: what is decided here is decided the same way in a test, in a simulation
-//! and in production. The modules stand in the order in which a record meets them.
+//! and in production. The modules stand in the order in which a record meets them:
+//!
+//! 1. [`config`]: what the forwarder is told to do, before any record.
+//! 2. [`start`]: where a partition begins when it is assigned.
+//! 3. [`record`]: what a record is, and why one cannot be forwarded.
+//! 4. [`offsets`]: what was received, and how far it may be committed.
+//! 5. [`route`]: a record becomes a message. It uses, in this order:
+//!    - [`clock`]: times as text;
+//!    - [`payload`]: the edit that yields body and ID;
+//!    - [`subject`]: key and ID as a subject;
+//!    - [`headers`]: Kafka headers as NATS headers;
+//!    - [`ring`]: which cluster owns the key.
+//! 6. [`outbox`]: what waits for a cluster, and what may be sent next.
+//! 7. [`commit`]: what travels with a committed offset.
+
+pub mod config;
+
+pub mod start;
+
+pub mod record;
+
+pub mod offsets;
+
+pub mod route;
+
+pub mod clock;
+pub mod payload;
+pub mod subject;
+
+pub mod headers;
+
+pub mod ring;
+
+pub mod outbox;
 
 pub mod commit;
-pub mod config;
-pub mod offsets;
-pub mod outbox;
-pub mod record;
-pub mod start;

@@ -70,6 +70,8 @@ pub enum Invalid {
     NoId,
     /// Key and ID make a subject that the asset may not publish to.
     BadSubject,
+    /// A header's name is not UTF-8.
+    BadHeaders,
     /// Larger than the target server takes.
     TooLarge,
     /// Refused by the target as often as the configuration allows.
@@ -78,7 +80,7 @@ pub enum Invalid {
 
 impl Invalid {
     /// Every reason, in the order of declaration: metrics show each from the start.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::NoKey,
         Self::BadKey,
         Self::NullValue,
@@ -89,6 +91,7 @@ impl Invalid {
         Self::BadAttributes,
         Self::NoId,
         Self::BadSubject,
+        Self::BadHeaders,
         Self::TooLarge,
         Self::Refused,
     ];
@@ -107,6 +110,7 @@ impl Invalid {
             Self::BadAttributes => "bad_attributes",
             Self::NoId => "no_id",
             Self::BadSubject => "bad_subject",
+            Self::BadHeaders => "bad_headers",
             Self::TooLarge => "too_large",
             Self::Refused => "refused",
         }
@@ -125,6 +129,7 @@ impl fmt::Display for Invalid {
             Self::TooDeep => "the value is nested too deeply",
             Self::BadAttributes => "the member `attributes` is not an object",
             Self::NoId => "no member `id` holds a non-empty string or a number other than zero",
+            Self::BadHeaders => "the name of a header is not UTF-8",
             Self::BadSubject => "key and ID make a subject that is not allowed",
             Self::TooLarge => "larger than the NATS server takes",
             Self::Refused => "refused by the NATS server as often as allowed",

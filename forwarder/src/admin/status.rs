@@ -77,6 +77,9 @@ pub struct ClusterStatus {
     /// The server it is connected to, without user and password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,
+    /// Why there is no connection, or why the last one ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
     /// Records that wait for a confirmation.
     pub pending_records: u64,
     /// Bytes that wait for a confirmation.

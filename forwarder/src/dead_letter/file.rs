@@ -41,8 +41,15 @@ struct Line<'a> {
 impl FileTarget {
     pub(super) fn open(path: &Path, place: Place) -> Result<Self, DeadLetterError> {
         let opened = open(path);
-        let file = opened.map_err(|source| DeadLetterError::File { path: path.display().to_string(), source })?;
-        Ok(Self { path: path.to_owned(), file: Some(file), place })
+        let file = opened.map_err(|source| DeadLetterError::File {
+            path: path.display().to_string(),
+            source,
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            file: Some(file),
+            place,
+        })
     }
 
     /// Appends the batch and syncs: all of it or, as far as a reader of lines can tell, nothing.
@@ -65,9 +72,10 @@ impl FileTarget {
                 Ok(std::mem::take(batch))
             }
             // The file is opened anew: it may have been moved away, or its disk.
-            Err(error) => {
-                Err(WriteFailed { written: Vec::new(), reason: format!("file {}: {error}", self.path.display()) })
-            }
+            Err(error) => Err(WriteFailed {
+                written: Vec::new(),
+                reason: format!("file {}: {error}", self.path.display()),
+            }),
         }
     }
 
@@ -90,7 +98,10 @@ impl FileTarget {
                 value: original.value.map(|value| STANDARD.encode(value)),
                 headers: headers
                     .map(|(name, value)| {
-                        (String::from_utf8_lossy(name).into_owned(), value.map(|value| STANDARD.encode(value)))
+                        (
+                            String::from_utf8_lossy(name).into_owned(),
+                            value.map(|value| STANDARD.encode(value)),
+                        )
                     })
                     .collect(),
             };
@@ -136,14 +147,27 @@ mod tests {
     use crate::parcel::{Origin, Original};
 
     fn letter(offset: i64, key: &[u8]) -> Letter {
-        let origin = Origin { partition: 2, epoch: 1, offset, sequence: 0, timestamp: None };
+        let origin = Origin {
+            partition: 2,
+            epoch: 1,
+            offset,
+            sequence: 0,
+            timestamp: None,
+        };
         let mut original = Vec::new();
         Original::pack(Some(key), None, &[("h", Some(b"\xff"))], &mut original);
         Letter::new(origin, Invalid::NullValue, &original)
     }
 
     fn target(path: &Path) -> FileTarget {
-        FileTarget::open(path, Place { topic: "t".to_owned(), group: "g".to_owned() }).unwrap()
+        FileTarget::open(
+            path,
+            Place {
+                topic: "t".to_owned(),
+                group: "g".to_owned(),
+            },
+        )
+        .unwrap()
     }
 
     #[tokio::test]

@@ -9,7 +9,6 @@ use rdkafka::util::Timeout;
 use super::{Letter, Place, WriteFailed};
 use crate::kafka::{self, KafkaSetupError, ProducerContext};
 
-
 pub(super) struct TopicTarget {
     topic: String,
     producer: FutureProducer<ProducerContext>,
@@ -18,21 +17,16 @@ pub(super) struct TopicTarget {
 
 impl TopicTarget {
     pub(super) fn open(topic: &str, config: &Checked, place: Place) -> Result<Self, KafkaSetupError> {
-        Ok(Self { topic: topic.to_owned(), producer: kafka::create_producer(config)?, place })
+        Ok(Self {
+            topic: topic.to_owned(),
+            producer: kafka::create_producer(config)?,
+            place,
+        })
     }
 
     /// Writes the batch; what Kafka has acknowledged leaves it.
     pub(super) async fn write(&mut self, batch: &mut Vec<Letter>) -> Result<Vec<Letter>, WriteFailed> {
-        let sends = batch.iter().map(|letter| async move {
-            let original = letter.original();
-            let headers = self.headers(letter);
-            let mut record = FutureRecord::<[u8], [u8]>::to(&self.topic).headers(headers);
-            record.key = original.key;
-            record.payload = original.value;
-            // Waits as long as the producer's queue is full; the delivery itself is bounded by librdkafka.
-            self.producer.send(record, Timeout::Never).await.map_err(|(error, _)| error.to_string())
-        });
-        let mut results = join_all(sends).await.into_iter();
+        let mut results = join_all(batch.iter().map(|letter| self.send(letter))).await.into_iter();
         let mut reason = None;
         let mut written = Vec::with_capacity(batch.len());
         let mut left = Vec::new();
@@ -49,7 +43,22 @@ impl TopicTarget {
         *batch = left;
         match reason {
             None => Ok(written),
-            Some(reason) => Err(WriteFailed { written, reason: format!("topic `{}`: {reason}", self.topic) }),
+            Some(reason) => Err(WriteFailed {
+                written,
+                reason: format!("topic `{}`: {reason}", self.topic),
+            }),
+        }
+    }
+
+    async fn send(&self, letter: &Letter) -> Result<(), String> {
+        let original = letter.original();
+        let mut record = FutureRecord::<[u8], [u8]>::to(&self.topic).headers(self.headers(letter));
+        record.key = original.key;
+        record.payload = original.value;
+        // Waits as long as the producer's queue is full; the delivery itself is bounded by librdkafka.
+        match self.producer.send(record, Timeout::Never).await {
+            Ok(_) => Ok(()),
+            Err((error, _)) => Err(error.to_string()),
         }
     }
 
@@ -57,7 +66,10 @@ impl TopicTarget {
         let original = letter.original();
         let mut headers = OwnedHeaders::new_with_capacity(original.headers.len() + 7);
         for (name, value) in &original.headers {
-            headers = headers.insert(Header { key: &String::from_utf8_lossy(name), value: *value });
+            headers = headers.insert(Header {
+                key: &String::from_utf8_lossy(name),
+                value: *value,
+            });
         }
         let origin = &letter.origin;
         let timestamp = origin.timestamp.map(|timestamp| timestamp.millis.to_string());
@@ -70,7 +82,10 @@ impl TopicTarget {
             ("dead-letter-timestamp", timestamp),
             ("dead-letter-group", Some(self.place.group.clone())),
         ] {
-            headers = headers.insert(Header { key: name, value: value.as_deref() });
+            headers = headers.insert(Header {
+                key: name,
+                value: value.as_deref(),
+            });
         }
         headers
     }

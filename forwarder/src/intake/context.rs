@@ -42,7 +42,11 @@ pub(super) struct Context {
 
 impl Context {
     pub(super) fn new(token: Option<OAuthTokenFile>) -> Self {
-        Self { events: Mutex::default(), closing: AtomicBool::new(false), token }
+        Self {
+            events: Mutex::default(),
+            closing: AtomicBool::new(false),
+            token,
+        }
     }
 
     pub(super) fn take_events(&self) -> Vec<Event> {
@@ -80,7 +84,13 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RespErr, partitions: &mut TopicPartitionList) {
-        let numbers = || partitions.elements().iter().map(|element| element.partition()).collect();
+        let numbers = || {
+            partitions
+                .elements()
+                .iter()
+                .map(|element| element.partition())
+                .collect()
+        };
         if self.closing.load(Ordering::Relaxed) {
             if let Err(error) = consumer.incremental_unassign(partitions) {
                 debug!(%error, "failed to give partitions up while closing");
@@ -89,7 +99,10 @@ impl ConsumerContext for Context {
         }
         match error {
             RespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.note(Event::Assign(numbers())),
-            _ => self.note(Event::Revoke { partitions: numbers(), lost: consumer.assignment_lost() }),
+            _ => self.note(Event::Revoke {
+                partitions: numbers(),
+                lost: consumer.assignment_lost(),
+            }),
         }
     }
 
@@ -98,7 +111,8 @@ impl ConsumerContext for Context {
             // Some of its partitions may have been taken all the same; committing those again does no harm.
             return self.note(Event::CommitFailed(error));
         }
-        let answers = offsets.elements().iter().filter_map(|element| match element.offset() {
+        let elements = offsets.elements();
+        let answers = elements.iter().filter_map(|element| match element.offset() {
             Offset::Offset(position) => Some((element.partition(), position, element.error())),
             _ => None,
         });
@@ -108,4 +122,3 @@ impl ConsumerContext for Context {
 
 /// A consumer with this context.
 pub(super) type KafkaConsumer = BaseConsumer<Context>;
-

@@ -76,18 +76,26 @@ impl Intake {
         self.metrics.rebalance(Rebalance::Assign).inc();
         self.watchdog.arm();
         info!(?partitions, "assigned");
-        self.joining = Some(Joining { partitions, try_at: Instant::now() });
+        self.joining = Some(Joining {
+            partitions,
+            try_at: Instant::now(),
+        });
         self.go_on_joining();
     }
 
     /// Looks up where the assigned partitions begin, then starts them.
     pub(super) fn go_on_joining(&mut self) {
-        let Some(joining) = self.joining.take_if(|joining| joining.try_at <= Instant::now()) else { return };
+        let Some(joining) = self.joining.take_if(|joining| joining.try_at <= Instant::now()) else {
+            return;
+        };
         match self.start(&joining.partitions) {
             Ok(()) => {}
             Err(error) => {
                 warn!(%error, partitions = ?joining.partitions, "failed to look up where the assigned partitions begin; trying again");
-                self.joining = Some(Joining { try_at: Instant::now() + RETRY_JOIN, ..joining });
+                self.joining = Some(Joining {
+                    try_at: Instant::now() + RETRY_JOIN,
+                    ..joining
+                });
             }
         }
     }
@@ -130,10 +138,22 @@ impl Intake {
         }
         self.epoch += 1;
         for (partition, Start { offset, .. }) in begin.starts {
-            let phase = if offset.is_some() { Phase::Active } else { Phase::Stopped };
+            let phase = if offset.is_some() {
+                Phase::Active
+            } else {
+                Phase::Stopped
+            };
             let offsets = Offsets::new(offset.unwrap_or(0), true);
             debug!(partition, offset, "begins");
-            self.partitions.insert(partition, Partition { epoch: self.epoch, offsets, phase, end: None });
+            self.partitions.insert(
+                partition,
+                Partition {
+                    epoch: self.epoch,
+                    offsets,
+                    phase,
+                    end: None,
+                },
+            );
         }
         if self.paused {
             // The caps are reached: the new partitions wait like the others.
@@ -145,7 +165,10 @@ impl Intake {
     pub(super) fn begin_leaving(&mut self, partitions: Vec<i32>, lost: bool) {
         if lost {
             self.metrics.rebalance(Rebalance::Lost).inc();
-            warn!(?partitions, "lost: this member was out of the group; others may own the partitions already");
+            warn!(
+                ?partitions,
+                "lost: this member was out of the group; others may own the partitions already"
+            );
         } else {
             self.metrics.rebalance(Rebalance::Revoke).inc();
             info!(?partitions, "revoked: what is out is awaited, then they are given up");
@@ -160,7 +183,11 @@ impl Intake {
             }
         }
         let deadline = Instant::now() + Duration::from_millis(self.config.engine.drain_timeout_ms);
-        self.leaving = Some(Leaving { partitions, lost, deadline });
+        self.leaving = Some(Leaving {
+            partitions,
+            lost,
+            deadline,
+        });
         self.go_on_leaving();
     }
 
@@ -168,12 +195,18 @@ impl Intake {
     pub(super) fn go_on_leaving(&mut self) {
         let Some(leaving) = &self.leaving else { return };
         let lost = leaving.lost || self.consumer.assignment_lost();
-        let unsettled: usize =
-            leaving.partitions.iter().filter_map(|partition| self.partitions.get(partition)).map(|state| state.offsets.unsettled()).sum();
+        let unsettled: usize = leaving
+            .partitions
+            .iter()
+            .filter_map(|partition| self.partitions.get(partition))
+            .map(|state| state.offsets.unsettled())
+            .sum();
         if unsettled > 0 && !lost && Instant::now() < leaving.deadline {
             return;
         }
-        let Some(Leaving { partitions, .. }) = self.leaving.take() else { return };
+        let Some(Leaving { partitions, .. }) = self.leaving.take() else {
+            return;
+        };
         if unsettled > 0 {
             let ours: Vec<(i32, u32)> = partitions
                 .iter()
@@ -182,7 +215,10 @@ impl Intake {
             self.abandon(&ours);
             // Between the abandonment and now some more may have been confirmed.
             self.settle();
-            warn!(records = unsettled, lost, "gave partitions up with records out; their next owner delivers them again");
+            warn!(
+                records = unsettled,
+                lost, "gave partitions up with records out; their next owner delivers them again"
+            );
         }
         if !lost {
             self.commit(&partitions, CommitMode::Sync);
@@ -207,7 +243,12 @@ impl Intake {
         let assignments: Arc<[(i32, u32)]> = assignments.into();
         let (done, all_done) = mpsc::channel();
         for publisher in &self.links.publishers {
-            publisher.send(Order::Abandon { assignments: Arc::clone(&assignments), done: done.clone() }).ok();
+            publisher
+                .send(Order::Abandon {
+                    assignments: Arc::clone(&assignments),
+                    done: done.clone(),
+                })
+                .ok();
         }
         drop(done);
         // Nobody sends: the channel ends when the last publisher has dropped its end.
@@ -218,7 +259,10 @@ impl Intake {
 
     /// All that is ours, with epochs.
     pub(super) fn assignments(&self) -> Vec<(i32, u32)> {
-        self.partitions.iter().map(|(partition, state)| (*partition, state.epoch)).collect()
+        self.partitions
+            .iter()
+            .map(|(partition, state)| (*partition, state.epoch))
+            .collect()
     }
 
     pub(super) fn commit_when_due(&mut self) {
@@ -240,10 +284,17 @@ impl Intake {
         if positions.is_empty() {
             return;
         }
-        let committed = self.commit_list(&positions).and_then(|list| self.consumer.commit(&list, mode));
+        let committed = self
+            .commit_list(&positions)
+            .and_then(|list| self.consumer.commit(&list, mode));
         match (committed, mode) {
             (Ok(()), CommitMode::Sync) => {
-                self.note_commit(&positions.iter().map(|(partition, position)| (*partition, *position, Ok(()))).collect::<Vec<_>>());
+                self.note_commit(
+                    &positions
+                        .iter()
+                        .map(|(partition, position)| (*partition, *position, Ok(())))
+                        .collect::<Vec<_>>(),
+                );
             }
             // The answer comes as an event.
             (Ok(()), CommitMode::Async) => {}
@@ -270,7 +321,11 @@ impl Intake {
     }
 
     fn commit_list(&self, positions: &[(i32, i64)]) -> Result<TopicPartitionList, KafkaError> {
-        let metadata = Metadata { partitions: self.group_partitions, ring: self.config.ring.epoch }.to_string();
+        let metadata = Metadata {
+            partitions: self.group_partitions,
+            ring: self.config.ring.epoch,
+        }
+        .to_string();
         let mut list = TopicPartitionList::with_capacity(positions.len());
         for (partition, position) in positions {
             let mut element = list.add_partition(&self.config.source.topic, *partition);
@@ -288,7 +343,11 @@ impl Intake {
                 list.add_partition(&self.config.source.topic, *partition);
             }
         }
-        let result = if paused { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
+        let result = if paused {
+            self.consumer.pause(&list)
+        } else {
+            self.consumer.resume(&list)
+        };
         match result {
             Ok(()) => {
                 debug!(paused, "all partitions");
@@ -315,7 +374,9 @@ impl Intake {
 
     fn repair_position(&mut self, partition: i32, position: i64) -> Result<(), KafkaError> {
         let source = &self.config.source;
-        let Some(start) = starts::after_loss(&self.consumer, source, partition, position)? else { return Ok(()) };
+        let Some(start) = starts::after_loss(&self.consumer, source, partition, position)? else {
+            return Ok(());
+        };
         self.metrics.missing_offset(&source.topic, partition);
         error!(partition, position, fault = ?start.fault, policy = ?source.missing_offset, "the broker no longer has the next record");
         let mut list = TopicPartitionList::new();
@@ -323,9 +384,15 @@ impl Intake {
         // librdkafka has stopped fetching the partition; taking it anew is what starts it again.
         self.consumer.incremental_unassign(&list)?;
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&source.topic, partition, Offset::Offset(start.offset.unwrap_or(position)))?;
+        list.add_partition_offset(
+            &source.topic,
+            partition,
+            Offset::Offset(start.offset.unwrap_or(position)),
+        )?;
         self.consumer.incremental_assign(&list)?;
-        let Some(state) = self.partitions.get_mut(&partition) else { return Ok(()) };
+        let Some(state) = self.partitions.get_mut(&partition) else {
+            return Ok(());
+        };
         match start.offset {
             Some(offset) => {
                 // What was read before the loss is still out: it is settled under the old epoch's name, so its receipts

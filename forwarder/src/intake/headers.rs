@@ -22,7 +22,9 @@ static HOOK: Once = Once::new();
 
 /// All headers in order, names and values as they came.
 pub(super) fn read<'a>(message: &'a BorrowedMessage<'_>) -> Result<Vec<Header<'a>>, Unreadable> {
-    let Some(headers) = message.headers() else { return Ok(Vec::new()) };
+    let Some(headers) = message.headers() else {
+        return Ok(Vec::new());
+    };
     HOOK.call_once(|| {
         let report = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
@@ -38,5 +40,8 @@ pub(super) fn read<'a>(message: &'a BorrowedMessage<'_>) -> Result<Vec<Header<'a
 }
 
 fn collect(headers: &BorrowedHeaders) -> Vec<Header<'_>> {
-    (0..headers.count()).filter_map(|index| headers.try_get(index)).map(|header| (header.key, header.value)).collect()
+    (0..headers.count())
+        .filter_map(|index| headers.try_get(index))
+        .map(|header| (header.key, header.value))
+        .collect()
 }

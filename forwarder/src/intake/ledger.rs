@@ -26,7 +26,10 @@ impl Load {
     }
 
     fn half(self) -> Self {
-        Self { records: self.records.div_ceil(2), bytes: self.bytes.div_ceil(2) }
+        Self {
+            records: self.records.div_ceil(2),
+            bytes: self.bytes.div_ceil(2),
+        }
     }
 }
 
@@ -36,7 +39,10 @@ impl Ledger {
             total: Load::default(),
             outlets: vec![Load::default(); clusters + 1],
             full: 0,
-            cap: Load { records: engine.max_pending_records, bytes: engine.max_pending_bytes },
+            cap: Load {
+                records: engine.max_pending_records,
+                bytes: engine.max_pending_bytes,
+            },
             cap_per_outlet: Load {
                 records: engine.max_pending_records_per_cluster,
                 bytes: engine.max_pending_bytes_per_cluster,

@@ -28,7 +28,9 @@ impl Rejects {
         let reason = letter.reason;
         metrics.invalid(reason);
         self.log(&letter);
-        let Some(dead_letter) = &links.dead_letter else { return true };
+        let Some(dead_letter) = &links.dead_letter else {
+            return true;
+        };
         ledger.enter(ledger.dead_letter(), letter.weight());
         // The dead letter's task ends only when this sender is dropped.
         dead_letter.send(letter).ok();
@@ -37,7 +39,9 @@ impl Rejects {
 
     /// Whether an error of Kafka's may be logged: an outage brings hundreds a second.
     pub(super) fn may_log_kafka_error(&mut self) -> bool {
-        let may = self.kafka_error_logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL);
+        let may = self
+            .kafka_error_logged
+            .is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL);
         if may {
             self.kafka_error_logged = Some(Instant::now());
         }
@@ -57,6 +61,12 @@ impl Rejects {
         };
         self.logged.insert(reason.reason(), (now, 0));
         let (partition, offset) = (letter.origin.partition, letter.origin.offset);
-        warn!(partition, offset, reason = reason.reason(), not_logged_since_the_last = unnamed, "invalid record: {reason}");
+        warn!(
+            partition,
+            offset,
+            reason = reason.reason(),
+            not_logged_since_the_last = unnamed,
+            "invalid record: {reason}"
+        );
     }
 }

@@ -51,9 +51,15 @@ pub(super) fn look_up(consumer: &KafkaConsumer, source: &Source, partitions: &[i
             high,
             at_time: find(&times, *partition),
         };
-        starts.push((*partition, start(&known, history, source.start_from, source.missing_offset)));
+        starts.push((
+            *partition,
+            start(&known, history, source.start_from, source.missing_offset),
+        ));
     }
-    Ok(Begin { starts, group_partitions: history.partitions(all.unsigned_abs()) })
+    Ok(Begin {
+        starts,
+        group_partitions: history.partitions(all.unsigned_abs()),
+    })
 }
 
 /// Where to go on with a partition whose next record is `position`; `None` when the broker has that position after all.
@@ -64,7 +70,13 @@ pub(super) fn after_loss(
     position: i64,
 ) -> Result<Option<Start>, KafkaError> {
     let (low, high) = consumer.fetch_watermarks(&source.topic, partition, ASK_TIMEOUT)?;
-    let known = Known { partition: partition.unsigned_abs(), committed: Some(position), low, high, at_time: None };
+    let known = Known {
+        partition: partition.unsigned_abs(),
+        committed: Some(position),
+        low,
+        high,
+        at_time: None,
+    };
     let start = start(&known, History::None, source.start_from, source.missing_offset);
     Ok(start.fault.is_some().then_some(start))
 }
@@ -80,7 +92,9 @@ fn partition_count(consumer: &KafkaConsumer, topic: &str) -> Result<i32, KafkaEr
 }
 
 fn at_time(consumer: &KafkaConsumer, source: &Source, partitions: &[i32]) -> Result<Vec<(i32, i64)>, KafkaError> {
-    let StartFrom::Timestamp { millis } = source.start_from else { return Ok(Vec::new()) };
+    let StartFrom::Timestamp { millis } = source.start_from else {
+        return Ok(Vec::new());
+    };
     let mut list = TopicPartitionList::with_capacity(partitions.len());
     for partition in partitions {
         list.add_partition_offset(&source.topic, *partition, Offset::Offset(millis))?;
@@ -97,7 +111,10 @@ fn at_time(consumer: &KafkaConsumer, source: &Source, partitions: &[i32]) -> Res
 }
 
 fn find(pairs: &[(i32, i64)], partition: i32) -> Option<i64> {
-    pairs.iter().find(|(candidate, _)| *candidate == partition).map(|(_, offset)| *offset)
+    pairs
+        .iter()
+        .find(|(candidate, _)| *candidate == partition)
+        .map(|(_, offset)| *offset)
 }
 
 /// The commit's metadata, or an empty text where it is no text: rdkafka panics on bytes that are not UTF-8, and any

@@ -65,7 +65,11 @@ struct Session {
 impl Publisher {
     /// Publishes until the connection ends (continue, with the reason) or nobody gives orders any more (break).
     pub(super) async fn session(&mut self, connection: Connection, server: &ServerAddress) -> ControlFlow<(), Ended> {
-        let Connection { info, io, leftover: mut input } = connection;
+        let Connection {
+            info,
+            io,
+            leftover: mut input,
+        } = connection;
         let (mut reader, mut writer) = tokio::io::split(io);
         let now = self.clock.micros();
         let mut session = Session {
@@ -159,7 +163,11 @@ impl Publisher {
                 }
                 Op::Error(error) => self.refused(error, session, now)?,
                 Op::Message(message) => {
-                    if let Some(ticket) = message.subject.strip_prefix(session.inbox.as_slice()).and_then(parse_ticket) {
+                    if let Some(ticket) = message
+                        .subject
+                        .strip_prefix(session.inbox.as_slice())
+                        .and_then(parse_ticket)
+                    {
                         let ack = protocol::parse_ack(message.headers.as_deref(), &message.payload);
                         self.acked(ticket, &ack, now)?;
                     }
@@ -191,12 +199,18 @@ impl Publisher {
             }
         };
         if denied == 0 {
-            return Err(Ended::Server(format!("publishing to `{}` is denied, where nothing was sent", lossy(&subject))));
+            return Err(Ended::Server(format!(
+                "publishing to `{}` is denied, where nothing was sent",
+                lossy(&subject)
+            )));
         }
         self.count_failures(RetryReason::Refused, denied);
         if self.may_log_refusal() {
             let subject = lossy(&subject);
-            warn!(cluster = self.cluster.name, subject, "the server denies a subject; its asset's records wait until it is allowed");
+            warn!(
+                cluster = self.cluster.name,
+                subject, "the server denies a subject; its asset's records wait until it is allowed"
+            );
         }
         Ok(())
     }
@@ -232,8 +246,11 @@ impl Publisher {
         let now = self.clock.micros();
         let jetstream = self.publish.mode == PublishMode::JetStream;
         let mut rejected = Vec::new();
-        while session.output.len() - session.sent < WRITE_SIZE && !(jetstream && self.outbox.in_flight() >= MAX_UNACKED) {
-            let Some((ticket, parcel)) = self.outbox.next(now) else { break };
+        while session.output.len() - session.sent < WRITE_SIZE && !(jetstream && self.outbox.in_flight() >= MAX_UNACKED)
+        {
+            let Some((ticket, parcel)) = self.outbox.next(now) else {
+                break;
+            };
             if parcel.payload_len() > session.max_payload {
                 rejected.extend(self.outbox.reject(ticket));
                 continue;
@@ -246,7 +263,13 @@ impl Publisher {
             } else {
                 None
             };
-            protocol::encode_pub(&mut session.output, parcel.subject(), reply, parcel.headers(), parcel.body());
+            protocol::encode_pub(
+                &mut session.output,
+                parcel.subject(),
+                reply,
+                parcel.headers(),
+                parcel.body(),
+            );
         }
         if self.outbox.fence() {
             protocol::encode_ping(&mut session.output);
@@ -254,8 +277,16 @@ impl Publisher {
             session.pinged_at = now;
         }
         if !rejected.is_empty() {
-            let receipts = rejected.into_iter().map(|parcel| undeliverable(parcel, Invalid::TooLarge)).collect();
-            self.receipts.send(Receipts { outlet: self.index, receipts }).ok();
+            let receipts = rejected
+                .into_iter()
+                .map(|parcel| undeliverable(parcel, Invalid::TooLarge))
+                .collect();
+            self.receipts
+                .send(Receipts {
+                    outlet: self.index,
+                    receipts,
+                })
+                .ok();
         }
     }
 
@@ -275,7 +306,11 @@ impl Publisher {
                 session.tickets.clear();
                 self.outbox.overdue(now, timeout, &mut session.tickets);
                 if !session.tickets.is_empty() {
-                    debug!(cluster = self.cluster.name, records = session.tickets.len(), "acks are overdue; sending again");
+                    debug!(
+                        cluster = self.cluster.name,
+                        records = session.tickets.len(),
+                        "acks are overdue; sending again"
+                    );
                 }
                 self.count_failures(RetryReason::Timeout, session.tickets.len());
                 for ticket in session.tickets.drain(..) {
@@ -291,7 +326,10 @@ impl Publisher {
         }
         // The next thing that time brings: a lane's retry, or a look at the timeouts.
         let look = Instant::now() + PING_INTERVAL.min(self.confirm_timeout) / 4;
-        let wake = self.outbox.next_wake().map(|wake| Instant::from_std(self.clock.instant(wake)));
+        let wake = self
+            .outbox
+            .next_wake()
+            .map(|wake| Instant::from_std(self.clock.instant(wake)));
         let next = wake.map_or(look, |wake| wake.min(look)).max(Instant::now() + TICK);
         if timer.is_elapsed() || next + TICK < timer.deadline() {
             timer.as_mut().reset(next);

@@ -33,7 +33,14 @@ impl Watchdog {
     pub(super) fn new(engine: &Engine, now: Instant) -> Self {
         let interval = Duration::from_millis(engine.watchdog_interval_ms);
         let timeout = Duration::from_millis(engine.watchdog_timeout_ms);
-        Self { armed: false, interval, timeout, next_look: now + interval, last_stable: now, state: "init".to_owned() }
+        Self {
+            armed: false,
+            interval,
+            timeout,
+            next_look: now + interval,
+            last_stable: now,
+            state: "init".to_owned(),
+        }
     }
 
     pub(super) fn arm(&mut self) {
@@ -85,11 +92,19 @@ impl Watchdog {
 impl Intake {
     pub(super) fn note_statistics(&mut self, statistics: &Statistics) {
         self.watchdog.note(statistics);
-        let Some(topic) = statistics.topics.get(&self.config.source.topic) else { return };
+        let Some(topic) = statistics.topics.get(&self.config.source.topic) else {
+            return;
+        };
         for (number, partition) in &topic.partitions {
-            let Some(state) = self.partitions.get_mut(number) else { continue };
+            let Some(state) = self.partitions.get_mut(number) else {
+                continue;
+            };
             // With read_committed nothing behind the last stable offset can be read, so that is the end.
-            let end = if partition.ls_offset >= 0 { partition.ls_offset } else { partition.hi_offset };
+            let end = if partition.ls_offset >= 0 {
+                partition.ls_offset
+            } else {
+                partition.hi_offset
+            };
             if end >= 0 {
                 state.end = Some(end);
             }
@@ -117,10 +132,19 @@ impl Intake {
             };
             status.assignment.insert(*partition, assignment);
         }
-        let loads = self.ledger.clusters().iter().zip(&self.clusters).zip(&self.links.connections);
+        let loads = self
+            .ledger
+            .clusters()
+            .iter()
+            .zip(&self.clusters)
+            .zip(&self.links.connections);
         for (((load, counters), link), cluster) in loads.zip(&self.config.ring.clusters) {
-            counters.pending_records.set(i64::try_from(load.records).unwrap_or(i64::MAX));
-            counters.pending_bytes.set(i64::try_from(load.bytes).unwrap_or(i64::MAX));
+            counters
+                .pending_records
+                .set(i64::try_from(load.records).unwrap_or(i64::MAX));
+            counters
+                .pending_bytes
+                .set(i64::try_from(load.bytes).unwrap_or(i64::MAX));
             let connection = link.status();
             let shown = ClusterStatus {
                 connected: connection.connected.is_some(),
@@ -131,7 +155,9 @@ impl Intake {
             };
             status.clusters.insert(cluster.name.clone(), shown);
         }
-        self.metrics.queue_size.set(i64::try_from(self.queued()).unwrap_or(i64::MAX));
+        self.metrics
+            .queue_size
+            .set(i64::try_from(self.queued()).unwrap_or(i64::MAX));
         self.links.status.send_replace(status);
     }
 
