@@ -482,7 +482,7 @@ fn values_of_properties_are_checked() {
             "[\"reconnect.backoff.ms\"]: reconnect.backoff.max.ms, 10000, is less",
         ),
         (
-            "fetch.max.bytes: 1000, fetch.min.bytes: 2000",
+            "fetch.max.bytes: 2000000, fetch.min.bytes: 3000000",
             "[\"fetch.max.bytes\"]: fetch.max.bytes, 2000000, is less",
         ),
     ] {
