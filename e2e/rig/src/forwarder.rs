@@ -63,6 +63,7 @@ pub fn config(kafka: &Kafka, topic: &str, group: &str, clusters: &[(&str, &Nats)
         dead_letter: None,
         engine: config::Engine::default(),
         admin: config::Admin::default(),
+        logging: config::Logging::default(),
     }
 }
 
