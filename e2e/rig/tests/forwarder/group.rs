@@ -1,0 +1,173 @@
+//! Forwarders that come, go and die while records flow.
+
+use e2e_rig::wait;
+use forwarder_core::config::{GroupProtocol, PublishMode, StartFrom};
+
+use crate::stage::{PARTITIONS, SOON, Stage};
+
+const RATE: u32 = 2_000;
+
+#[tokio::test]
+async fn nothing_is_lost_when_a_forwarder_is_killed() {
+    let stage = Stage::new(PublishMode::Core, 2).await;
+    let config = stage.config();
+    let mut first = stage.start("first", &config).await;
+    let flow = stage.flow(RATE);
+    stage.wait_published(&first, 3_000.0).await;
+    first.kill9().unwrap();
+    let second = stage.start("second", &config).await;
+    stage.wait_published(&second, 3_000.0).await;
+    flow.stop().await.unwrap();
+    stage.verdict().await.check().unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_lost_or_repeated_when_a_core_forwarder_stops_in_good_order() {
+    stops_in_good_order(PublishMode::Core).await;
+}
+
+#[tokio::test]
+async fn nothing_is_lost_or_repeated_when_a_jetstream_forwarder_stops_in_good_order() {
+    stops_in_good_order(PublishMode::JetStream).await;
+}
+
+async fn stops_in_good_order(mode: PublishMode) {
+    let stage = Stage::new(mode, 2).await;
+    let config = stage.config();
+    let mut first = stage.start("first", &config).await;
+    let flow = stage.flow(RATE);
+    stage.wait_published(&first, 3_000.0).await;
+    let status = first.terminate(SOON).await.unwrap();
+    assert!(status.success(), "{status}");
+    let second = stage.start("second", &config).await;
+    stage.wait_published(&second, 3_000.0).await;
+    flow.stop().await.unwrap();
+    stage.verdict().await.check_exactly_once().unwrap();
+}
+
+#[tokio::test]
+async fn members_join_leave_and_die() {
+    members_come_and_go(GroupProtocol::Classic).await;
+}
+
+/// The same with KIP-848, where the broker assigns.
+#[tokio::test]
+async fn members_join_leave_and_die_under_the_consumer_protocol() {
+    members_come_and_go(GroupProtocol::Consumer).await;
+}
+
+async fn members_come_and_go(protocol: GroupProtocol) {
+    let stage = Stage::new(PublishMode::Core, 2).await;
+    let mut config = stage.config();
+    config.source.protocol = protocol;
+    if protocol == GroupProtocol::Consumer {
+        // The broker sets these.
+        config.source.connection.properties.clear();
+    }
+    let first = stage.start("first", &config).await;
+    let flow = stage.flow(RATE);
+    stage.wait_published(&first, 2_000.0).await;
+    let mut second = stage.start("second", &config).await;
+    stage.wait_published(&second, 500.0).await;
+    let mut third = stage.start("third", &config).await;
+    stage.wait_published(&third, 500.0).await;
+    second.kill9().unwrap();
+    stage.wait_published(&third, 500.0).await;
+    assert!(third.terminate(SOON).await.unwrap().success());
+    wait::eventually(SOON, "the first owns every partition", || async {
+        let status = first.status().await?;
+        let owned = status["assignment"].as_object().map_or(0, serde_json::Map::len);
+        anyhow::ensure!(i32::try_from(owned)? == PARTITIONS, "{owned} of {PARTITIONS}");
+        Ok(true)
+    })
+    .await
+    .unwrap();
+    stage.wait_published(&first, 2_000.0).await;
+    flow.stop().await.unwrap();
+    stage.verdict().await.check().unwrap();
+}
+
+/// More pods than partitions is a spare, not a fault.
+#[tokio::test]
+async fn a_member_without_partitions_is_ready() {
+    let stage = Stage::new(PublishMode::Core, 1).await;
+    let config = stage.config();
+    let mut members = Vec::new();
+    for number in 0..=PARTITIONS {
+        members.push(stage.start(&format!("member-{number}"), &config).await);
+    }
+    wait::eventually(SOON, "one member is idle and ready", || async {
+        let mut idle = 0;
+        for member in &members {
+            idle += usize::from(member.status().await?["phase"] == "idle" && member.page("/readyz").await?.0 == 200);
+        }
+        anyhow::ensure!(idle == 1, "{idle} are");
+        Ok(true)
+    })
+    .await
+    .unwrap();
+}
+
+/// `Latest` begins at the end, once: what is sent while nobody runs is not skipped, and a partition that appears later
+/// is read from its beginning.
+#[tokio::test]
+async fn latest_is_decided_once_and_loses_nothing_afterwards() {
+    let stage = Stage::new(PublishMode::Core, 1).await;
+    let mut config = stage.config();
+    config.source.start_from = StartFrom::Latest;
+    config
+        .source
+        .connection
+        .properties
+        .insert("topic.metadata.refresh.interval.ms".to_owned(), "1000".to_owned());
+    stage
+        .traffic
+        .send_raw(b"old", Some(br#"{"id":"before","x":1}"#))
+        .await
+        .unwrap();
+    let mut first = stage.start("first", &config).await;
+    wait::eventually(SOON, "the start is committed", || async {
+        let committed = stage.kafka.committed(&stage.group, &stage.topic).await?;
+        Ok(committed.iter().all(|partition| partition.offset.is_some()))
+    })
+    .await
+    .unwrap();
+    assert!(first.terminate(SOON).await.unwrap().success());
+    stage.traffic.send(1_000).await.unwrap();
+    let second = stage.start("second", &config).await;
+    stage.wait_published(&second, 0.0).await;
+    stage.kafka.add_partitions(&stage.topic, PARTITIONS + 2).await.unwrap();
+    stage.traffic.send(1_000).await.unwrap();
+    let verdict = stage.verdict().await;
+    assert_eq!((verdict.lost, verdict.repeated), (0, 0), "{verdict}");
+    let published = second
+        .metrics()
+        .await
+        .unwrap()
+        .sum("asset_forwarder_nats_messages_published_total", &[]);
+    assert_eq!(
+        published, 2_000.0,
+        "the record from before the group's start is not forwarded"
+    );
+}
+
+/// An offset that the broker no longer has is counted, and the declared policy applied.
+#[tokio::test]
+async fn an_expired_offset_is_a_counted_fault() {
+    let stage = Stage::new(PublishMode::Core, 1).await;
+    stage.traffic.send(600).await.unwrap();
+    let ends = stage.kafka.end_offsets(&stage.topic).await.unwrap();
+    stage.kafka.commit(&stage.group, &stage.topic, &[(0, 1)]).await.unwrap();
+    stage.kafka.delete_records(&stage.topic, 0, ends[0] / 2).await.unwrap();
+    let forwarder = stage.start("forwarder", &stage.config()).await;
+    forwarder
+        .wait_metric("asset_forwarder_missing_offsets_total", 1.0, SOON)
+        .await
+        .unwrap();
+    let verdict = stage.verdict().await;
+    assert_eq!(
+        verdict.lost,
+        (ends[0] / 2).unsigned_abs(),
+        "all that is still there arrives: {verdict}"
+    );
+}

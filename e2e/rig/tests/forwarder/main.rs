@@ -1,0 +1,11 @@
+//! The forwarder on real servers: what arrives, how often, and in which order.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "tests fail by panicking; clippy lets only functions marked as tests do so, not their helpers"
+)]
+
+mod stage;
+
+mod group;
+mod outages;

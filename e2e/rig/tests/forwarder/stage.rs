@@ -1,0 +1,143 @@
+//! The door that the tests go through: Kafka, NATS clusters, traffic, and a verdict over what the clusters hold.
+
+use std::time::Duration;
+
+use e2e_rig::forwarder::{self, Forwarder};
+use e2e_rig::kafka::{Kafka, unique};
+use e2e_rig::nats::Nats;
+use e2e_rig::observer::{self, Stored};
+use e2e_rig::proxy::Proxy;
+use e2e_rig::traffic::{Amount, Flow, Plan, Traffic};
+use e2e_rig::verdict::Verdict;
+use e2e_rig::wait;
+use forwarder_core::config::{Config, PublishMode, Stream};
+
+/// Long enough for anything that is to happen at all, on a machine that is busy.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+
+/// In core mode: a stream without acks that records what each server really took. In JetStream mode: the target.
+const STREAM: &str = "all";
+
+pub(crate) const PARTITIONS: i32 = 6;
+
+pub(crate) struct Stage {
+    pub(crate) kafka: Kafka,
+    pub(crate) topic: String,
+    pub(crate) group: String,
+    pub(crate) clusters: Vec<(String, Nats)>,
+    pub(crate) traffic: Traffic,
+    mode: PublishMode,
+}
+
+impl Stage {
+    /// A topic on the run's broker and so many clusters.
+    pub(crate) async fn new(mode: PublishMode, clusters: usize) -> Self {
+        Self::with(Kafka::shared().await.unwrap(), mode, clusters).await
+    }
+
+    pub(crate) async fn with(kafka: Kafka, mode: PublishMode, count: usize) -> Self {
+        let topic = kafka.topic("assets", PARTITIONS).await.unwrap();
+        let mut clusters = Vec::new();
+        for number in 1..=count {
+            let nats = Nats::start().await.unwrap();
+            if mode == PublishMode::Core {
+                observer::record(&nats, STREAM, &["*.*"]).await.unwrap();
+            }
+            clusters.push((format!("C{number}"), nats));
+        }
+        let plan = Plan {
+            assets: 200,
+            ..Plan::default()
+        };
+        let traffic = Traffic::new(kafka.bootstrap(), &topic, plan).unwrap();
+        Self {
+            kafka,
+            topic,
+            group: unique("group"),
+            clusters,
+            traffic,
+            mode,
+        }
+    }
+
+    /// A configuration for all of it, with bounds that suit a test.
+    pub(crate) fn config(&self) -> Config {
+        let clusters: Vec<(&str, &Nats)> = self.clusters.iter().map(|(name, nats)| (name.as_str(), nats)).collect();
+        let mut config = forwarder::config(&self.kafka, &self.topic, &self.group, &clusters);
+        // The least that the broker allows: a killed member's partitions move on soon.
+        config
+            .source
+            .connection
+            .properties
+            .insert("session.timeout.ms".to_owned(), "6000".to_owned());
+        config
+            .source
+            .connection
+            .properties
+            .insert("heartbeat.interval.ms".to_owned(), "500".to_owned());
+        config.publish.mode = self.mode;
+        if self.mode == PublishMode::JetStream {
+            config.publish.subject = "assets.{key}.{id}".to_owned();
+            config.publish.stream = Some(managed_stream());
+        }
+        config
+    }
+
+    /// A configuration whose first cluster is reached through a proxy.
+    pub(crate) async fn proxied(&self) -> (Config, Proxy) {
+        let proxy = Proxy::start(&self.clusters[0].1.address()).await.unwrap();
+        let mut config = self.config();
+        config.ring.clusters[0].servers = vec![proxy.nats_url()];
+        (config, proxy)
+    }
+
+    pub(crate) async fn start(&self, name: &str, config: &Config) -> Forwarder {
+        let mut forwarder = Forwarder::start_as(name, config).unwrap();
+        forwarder.wait_ready().await.unwrap();
+        forwarder
+    }
+
+    /// Traffic that goes on until it is stopped.
+    pub(crate) fn flow(&self, rate: u32) -> Flow {
+        self.traffic
+            .start(Amount {
+                rate: Some(rate),
+                ..Amount::default()
+            })
+            .unwrap()
+    }
+
+    /// Waits until the group has committed all that is in the topic, then judges what the clusters hold.
+    pub(crate) async fn verdict(&self) -> Verdict {
+        wait::eventually(SOON, "everything is committed", || async {
+            let lag = self.kafka.lag(&self.group, &self.topic).await?;
+            anyhow::ensure!(lag == 0, "{lag} records are not");
+            Ok(true)
+        })
+        .await
+        .unwrap();
+        let streams: Vec<Stored<'_>> = self
+            .clusters
+            .iter()
+            .map(|(name, nats)| Stored {
+                cluster: name,
+                nats,
+                stream: STREAM,
+            })
+            .collect();
+        observer::read_streams(&streams, &self.traffic.ledger(), None)
+            .await
+            .unwrap()
+    }
+
+    /// Waits until the forwarder has confirmed so many records more than it had.
+    pub(crate) async fn wait_published(&self, forwarder: &Forwarder, records: f64) {
+        let name = "asset_forwarder_nats_messages_published_total";
+        let before = forwarder.metrics().await.unwrap().sum(name, &[]);
+        forwarder.wait_metric(name, before + records, SOON).await.unwrap();
+    }
+}
+
+pub(crate) fn managed_stream() -> Stream {
+    serde_json::from_value(serde_json::json!({ "name": STREAM, "manage": true })).unwrap()
+}
