@@ -229,6 +229,7 @@ impl Editor<'_, '_> {
 
     /// Adds the stamps that are not `done` to the members written so far, if any are (`follow`).
     fn add_stamps(&mut self, mut follow: bool, done: [bool; 3]) {
+        let body = &mut *self.splice.body;
         let (time, kind) = self.stamps.kafka.unzip();
         let all = [
             (FORWARDER_TIME, Some(self.stamps.forwarder)),
@@ -237,11 +238,14 @@ impl Editor<'_, '_> {
         ];
         for ((name, stamp), done) in all.into_iter().zip(done) {
             let Some(stamp) = stamp.filter(|_| !done) else { continue };
-            let body = &mut *self.splice.body;
-            body.extend_from_slice(if follow { b",\"" } else { b"\"" });
+            if follow {
+                body.push(b',');
+            }
+            body.push(b'"');
             body.extend_from_slice(name);
-            body.extend_from_slice(b"\":");
-            self.splice.quote(stamp);
+            body.extend_from_slice(b"\":\"");
+            body.extend_from_slice(stamp.as_bytes());
+            body.push(b'"');
             follow = true;
         }
     }
@@ -268,6 +272,7 @@ impl Editor<'_, '_> {
 
     /// The name of the next member, the scanner being at its value; or none, the scanner being past the closing
     /// brace, and everything up to there written but not the brace.
+    #[inline(always)]
     fn next_name(&mut self, list: &mut Members) -> Result<Option<Text>, Invalid> {
         self.scan.skip_space();
         let separator = self.scan.position();

@@ -29,29 +29,29 @@ impl<'v> Scanner<'v> {
     }
 
     /// The next byte. The end of the text reads as 0, which no part of JSON takes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn peek(&self) -> u8 {
         self.bytes.get(self.at).copied().unwrap_or(0)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn step(&mut self) {
         self.at += 1;
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn eat(&mut self, byte: u8) -> bool {
         let eaten = self.peek() == byte;
         self.at += usize::from(eaten);
         eaten
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn expect(&mut self, byte: u8) -> Result<(), Invalid> {
         if self.eat(byte) { Ok(()) } else { Err(Invalid::NotJson) }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn skip_space(&mut self) {
         while matches!(self.peek(), b' ' | b'\n' | b'\r' | b'\t') {
             self.at += 1;
@@ -69,7 +69,7 @@ impl<'v> Scanner<'v> {
     }
 
     /// Past a value, with `depth` containers around it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn value(&mut self, depth: usize) -> Result<(), Invalid> {
         match self.peek() {
             b'{' | b'[' => self.container(depth),
@@ -77,7 +77,7 @@ impl<'v> Scanner<'v> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn scalar(&mut self) -> Result<(), Invalid> {
         match self.peek() {
             b'"' => self.string().map(|_| ()),
@@ -141,6 +141,7 @@ impl<'v> Scanner<'v> {
     }
 
     /// A member's name and its colon, up to the value.
+    #[inline(always)]
     fn name(&mut self) -> Result<(), Invalid> {
         self.string()?;
         self.skip_space();
@@ -158,24 +159,30 @@ impl<'v> Scanner<'v> {
         }
     }
 
-    #[inline]
+    /// Past a string. Positions are in local variables, that is in registers, until the end: through memory, every
+    /// step would wait for the one before.
+    #[inline(always)]
     pub(super) fn string(&mut self) -> Result<Text, Invalid> {
-        self.expect(b'"')?;
-        let start = self.at;
+        let bytes = self.bytes;
+        if self.peek() != b'"' {
+            return Err(Invalid::NotJson);
+        }
+        let start = self.at + 1;
+        let mut at = start;
         let mut escaped = false;
         loop {
-            self.skip_plain();
-            match self.peek() {
-                b'"' => {
-                    self.at += 1;
+            at = skip_plain(bytes, at);
+            match bytes.get(at) {
+                Some(b'"') => {
+                    self.at = at + 1;
                     return Ok(Text {
-                        range: start..self.at - 1,
+                        range: start..at,
                         escaped,
                     });
                 }
-                b'\\' => {
+                Some(b'\\') => {
                     escaped = true;
-                    self.escape()?;
+                    at += escape(&bytes[at..])?;
                 }
                 // A control character, or the end.
                 _ => return Err(Invalid::NotJson),
@@ -183,36 +190,7 @@ impl<'v> Scanner<'v> {
         }
     }
 
-    /// Up to the next quote, backslash or control character, or the end; eight bytes at a time where there are as many.
-    #[inline]
-    fn skip_plain(&mut self) {
-        while let Some(chunk) = self.bytes[self.at..].first_chunk::<8>() {
-            let special = special(u64::from_le_bytes(*chunk));
-            if special != 0 {
-                self.at += special.trailing_zeros() as usize / 8;
-                return;
-            }
-            self.at += 8;
-        }
-        while !matches!(self.peek(), 0..0x20 | b'"' | b'\\') {
-            self.at += 1;
-        }
-    }
-
-    fn escape(&mut self) -> Result<(), Invalid> {
-        self.at += 1;
-        let length = match self.peek() {
-            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => 1,
-            b'u' => match self.bytes[self.at..].get(1..5) {
-                Some(digits) if digits.iter().all(u8::is_ascii_hexdigit) => 5,
-                _ => return Err(Invalid::NotJson),
-            },
-            _ => return Err(Invalid::NotJson),
-        };
-        self.at += length;
-        Ok(())
-    }
-
+    #[inline(always)]
     fn number(&mut self) -> Result<(), Invalid> {
         self.eat(b'-');
         // No digit follows a leading zero: what follows a number is checked by whoever asked for it.
@@ -231,6 +209,7 @@ impl<'v> Scanner<'v> {
         Ok(())
     }
 
+    #[inline(always)]
     fn digits(&mut self) -> Result<(), Invalid> {
         let start = self.at;
         while self.peek().is_ascii_digit() {
@@ -265,16 +244,47 @@ impl Open {
     }
 }
 
+/// Where the next quote, backslash or control character is from `at` on, or the end.
+#[inline(always)]
+fn skip_plain(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        let special = special(u64::from_le_bytes(*chunk));
+        if special != 0 {
+            return at + special.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    while bytes
+        .get(at)
+        .is_some_and(|byte| !matches!(byte, 0..0x20 | b'"' | b'\\'))
+    {
+        at += 1;
+    }
+    at
+}
+
+/// The length of the escape at the start of `bytes`.
+fn escape(bytes: &[u8]) -> Result<usize, Invalid> {
+    match bytes.get(1) {
+        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(2),
+        Some(b'u') => match bytes.get(2..6) {
+            Some(digits) if digits.iter().all(u8::is_ascii_hexdigit) => Ok(6),
+            _ => Err(Invalid::NotJson),
+        },
+        _ => Err(Invalid::NotJson),
+    }
+}
+
 /// The high bit of each byte that is a quote, a backslash or below 0x20. Bytes after the first such may be wrong.
-#[inline]
+#[inline(always)]
 fn special(word: u64) -> u64 {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGH: u64 = ONES << 7;
-    let quote = word ^ (ONES * b'"' as u64);
-    let backslash = word ^ (ONES * b'\\' as u64);
-    // A byte that is below the subtrahend borrows; bytes from 0x80 on are masked out.
-    let below = |bytes: u64, limit: u64| bytes.wrapping_sub(ONES * limit) & !bytes;
-    (below(quote, 1) | below(backslash, 1) | below(word, 0x20)) & HIGH
+    // Flipping this bit puts the quote, and nothing else, next to the control characters: all are below 0x21.
+    let low = (word ^ (ONES * 0x02)).wrapping_sub(ONES * 0x21);
+    let backslash = (word ^ (ONES * b'\\' as u64)).wrapping_sub(ONES);
+    // What is below the subtrahend borrows; bytes from 0x80 on may seem to and are masked out.
+    (low | backslash) & !word & HIGH
 }
 
 /// An escape of half a surrogate pair without the other half: there is no such text.
