@@ -1,6 +1,5 @@
 //! What share of the keys a change of the ring moves.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use super::{Digest, Ring, head};
@@ -32,16 +31,10 @@ pub fn moved(from: &Ring, to: &Ring) -> Vec<Shift> {
         let pair = (owner(from, old), owner(to, new));
         let next = match (from.positions.get(old), to.positions.get(new)) {
             (None, None) => None,
-            (Some(node), None) => step(&mut old, node),
-            (None, Some(node)) => step(&mut new, node),
-            (Some(a), Some(b)) => match a.cmp(b) {
-                Ordering::Less => step(&mut old, a),
-                Ordering::Greater => step(&mut new, b),
-                Ordering::Equal => {
-                    old += 1;
-                    step(&mut new, b)
-                }
-            },
+            // Nodes at one position are passed one after the other, with an arc of no width between them.
+            (Some(a), b) if b.is_none_or(|b| a <= b) => step(&mut old, a),
+            (_, Some(b)) => step(&mut new, b),
+            (Some(a), None) => step(&mut old, a),
         };
         let end = next.unwrap_or(1 << 64);
         if pair.0 != pair.1 {
