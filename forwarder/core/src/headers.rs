@@ -48,24 +48,22 @@ impl<'o> Block<'o> {
         Self { out }
     }
 
-    /// `Nats-Msg-Id: {topic}.{partition}.{offset}.{timestamp}`, by which JetStream knows a repeat. Without a timestamp
-    /// its last part is `-1`, as in Kafka's own format.
+    /// A block in `out`, which is cleared, with `Nats-Msg-Id: {topic}.{partition}.{offset}.{timestamp}`, by which JetStream
+    /// knows a repeat. Without a timestamp its last part is `-1`, as in Kafka's own format.
     ///
-    /// It has to come first: nats-server up to 2.10 looks for the first place in the block where its name stands, be it
-    /// within `Kafka-Nats-Msg-Id` or a value, and gives up if that is not at the start of a line.
-    pub fn message_id(&mut self, origin: &Origin<'_>, timestamp: Option<Timestamp>) {
-        debug_assert!(self.out.is_empty(), "the message ID comes first");
-        self.name(MESSAGE_ID);
-        escape(origin.topic.as_bytes(), b'%', self.out);
-        for number in [
-            i64::from(origin.partition),
-            origin.offset,
-            timestamp.map_or(-1, |timestamp| timestamp.millis),
-        ] {
-            self.out.push(b'.');
-            decimal(number, self.out);
+    /// The ID cannot be added later, as it has to come first: nats-server up to 2.10 looks for the first place in the
+    /// block where its name stands, be it within `Kafka-Nats-Msg-Id` or a value, and gives up if that does not begin a line.
+    pub fn with_message_id(out: &'o mut Vec<u8>, origin: &Origin<'_>, timestamp: Option<Timestamp>) -> Self {
+        let mut block = Self::new(out);
+        block.name(MESSAGE_ID);
+        escape(origin.topic.as_bytes(), b'%', block.out);
+        let timestamp = timestamp.map_or(-1, |timestamp| timestamp.millis);
+        for number in [i64::from(origin.partition), origin.offset, timestamp] {
+            block.out.push(b'.');
+            decimal(number, block.out);
         }
-        self.end_line();
+        block.end_line();
+        block
     }
 
     /// `Kafka-Topic`, `Kafka-Partition`, `Kafka-Offset` and, if there is one, `Kafka-Timestamp` (milliseconds since 1970)

@@ -131,10 +131,11 @@ impl Router {
         payload::edit(value, &stamps, &mut draft.body, &mut draft.id)?;
         self.template.render(key, &draft.id, &mut draft.subject)?;
 
-        let mut block = Block::new(&mut draft.headers);
-        if self.options.message_id {
-            block.message_id(origin, timestamp);
-        }
+        let mut block = if self.options.message_id {
+            Block::with_message_id(&mut draft.headers, origin, timestamp)
+        } else {
+            Block::new(&mut draft.headers)
+        };
         if self.options.origin_headers {
             block.origin(origin, timestamp);
         }

@@ -16,8 +16,19 @@ const AT: Option<Timestamp> = Some(Timestamp {
 });
 
 fn block(write: impl FnOnce(&mut Block<'_>)) -> String {
+    finished(None, write)
+}
+
+fn identified(origin: &Origin<'_>, timestamp: Option<Timestamp>) -> String {
+    finished(Some((origin, timestamp)), |_| {})
+}
+
+fn finished(id: Option<(&Origin<'_>, Option<Timestamp>)>, write: impl FnOnce(&mut Block<'_>)) -> String {
     let mut out = b"rubbish".to_vec();
-    let mut block = Block::new(&mut out);
+    let mut block = match id {
+        Some((origin, timestamp)) => Block::with_message_id(&mut out, origin, timestamp),
+        None => Block::new(&mut out),
+    };
     write(&mut block);
     block.finish();
     String::from_utf8(out).unwrap()
@@ -173,11 +184,11 @@ fn no_record_forges_what_the_forwarder_says() {
 #[test]
 fn the_message_id_is_stable_and_first() {
     assert_eq!(
-        block(|block| block.message_id(&ORIGIN, AT)),
+        identified(&ORIGIN, AT),
         "NATS/1.0\r\nNats-Msg-Id: ofa_assets.7.42.1769528223886\r\n\r\n"
     );
     assert_eq!(
-        block(|block| block.message_id(&ORIGIN, None)),
+        identified(&ORIGIN, None),
         "NATS/1.0\r\nNats-Msg-Id: ofa_assets.7.42.-1\r\n\r\n"
     );
     let odd = Origin {
@@ -186,7 +197,7 @@ fn the_message_id_is_stable_and_first() {
         offset: i64::MIN,
     };
     assert_eq!(
-        block(|block| block.message_id(&odd, None)),
+        identified(&odd, None),
         "NATS/1.0\r\nNats-Msg-Id: a%0D%0Ab%20%C3%BC%25.-2147483648.-9223372036854775808.-1\r\n\r\n"
     );
 }
@@ -239,10 +250,7 @@ proptest! {
 
     #[test]
     fn every_header_comes_back(headers in prop::collection::vec((name(), value()), 0..6), with_id: bool, with_origin: bool) {
-        let block = block(|block| {
-            if with_id {
-                block.message_id(&ORIGIN, AT);
-            }
+        let block = finished(with_id.then_some((&ORIGIN, AT)), |block| {
             if with_origin {
                 block.origin(&ORIGIN, AT);
             }
