@@ -96,8 +96,19 @@ pub(crate) fn program(steps: &Steps, root: &Path, name: &str, args: &[String]) -
 fn cargo(dir: &Path) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = guarded(&cargo, "TERM");
-    command.current_dir(dir);
+    forget_package(command.current_dir(dir));
     command
+}
+
+/// Cargo runs us with variables about our own package. Build scripts that watch them (ring's does) would compile everything anew for each
+/// way in which cargo is called.
+fn forget_package(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
 }
 
 /// The suites by name; any other name is that of a test binary.
