@@ -185,6 +185,8 @@ fn properties(dir: &Path, setup: &Setup, plain: &Port, controller: &Port, furthe
         ("group.min.session.timeout.ms", "1000".to_owned()),
         ("group.consumer.min.session.timeout.ms", "1000".to_owned()),
         ("group.consumer.min.heartbeat.interval.ms", "500".to_owned()),
+        ("group.consumer.session.timeout.ms", "6000".to_owned()),
+        ("group.consumer.heartbeat.interval.ms", "500".to_owned()),
         // Retention is seen within a second where a test asks for it.
         ("log.retention.check.interval.ms", "500".to_owned()),
         ("log.cleaner.enable", "false".to_owned()),

@@ -46,6 +46,7 @@ pub(crate) fn test(
         })?),
     };
     let mut nextest = guarded(tools::nextest()?.as_os_str(), "TERM");
+    forget_package(&mut nextest);
     nextest
         .current_dir(root)
         .args(["nextest", "run", "--workspace", "--no-input-handler"]);
@@ -77,19 +78,15 @@ pub(crate) fn program(steps: &Steps, root: &Path, name: &str, args: &[String]) -
     if built != ExitCode::SUCCESS {
         return Ok(built);
     }
-    // Cargo knows where it has put the program, and becomes it.
-    let mut run = cargo(root);
-    run.args([
-        "run",
-        "--release",
-        "--quiet",
-        "--package",
-        "e2e-rig",
-        "--bin",
-        name,
-        "--",
-    ]);
-    steps.show(run.args(args))
+    // Beside the profile that we were built in. (`cargo run` would choose the features for that package alone, and
+    // compile most of the tree once more.)
+    let own = std::env::current_exe().context("failed to find this program")?;
+    let profiles = own
+        .parent()
+        .and_then(Path::parent)
+        .context("this program does not stand in a target directory")?;
+    let mut run = guarded(profiles.join("release").join(name).as_os_str(), "TERM");
+    steps.show(run.current_dir(root).args(args))
 }
 
 /// Cargo, the one that runs us.
