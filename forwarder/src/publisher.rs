@@ -191,7 +191,6 @@ impl Publisher {
             match self.connect().await {
                 ControlFlow::Break(()) => return,
                 ControlFlow::Continue(Ok((server, connection))) => {
-                    failures = 0;
                     let name = format!("{} at {server}", connection.info.server_name);
                     info!(
                         cluster = self.cluster.name,
@@ -201,6 +200,7 @@ impl Publisher {
                     );
                     self.link.set(Some(name), None);
                     self.counters.connected.set(1);
+                    let published = self.counters.published.get();
                     let ended = self.session(connection, &server).await;
                     self.counters.connected.set(0);
                     let again = self.outbox.connection_lost(&mut self.outcome);
@@ -214,10 +214,19 @@ impl Publisher {
                     self.counters.reconnects.inc();
                     self.counters.retries(RetryReason::Disconnected).inc_by(again as u64);
                     self.counters.repeats_possible.inc_by(again as u64);
-                    warn!(
-                        cluster = self.cluster.name,
-                        reason, again, "lost the connection to NATS; sending again what is unconfirmed"
-                    );
+                    // A connection that brought nothing on its way is as good as none: what ends each one at once (a limit
+                    // of the server's that we do not know, say) must not make a loop without a pause.
+                    failures = if self.counters.published.get() > published {
+                        0
+                    } else {
+                        failures.saturating_add(1)
+                    };
+                    if failures % 10 <= 1 {
+                        warn!(
+                            cluster = self.cluster.name,
+                            reason, again, "lost the connection to NATS; sending again what is unconfirmed"
+                        );
+                    }
                     self.link.set(None, Some(reason));
                 }
                 ControlFlow::Continue(Err(reason)) => {

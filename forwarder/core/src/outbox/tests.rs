@@ -192,6 +192,26 @@ fn a_lost_connection_sends_all_unconfirmed_again_in_order() {
 }
 
 #[test]
+fn what_was_out_behind_a_denied_record_goes_before_what_waits() {
+    let (mut outbox, mut outcome) = (outbox(Confirmation::Fence), Outcome::default());
+    prove(&mut outbox, &mut outcome);
+    for number in 1..3 {
+        outbox.push(record(1, number, "a"));
+        outbox.next(0);
+        outbox.fence();
+    }
+    outbox.denied(b"a");
+    outbox.fence_passed(0, &mut outcome);
+    outbox.push(record(1, 3, "a"));
+    outbox.connection_lost(&mut outcome);
+    outbox.wake(outbox.next_wake().unwrap());
+    assert_eq!(numbers(&send_all(&mut outbox)), [1]);
+    outbox.fence();
+    outbox.fence_passed(0, &mut outcome);
+    assert_eq!(numbers(&send_all(&mut outbox)), [2, 3]);
+}
+
+#[test]
 fn refusals_end_in_the_dead_letter_where_that_is_declared() {
     let mut outbox = Outbox::new(
         Confirmation::Ack,
