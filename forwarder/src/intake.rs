@@ -32,9 +32,9 @@ use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use tokio::sync::{mpsc, watch};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-use self::context::{Context, Event, KafkaConsumer};
+use self::context::{Context, Event, OwnConsumer};
 use self::group::{Joining, Leaving, Partition};
 use self::ledger::Ledger;
 use self::reject::Rejects;
@@ -100,7 +100,7 @@ pub enum IntakeError {
 /// See the module.
 pub struct Intake {
     config: Arc<Checked>,
-    consumer: KafkaConsumer,
+    consumer: OwnConsumer,
     router: Router,
     links: Links,
     metrics: Metrics,
@@ -140,7 +140,7 @@ impl Intake {
         metrics: Metrics,
         clock: Clock,
     ) -> Result<Self, IntakeError> {
-        let consumer = kafka::create_consumer(&config, Context::new)?;
+        let consumer = OwnConsumer::new(kafka::create_consumer(&config, Context::new)?);
         let clusters = links.publishers.len();
         let now = Instant::now();
         Ok(Self {
@@ -180,6 +180,16 @@ impl Intake {
     /// # Errors
     /// See [`IntakeError`].
     pub fn run(mut self) -> Result<(), IntakeError> {
+        let result = self.take_until_stopped();
+        match &result {
+            Ok(()) => self.drain(),
+            Err(error) => error!(%error, "the intake ends; what is uncommitted is delivered again"),
+        }
+        self.leave();
+        result
+    }
+
+    fn take_until_stopped(&mut self) -> Result<(), IntakeError> {
         let topic = self.config.source.topic.clone();
         self.consumer
             .subscribe(&[&topic])
@@ -204,7 +214,6 @@ impl Intake {
                 self.wait_for_room()?;
             }
         }
-        self.stop();
         Ok(())
     }
 
@@ -356,12 +365,13 @@ impl Intake {
         }
     }
 
-    /// Stops intake, drains within the bound, commits, leaves the group.
-    fn stop(mut self) {
+    /// Waits for what is out, within the bound, and commits it.
+    fn drain(&mut self) {
         info!(
             pending = self.ledger.records(),
             "stopping: no more records are taken, what is out is awaited"
         );
+        self.report();
         let deadline = Instant::now() + Duration::from_millis(self.config.engine.drain_timeout_ms);
         while !self.ledger.is_idle() && Instant::now() < deadline {
             self.links.heartbeat.beat();
@@ -375,14 +385,17 @@ impl Intake {
                 "not all was confirmed in time; the rest stays uncommitted and is delivered again"
             );
         }
+    }
+
+    /// Gives everything up and leaves the group, so that the partitions move on at once.
+    fn leave(mut self) {
         // Nothing more may go out once the partitions are somebody else's.
         self.abandon(&self.assignments());
+        self.settle();
         let partitions: Vec<i32> = self.partitions.keys().copied().collect();
         self.commit(&partitions, CommitMode::Sync);
-        self.consumer.context().close();
-        let Self { consumer, .. } = self;
-        // Closing leaves the group, so that the partitions move on at once.
-        drop(consumer);
+        self.answer_what_is_owed();
+        drop(self.consumer);
         info!("left the group");
     }
 

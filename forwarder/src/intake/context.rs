@@ -2,6 +2,7 @@
 //! nothing is decided inside a callback and a drain can take its time without stopping the other partitions.
 
 use std::error::Error;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -53,10 +54,6 @@ impl Context {
         std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn close(&self) {
-        self.closing.store(true, Ordering::Relaxed);
-    }
-
     fn note(&self, event: Event) {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
     }
@@ -92,8 +89,12 @@ impl ConsumerContext for Context {
                 .collect()
         };
         if self.closing.load(Ordering::Relaxed) {
-            if let Err(error) = consumer.incremental_unassign(partitions) {
-                debug!(%error, "failed to give partitions up while closing");
+            let answered = match error {
+                RespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => consumer.incremental_assign(partitions),
+                _ => consumer.incremental_unassign(partitions),
+            };
+            if let Err(error) = answered {
+                debug!(%error, "failed to answer a rebalance while closing");
             }
             return;
         }
@@ -122,3 +123,27 @@ impl ConsumerContext for Context {
 
 /// A consumer with this context.
 pub(super) type KafkaConsumer = BaseConsumer<Context>;
+
+/// The consumer as the intake owns it. However the intake ends, the context knows of it first: closing waits until every
+/// rebalance is answered, and nobody else would answer then.
+pub(super) struct OwnConsumer(KafkaConsumer);
+
+impl OwnConsumer {
+    pub(super) fn new(consumer: KafkaConsumer) -> Self {
+        Self(consumer)
+    }
+}
+
+impl Deref for OwnConsumer {
+    type Target = KafkaConsumer;
+
+    fn deref(&self) -> &KafkaConsumer {
+        &self.0
+    }
+}
+
+impl Drop for OwnConsumer {
+    fn drop(&mut self) {
+        self.0.context().closing.store(true, Ordering::Relaxed);
+    }
+}

@@ -234,6 +234,24 @@ impl Intake {
         }
     }
 
+    /// Answers a rebalance that was being carried out: closing would wait for it.
+    pub(super) fn answer_what_is_owed(&mut self) {
+        let mut answers = Vec::new();
+        if self.joining.take().is_some() {
+            answers.push(self.consumer.incremental_assign(&TopicPartitionList::new()));
+        }
+        if let Some(leaving) = self.leaving.take() {
+            let mut list = TopicPartitionList::new();
+            for partition in leaving.partitions {
+                list.add_partition(&self.config.source.topic, partition);
+            }
+            answers.push(self.consumer.incremental_unassign(&list));
+        }
+        for error in answers.into_iter().filter_map(Result::err) {
+            debug!(%error, "failed to answer a rebalance before closing");
+        }
+    }
+
     /// Makes publishers drop what they have not sent for these assignments. Returns when they have, so that nothing of
     /// theirs is sent after the partitions are given up.
     pub(super) fn abandon(&self, assignments: &[(i32, u32)]) {
