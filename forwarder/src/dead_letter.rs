@@ -47,7 +47,7 @@ struct Place {
 }
 
 enum Target {
-    Topic(topic::TopicTarget),
+    Topic(Box<topic::TopicTarget>),
     File(file::FileTarget),
 }
 
@@ -77,7 +77,7 @@ impl DeadLetters {
             group: config.source.group.clone(),
         };
         let target = match declared {
-            DeadLetter::Topic { topic, .. } => Target::Topic(topic::TopicTarget::open(topic, config, place)?),
+            DeadLetter::Topic { topic, .. } => Target::Topic(Box::new(topic::TopicTarget::open(topic, config, place)?)),
             DeadLetter::File { path } => Target::File(file::FileTarget::open(path, place)?),
         };
         Ok(Self {

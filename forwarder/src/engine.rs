@@ -23,8 +23,10 @@ use forwarder_core::config::{Checked, PublishMode};
 use forwarder_core::ring::{Ring, RingError};
 use forwarder_core::route::{RouteOptions, Router};
 use forwarder_core::subject::{Template, TemplateError};
+use futures::future::join_all;
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{Instrument, error, info, info_span};
+use tokio::task::{AbortHandle, JoinHandle};
+use tracing::{Instrument, info, info_span, warn};
 
 use crate::admin::{Admin, Health, Status};
 use crate::clock::Clock;
@@ -40,8 +42,11 @@ use crate::shutdown::Shutdown;
 /// begin may take a while; a minute is none of these.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 
-/// What closing the consumer and the connections may take, after the drain.
+/// What closing the consumer may take, after the drain.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the tasks may take to end once nobody gives them anything to do.
+const TASKS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why the forwarder could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -184,11 +189,12 @@ pub async fn run(config: Checked, shutdown: Shutdown) -> Result<(), EngineError>
         ended = &mut ended => ended,
         () = async { stop.requested().await; tokio::time::sleep(bound).await } => return Err(EngineError::CloseTimeout(bound)),
     };
-    // The intake took the publishers' channels with it: they end by themselves.
-    for task in tasks {
-        if tokio::time::timeout(CLOSE_TIMEOUT, task).await.is_err() {
-            error!("a publisher did not end in time");
-        }
+    // The intake took the publishers' channels with it: they end by themselves. A dead letter that cannot be written does
+    // not; its offset is not committed.
+    let aborts: Vec<_> = tasks.iter().map(JoinHandle::abort_handle).collect();
+    if tokio::time::timeout(TASKS_TIMEOUT, join_all(tasks)).await.is_err() {
+        warn!("not every task ended in time");
+        aborts.iter().for_each(AbortHandle::abort);
     }
     http.abort();
     match result {

@@ -8,10 +8,12 @@
 //! ```
 //!
 //! Offsets, epochs and caps belong to this thread alone, so checking a receipt's epoch and storing its offset is one
-//! step without a lock. Rebalances are noted in librdkafka's callback and carried out here, between two batches: while
-//! a revoked partition drains, the others go on.
+//! step without a lock. Rebalances are noted in librdkafka's callback and carried out here, between two batches, so that
+//! receipts, commits and status go on while a revoked partition drains.
 
+mod commits;
 mod context;
+mod flow;
 mod group;
 mod headers;
 mod ledger;
@@ -111,7 +113,11 @@ pub struct Intake {
     /// Grows with every assignment of any partition.
     epoch: u32,
     /// What the commits' metadata says: see [`forwarder_core::commit::Metadata`].
-    group_partitions: u32,
+    group_partitions: Option<u32>,
+    /// When partitions are to be taken anew because the position of one is gone.
+    repair_at: Option<Instant>,
+    /// Since when a commit is unanswered.
+    commit_out: Option<Instant>,
     joining: Option<Joining>,
     leaving: Option<Leaving>,
     ledger: Ledger,
@@ -156,12 +162,14 @@ impl Intake {
             clock,
             partitions: BTreeMap::new(),
             epoch: 0,
-            group_partitions: 0,
+            group_partitions: None,
+            repair_at: None,
+            commit_out: None,
             joining: None,
             leaving: None,
             ledger: Ledger::new(&config.engine, clusters),
             rejects: Rejects::default(),
-            watchdog: Watchdog::new(&config.engine, now),
+            watchdog: Watchdog::new(&config.engine, config.source.protocol, now),
             full_since: None,
             paused: false,
             next_commit: now,
@@ -204,6 +212,7 @@ impl Intake {
             self.handle_events();
             self.go_on_joining();
             self.go_on_leaving();
+            self.repair_when_due();
             self.commit_when_due();
             self.report_when_due();
             self.watchdog.check()?;
@@ -421,8 +430,12 @@ impl Intake {
             match event {
                 Event::Assign(partitions) => self.begin_joining(partitions),
                 Event::Revoke { partitions, lost } => self.begin_leaving(partitions, lost),
-                Event::Committed(answers) => self.note_commit(&answers),
+                Event::Committed(answers) => {
+                    self.commit_out = None;
+                    self.note_commit(&answers);
+                }
                 Event::CommitFailed(error) => {
+                    self.commit_out = None;
                     self.metrics.commit_failures.inc();
                     warn!(%error, "a commit failed; it is repeated");
                 }
@@ -437,6 +450,7 @@ impl Intake {
             return;
         }
         self.next_report = now + REPORT_INTERVAL;
+        self.hold_what_is_stuck();
         self.report();
     }
 }
@@ -460,7 +474,7 @@ impl Desk<'_> {
     fn accept(&mut self, message: &BorrowedMessage<'_>) {
         let (partition, offset) = (message.partition(), message.offset());
         // A partition that is being given up, or was: its records are for its next owner.
-        let Some(state) = self.partitions.get_mut(&partition).filter(|state| state.is_active()) else {
+        let Some(state) = self.partitions.get_mut(&partition).filter(|state| state.is_taken()) else {
             return;
         };
         let Some(sequence) = state.offsets.receive(offset) else {

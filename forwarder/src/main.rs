@@ -19,7 +19,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Completes at SIGTERM or SIGINT.
+/// Completes at SIGTERM or SIGINT; a second one ends the process at once.
 async fn shutdown() {
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
@@ -30,4 +30,13 @@ async fn shutdown() {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    // Whoever asks twice does not want to wait for what is out. Nothing is lost by it: what is uncommitted comes again.
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        drop(writeln!(io::stderr().lock(), "asked twice to stop: leaving at once"));
+        std::process::exit(1);
+    });
 }

@@ -116,6 +116,7 @@ struct ClusterVecs {
     reconnects: IntCounterVec,
     retries: IntCounterVec,
     repeats_possible: IntCounterVec,
+    overtaken: IntCounterVec,
     confirmed: HistogramVec,
 }
 
@@ -136,6 +137,9 @@ pub struct ClusterMetrics {
     pub reconnects: IntCounter,
     /// Records that may have been delivered twice.
     pub repeats_possible: IntCounter,
+    /// How often a subject was denied that the same connection had accepted before: later records of its asset may have
+    /// gone ahead.
+    pub overtaken: IntCounter,
     /// Seconds from consuming to the confirmation.
     pub confirmed: Histogram,
     retries: [IntCounter; RetryReason::ALL.len()],
@@ -253,6 +257,7 @@ impl Metrics {
             reconnects,
             retries,
             repeats_possible,
+            overtaken,
             confirmed,
         } = &self.clusters;
         let name = &[name];
@@ -264,6 +269,7 @@ impl Metrics {
             connected: connected.with_label_values(name),
             reconnects: reconnects.with_label_values(name),
             repeats_possible: repeats_possible.with_label_values(name),
+            overtaken: overtaken.with_label_values(name),
             confirmed: confirmed.with_label_values(name),
             retries: RetryReason::ALL.map(|reason| retries.with_label_values(&[name[0], reason.label()])),
         }
@@ -412,6 +418,10 @@ impl Builder {
             repeats_possible: counter(
                 "asset_forwarder_repeats_possible_total",
                 "Messages that may have been delivered twice",
+            )?,
+            overtaken: counter(
+                "asset_forwarder_overtaken_total",
+                "Denials of subjects that the same connection had accepted before: later messages may have gone ahead",
             )?,
             confirmed: self.add(HistogramVec::new(
                 confirmed.buckets(CONFIRMED_BUCKETS.to_vec()),

@@ -111,6 +111,8 @@ pub struct Publisher {
     counters: ClusterMetrics,
     clock: Clock,
     link: Link,
+    /// Held while bytes of abandoned records may still wait to be written: who asked waits until it is dropped.
+    cutting: Option<blocking::Sender<()>>,
     /// When the last line about refusals was logged: they may come by the thousand.
     refusal_logged: Option<std::time::Instant>,
 }
@@ -134,6 +136,8 @@ enum Ended {
     LameDuck,
     #[error("no stream takes `{0}`")]
     NoStream(String),
+    #[error("partitions were given up while records of theirs were being written")]
+    GivenUp,
 }
 
 impl Publisher {
@@ -180,6 +184,7 @@ impl Publisher {
             metrics,
             clock,
             link,
+            cutting: None,
             refusal_logged: None,
         })
     }
@@ -203,6 +208,8 @@ impl Publisher {
                     let published = self.counters.published.get();
                     let ended = self.session(connection, &server).await;
                     self.counters.connected.set(0);
+                    // With the connection went whatever it had not written.
+                    self.cutting = None;
                     let again = self.outbox.connection_lost(&mut self.outcome);
                     self.show_in_flight();
                     self.hand_out();
@@ -314,9 +321,9 @@ impl Publisher {
         match order {
             Order::Publish(parcels) => parcels.into_iter().for_each(|parcel| self.outbox.push(parcel)),
             Order::Abandon { assignments, done } => {
-                self.outbox.abandon(&assignments, &mut self.outcome);
+                let sent = self.outbox.abandon(&assignments, &mut self.outcome);
                 self.hand_out();
-                drop(done);
+                self.cutting = (sent > 0).then_some(done);
             }
         }
     }
@@ -331,6 +338,8 @@ impl Publisher {
         if confirmed.is_empty() && given_up.is_empty() && dropped.is_empty() {
             return;
         }
+        let overtaken = self.outbox.overtaken().saturating_sub(self.counters.overtaken.get());
+        self.counters.overtaken.inc_by(overtaken);
         let now = self.clock.micros();
         let mut receipts = Vec::with_capacity(confirmed.len() + given_up.len() + dropped.len());
         if !confirmed.is_empty() {

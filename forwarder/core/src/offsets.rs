@@ -87,8 +87,12 @@ impl Offsets {
             .then_some(self.position)
     }
 
-    /// The broker acknowledged `position`. An answer that arrives late never takes a newer one back.
+    /// The broker acknowledged `position`. An answer that arrives late never takes a newer one back, and one that is
+    /// ahead of us was meant for an earlier assignment of the partition.
     pub fn committed(&mut self, position: i64) {
+        if position > self.position {
+            return;
+        }
         if self.committed.is_none_or(|committed| committed < position) {
             self.committed = Some(position);
         }
@@ -110,6 +114,12 @@ impl Offsets {
     #[must_use]
     pub fn last_committed(&self) -> Option<i64> {
         self.committed
+    }
+
+    /// How many records are kept track of: the unsettled ones and what is settled behind the first of them.
+    #[must_use]
+    pub fn tracked(&self) -> usize {
+        self.entries.len()
     }
 
     /// How many records were received and are not settled.
@@ -174,6 +184,13 @@ mod tests {
         offsets.committed(2);
         offsets.committed(1);
         assert_eq!(offsets.to_commit(), None);
+    }
+
+    #[test]
+    fn an_answer_meant_for_an_earlier_assignment_is_not_ours() {
+        let mut offsets = Offsets::new(0, false);
+        offsets.committed(1_000);
+        assert_eq!(offsets.to_commit(), Some(0));
     }
 
     proptest! {

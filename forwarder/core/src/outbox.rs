@@ -326,13 +326,27 @@ impl<T: Item> Outbox<T> {
         }
     }
 
-    /// The server refused a record, or its ack is overdue: its lane pauses, then it is sent again.
+    /// The server refused a record: its lane pauses, then it is sent again, or given up after so many refusals.
     pub fn failed(&mut self, ticket: Ticket, now: u64, outcome: &mut Outcome<T>) {
+        self.fail(ticket, now, true, outcome);
+    }
+
+    /// The ack of a record is overdue: as [`Outbox::failed`], but the server has refused nothing, so this never leads to
+    /// giving up.
+    pub fn expired(&mut self, ticket: Ticket, now: u64, outcome: &mut Outcome<T>) {
+        self.fail(ticket, now, false, outcome);
+    }
+
+    fn fail(&mut self, ticket: Ticket, now: u64, refused: bool, outcome: &mut Outcome<T>) {
         let Some(index) = self.live(ticket) else { return };
         match self.slots[index as usize].state {
             State::Written { .. } => {
                 self.in_flight -= 1;
-                self.refuse(index, now, outcome);
+                if refused {
+                    self.refuse(index, now, outcome);
+                } else {
+                    self.hold_back(index, now);
+                }
             }
             State::Abandoned { .. } => {
                 self.in_flight -= 1;
@@ -342,7 +356,7 @@ impl<T: Item> Outbox<T> {
         }
     }
 
-    /// Records whose ack is overdue: sent before `now - timeout`. Each is to be handed to [`Outbox::failed`].
+    /// Records whose ack is overdue: sent before `now - timeout`. Each is to be handed to [`Outbox::expired`].
     pub fn overdue(&mut self, now: u64, timeout: u64, tickets: &mut Vec<Ticket>) {
         self.forget_stale();
         for (index, write) in &self.written {
@@ -426,8 +440,8 @@ impl<T: Item> Outbox<T> {
     }
 
     /// Ends all work on behalf of the given assignments: what was not sent is dropped at once, what was sent is never
-    /// sent again.
-    pub fn abandon(&mut self, assignments: &[(i32, u32)], outcome: &mut Outcome<T>) {
+    /// sent again. Returns how many were sent and are unconfirmed: bytes of theirs may still wait in a buffer.
+    pub fn abandon(&mut self, assignments: &[(i32, u32)], outcome: &mut Outcome<T>) -> usize {
         let Self { slots, ready, held, .. } = self;
         let ended = |slot: &Slot<T>| {
             slot.item
@@ -459,11 +473,13 @@ impl<T: Item> Outbox<T> {
             }
             !drop
         });
+        let mut sent = 0;
         for slot in slots.iter_mut() {
             if let State::Written { write } | State::Denied { write } = slot.state
                 && ended(slot)
             {
                 slot.state = State::Abandoned { write };
+                sent += 1;
             }
         }
         for index in waiting {
@@ -472,6 +488,7 @@ impl<T: Item> Outbox<T> {
         for index in heads {
             self.discard(index, outcome);
         }
+        sent
     }
 
     /// Makes lanes ready whose pause is over.
@@ -553,14 +570,20 @@ impl<T: Item> Outbox<T> {
             self.overtaken += u64::from(self.proven.remove(&subject));
         }
         let slot = &mut self.slots[index as usize];
-        slot.refusals += 1;
+        slot.refusals = slot.refusals.saturating_add(1);
         let refusals = slot.refusals;
         if self.backoff.attempts.is_some_and(|attempts| refusals >= attempts) {
             self.release(index);
             outcome.given_up.extend(self.vacate(index));
             return;
         }
+        self.hold_back(index, now);
+    }
+
+    /// A record was sent in vain: its lane pauses, and it is the first to be sent then.
+    fn hold_back(&mut self, index: u32, now: u64) {
         let lane = self.lane(index);
+        let refusals = self.slots[index as usize].refusals;
         let until = now + self.backoff.pause(refusals, lane ^ self.writes);
         match self.held.entry(lane) {
             Entry::Occupied(mut held) if held.get().head != index => {

@@ -117,6 +117,10 @@ impl FileTarget {
 
 fn open(path: &Path) -> io::Result<File> {
     let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+    // A file that is new must be found again after a power cut, not only its content.
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        File::open(folder)?.sync_all()?;
+    }
     // A process that died while it wrote may have left half a line; the next one begins on a line of its own.
     if file.seek(SeekFrom::End(0))? > 0 {
         file.seek(SeekFrom::End(-1))?;

@@ -2,8 +2,9 @@
 
 use forwarder_core::config::Checked;
 use futures::future::join_all;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::util::Timeout;
 
 use super::{Letter, Place, WriteFailed};
@@ -12,6 +13,7 @@ use crate::kafka::{self, KafkaSetupError, ProducerContext};
 pub(super) struct TopicTarget {
     topic: String,
     producer: FutureProducer<ProducerContext>,
+    config: Checked,
     place: Place,
 }
 
@@ -20,6 +22,7 @@ impl TopicTarget {
         Ok(Self {
             topic: topic.to_owned(),
             producer: kafka::create_producer(config)?,
+            config: config.clone(),
             place,
         })
     }
@@ -41,6 +44,13 @@ impl TopicTarget {
             }
         }
         *batch = left;
+        if self.producer.client().fatal_error().is_some() {
+            // An idempotent producer may end up in a state that it never leaves; another one may do better.
+            match kafka::create_producer(&self.config) {
+                Ok(producer) => self.producer = producer,
+                Err(error) => reason = Some(error.to_string()),
+            }
+        }
         match reason {
             None => Ok(written),
             Some(reason) => Err(WriteFailed {
@@ -51,14 +61,38 @@ impl TopicTarget {
     }
 
     async fn send(&self, letter: &Letter) -> Result<(), String> {
-        let original = letter.original();
-        let mut record = FutureRecord::<[u8], [u8]>::to(&self.topic).headers(self.headers(letter));
-        record.key = original.key;
-        record.payload = original.value;
+        let value = letter.original().value;
+        match (self.send_with(letter, value, None).await, value) {
+            (Ok(()), _) => Ok(()),
+            // The topic takes no record of that size, now or ever; its key, headers and origin still tell where it is.
+            (Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)), Some(value)) => self
+                .send_with(letter, None, Some(value.len()))
+                .await
+                .map_err(|error| error.to_string()),
+            (Err(error), _) => Err(error.to_string()),
+        }
+    }
+
+    async fn send_with(
+        &self,
+        letter: &Letter,
+        value: Option<&[u8]>,
+        truncated: Option<usize>,
+    ) -> Result<(), KafkaError> {
+        let mut headers = self.headers(letter);
+        if let Some(size) = truncated {
+            headers = headers.insert(Header {
+                key: "dead-letter-truncated",
+                value: Some(&size.to_string()),
+            });
+        }
+        let mut record = FutureRecord::<[u8], [u8]>::to(&self.topic).headers(headers);
+        record.key = letter.original().key;
+        record.payload = value;
         // Waits as long as the producer's queue is full; the delivery itself is bounded by librdkafka.
         match self.producer.send(record, Timeout::Never).await {
             Ok(_) => Ok(()),
-            Err((error, _)) => Err(error.to_string()),
+            Err((error, _)) => Err(error),
         }
     }
 

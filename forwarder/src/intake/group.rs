@@ -1,6 +1,7 @@
 //! Membership: partitions taken and given up, offsets committed.
 //!
-//! A rebalance is carried out in steps, one look per turn of the loop, so that nothing blocks the other partitions:
+//! A rebalance is carried out in steps, one look per turn of the loop, so that receipts, commits and status go on
+//! meanwhile. (librdkafka itself holds every partition of a member until a rebalance is answered.)
 //! - *joining*: where each partition begins is looked up (and committed where it is new) before the first record is
 //!   asked for; as long as Kafka does not answer, the assignment waits.
 //! - *leaving*: no more records are taken, what is out is awaited within a bound, the rest is abandoned, then commit
@@ -9,7 +10,6 @@
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use forwarder_core::commit::Metadata;
 use forwarder_core::offsets::Offsets;
 use forwarder_core::start::Start;
 use rdkafka::consumer::{CommitMode, Consumer};
@@ -17,8 +17,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tracing::{debug, error, info, warn};
 
+use super::commits::is_out_of_the_group;
 use super::{Intake, starts};
-use crate::clock::wall_millis;
 use crate::metrics::Rebalance;
 use crate::publisher::Order;
 
@@ -44,6 +44,8 @@ pub(super) struct Partition {
 pub(super) enum Phase {
     /// Its records are taken.
     Active,
+    /// So much is settled behind a record that is not that no more is asked for. What was fetched already is taken.
+    Held,
     /// It is being given up: what is out is awaited.
     Draining,
     /// Its committed offset is gone, and the policy is to leave that to a person.
@@ -51,8 +53,9 @@ pub(super) enum Phase {
 }
 
 impl Partition {
-    pub(super) fn is_active(&self) -> bool {
-        self.phase == Phase::Active
+    /// Whether a record that comes is taken. (One that is not taken would never come again.)
+    pub(super) fn is_taken(&self) -> bool {
+        matches!(self.phase, Phase::Active | Phase::Held)
     }
 }
 
@@ -90,6 +93,12 @@ impl Intake {
         };
         match self.start(&joining.partitions) {
             Ok(()) => {}
+            Err(error) if is_out_of_the_group(&error) => {
+                // The group waits for an answer before it lets us join anew. What is assigned here is not ours: its records are
+                // not taken, and it is revoked as lost.
+                warn!(%error, partitions = ?joining.partitions, "out of the group before the assigned partitions began; joining anew");
+                self.answer(&joining.partitions);
+            }
             Err(error) => {
                 warn!(%error, partitions = ?joining.partitions, "failed to look up where the assigned partitions begin; trying again");
                 self.joining = Some(Joining {
@@ -105,8 +114,13 @@ impl Intake {
             // An idle member; the group waits for its word all the same.
             return self.consumer.incremental_assign(&TopicPartitionList::new());
         }
-        let begin = starts::look_up(&self.consumer, &self.config.source, partitions)?;
-        self.group_partitions = begin.group_partitions;
+        let begin = starts::look_up(
+            &self.consumer,
+            &self.config.source,
+            partitions,
+            self.group_partitions.is_some(),
+        )?;
+        self.group_partitions = Some(begin.group_partitions);
         // A start that the broker does not hold yet is committed before anything is read from there: if this process
         // died after the first records, the next one would look up another end, and what lies between would be lost.
         let new: Vec<(i32, i64)> = begin
@@ -117,27 +131,21 @@ impl Intake {
             .collect();
         if !new.is_empty() {
             self.consumer.commit(&self.commit_list(&new)?, CommitMode::Sync)?;
+            starts::verify(&self.consumer, &self.config.source, &new)?;
+            info!(starts = ?new, "no committed offsets for these partitions: they begin here");
         }
         let topic = self.config.source.topic.clone();
         let mut list = TopicPartitionList::new();
-        let mut stopped = TopicPartitionList::new();
-        for (partition, start) in &begin.starts {
-            let Start { offset, fault, .. } = start;
-            if let Some(fault) = fault {
-                self.metrics.missing_offset(&topic, *partition);
-                error!(partition, ?fault, policy = ?self.config.source.missing_offset, "the broker no longer has the committed offset");
-            }
+        for (partition, Start { offset, .. }) in &begin.starts {
             list.add_partition_offset(&topic, *partition, Offset::Offset(offset.unwrap_or(0)))?;
-            if offset.is_none() {
-                stopped.add_partition(&topic, *partition);
-            }
         }
         self.consumer.incremental_assign(&list)?;
-        if stopped.count() > 0 {
-            self.consumer.pause(&stopped)?;
-        }
         self.epoch += 1;
-        for (partition, Start { offset, .. }) in begin.starts {
+        for (partition, Start { offset, fault, .. }) in begin.starts {
+            if let Some(fault) = fault {
+                self.metrics.missing_offset(&topic, partition);
+                error!(partition, ?fault, policy = ?self.config.source.missing_offset, "the broker no longer has the committed offset");
+            }
             let phase = if offset.is_some() {
                 Phase::Active
             } else {
@@ -155,11 +163,20 @@ impl Intake {
                 },
             );
         }
-        if self.paused {
-            // The caps are reached: the new partitions wait like the others.
-            self.set_paused(true);
-        }
+        // Said anew for each: librdkafka remembers a pause of an earlier assignment.
+        self.set_paused(self.paused);
         Ok(())
+    }
+
+    /// Answers an assignment without beginning anything.
+    fn answer(&self, partitions: &[i32]) {
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition(&self.config.source.topic, *partition);
+        }
+        if let Err(error) = self.consumer.incremental_assign(&list) {
+            warn!(%error, ?partitions, "failed to answer an assignment");
+        }
     }
 
     pub(super) fn begin_leaving(&mut self, partitions: Vec<i32>, lost: bool) {
@@ -173,9 +190,9 @@ impl Intake {
             self.metrics.rebalance(Rebalance::Revoke).inc();
             info!(?partitions, "revoked: what is out is awaited, then they are given up");
         }
-        // What has not begun yet need not end.
-        if let Some(joining) = &mut self.joining {
-            joining.partitions.retain(|partition| !partitions.contains(partition));
+        // librdkafka lets go only of what it was given.
+        if let Some(joining) = self.joining.take() {
+            self.answer(&joining.partitions);
         }
         for partition in &partitions {
             if let Some(state) = self.partitions.get_mut(partition) {
@@ -281,152 +298,5 @@ impl Intake {
             .iter()
             .map(|(partition, state)| (*partition, state.epoch))
             .collect()
-    }
-
-    pub(super) fn commit_when_due(&mut self) {
-        let now = Instant::now();
-        if now < self.next_commit {
-            return;
-        }
-        self.next_commit = now + Duration::from_millis(self.config.engine.commit_interval_ms);
-        let partitions: Vec<i32> = self.partitions.keys().copied().collect();
-        self.commit(&partitions, CommitMode::Async);
-    }
-
-    /// Commits the settled prefix of these partitions, where the broker does not have it yet.
-    pub(super) fn commit(&mut self, partitions: &[i32], mode: CommitMode) {
-        let positions: Vec<(i32, i64)> = partitions
-            .iter()
-            .filter_map(|partition| Some((*partition, self.partitions.get(partition)?.offsets.to_commit()?)))
-            .collect();
-        if positions.is_empty() {
-            return;
-        }
-        let committed = self
-            .commit_list(&positions)
-            .and_then(|list| self.consumer.commit(&list, mode));
-        match (committed, mode) {
-            (Ok(()), CommitMode::Sync) => {
-                self.note_commit(
-                    &positions
-                        .iter()
-                        .map(|(partition, position)| (*partition, *position, Ok(())))
-                        .collect::<Vec<_>>(),
-                );
-            }
-            // The answer comes as an event.
-            (Ok(()), CommitMode::Async) => {}
-            (Err(error), _) => {
-                self.metrics.commit_failures.inc();
-                warn!(%error, "failed to commit; what is uncommitted is delivered again after a restart");
-            }
-        }
-    }
-
-    pub(super) fn note_commit(&mut self, answers: &[(i32, i64, Result<(), KafkaError>)]) {
-        self.metrics.commits.inc();
-        self.last_commit_millis = Some(wall_millis());
-        for (partition, position, result) in answers {
-            match result {
-                Ok(()) => {
-                    if let Some(state) = self.partitions.get_mut(partition) {
-                        state.offsets.committed(*position);
-                    }
-                }
-                Err(error) => warn!(%error, partition, "the broker refused a commit; it is repeated"),
-            }
-        }
-    }
-
-    fn commit_list(&self, positions: &[(i32, i64)]) -> Result<TopicPartitionList, KafkaError> {
-        let metadata = Metadata {
-            partitions: self.group_partitions,
-            ring: self.config.ring.epoch,
-        }
-        .to_string();
-        let mut list = TopicPartitionList::with_capacity(positions.len());
-        for (partition, position) in positions {
-            let mut element = list.add_partition(&self.config.source.topic, *partition);
-            element.set_offset(Offset::Offset(*position))?;
-            element.set_metadata(&metadata);
-        }
-        Ok(list)
-    }
-
-    /// Pauses or resumes every partition of ours that may run.
-    pub(super) fn set_paused(&mut self, paused: bool) {
-        let mut list = TopicPartitionList::new();
-        for (partition, state) in &self.partitions {
-            if state.is_active() {
-                list.add_partition(&self.config.source.topic, *partition);
-            }
-        }
-        let result = if paused {
-            self.consumer.pause(&list)
-        } else {
-            self.consumer.resume(&list)
-        };
-        match result {
-            Ok(()) => {
-                debug!(paused, "all partitions");
-                self.paused = paused;
-            }
-            Err(error) => warn!(%error, paused, "failed to pause or resume; trying again"),
-        }
-    }
-
-    /// Some partition's position is gone from the broker while it was read: finds out which and applies the policy.
-    pub(super) fn repair_positions(&mut self) {
-        let active: Vec<(i32, i64)> = self
-            .partitions
-            .iter()
-            .filter(|(_, state)| state.is_active())
-            .map(|(partition, state)| (*partition, state.offsets.next()))
-            .collect();
-        for (partition, position) in active {
-            if let Err(error) = self.repair_position(partition, position) {
-                warn!(%error, partition, "failed to look up where to go on; trying again");
-            }
-        }
-    }
-
-    fn repair_position(&mut self, partition: i32, position: i64) -> Result<(), KafkaError> {
-        let source = &self.config.source;
-        let Some(start) = starts::after_loss(&self.consumer, source, partition, position)? else {
-            return Ok(());
-        };
-        self.metrics.missing_offset(&source.topic, partition);
-        error!(partition, position, fault = ?start.fault, policy = ?source.missing_offset, "the broker no longer has the next record");
-        let mut list = TopicPartitionList::new();
-        list.add_partition(&source.topic, partition);
-        // librdkafka has stopped fetching the partition; taking it anew is what starts it again.
-        self.consumer.incremental_unassign(&list)?;
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(
-            &source.topic,
-            partition,
-            Offset::Offset(start.offset.unwrap_or(position)),
-        )?;
-        self.consumer.incremental_assign(&list)?;
-        let Some(state) = self.partitions.get_mut(&partition) else {
-            return Ok(());
-        };
-        match start.offset {
-            Some(offset) => {
-                // What was read before the loss is still out: it is settled under the old epoch's name, so its receipts
-                // are ignored; it lies before the new start, which is committed with the next round.
-                self.epoch += 1;
-                state.epoch = self.epoch;
-                state.offsets = Offsets::new(offset, false);
-            }
-            None => {
-                state.phase = Phase::Stopped;
-                self.consumer.pause(&list)?;
-            }
-        }
-        if self.paused {
-            self.set_paused(true);
-        }
-        Ok(())
     }
 }

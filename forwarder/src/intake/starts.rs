@@ -23,7 +23,14 @@ pub(super) struct Begin {
     pub(super) group_partitions: u32,
 }
 
-pub(super) fn look_up(consumer: &KafkaConsumer, source: &Source, partitions: &[i32]) -> Result<Begin, KafkaError> {
+/// `seen_before`: this process has had partitions of the topic already, so a group without any offset is not new; its
+/// topic is.
+pub(super) fn look_up(
+    consumer: &KafkaConsumer,
+    source: &Source,
+    partitions: &[i32],
+    seen_before: bool,
+) -> Result<Begin, KafkaError> {
     let all = partition_count(consumer, &source.topic)?;
     let mut list = TopicPartitionList::with_capacity(all.max(0) as usize);
     for partition in 0..all {
@@ -39,14 +46,28 @@ pub(super) fn look_up(consumer: &KafkaConsumer, source: &Source, partitions: &[i
             texts.push(metadata(&element));
         }
     }
-    let history = History::of(texts.iter().map(String::as_str));
+    let history = match History::of(texts.iter().map(String::as_str)) {
+        // Deleting a topic deletes its offsets. What the new one holds is new, so it is read from its beginning.
+        History::None if seen_before => History::Ours { partitions: 0 },
+        history => history,
+    };
     let times = at_time(consumer, source, partitions)?;
     let mut starts = Vec::with_capacity(partitions.len());
     for partition in partitions {
-        let (low, high) = consumer.fetch_watermarks(&source.topic, *partition, ASK_TIMEOUT)?;
+        let committed = find(&committed, *partition);
+        let (low, high) = match (
+            consumer.fetch_watermarks(&source.topic, *partition, ASK_TIMEOUT),
+            committed,
+        ) {
+            (Ok(watermarks), _) => watermarks,
+            // A partition without a leader must not keep the others waiting: it goes on where it was, and if that is gone,
+            // fetching will say so.
+            (Err(_), Some(committed)) => (committed, committed),
+            (Err(error), None) => return Err(error),
+        };
         let known = Known {
             partition: partition.unsigned_abs(),
-            committed: find(&committed, *partition),
+            committed,
             low,
             high,
             at_time: find(&times, *partition),
@@ -60,6 +81,22 @@ pub(super) fn look_up(consumer: &KafkaConsumer, source: &Source, partitions: &[i
         starts,
         group_partitions: history.partitions(all.unsigned_abs()),
     })
+}
+
+/// Makes sure that the broker holds these positions: librdkafka reports a commit as good of which a part was refused.
+pub(super) fn verify(consumer: &KafkaConsumer, source: &Source, positions: &[(i32, i64)]) -> Result<(), KafkaError> {
+    let mut list = TopicPartitionList::with_capacity(positions.len());
+    for (partition, _) in positions {
+        list.add_partition(&source.topic, *partition);
+    }
+    let held = consumer.committed_offsets(list, ASK_TIMEOUT)?;
+    for element in held.elements() {
+        let wanted = find(positions, element.partition());
+        if wanted.is_none_or(|wanted| element.offset() != Offset::Offset(wanted)) {
+            return Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset));
+        }
+    }
+    Ok(())
 }
 
 /// Where to go on with a partition whose next record is `position`; `None` when the broker has that position after all.

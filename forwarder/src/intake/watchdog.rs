@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use forwarder_core::config::Engine;
+use forwarder_core::config::{Engine, GroupProtocol};
 use rdkafka::statistics::Statistics;
 use tracing::warn;
 
@@ -21,24 +21,28 @@ pub struct WatchdogError(Duration, String);
 /// Armed by the first assignment. A stable member without partitions is idle, not ill.
 #[derive(Debug)]
 pub(super) struct Watchdog {
+    protocol: GroupProtocol,
     armed: bool,
     interval: Duration,
     timeout: Duration,
     next_look: Instant,
     last_stable: Instant,
+    stable: bool,
     state: String,
 }
 
 impl Watchdog {
-    pub(super) fn new(engine: &Engine, now: Instant) -> Self {
+    pub(super) fn new(engine: &Engine, protocol: GroupProtocol, now: Instant) -> Self {
         let interval = Duration::from_millis(engine.watchdog_interval_ms);
         let timeout = Duration::from_millis(engine.watchdog_timeout_ms);
         Self {
+            protocol,
             armed: false,
             interval,
             timeout,
             next_look: now + interval,
             last_stable: now,
+            stable: false,
             state: "init".to_owned(),
         }
     }
@@ -54,7 +58,10 @@ impl Watchdog {
     pub(super) fn note(&mut self, statistics: &Statistics) {
         let Some(group) = &statistics.cgrp else { return };
         self.state = format!("{}, {}", group.state, group.join_state);
-        if group.state == "up" && group.join_state == "steady" {
+        // With KIP-848 a member to which the broker assigns nothing is never told so: it stays in its first state.
+        let idle = self.protocol == GroupProtocol::Consumer && group.join_state == "init";
+        self.stable = group.state == "up" && (group.join_state == "steady" || idle);
+        if self.stable {
             self.last_stable = Instant::now();
         }
     }
@@ -69,7 +76,7 @@ impl Watchdog {
 
     pub(super) fn is_stable(&self) -> bool {
         // Statistics come every second; a few may be late.
-        self.state == "up, steady" && self.last_stable.elapsed() < Duration::from_secs(10)
+        self.stable && self.last_stable.elapsed() < Duration::from_secs(10)
     }
 
     pub(super) fn check(&mut self) -> Result<(), WatchdogError> {
@@ -128,7 +135,7 @@ impl Intake {
             let assignment = Assignment {
                 committed: state.offsets.last_committed(),
                 lag,
-                paused: self.paused || state.phase == PartitionPhase::Stopped,
+                paused: self.paused || state.phase != PartitionPhase::Active,
             };
             status.assignment.insert(*partition, assignment);
         }
@@ -164,7 +171,7 @@ impl Intake {
     fn phase(&self) -> Phase {
         if self.links.shutdown.is_requested() {
             Phase::Draining
-        } else if !self.watchdog.is_armed() {
+        } else if !self.watchdog.is_armed() && !self.watchdog.is_stable() {
             Phase::Starting
         } else if self.joining.is_some() || self.leaving.is_some() {
             Phase::Rebalancing

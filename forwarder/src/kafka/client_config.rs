@@ -51,7 +51,12 @@ const CONSUMER_OWNED: &[(&str, &str)] = &[
 ];
 
 /// A dead letter is settled once every in-sync replica has it, and then once.
-const PRODUCER_OWNED: &[(&str, &str)] = &[("acks", "all"), ("enable.idempotence", "true")];
+const PRODUCER_OWNED: &[(&str, &str)] = &[
+    ("acks", "all"),
+    ("enable.idempotence", "true"),
+    // Whatever came from Kafka may go back to Kafka: what is too large is for the broker to say.
+    ("message.max.bytes", "1000000000"),
+];
 
 /// Why a client cannot be configured.
 #[derive(Debug, thiserror::Error)]

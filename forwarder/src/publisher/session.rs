@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use forwarder_core::config::PublishMode;
 use forwarder_core::outbox::{Item, Ticket};
 use forwarder_core::record::Invalid;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep};
 use tracing::{debug, warn};
 
@@ -46,6 +46,10 @@ struct Session {
     /// Bytes to send; the first `sent` are gone.
     output: Vec<u8>,
     sent: usize,
+    /// All bytes are written, but TLS may keep some that it has encrypted.
+    needs_flush: bool,
+    /// When the socket last took bytes.
+    wrote_at: u64,
     /// PINGs without a PONG, and when each was sent.
     pings: VecDeque<(Ping, u64)>,
     /// When the server last said anything.
@@ -62,6 +66,23 @@ struct Session {
     tickets: Vec<Ticket>,
 }
 
+impl Session {
+    /// The socket took the next `count` bytes.
+    fn advance(&mut self, count: usize, now: u64) {
+        self.sent += count;
+        self.wrote_at = now;
+        if self.sent == self.output.len() {
+            self.output.clear();
+            self.sent = 0;
+            self.needs_flush = true;
+        } else if self.sent >= WRITE_SIZE {
+            // Under back-pressure the rest never runs empty: what is gone must not pile up.
+            self.output.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+}
+
 impl Publisher {
     /// Publishes until the connection ends (continue, with the reason) or nobody gives orders any more (break).
     pub(super) async fn session(&mut self, connection: Connection, server: &ServerAddress) -> ControlFlow<(), Ended> {
@@ -75,6 +96,8 @@ impl Publisher {
         let mut session = Session {
             output: Vec::with_capacity(2 * WRITE_SIZE),
             sent: 0,
+            needs_flush: false,
+            wrote_at: now,
             pings: VecDeque::new(),
             heard_at: now,
             pinged_at: now,
@@ -103,19 +126,10 @@ impl Publisher {
                     Ok(_) => session.heard_at = self.clock.micros(),
                     Err(error) => return ControlFlow::Continue(error.into()),
                 },
-                written = writer.write(&session.output[session.sent..]), if has_output => match written {
-                    Ok(0) => return ControlFlow::Continue(Ended::Closed),
-                    Ok(count) => {
-                        session.sent += count;
-                        if session.sent == session.output.len() {
-                            session.output.clear();
-                            session.sent = 0;
-                            // TLS keeps what it has encrypted until it is flushed.
-                            if let Err(error) = writer.flush().await {
-                                return ControlFlow::Continue(error.into());
-                            }
-                        }
-                    }
+                pushed = push(&mut writer, &session.output[session.sent..]), if has_output || session.needs_flush => match pushed {
+                    Ok(Pushed::Written(0)) => return ControlFlow::Continue(Ended::Closed),
+                    Ok(Pushed::Written(count)) => session.advance(count, self.clock.micros()),
+                    Ok(Pushed::Flushed) => session.needs_flush = false,
                     Err(error) => return ControlFlow::Continue(error.into()),
                 },
                 order = self.orders.recv() => match order {
@@ -129,6 +143,12 @@ impl Publisher {
                     None => return ControlFlow::Break(()),
                 },
                 () = &mut timer => {}
+            }
+            if self.cutting.is_some() {
+                if session.sent < session.output.len() || session.needs_flush {
+                    return ControlFlow::Continue(Ended::GivenUp);
+                }
+                self.cutting = None;
             }
             if let Err(ended) = self.keep_time(&mut session, timer.as_mut()) {
                 return ControlFlow::Continue(ended);
@@ -299,7 +319,13 @@ impl Publisher {
             // Slowness is no death: a server is given up that was asked and has said nothing at all since then. A fence
             // covers one write at most, so a slow one has something to say soon enough.
             let asked = session.pings.front().map(|(_, at)| *at);
-            if asked.is_some_and(|asked| now.saturating_sub(session.heard_at.max(asked)) > timeout) {
+            // A large record on a slow link has it busy without a word: as long as bytes go out, it lives.
+            let busy = if session.sent < session.output.len() {
+                session.wrote_at
+            } else {
+                0
+            };
+            if asked.is_some_and(|asked| now.saturating_sub(session.heard_at.max(asked).max(busy)) > timeout) {
                 return Err(Ended::Silent(self.confirm_timeout));
             }
             if self.publish.mode == PublishMode::JetStream {
@@ -314,7 +340,7 @@ impl Publisher {
                 }
                 self.count_failures(RetryReason::Timeout, session.tickets.len());
                 for ticket in session.tickets.drain(..) {
-                    self.outbox.failed(ticket, now, &mut self.outcome);
+                    self.outbox.expired(ticket, now, &mut self.outcome);
                 }
                 self.hand_out();
             }
@@ -341,6 +367,23 @@ impl Publisher {
         self.counters.publish_failures.inc_by(records as u64);
         self.counters.retries(reason).inc_by(records as u64);
     }
+}
+
+/// What a step of writing did.
+enum Pushed {
+    /// The socket took so many bytes.
+    Written(usize),
+    /// Nothing was left to write, and nothing is kept back any more.
+    Flushed,
+}
+
+/// One step of writing; may be cancelled at any time without losing or repeating a byte.
+async fn push(writer: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> std::io::Result<Pushed> {
+    if bytes.is_empty() {
+        writer.flush().await?;
+        return Ok(Pushed::Flushed);
+    }
+    Ok(Pushed::Written(writer.write(bytes).await?))
 }
 
 /// A subject that nobody else listens to: acks of another connection must never be taken for this one's.

@@ -234,6 +234,26 @@ fn refusals_end_in_the_dead_letter_where_that_is_declared() {
 }
 
 #[test]
+fn an_overdue_ack_is_no_refusal() {
+    let mut outbox = Outbox::new(
+        Confirmation::Ack,
+        Backoff {
+            attempts: Some(1),
+            ..BACKOFF
+        },
+    );
+    let mut outcome = Outcome::default();
+    outbox.push(record(1, 1, "a"));
+    for _ in 0..5 {
+        let sent = send_all(&mut outbox);
+        outbox.expired(sent[0].0, 0, &mut outcome);
+        outbox.wake(10_000);
+    }
+    assert!(outcome.given_up.is_empty());
+    assert_eq!(numbers(&send_all(&mut outbox)), [1]);
+}
+
+#[test]
 fn a_record_that_can_never_be_sent_leaves_at_once() {
     for confirmation in [Confirmation::Ack, Confirmation::Fence] {
         let mut outbox = outbox(confirmation);
@@ -257,7 +277,7 @@ fn what_is_abandoned_is_never_sent_again() {
         kept.assignment = (0, 2);
         outbox.push(kept);
         outbox.next(0);
-        outbox.abandon(&[(0, 1)], &mut outcome);
+        assert_eq!(outbox.abandon(&[(0, 1)], &mut outcome), 1);
         assert_eq!(outcome.dropped.len(), 2);
         outbox.connection_lost(&mut outcome);
         assert_eq!(outcome.dropped.len(), 3);
@@ -431,7 +451,7 @@ impl World {
                     self.outbox.overdue(self.now, 5_000, &mut overdue);
                 }
                 for ticket in overdue {
-                    self.outbox.failed(ticket, self.now, &mut self.outcome);
+                    self.outbox.expired(ticket, self.now, &mut self.outcome);
                 }
                 self.outbox.wake(self.now);
             }
