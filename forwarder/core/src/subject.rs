@@ -152,7 +152,7 @@ fn is_clean(text: &[u8]) -> bool {
 }
 
 /// Whether a subject's first token is one of NATS's own: `$JS.API.…` calls an API, `_INBOX.…` answers a request.
-fn is_reserved(subject: &[u8]) -> bool {
+pub(crate) fn is_reserved(subject: &[u8]) -> bool {
     subject.first() == Some(&b'$')
         || subject
             .strip_prefix(b"_INBOX")

@@ -77,7 +77,7 @@ pub enum NatsAuth {
 pub struct Publish {
     /// Core NATS or JetStream.
     pub mode: PublishMode,
-    /// The subject: literal tokens, `{key}` and `{id}`, joined by dots.
+    /// The subject: `{key}` and `{id}`, each at least once, among literal text.
     pub subject: String,
     /// The stream, in `JetStream` mode: required there, refused in `Core` mode.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -4,13 +4,12 @@ use std::collections::HashMap;
 
 use super::Origin;
 use super::kafka::check_tls;
-use super::subject;
+use super::subject::{meets, pattern_problem};
 use crate::config::fault::Faults;
 use crate::config::server::{ServerError, ServerUrl};
 use crate::config::{Cluster, Headers, NatsAuth, Publish, PublishMode, Retry, RingConfig, Stream};
-
-/// The ring is rebuilt in memory at every change, and each virtual node costs a SHA-256.
-const MAX_VIRTUAL_NODES: u64 = 1_000_000;
+use crate::ring::MAX_NODES;
+use crate::subject::{Template, is_reserved};
 
 pub(super) fn check_ring(faults: &mut Faults<'_>, ring: &RingConfig, origin: Origin) {
     let RingConfig {
@@ -23,10 +22,10 @@ pub(super) fn check_ring(faults: &mut Faults<'_>, ring: &RingConfig, origin: Ori
     let nodes: u64 = clusters
         .iter()
         .map(|cluster| u64::from(cluster.weight) * u64::from(*replicas))
-        .sum();
-    if nodes > MAX_VIRTUAL_NODES {
+        .fold(0, u64::saturating_add);
+    if nodes > MAX_NODES {
         faults.at("replicas").add(
-            format!("with the clusters' weights it makes {nodes} virtual nodes, more than {MAX_VIRTUAL_NODES}"),
+            format!("with the clusters' weights it makes {nodes} virtual nodes, more than {MAX_NODES}"),
             "write less, or smaller weights",
         );
     }
@@ -135,33 +134,29 @@ pub(super) fn check_publish(faults: &mut Faults<'_>, publish: &Publish, has_dead
     check_retry(&mut faults.at("retry"), retry, has_dead_letter);
 }
 
+/// The template's literal prefix, if there is one.
 fn check_subject(faults: &mut Faults<'_>, template: &str, mode: PublishMode) -> Option<String> {
-    match subject::template(template) {
-        Err(problem) => {
+    let template = match Template::parse(template) {
+        Ok(template) => template,
+        Err(error) => {
             faults.add(
-                format!("{template:?} {problem}"),
-                "write literal tokens, {key} and {id}, joined by dots",
+                error.to_string(),
+                "write {key}, {id} and literal tokens, such as assets.{key}.{id}",
             );
-            None
+            return None;
         }
-        Ok(prefix) if subject::is_reserved(&prefix) => {
-            faults.add(
-                "begins with a token that the server keeps for itself",
-                "write another first token",
-            );
-            None
-        }
-        Ok(prefix) if prefix.is_empty() => {
-            if mode == PublishMode::JetStream {
-                faults.add(
-                    "begins with a placeholder: a stream that takes every subject would take the server's own",
-                    "begin with a literal token, such as assets.{key}.{id}",
-                );
-            }
-            None
-        }
-        Ok(prefix) => Some(prefix),
+    };
+    let prefix = template.literal_prefix();
+    if !prefix.is_empty() {
+        return Some(prefix.to_owned());
     }
+    if mode == PublishMode::JetStream {
+        faults.add(
+            "has no literal first token: a stream that takes every subject would take the server's own",
+            "begin with one, such as assets.{key}.{id}",
+        );
+    }
+    None
 }
 
 fn check_stream(faults: &mut Faults<'_>, stream: &Stream, prefix: Option<&str>) {
@@ -223,10 +218,10 @@ fn check_stream_subjects(faults: &mut Faults<'_>, subjects: &[String], prefix: O
     let mut sound = true;
     for (index, pattern) in subjects.iter().enumerate() {
         let mut at = faults.item(index);
-        if let Some(problem) = subject::pattern_problem(pattern) {
+        if let Some(problem) = pattern_problem(pattern) {
             sound = false;
             at.add(format!("{pattern:?} {problem}"), "write a pattern such as assets.>");
-        } else if pattern.starts_with(['*', '>']) || subject::is_reserved(pattern) {
+        } else if pattern.starts_with(['*', '>']) || is_reserved(pattern.as_bytes()) {
             sound = false;
             at.add(
                 format!("{pattern:?} would take subjects of the server itself"),
@@ -237,7 +232,7 @@ fn check_stream_subjects(faults: &mut Faults<'_>, subjects: &[String], prefix: O
     if let Some(prefix) = prefix
         && sound
         && !subjects.is_empty()
-        && !subjects.iter().any(|pattern| subject::meets(pattern, prefix))
+        && !subjects.iter().any(|pattern| meets(pattern, prefix))
     {
         faults.add(
             format!("take nothing that publish.subject makes below {prefix:?}"),

@@ -244,7 +244,7 @@ admin: {address: localhost, version: ''}
             "ring.clusters[2].name: is empty",
             "ring.clusters[2].auth.file: is empty",
             "ring.clusters[2].tls.keyFile: has no certificate",
-            "publish.subject: \"{key}\" lacks {key} or {id}",
+            "publish.subject: the subject template \"{key}\" lacks {id}; write",
             "publish.stream: has no meaning in mode Core",
             "publish.retry.maxBackoffMs: 10 is less than",
             "publish.retry.confirmTimeoutMs: 0 is out of range",
@@ -273,12 +273,21 @@ fn a_ring_has_members_and_bounds() {
     );
     let none = "source: {connection: {bootstrapServers: [a]}}\nring: {clusters: []}";
     assert_faults(&faults(none), &["ring.clusters: is empty"]);
+    let most = CORE
+        .replace("clusters:", "replicas: 1024\n  clusters:")
+        .replace("name: C1,", "name: C1, weight: 1000,")
+        .replace("name: C2,", "name: C2, weight: 24,");
+    assert_faults(&faults(&most), &[]);
+    let huge = CORE
+        .replace("clusters:", "replicas: 4294967295\n  clusters:")
+        .replace("{name:", "{weight: 4294967295, name:");
+    assert_eq!(faults(&huge).len(), 4, "products that overflow are faults, not panics");
     let many = CORE
         .replace("clusters:", "replicas: 100000\n  clusters:")
         .replace("name: C1,", "name: C1, weight: 1000,");
     assert_faults(
         &faults(&many),
-        &["ring.replicas: with the clusters' weights it makes 100100000 virtual nodes"],
+        &["ring.replicas: with the clusters' weights it makes 100100000 virtual nodes, more than 1048576; write less"],
     );
 }
 
@@ -287,7 +296,7 @@ fn jetstream_needs_a_stream_and_a_literal_prefix() {
     assert_faults(
         &faults_with("publish: {mode: JetStream}"),
         &[
-            "publish.subject: begins with a placeholder",
+            "publish.subject: has no literal first token",
             "publish.stream: is missing",
         ],
     );
@@ -335,19 +344,33 @@ fn jetstream_needs_a_stream_and_a_literal_prefix() {
     ] {
         assert_faults(&stream(&format!("manage: true, {wrong}")), &[expected]);
     }
-    for subject in [
-        "$JS.{key}.{id}",
-        "_INBOX.{key}.{id}",
-        "a..{key}.{id}",
-        "a.*.{key}.{id}",
-        "{key}{id}",
-        "{key}.{id}.{x}",
+}
+
+#[test]
+fn a_template_that_makes_no_subjects_is_told() {
+    for (subject, problem) in [
+        ("$JS.{key}.{id}", "begins with a token that NATS reserves"),
+        ("_INBOX.{key}.{id}", "begins with a token that NATS reserves"),
+        (
+            "a..{key}.{id}",
+            "has an empty token, a wildcard, a space or a control character",
+        ),
+        (
+            "a.*.{key}.{id}",
+            "has an empty token, a wildcard, a space or a control character",
+        ),
+        ("{key}.{id}.{x}", "has a brace that belongs to neither {key} nor {id}"),
+        ("a.{id}", "lacks {key}"),
     ] {
-        assert_eq!(
-            faults_with(&format!("publish: {{subject: '{subject}'}}")).len(),
-            1,
-            "{subject}"
+        assert_faults(
+            &faults_with(&format!("publish: {{subject: '{subject}'}}")),
+            &[&format!(
+                "publish.subject: the subject template {subject:?} {problem}; write"
+            )],
         );
+    }
+    for sound in ["plant-{key}.{id}", "{id}.{key}.raw"] {
+        assert_faults(&faults_with(&format!("publish: {{subject: '{sound}'}}")), &[]);
     }
 }
 
