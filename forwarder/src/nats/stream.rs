@@ -10,6 +10,7 @@ mod error;
 use std::time::Duration;
 
 use forwarder_core::config::{Cluster, Publish, Storage, Stream};
+use forwarder_core::subject::Template;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -55,9 +56,13 @@ pub enum Change {
 pub async fn ensure_stream(cluster: &Cluster, publish: &Publish) -> Result<StreamState, StreamError> {
     let deadline = Instant::now() + TIMEOUT;
     let declared = publish.stream.as_ref().ok_or(StreamError::NotDeclared)?;
-    let prefix = literal_prefix(&publish.subject).ok_or_else(|| StreamError::NoPrefix {
-        subject: publish.subject.clone(),
-    })?;
+    let template = Template::parse(&publish.subject)?;
+    let prefix = template.literal_prefix();
+    if prefix.is_empty() {
+        return Err(StreamError::NoPrefix {
+            subject: publish.subject.clone(),
+        });
+    }
     let connection = open(cluster, deadline).await?;
     let mut api = Api::new(cluster, &declared.name, connection, deadline);
     let found = api.info().await?;
@@ -105,15 +110,6 @@ pub fn covers(filter: &str, subject_prefix: &str) -> bool {
     }
     // Without a `>` at its end a filter takes subjects of one length only.
     false
-}
-
-/// The literal tokens before the first placeholder, or before the last token; `None`: there are none.
-fn literal_prefix(subject: &str) -> Option<&str> {
-    let literal = subject.split('{').next().unwrap_or_default();
-    literal
-        .rsplit_once('.')
-        .map(|(prefix, _)| prefix)
-        .filter(|prefix| !prefix.is_empty())
 }
 
 /// The fields that we declare. All others are left to the server, or as they were found.

@@ -1,5 +1,7 @@
 //! Why a stream is not to be used.
 
+use forwarder_core::subject::TemplateError;
+
 use crate::nats::connection::ConnectError;
 use crate::nats::protocol::{ProtocolError, ServerError};
 use crate::nats::server::AddressError;
@@ -10,6 +12,9 @@ pub enum StreamError {
     /// `JetStream` mode without a stream.
     #[error("publish.stream is not declared; JetStream mode needs it")]
     NotDeclared,
+    /// The subject's template cannot be used.
+    #[error("failed to read publish.subject")]
+    Template(#[from] TemplateError),
     /// The subject starts with a placeholder: no stream could be bound to it alone.
     #[error(
         "publish.subject {subject:?} has no literal prefix; start it with a word of its own, such as assets.{subject}"
@@ -134,14 +139,17 @@ impl StreamError {
     /// Whether it can pass without a new configuration of ours: all that lies in the cluster may.
     #[must_use]
     pub fn is_retriable(&self) -> bool {
-        !matches!(self, Self::NotDeclared | Self::NoPrefix { .. } | Self::Address { .. })
+        !matches!(
+            self,
+            Self::NotDeclared | Self::Template(_) | Self::NoPrefix { .. } | Self::Address { .. }
+        )
     }
 
     /// A fixed label for metrics.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::NotDeclared | Self::NoPrefix { .. } | Self::Address { .. } => "configuration",
+            Self::NotDeclared | Self::Template(_) | Self::NoPrefix { .. } | Self::Address { .. } => "configuration",
             Self::Connect { source, .. } => source.kind(),
             Self::Io { .. } => "io",
             Self::Protocol { .. } | Self::Answer { .. } => "protocol",

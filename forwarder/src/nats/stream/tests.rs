@@ -67,21 +67,6 @@ fn a_filter_covers_a_prefix_or_not() {
 }
 
 #[test]
-fn the_literal_prefix_is_whole_tokens() {
-    for (subject, prefix) in [
-        ("assets.{key}.{id}", Some("assets")),
-        ("a.b.{key}.x", Some("a.b")),
-        ("a.b{key}", Some("a")),
-        ("a.b", Some("a")),
-        ("{key}.{id}", None),
-        ("a{key}.b", None),
-        ("", None),
-    ] {
-        assert_eq!(literal_prefix(subject), prefix, "{subject}");
-    }
-}
-
-#[test]
 fn a_stream_as_declared_is_left_alone() {
     assert_eq!(updated(&found(), &declared(true), "assets"), None);
     let mut without_zero = found();
