@@ -17,6 +17,8 @@
 //! `Kafka-Offset`, `Kafka-Timestamp`, `Kafka-Timestamp-Type`), whether it is set to or not. So a consumer can rely on each of
 //! them, and [`decode`] gives back every header as it was. The order of headers is kept, values of one name included.
 
+use crate::decimal;
+use crate::percent::{escape, unescape};
 use crate::record::{Origin, Timestamp};
 
 const VERSION: &[u8] = b"NATS/1.0\r\n";
@@ -60,7 +62,7 @@ impl<'o> Block<'o> {
         let timestamp = timestamp.map_or(-1, |timestamp| timestamp.millis);
         for number in [i64::from(origin.partition), origin.offset, timestamp] {
             block.out.push(b'.');
-            decimal(number, block.out);
+            decimal::push_signed(block.out, number);
         }
         block.end_line();
         block
@@ -119,7 +121,7 @@ impl<'o> Block<'o> {
 
     fn number(&mut self, name: &str, number: i64) {
         self.name(name);
-        decimal(number, self.out);
+        decimal::push_signed(self.out, number);
         self.end_line();
     }
 
@@ -190,55 +192,8 @@ fn is_plain_value(value: &[u8]) -> bool {
     })
 }
 
-/// Percent-encodes all but visible ASCII; of that, `%` and `also`.
-fn escape(bytes: &[u8], also: u8, out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    for &byte in bytes {
-        if byte.is_ascii_graphic() && byte != b'%' && byte != also {
-            out.push(byte);
-        } else {
-            out.extend_from_slice(&[b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-        }
-    }
-}
-
-fn unescape(mut bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(bytes.len());
-    while let [first, rest @ ..] = bytes {
-        if *first == b'%' {
-            let (digits, after) = rest.split_first_chunk::<2>()?;
-            let [high, low] = digits.map(|digit| char::from(digit).to_digit(16));
-            out.push((high? * 16 + low?) as u8);
-            bytes = after;
-        } else {
-            out.push(*first);
-            bytes = rest;
-        }
-    }
-    Some(out)
-}
-
 fn text(name: &str) -> Option<String> {
     String::from_utf8(unescape(name.as_bytes())?).ok()
-}
-
-/// Appends a number in decimal, without an allocation.
-fn decimal(number: i64, out: &mut Vec<u8>) {
-    let mut digits = [0; 20];
-    let mut start = digits.len();
-    let mut rest = number.unsigned_abs();
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    if number < 0 {
-        out.push(b'-');
-    }
-    out.extend_from_slice(&digits[start..]);
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@
 //!    - [`ring`]: which cluster owns the key.
 //! 6. [`outbox`]: what waits for a cluster, and what may be sent next.
 //! 7. [`commit`]: what travels with a committed offset.
+//!
+//! Several of them write numbers by [`decimal`].
 
 pub mod config;
 
@@ -37,3 +39,6 @@ pub mod ring;
 pub mod outbox;
 
 pub mod commit;
+
+pub mod decimal;
+mod percent;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use forwarder_core::config::PublishMode;
+use forwarder_core::decimal;
 use forwarder_core::outbox::{Item, Ticket};
 use forwarder_core::record::Invalid;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -278,7 +279,7 @@ impl Publisher {
             let reply = if jetstream {
                 session.reply.clear();
                 session.reply.extend_from_slice(&session.inbox);
-                push_number(&mut session.reply, ticket.to_u64());
+                decimal::push(&mut session.reply, ticket.to_u64());
                 Some(session.reply.as_slice())
             } else {
                 None
@@ -393,22 +394,6 @@ fn inbox() -> Vec<u8> {
     format!("_INBOX.{unique:016x}{more:016x}.").into_bytes()
 }
 
-/// A number in decimal, without the machinery of `format!`: one for each record.
-fn push_number(out: &mut Vec<u8>, number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    let mut rest = number;
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
-}
-
 /// The ticket at the end of an ack's subject; anything else is nobody's.
 fn parse_ticket(text: &[u8]) -> Option<Ticket> {
     std::str::from_utf8(text).ok()?.parse().ok().map(Ticket::from_u64)
@@ -426,7 +411,7 @@ mod tests {
     fn a_ticket_survives_the_way_through_a_subject() {
         for number in [0, 9, 10, u64::MAX, 1 << 40 | 17] {
             let mut text = Vec::new();
-            push_number(&mut text, number);
+            decimal::push(&mut text, number);
             assert_eq!(text, number.to_string().into_bytes());
             assert_eq!(parse_ticket(&text).map(Ticket::to_u64), Some(number));
         }

@@ -1,5 +1,6 @@
 //! What a client writes.
 
+use forwarder_core::decimal;
 use serde::Serialize;
 
 /// The options of a CONNECT. `None` fields are left out.
@@ -77,10 +78,10 @@ pub fn encode_pub(out: &mut Vec<u8>, subject: &[u8], reply: Option<&[u8]>, heade
         out.push(b' ');
     }
     if !headers.is_empty() {
-        push_decimal(out, headers.len());
+        decimal::push(out, headers.len() as u64);
         out.push(b' ');
     }
-    push_decimal(out, headers.len() + body.len());
+    decimal::push(out, (headers.len() + body.len()) as u64);
     out.extend_from_slice(b"\r\n");
     out.extend_from_slice(headers);
     out.extend_from_slice(body);
@@ -109,22 +110,6 @@ pub fn encode_pong(out: &mut Vec<u8>) {
 
 fn is_single_argument(text: &[u8]) -> bool {
     !text.is_empty() && !text.iter().any(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0))
-}
-
-/// Appends a number in decimal, without the formatting machinery: this runs twice per record.
-fn push_decimal(out: &mut Vec<u8>, mut number: usize) {
-    // 20 digits hold any 64-bit number.
-    let mut digits = [0_u8; 20];
-    let mut start = digits.len();
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[start..]);
 }
 
 #[cfg(test)]

@@ -26,20 +26,6 @@ fn a_publish_with_headers_counts_both_sizes() {
 }
 
 #[test]
-fn decimals_of_every_length() {
-    let mut numbers = vec![0, usize::MAX];
-    numbers.extend((0..19).flat_map(|exponent| {
-        let power = 10_usize.pow(exponent);
-        [power - 1, power, power + 1]
-    }));
-    for number in numbers {
-        let mut out = Vec::new();
-        push_decimal(&mut out, number);
-        assert_eq!(String::from_utf8(out).unwrap(), number.to_string());
-    }
-}
-
-#[test]
 fn operations_follow_one_another_in_one_buffer() {
     let mut out = Vec::new();
     encode_sub(&mut out, b"_INBOX.x.*", 7);
