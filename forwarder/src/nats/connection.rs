@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use forwarder_core::config::server::ServerUrl;
 use forwarder_core::config::{Cluster, NatsAuth, Tls};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -95,7 +96,7 @@ pub async fn connect(server: &ServerAddress, login: Login<'_>, timeout: Duration
     if info.proto < 1 {
         return Err(handshake.unsupported(&info, "speaks too old a protocol; update it to 2.2 or later"));
     }
-    let wants_tls = server.tls || login.tls.is_some();
+    let wants_tls = server.url.tls || login.tls.is_some();
     let mut io = if wants_tls || info.tls_required {
         if !(info.tls_required || info.tls_available) {
             return Err(ConnectError::TlsUnavailable { server: server.clone() });
@@ -124,7 +125,7 @@ struct Handshake<'a> {
 
 impl Handshake<'_> {
     async fn open(&self) -> Result<TcpStream, ConnectError> {
-        let ServerAddress { host, port, .. } = self.server;
+        let ServerUrl { host, port, .. } = &self.server.url;
         let looked_up = self
             .within(Stage::Resolve, tokio::net::lookup_host((host.as_str(), *port)))
             .await?;
@@ -181,7 +182,7 @@ impl Handshake<'_> {
         mut info: Box<ServerInfo>,
     ) -> Result<Box<ServerInfo>, ConnectError> {
         let Login { auth, tls: _, name } = login;
-        let load = credentials::Presented::new(auth, self.server.user_info.as_ref(), info.nonce.as_deref());
+        let load = credentials::Presented::new(auth, self.server.url.userinfo.as_ref(), info.nonce.as_deref());
         let credentials::Presented {
             token,
             user,

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use forwarder_core::config::NatsAuth;
+use forwarder_core::config::server::Userinfo;
 use nkeys::{KeyPair, KeyPairType};
 use tokio::io::AsyncReadExt;
-
-use super::server::UserInfo;
 
 /// Larger than any credentials file; a wrong path (a disk image, a device) must not be read to its end.
 const MAX_FILE: usize = 64 << 10;
@@ -67,7 +66,7 @@ impl Presented {
     /// When a file does not hold what it should, or there is no nonce to sign.
     pub async fn new(
         auth: Option<&NatsAuth>,
-        user_info: Option<&UserInfo>,
+        userinfo: Option<&Userinfo>,
         nonce: Option<&str>,
     ) -> Result<Self, CredentialsError> {
         let mut presented = Self::default();
@@ -99,13 +98,13 @@ impl Presented {
                 presented.sign(file, &key, nonce)?;
             }
         }
-        match user_info {
+        match userinfo {
             None => {}
-            Some(UserInfo::Token(token)) => {
+            Some(Userinfo::Token(token)) => {
                 (presented.user, presented.password) = (None, None);
                 presented.token = Some(token.clone());
             }
-            Some(UserInfo::UserPassword(user, password)) => {
+            Some(Userinfo::UserPassword(user, password)) => {
                 presented.token = None;
                 (presented.user, presented.password) = (Some(user.clone()), Some(password.clone()));
             }

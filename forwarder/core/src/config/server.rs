@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use url::{Host, Url};
+use url::{Host, ParseError, Url};
+
+use crate::percent;
 
 /// The port of a server whose URL names none.
 pub const DEFAULT_PORT: u16 = 4222;
@@ -20,13 +22,13 @@ pub struct ServerUrl {
     pub userinfo: Option<Userinfo>,
 }
 
-/// User and password, or a token, of a URL.
+/// Who a URL says that we are.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Userinfo {
-    /// The user's name; the token, if there is no password.
-    pub user: String,
-    /// The password.
-    pub password: Option<String>,
+pub enum Userinfo {
+    /// `nats://token@host`.
+    Token(String),
+    /// `nats://user:password@host`; the password may be empty.
+    UserPassword(String, String),
 }
 
 /// Says that there is one, and nothing of it.
@@ -51,14 +53,14 @@ pub enum ServerError {
     /// No host, or one that cannot be.
     #[error("names no valid host")]
     Host,
-    /// Port 0.
-    #[error("has port 0")]
+    /// A port that is none, or 0.
+    #[error("names no valid port")]
     Port,
     /// A path, query or fragment.
     #[error("has a path, query or fragment")]
     Trailing,
-    /// User or password that is not UTF-8 once decoded.
-    #[error("has a user or password that is not UTF-8")]
+    /// Before the `@` no name, a broken percent sign, a slash, or what is not UTF-8 once decoded.
+    #[error("has before the @ neither a token nor user:password, percent-encoded")]
     Userinfo,
 }
 
@@ -74,12 +76,15 @@ impl ServerUrl {
         if text.chars().any(|c| c == ',' || c.is_whitespace() || c.is_control()) {
             return Err(ServerError::NotOne);
         }
-        let url = if text.contains("://") {
-            Url::parse(text)
-        } else {
-            Url::parse(&format!("nats://{text}"))
-        };
-        let url = url.map_err(|_| ServerError::Host)?;
+        let Parts {
+            scheme,
+            userinfo,
+            place,
+        } = Parts::of(text);
+        let url = Url::parse(&format!("{}{place}", scheme.unwrap_or("nats://"))).map_err(|error| match error {
+            ParseError::InvalidPort => ServerError::Port,
+            _ => ServerError::Host,
+        })?;
         let tls = match url.scheme() {
             "nats" => false,
             "tls" => true,
@@ -99,18 +104,31 @@ impl ServerUrl {
         if port == 0 {
             return Err(ServerError::Port);
         }
-        let userinfo = match (url.username(), url.password()) {
-            ("", None) => None,
-            (user, password) => Some(Userinfo {
-                user: decoded(user)?,
-                password: password.map(decoded).transpose()?,
-            }),
-        };
         Ok(Self {
             tls,
             host,
             port,
-            userinfo,
+            userinfo: userinfo.map(Userinfo::parse).transpose()?,
+        })
+    }
+}
+
+impl Userinfo {
+    fn parse(text: &str) -> Result<Self, ServerError> {
+        // A host ends before the first of these: for others it is not the user who would stand here, but another server.
+        if text.contains(['/', '?', '#']) {
+            return Err(ServerError::Userinfo);
+        }
+        let (user, password) = match text.split_once(':') {
+            Some((user, password)) => (user, Some(password)),
+            None => (text, None),
+        };
+        if user.is_empty() {
+            return Err(ServerError::Userinfo);
+        }
+        Ok(match password {
+            None => Self::Token(decoded(user)?),
+            Some(password) => Self::UserPassword(decoded(user)?, decoded(password)?),
         })
     }
 }
@@ -142,10 +160,42 @@ impl fmt::Debug for ServerUrl {
 /// The URL as written, without what stands between `//` and the last `@`: for logs, answers and error messages.
 #[must_use]
 pub fn without_userinfo(url: &str) -> String {
-    let start = url.find("://").map_or(0, |at| at + 3);
-    url.rfind('@')
-        .filter(|&at| at >= start)
-        .map_or_else(|| url.to_owned(), |at| format!("{}{}", &url[..start], &url[at + 1..]))
+    let Parts {
+        scheme,
+        userinfo: _,
+        place,
+    } = Parts::of(url);
+    format!("{}{place}", scheme.unwrap_or_default())
+}
+
+/// A URL's text in three: what is shown of it and what is read from it must not differ in where the password ends.
+struct Parts<'a> {
+    /// With its `://`.
+    scheme: Option<&'a str>,
+    /// What stands before the last `@`: a password may hold one that was not encoded.
+    userinfo: Option<&'a str>,
+    /// The rest.
+    place: &'a str,
+}
+
+impl<'a> Parts<'a> {
+    fn of(text: &'a str) -> Self {
+        // A password may hold the mark too; what stands before it then is no scheme.
+        let is_scheme = |at: &usize| text[..*at].bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let (scheme, rest) = match text.find("://").filter(is_scheme) {
+            Some(at) => (Some(&text[..at + 3]), &text[at + 3..]),
+            None => (None, text),
+        };
+        let (userinfo, place) = match rest.rsplit_once('@') {
+            Some((userinfo, place)) => (Some(userinfo), place),
+            None => (None, rest),
+        };
+        Self {
+            scheme,
+            userinfo,
+            place,
+        }
+    }
 }
 
 /// Underscores are no part of a host's name by the standards, and of many a Compose file's.
@@ -159,24 +209,9 @@ fn is_host_name(name: &str) -> bool {
 }
 
 fn decoded(text: &str) -> Result<String, ServerError> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let escape = match (first, tail) {
-            (b'%', [high, low, after @ ..]) => hex(*high).zip(hex(*low)).map(|(high, low)| (high << 4 | low, after)),
-            _ => None,
-        };
-        let (byte, after) = escape.unwrap_or((*first, tail));
-        bytes.push(byte);
-        rest = after;
-    }
-    String::from_utf8(bytes).map_err(|_| ServerError::Userinfo)
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
+    percent::unescape(text.as_bytes())
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .ok_or(ServerError::Userinfo)
 }
 
 #[cfg(test)]
@@ -187,13 +222,19 @@ mod tests {
     fn takes_what_nats_clients_take() {
         for (text, shown) in [
             ("nats://c1:4222", "nats://c1:4222"),
+            ("NATS://c1", "nats://c1:4222"),
             ("tls://c1.example.com", "tls://c1.example.com:4222"),
             ("nats_c1", "nats://nats_c1:4222"),
+            ("a_b-c.d:1", "nats://a_b-c.d:1"),
+            ("10.0.0.1", "nats://10.0.0.1:4222"),
             ("10.0.0.1:4333/", "nats://10.0.0.1:4333"),
-            ("nats://[::1]:4222", "nats://[::1]:4222"),
+            ("nats://[::1]:4223", "nats://[::1]:4223"),
+            ("[FD00::1]", "nats://[fd00::1]:4222"),
+            ("token@c1:1", "nats://c1:1"),
         ] {
             assert_eq!(ServerUrl::parse(text).unwrap().to_string(), shown, "{text}");
         }
+        assert_eq!(ServerUrl::parse("[::1]").unwrap().host, "::1");
     }
 
     #[test]
@@ -203,30 +244,56 @@ mod tests {
             ("nats://a,nats://b", ServerError::NotOne),
             ("nats://a b", ServerError::NotOne),
             ("ws://c1:8080", ServerError::Scheme),
+            ("http://c1", ServerError::Scheme),
             ("nats://", ServerError::Host),
+            ("nats://secret@", ServerError::Host),
             ("nats://%41", ServerError::Host),
-            ("nats://a:99999", ServerError::Host),
-            ("nats://a:0", ServerError::Port),
+            ("nats://::1", ServerError::Host),
+            ("nats://[::1", ServerError::Host),
+            ("nats://[x]:1", ServerError::Host),
+            ("nats://[::1]x", ServerError::Host),
+            ("nats://a:99999", ServerError::Port),
+            ("nats://u:secret@a:0", ServerError::Port),
+            ("a:+1", ServerError::Port),
             ("nats://a/b", ServerError::Trailing),
+            ("a:1?b", ServerError::Trailing),
+            ("nats://@a", ServerError::Userinfo),
+            ("nats://:secret@a", ServerError::Userinfo),
+            ("nats://secret%2@a", ServerError::Userinfo),
+            ("nats://%ff:secret@a", ServerError::Userinfo),
+            ("nats://a/secret@b", ServerError::Userinfo),
         ] {
             assert_eq!(ServerUrl::parse(text), Err(error), "{text}");
         }
     }
 
     #[test]
-    fn user_and_password_are_decoded_and_never_shown() {
-        let url = ServerUrl::parse("nats://al%40ice:p%3Ass@c1:4222").unwrap();
-        let userinfo = url.userinfo.clone().unwrap();
+    fn a_token_or_user_and_password_are_decoded() {
+        let token = |token: &str| Userinfo::Token(token.to_owned());
+        let user = |user: &str, password: &str| Userinfo::UserPassword(user.to_owned(), password.to_owned());
+        for (text, userinfo) in [
+            ("nats://tok%20en@h", token("tok en")),
+            ("nats://u:p@h", user("u", "p")),
+            ("al%40ice:p%40%3a:x@h:1", user("al@ice", "p@::x")),
+            ("u:@h", user("u", "")),
+            ("u:a@b@[::1]:1", user("u", "a@b")),
+            ("tls://\u{fc}:%C3%BC|\"@h", user("\u{fc}", "\u{fc}|\"")),
+        ] {
+            assert!(ServerUrl::parse(text).unwrap().userinfo == Some(userinfo), "{text}");
+        }
+    }
+
+    #[test]
+    fn user_and_password_are_never_shown() {
+        let url = ServerUrl::parse("nats://alice:secret@c1:4222").unwrap();
         assert_eq!(
-            (userinfo.user.as_str(), userinfo.password.as_deref()),
-            ("al@ice", Some("p:ss"))
-        );
-        assert_eq!(
-            format!("{url} {url:?} {userinfo:?}"),
-            "nats://c1:4222 nats://c1:4222 Userinfo(…)"
+            format!("{url} {url:?} {:?}", url.userinfo),
+            "nats://c1:4222 nats://c1:4222 Some(Userinfo(…))"
         );
         assert_eq!(without_userinfo("nats://a:b@c@host:1"), "nats://host:1");
         assert_eq!(without_userinfo("token@host"), "host");
         assert_eq!(without_userinfo("nats://host"), "nats://host");
+        assert_eq!(without_userinfo("user:sec://ret@host"), "host");
+        assert_eq!(without_userinfo("secret@ws://host"), "ws://host");
     }
 }

@@ -109,7 +109,7 @@ async fn a_url_comes_before_configured_tokens_and_passwords() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("secret");
     fs::write(&file, "configured").unwrap();
-    let url = UserInfo::UserPassword("u".to_owned(), "p".to_owned());
+    let url = Userinfo::UserPassword("u".to_owned(), "p".to_owned());
     let presented = Presented::new(Some(&token(file)), Some(&url), None).await.unwrap();
     assert_eq!((presented.token, presented.user.as_deref()), (None, Some("u")));
 }

@@ -82,13 +82,19 @@ fn check_cluster(faults: &mut Faults<'_>, cluster: &Cluster, origin: Origin) {
 /// The text itself is never repeated: it may hold a password.
 fn check_server(faults: &mut Faults<'_>, server: &str, origin: Origin) {
     match ServerUrl::parse(server) {
-        Ok(ServerUrl { userinfo: Some(_), .. }) if origin == Origin::Document => {
+        Ok(ServerUrl { userinfo: Some(_), .. }) | Err(ServerError::Userinfo) if origin == Origin::Document => {
             faults.add(
                 "holds a user or a password",
                 "name files in auth instead; a document holds no secret",
             );
         }
         Ok(_) => {}
+        Err(error @ ServerError::Userinfo) => {
+            faults.add(
+                error.to_string(),
+                "encode what is special there: %40 for @, %2F for /, %25 for %",
+            );
+        }
         Err(error @ ServerError::NotOne) => faults.add(error.to_string(), "write one server per entry"),
         Err(error) => faults.add(error.to_string(), "write nats://host:port or tls://host:port"),
     }

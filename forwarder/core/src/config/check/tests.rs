@@ -208,7 +208,7 @@ ring:
   replicas: 0
   clusters:
   - {name: A, servers: []}
-  - {name: A, servers: ['nats://u:hush-hush@x', 'ws://x', 'a,b'], weight: 0}
+  - {name: A, servers: ['nats://u:hush-hush@x', 'ws://x', 'a,b', 'u%2:hush-hush@x'], weight: 0}
   - {name: ' ', servers: [x], tls: {keyFile: /x}, auth: {type: Token, file: ''}}
 publish:
   subject: '{key}'
@@ -239,6 +239,7 @@ admin: {address: localhost, version: ''}
             "ring.clusters[1].servers[0]: holds a user or a password",
             "ring.clusters[1].servers[1]: has a scheme other than nats:// and tls://",
             "ring.clusters[1].servers[2]: holds a comma",
+            "ring.clusters[1].servers[3]: holds a user or a password",
             "ring.clusters[1].weight: 0 is out of range",
             "ring.clusters[1].name: \"A\" is the name of ring.clusters[0] too",
             "ring.clusters[2].name: is empty",

@@ -142,6 +142,17 @@ fn librdkafkas_words_for_the_offset_reset_are_taken() {
 }
 
 #[test]
+fn a_url_with_a_broken_password_is_told_without_it() {
+    assert_eq!(
+        faults(&[("NATS_CLUSTER_C1", "nats://u:hush%@c1")]),
+        [
+            "NATS_CLUSTER_C1: has before the @ neither a token nor user:password, percent-encoded; \
+             encode what is special there: %40 for @, %2F for /, %25 for %"
+        ]
+    );
+}
+
+#[test]
 fn every_fault_is_told_by_its_variable() {
     let found = faults(&[
         ("KAFKA_BROKER", " "),
