@@ -105,12 +105,10 @@ impl Forwarder {
         })
     }
 
-    /// Starts one with only these environment variables (`PORT` is added), as the original's container is.
+    /// Starts one without arguments and with only these environment variables (`PORT` is added), as the original's container is.
     pub fn start_from_env(variables: &[(&str, &str)]) -> Result<Self> {
         let (dir, admin) = place()?;
-        let mut spec = spec("forwarder", &dir)?
-            .arg("run")
-            .env("PORT", admin.number().to_string());
+        let mut spec = spec("forwarder", &dir)?.env("PORT", admin.number().to_string());
         for (name, value) in variables {
             spec = spec.env(name, value);
         }

@@ -81,6 +81,21 @@ struct Shared {
     position: AtomicU32,
 }
 
+/// A record of a test's own, outside the count; by default all of it is absent.
+#[derive(Clone, Debug, Default)]
+pub struct Raw {
+    /// The key.
+    pub key: Option<Vec<u8>>,
+    /// The value; none is a null value.
+    pub value: Option<Vec<u8>>,
+    /// The headers, in this order.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    /// When it was made, in milliseconds since 1970; none: now.
+    pub timestamp: Option<i64>,
+    /// The partition; none: by the key.
+    pub partition: Option<i32>,
+}
+
 /// Traffic that flows until it is stopped or its amount is reached.
 pub struct Flow {
     stop: Arc<AtomicBool>,
@@ -123,6 +138,8 @@ impl Traffic {
             .set("acks", "all")
             .set("message.timeout.ms", PATIENCE.as_millis().to_string())
             .set("linger.ms", "5")
+            // As much as a broker takes by default, and Java's producers send: librdkafka's own default is less.
+            .set("message.max.bytes", "1048588")
             .set("queue.buffering.max.messages", "100000")
             .set("compression.type", if plan.lz4 { "lz4" } else { "none" });
         let raw = Arc::new(AtomicU32::new(0));
@@ -177,12 +194,31 @@ impl Traffic {
 
     /// Sends one record of an asset's own, outside the count: for invalid records. `None` is a null value.
     pub async fn send_raw(&self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
+        self.send_record(Raw {
+            key: Some(key.to_vec()),
+            value: value.map(<[u8]>::to_vec),
+            ..Raw::default()
+        })
+        .await
+    }
+
+    /// Sends one record as it stands; returns when Kafka has acknowledged it and all that was sent before.
+    pub async fn send_record(&self, raw: Raw) -> Result<()> {
         let shared = Arc::clone(&self.shared);
-        let (key, value) = (key.to_vec(), value.map(<[u8]>::to_vec));
         tokio::task::spawn_blocking(move || {
-            let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&shared.topic, RAW).key(&key[..]);
-            if let Some(value) = &value {
-                record = record.payload(&value[..]);
+            let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&shared.topic, RAW);
+            record.key = raw.key.as_deref();
+            record.payload = raw.value.as_deref();
+            record.timestamp = raw.timestamp;
+            record.partition = raw.partition;
+            if !raw.headers.is_empty() {
+                let headers = OwnedHeaders::new_with_capacity(raw.headers.len());
+                record = record.headers(raw.headers.iter().fold(headers, |headers, (key, value)| {
+                    headers.insert(Header {
+                        key,
+                        value: value.as_deref(),
+                    })
+                }));
             }
             let before = shared.raw.load(Ordering::Acquire);
             shared

@@ -8,4 +8,6 @@
 mod stage;
 
 mod group;
+mod original;
 mod outages;
+mod ring;

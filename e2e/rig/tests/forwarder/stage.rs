@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use e2e_rig::forwarder::{self, Forwarder};
 use e2e_rig::kafka::{Kafka, unique};
-use e2e_rig::nats::Nats;
-use e2e_rig::observer::{self, Stored};
+use e2e_rig::nats::{self, Nats};
+use e2e_rig::observer::{self, Message, Stored};
 use e2e_rig::proxy::Proxy;
 use e2e_rig::traffic::{Amount, Flow, Plan, Traffic};
 use e2e_rig::verdict::Verdict;
@@ -16,7 +16,7 @@ use forwarder_core::config::{Config, PublishMode, Stream};
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// In core mode: a stream without acks that records what each server really took. In JetStream mode: the target.
-const STREAM: &str = "all";
+pub(crate) const STREAM: &str = "all";
 
 pub(crate) const PARTITIONS: i32 = 6;
 
@@ -36,10 +36,15 @@ impl Stage {
     }
 
     pub(crate) async fn with(kafka: Kafka, mode: PublishMode, count: usize) -> Self {
+        Self::with_servers(kafka, mode, count, nats::Options::default()).await
+    }
+
+    /// Clusters of servers with these options.
+    pub(crate) async fn with_servers(kafka: Kafka, mode: PublishMode, count: usize, options: nats::Options) -> Self {
         let topic = kafka.topic("assets", PARTITIONS).await.unwrap();
         let mut clusters = Vec::new();
         for number in 1..=count {
-            let nats = Nats::start().await.unwrap();
+            let nats = Nats::start_with(options.clone()).await.unwrap();
             if mode == PublishMode::Core {
                 observer::record(&nats, STREAM, &["*.*"]).await.unwrap();
             }
@@ -107,8 +112,8 @@ impl Stage {
             .unwrap()
     }
 
-    /// Waits until the group has committed all that is in the topic, then judges what the clusters hold.
-    pub(crate) async fn verdict(&self) -> Verdict {
+    /// Waits until the group has committed all that is in the topic.
+    pub(crate) async fn wait_committed(&self) {
         wait::eventually(SOON, "everything is committed", || async {
             let lag = self.kafka.lag(&self.group, &self.topic).await?;
             anyhow::ensure!(lag == 0, "{lag} records are not");
@@ -116,6 +121,16 @@ impl Stage {
         })
         .await
         .unwrap();
+    }
+
+    /// What a cluster's stream holds, by the cluster's place.
+    pub(crate) async fn stored(&self, cluster: usize) -> Vec<Message> {
+        observer::read_stream(&self.clusters[cluster].1, STREAM).await.unwrap()
+    }
+
+    /// Waits until all is committed, then judges what the clusters hold.
+    pub(crate) async fn verdict(&self) -> Verdict {
+        self.wait_committed().await;
         let streams: Vec<Stored<'_>> = self
             .clusters
             .iter()
