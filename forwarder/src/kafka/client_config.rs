@@ -50,6 +50,10 @@ const CONSUMER_OWNED: &[(&str, &str)] = &[
     ("statistics.interval.ms", "1000"),
 ];
 
+/// What the source's brokers took can be written again, and only the target's brokers say what is too large: librdkafka's
+/// own bound of 1,000,000 bytes is lower than theirs, and an offset would wait for ever for what it refuses.
+const PRODUCER_TUNED: &[(&str, &str)] = &[("message.max.bytes", "1000000000")];
+
 /// A dead letter is settled once every in-sync replica has it, and then once.
 const PRODUCER_OWNED: &[(&str, &str)] = &[
     ("acks", "all"),
@@ -121,6 +125,7 @@ pub fn dead_letter_producer(config: &Checked) -> Result<Option<ClientConfig>, Cl
     let connection = connection.as_ref().unwrap_or(&config.source.connection);
     let mut client = ClientConfig::new();
     set_all(&mut client, TUNED);
+    set_all(&mut client, PRODUCER_TUNED);
     set_properties(&mut client, connection, Scope::Producer);
     set_all(&mut client, PRODUCER_OWNED);
     set_connection(&mut client, connection)?;

@@ -92,17 +92,23 @@ fn dead_letters_are_written_once_to_every_replica() {
         (Some("all"), Some("true"))
     );
     assert_eq!(
+        client.get("message.max.bytes"),
+        Some("1000000000"),
+        "the broker's bound is the only one"
+    );
+    assert_eq!(
         (client.get("client.id"), client.get("fetch.min.bytes")),
         (Some("me"), None)
     );
     client.create::<BaseProducer>().unwrap();
 
-    let own = "deadLetter: {type: Topic, topic: d, connection: {bootstrapServers: [c:3], properties: {linger.ms: 7}}}";
+    let own = "deadLetter: {type: Topic, topic: d, connection: {bootstrapServers: [c:3], properties: {linger.ms: 7, message.max.bytes: 5000}}}";
     let client = dead_letter_producer(&config("", "", own)).unwrap().unwrap();
     assert_eq!(
         (client.get("bootstrap.servers"), client.get("linger.ms")),
         (Some("c:3"), Some("7"))
     );
+    assert_eq!(client.get("message.max.bytes"), Some("5000"));
     client.create::<BaseProducer>().unwrap();
 }
 
