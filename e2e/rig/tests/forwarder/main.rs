@@ -8,6 +8,7 @@
 mod stage;
 
 mod group;
+mod input;
 mod original;
 mod outages;
 mod ring;
