@@ -58,8 +58,6 @@ const PRODUCER_TUNED: &[(&str, &str)] = &[("message.max.bytes", "1000000000")];
 const PRODUCER_OWNED: &[(&str, &str)] = &[
     ("acks", "all"),
     ("enable.idempotence", "true"),
-    // Whatever came from Kafka may go back to Kafka: what is too large is for the broker to say.
-    ("message.max.bytes", "1000000000"),
 ];
 
 /// Why a client cannot be configured.

@@ -7,6 +7,7 @@
 
 mod stage;
 
+mod denied;
 mod group;
 mod input;
 mod original;

@@ -8,7 +8,7 @@ use e2e_rig::nats::{self, Nats};
 use e2e_rig::observer::{self, Message, Stored};
 use e2e_rig::proxy::Proxy;
 use e2e_rig::traffic::{Amount, Flow, Plan, Traffic};
-use e2e_rig::verdict::Verdict;
+use e2e_rig::verdict::{Tally, Verdict};
 use e2e_rig::wait;
 use forwarder_core::config::{Config, PublishMode, Stream};
 
@@ -19,6 +19,9 @@ pub(crate) const SOON: Duration = Duration::from_secs(60);
 pub(crate) const STREAM: &str = "all";
 
 pub(crate) const PARTITIONS: i32 = 6;
+
+/// Counts the records that the clusters have confirmed.
+pub(crate) const PUBLISHED: &str = "asset_forwarder_nats_messages_published_total";
 
 pub(crate) struct Stage {
     pub(crate) kafka: Kafka,
@@ -41,14 +44,22 @@ impl Stage {
 
     /// Clusters of servers with these options.
     pub(crate) async fn with_servers(kafka: Kafka, mode: PublishMode, count: usize, options: nats::Options) -> Self {
+        let mut servers = Vec::new();
+        for _ in 0..count {
+            servers.push(Nats::start_with(options.clone()).await.unwrap());
+        }
+        Self::of(kafka, mode, servers).await
+    }
+
+    /// With clusters that are not all alike.
+    pub(crate) async fn of(kafka: Kafka, mode: PublishMode, servers: Vec<Nats>) -> Self {
         let topic = kafka.topic("assets", PARTITIONS).await.unwrap();
         let mut clusters = Vec::new();
-        for number in 1..=count {
-            let nats = Nats::start_with(options.clone()).await.unwrap();
+        for nats in servers {
             if mode == PublishMode::Core {
                 observer::record(&nats, STREAM, &["*.*"]).await.unwrap();
             }
-            clusters.push((format!("C{number}"), nats));
+            clusters.push((format!("C{}", clusters.len() + 1), nats));
         }
         let plan = Plan {
             assets: 200,
@@ -131,6 +142,11 @@ impl Stage {
     /// Waits until all is committed, then judges what the clusters hold.
     pub(crate) async fn verdict(&self) -> Verdict {
         self.wait_committed().await;
+        self.tally().await.verdict(&self.traffic.ledger())
+    }
+
+    /// What the clusters hold now.
+    pub(crate) async fn tally(&self) -> Tally {
         let streams: Vec<Stored<'_>> = self
             .clusters
             .iter()
@@ -140,16 +156,27 @@ impl Stage {
                 stream: STREAM,
             })
             .collect();
-        observer::read_streams(&streams, &self.traffic.ledger(), None)
+        observer::tally_streams(&streams, &self.traffic.ledger(), None)
             .await
             .unwrap()
     }
 
+    /// Waits until the status of the first cluster gives this as the last error, and yields the whole of it.
+    pub(crate) async fn wait_last_error(&self, forwarder: &Forwarder, part: &str) -> String {
+        wait::value(SOON, "the status says what is wrong", || async {
+            let status = forwarder.status().await?;
+            let error = status["clusters"]["C1"]["lastError"].as_str().unwrap_or_default();
+            anyhow::ensure!(error.contains(part), "{status} does not say {part:?}");
+            Ok(Some(error.to_owned()))
+        })
+        .await
+        .unwrap()
+    }
+
     /// Waits until the forwarder has confirmed so many records more than it had.
     pub(crate) async fn wait_published(&self, forwarder: &Forwarder, records: f64) {
-        let name = "asset_forwarder_nats_messages_published_total";
-        let before = forwarder.metrics().await.unwrap().sum(name, &[]);
-        forwarder.wait_metric(name, before + records, SOON).await.unwrap();
+        let before = forwarder.metrics().await.unwrap().sum(PUBLISHED, &[]);
+        forwarder.wait_metric(PUBLISHED, before + records, SOON).await.unwrap();
     }
 }
 
