@@ -13,3 +13,4 @@ mod input;
 mod original;
 mod outages;
 mod ring;
+mod stream;
