@@ -15,6 +15,10 @@ use tempfile::TempDir;
 use crate::certificates::{Authority, Pair};
 use crate::{http, wait};
 
+pub use self::operator::Operator;
+
+mod operator;
+
 /// Ready takes tens of milliseconds on an idle machine.
 const START: Duration = Duration::from_secs(20);
 
@@ -32,6 +36,8 @@ pub enum Login {
     Token(String),
     /// As one of these users. (A user `rig` that may do everything is added for the rig's own clients.)
     Users(Vec<User>),
+    /// By a JWT that an operator's account has signed.
+    Operator(Operator),
 }
 
 /// A user of a server.
@@ -54,8 +60,10 @@ pub struct Options {
     pub jetstream: bool,
     /// Who may log in.
     pub login: Login,
-    /// TLS with a certificate of this test's own authority; clients need one too.
+    /// TLS with a certificate of this test's own authority.
     pub tls: bool,
+    /// With TLS: clients need a certificate too.
+    pub client_certificate: bool,
     /// The largest message.
     pub max_payload: usize,
     /// Further lines of the configuration file.
@@ -68,6 +76,7 @@ impl Default for Options {
             jetstream: true,
             login: Login::None,
             tls: false,
+            client_certificate: true,
             max_payload: 1 << 20,
             config: String::new(),
         }
@@ -138,7 +147,8 @@ impl Nats {
             );
             writeln!(
                 text,
-                "tls {{cert_file: {cert}, key_file: {key}, ca_file: {ca}, verify: true}}"
+                "tls {{cert_file: {cert}, key_file: {key}, ca_file: {ca}, verify: {}}}",
+                options.client_certificate
             )?;
             tls = Some(Tls { authority, client });
         }
@@ -200,6 +210,7 @@ impl Nats {
             Login::None => ConnectOptions::new(),
             Login::Token(token) => ConnectOptions::with_token(token.clone()),
             Login::Users(_) => ConnectOptions::with_user_and_password(RIG_USER.to_owned(), RIG_PASSWORD.to_owned()),
+            Login::Operator(operator) => operator.connect_options(),
         };
         // What the server delivers to an inbox can be captured by a stream like any message. With four tokens it does not match the `*.*` of
         // records, and an observer does not observe itself.
@@ -306,6 +317,7 @@ fn write_login(text: &mut String, login: &Login) -> Result<()> {
             }
             text.push_str("]}\n");
         }
+        Login::Operator(operator) => text.push_str(operator.config()),
     }
     Ok(())
 }

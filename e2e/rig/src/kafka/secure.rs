@@ -20,9 +20,9 @@ const PASSWORD: &str = "let-me-in";
 /// What the listener asks for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Door {
-    /// TLS, with a client certificate required.
+    /// TLS. A client certificate is required, unless SASL says who the client is.
     pub tls: bool,
-    /// SASL.
+    /// SASL, with this mechanism in [`Secured::connection`]; the listener takes the others too.
     pub sasl: Option<Mechanism>,
 }
 
@@ -37,6 +37,36 @@ pub enum Mechanism {
     ScramSha512,
     /// OAUTHBEARER; the broker takes unsigned tokens.
     OAuthBearer,
+}
+
+impl Mechanism {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Plain, Self::ScramSha256, Self::ScramSha512, Self::OAuthBearer];
+
+    /// Its name in Kafka.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::ScramSha512 => "SCRAM-SHA-512",
+            Self::OAuthBearer => "OAUTHBEARER",
+        }
+    }
+
+    fn server_login(self) -> String {
+        match self {
+            Self::Plain => {
+                format!("org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}=\"{PASSWORD}\";")
+            }
+            Self::ScramSha256 | Self::ScramSha512 => {
+                "org.apache.kafka.common.security.scram.ScramLoginModule required;".to_owned()
+            }
+            // The claim is the broker's own name, which its login wants although it never logs in.
+            Self::OAuthBearer => "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required \
+                                  unsecuredLoginStringClaim_sub=\"broker\";"
+                .to_owned(),
+        }
+    }
 }
 
 /// How to come in through the listener.
@@ -61,13 +91,18 @@ pub struct Secured {
 impl Secured {
     /// The connection as the forwarder's configuration declares it.
     pub fn connection(&self) -> config::KafkaConnection {
+        self.connection_by(self.door.sasl)
+    }
+
+    /// As [`Secured::connection`], by another mechanism.
+    pub fn connection_by(&self, mechanism: Option<Mechanism>) -> config::KafkaConnection {
         let tls = self.authority.as_ref().map(|authority| config::Tls {
             ca_file: Some(authority.ca_file.clone()),
             cert_file: self.client.as_ref().map(|pair| pair.cert_file.clone()),
             key_file: self.client.as_ref().map(|pair| pair.key_file.clone()),
         });
         let (username, password_file) = (self.username.clone(), self.password_file.clone());
-        let sasl = self.door.sasl.map(|mechanism| match mechanism {
+        let sasl = mechanism.map(|mechanism| match mechanism {
             Mechanism::Plain => config::Sasl::Plain {
                 username,
                 password_file,
@@ -152,38 +187,27 @@ pub(super) fn prepare(door: Door, dir: &Path, setup: &mut Setup) -> Result<Prepa
         set("ssl.keystore.location", text(&server.both_file));
         set("ssl.truststore.type", "PEM".to_owned());
         set("ssl.truststore.location", text(&authority.ca_file));
-        set("ssl.client.auth", "required".to_owned());
+        let client_auth = if door.sasl.is_some() { "requested" } else { "required" };
+        set("ssl.client.auth", client_auth.to_owned());
         secured.authority = Some(authority);
     }
-    if let Some(mechanism) = door.sasl {
-        let name = match mechanism {
-            Mechanism::Plain => "PLAIN",
-            Mechanism::ScramSha256 => "SCRAM-SHA-256",
-            Mechanism::ScramSha512 => "SCRAM-SHA-512",
-            Mechanism::OAuthBearer => "OAUTHBEARER",
-        };
-        let login = match mechanism {
-            Mechanism::Plain => {
-                format!("org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}=\"{PASSWORD}\";")
-            }
-            Mechanism::ScramSha256 | Mechanism::ScramSha512 => {
-                "org.apache.kafka.common.security.scram.ScramLoginModule required;".to_owned()
-            }
-            // The claim is the broker's own name, which its login wants although it never logs in.
-            Mechanism::OAuthBearer => "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required \
-                                       unsecuredLoginStringClaim_sub=\"broker\";"
-                .to_owned(),
-        };
-        set("sasl.enabled.mechanisms", name.to_owned());
-        set(&format!("{}.sasl.jaas.config", name.to_lowercase()), login);
+    if door.sasl.is_some() {
+        let names = Mechanism::ALL.map(Mechanism::name);
+        set("sasl.enabled.mechanisms", names.join(","));
+        for mechanism in Mechanism::ALL {
+            set(
+                &format!("{}.sasl.jaas.config", mechanism.name().to_lowercase()),
+                mechanism.server_login(),
+            );
+        }
+        for mechanism in [Mechanism::ScramSha256, Mechanism::ScramSha512] {
+            setup
+                .scram
+                .push((mechanism.name().to_owned(), USER.to_owned(), PASSWORD.to_owned()));
+        }
         fs::write(&secured.password_file, PASSWORD).context("failed to write the password's file")?;
         fs::write(&secured.token_file, unsecured_token(USER, Duration::from_secs(3600)))
             .context("failed to write the token's file")?;
-        if matches!(mechanism, Mechanism::ScramSha256 | Mechanism::ScramSha512) {
-            setup
-                .scram
-                .push((name.to_owned(), USER.to_owned(), PASSWORD.to_owned()));
-        }
     }
     Ok(Prepared(secured))
 }
