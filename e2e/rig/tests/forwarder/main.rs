@@ -7,6 +7,7 @@
 
 mod stage;
 
+mod credentials;
 mod denied;
 mod group;
 mod input;

@@ -161,11 +161,11 @@ impl Stage {
             .unwrap()
     }
 
-    /// Waits until the status of the first cluster gives this as the last error, and yields the whole of it.
-    pub(crate) async fn wait_last_error(&self, forwarder: &Forwarder, part: &str) -> String {
+    /// Waits until the status of a cluster gives this as the last error, and yields the whole of it.
+    pub(crate) async fn wait_last_error(&self, forwarder: &Forwarder, cluster: &str, part: &str) -> String {
         wait::value(SOON, "the status says what is wrong", || async {
             let status = forwarder.status().await?;
-            let error = status["clusters"]["C1"]["lastError"].as_str().unwrap_or_default();
+            let error = status["clusters"][cluster]["lastError"].as_str().unwrap_or_default();
             anyhow::ensure!(error.contains(part), "{status} does not say {part:?}");
             Ok(Some(error.to_owned()))
         })

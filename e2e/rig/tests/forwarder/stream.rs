@@ -20,7 +20,7 @@ async fn a_missing_stream_is_named_and_waited_for() {
     let stage = Stage::new(PublishMode::JetStream, 1).await;
     let mut forwarder = stage.start("forwarder", &unmanaged(&stage)).await;
     stage.traffic.send(1_200).await.unwrap();
-    let error = stage.wait_last_error(&forwarder, "does not exist").await;
+    let error = stage.wait_last_error(&forwarder, "C1", "does not exist").await;
     assert!(error.contains(&format!("stream {STREAM:?}")), "{error}");
     let log = forwarder.process().log().unwrap();
     assert!(
