@@ -55,10 +55,7 @@ const CONSUMER_OWNED: &[(&str, &str)] = &[
 const PRODUCER_TUNED: &[(&str, &str)] = &[("message.max.bytes", "1000000000")];
 
 /// A dead letter is settled once every in-sync replica has it, and then once.
-const PRODUCER_OWNED: &[(&str, &str)] = &[
-    ("acks", "all"),
-    ("enable.idempotence", "true"),
-];
+const PRODUCER_OWNED: &[(&str, &str)] = &[("acks", "all"), ("enable.idempotence", "true")];
 
 /// Why a client cannot be configured.
 #[derive(Debug, thiserror::Error)]
