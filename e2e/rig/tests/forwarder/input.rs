@@ -110,6 +110,49 @@ async fn a_bad_record_of_a_megabyte_goes_to_the_topic() {
     assert!(letters[0].value.as_ref() == Some(&value), "not as it came");
 }
 
+/// Kafka takes any bytes as a header's name, clients only text: so it is made in the broker's file, while the broker is down. (Consumers
+/// check no checksum by default.)
+#[tokio::test]
+async fn a_header_whose_name_is_no_text_is_one_bad_record() {
+    const NAME: &str = "name-to-be-broken";
+    let stage = Stage::with(Kafka::start().await.unwrap(), PublishMode::Core, 1).await;
+    let bad = Bad {
+        record: Raw {
+            key: Some(stage.traffic.ledger().key(0).into_bytes()),
+            value: Some(br#"{"id": "Temperature"}"#.to_vec()),
+            headers: vec![(NAME.to_owned(), Some(b"v".to_vec()))],
+            partition: Some(0),
+            ..Raw::default()
+        },
+        reason: Invalid::BadHeaders,
+    };
+    stage.traffic.send(AROUND).await.unwrap();
+    stage.traffic.send_record(bad.record.clone()).await.unwrap();
+    stage.traffic.send(AROUND).await.unwrap();
+    stage.kafka.shut_down().unwrap();
+    let data = stage.kafka.dir().unwrap().join("broker/data");
+    let file = data.join(format!("{}-0/00000000000000000000.log", stage.topic));
+    let mut bytes = std::fs::read(&file).unwrap();
+    let at = memchr::memmem::find(&bytes, NAME.as_bytes()).unwrap();
+    bytes[at] = 0xff;
+    std::fs::write(&file, bytes).unwrap();
+    stage.kafka.start_again().await.unwrap();
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("letters.jsonl");
+    let mut config = stage.config();
+    config.dead_letter = Some(DeadLetter::File { path: path.clone() });
+    let mut forwarder = stage.start("forwarder", &config).await;
+    stage.verdict().await.check_exactly_once().unwrap();
+    let letters = letters::of_file(&path);
+    let found: Vec<_> = letters.iter().map(|letter| (&letter.key, &letter.value)).collect();
+    assert_eq!(found, [(&bad.record.key, &bad.record.value)]);
+    check_counted(&forwarder, &[bad]).await;
+    assert_eq!(forwarder.process().try_exit().unwrap(), None);
+    let log = forwarder.process().log().unwrap();
+    assert!(log.contains("bad_headers") && !log.contains("panicked"), "{log}");
+}
+
 /// Brokers make no topic here that nobody asked for.
 #[tokio::test]
 async fn offsets_wait_for_a_dead_letter_topic_that_is_not_there_yet() {
