@@ -17,12 +17,14 @@ const QUEUE_TIME: &str = "0.0001 0.0005 0.001 0.002 0.005 0.01 0.025 0.05 0.1 0.
 const LATENCY: &str = "0.0001 0.0005 0.001 0.002 0.005 0.01 0.025 0.05 0.1 0.25 +Inf";
 const QUEUE_SIZE: &str = "0 1 2 5 10 20 50 100 500 1000 2500 5000 10000 +Inf";
 
-const FORWARDER: &[(&str, &str)] = &[("forwarder", "uuid-1")];
-const CLUSTERS: &[&[(&str, &str)]] = &[&[("cluster", "C1")], &[("cluster", "C2")]];
-const BUILD: &[(&str, &str)] = &[("version", "1.2.3"), ("swarm_node", "node-7")];
+type Labels = &'static [(&'static str, &'static str)];
+
+const FORWARDER: Labels = &[("forwarder", "uuid-1")];
+const CLUSTERS: &[Labels] = &[&[("cluster", "C1")], &[("cluster", "C2")]];
+const BUILD: Labels = &[("version", "1.2.3"), ("swarm_node", "node-7")];
 
 /// Name, type, labels of each series, and the buckets of a histogram.
-const CONTRACT: &[(&str, &str, &[&[(&str, &str)]], &str)] = &[
+const CONTRACT: &[(&str, &str, &[Labels], &str)] = &[
     ("fan_out_layer_forwarder_build_info", "gauge", &[BUILD], ""),
     (
         "asset_forwarder_kafka_messages_consumed_total",

@@ -204,7 +204,7 @@ async fn kafka_headers_are_carried_and_never_obeyed() {
             .iter()
             .flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
         let mut decoded: Vec<_> = all
-            .filter_map(|(name, value)| decode(&name.to_string(), value.as_str().as_bytes()))
+            .filter_map(|(name, value)| decode(name.as_ref(), value.as_str().as_bytes()))
             .collect();
         decoded.sort();
         assert_eq!(decoded, expected, "each can be had back as it was");
