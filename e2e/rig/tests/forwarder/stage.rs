@@ -53,7 +53,10 @@ impl Stage {
 
     /// With clusters that are not all alike.
     pub(crate) async fn of(kafka: Kafka, mode: PublishMode, servers: Vec<Nats>) -> Self {
-        let topic = kafka.topic("assets", PARTITIONS).await.unwrap();
+        let topic = unique("assets");
+        // A record that says it is old must not expire before it is read.
+        let kept = [("retention.ms", "-1")];
+        kafka.create_topic(&topic, PARTITIONS, &kept).await.unwrap();
         let mut clusters = Vec::new();
         for nats in servers {
             if mode == PublishMode::Core {
