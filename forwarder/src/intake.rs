@@ -30,12 +30,13 @@ use forwarder_core::config::Checked;
 use forwarder_core::record::{self, Invalid, Timestamp, TimestampKind};
 use forwarder_core::route::{Draft, Incoming, Router};
 use rdkafka::Message;
-use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
+use self::commits::Committer;
 use self::context::{Context, Event, OwnConsumer};
 use self::group::{Joining, Leaving, Partition};
 use self::ledger::Ledger;
@@ -83,6 +84,9 @@ pub enum IntakeError {
     /// The Kafka client could not be made.
     #[error("failed to create the Kafka client")]
     Create(#[from] kafka::KafkaSetupError),
+    /// The thread that commits could not be started.
+    #[error("failed to start a thread")]
+    Thread(#[from] std::io::Error),
     /// The topic could not be subscribed to.
     #[error("failed to subscribe to topic `{topic}`")]
     Subscribe {
@@ -102,7 +106,7 @@ pub enum IntakeError {
 /// See the module.
 pub struct Intake {
     config: Arc<Checked>,
-    consumer: OwnConsumer,
+    consumer: Arc<OwnConsumer>,
     router: Router,
     links: Links,
     metrics: Metrics,
@@ -116,8 +120,7 @@ pub struct Intake {
     group_partitions: Option<u32>,
     /// When partitions are to be taken anew because the position of one is gone.
     repair_at: Option<Instant>,
-    /// Since when a commit is unanswered.
-    commit_out: Option<Instant>,
+    committer: Committer,
     joining: Option<Joining>,
     leaving: Option<Leaving>,
     ledger: Ledger,
@@ -146,7 +149,8 @@ impl Intake {
         metrics: Metrics,
         clock: Clock,
     ) -> Result<Self, IntakeError> {
-        let consumer = OwnConsumer::new(kafka::create_consumer(&config, Context::new)?);
+        let consumer = Arc::new(OwnConsumer::new(kafka::create_consumer(&config, Context::new)?));
+        let committer = Committer::start(Arc::clone(&consumer))?;
         let clusters = links.publishers.len();
         let now = Instant::now();
         Ok(Self {
@@ -164,7 +168,7 @@ impl Intake {
             epoch: 0,
             group_partitions: None,
             repair_at: None,
-            commit_out: None,
+            committer,
             joining: None,
             leaving: None,
             ledger: Ledger::new(&config.engine, clusters),
@@ -213,6 +217,7 @@ impl Intake {
             self.go_on_joining();
             self.go_on_leaving();
             self.repair_when_due();
+            self.take_commit_answer();
             self.commit_when_due();
             self.report_when_due();
             self.watchdog.check()?;
@@ -402,8 +407,9 @@ impl Intake {
         self.abandon(&self.assignments());
         self.settle();
         let partitions: Vec<i32> = self.partitions.keys().copied().collect();
-        self.commit(&partitions, CommitMode::Sync);
+        self.commit(&partitions);
         self.answer_what_is_owed();
+        self.committer.end();
         drop(self.consumer);
         info!("left the group");
     }
@@ -430,15 +436,6 @@ impl Intake {
             match event {
                 Event::Assign(partitions) => self.begin_joining(partitions),
                 Event::Revoke { partitions, lost } => self.begin_leaving(partitions, lost),
-                Event::Committed(answers) => {
-                    self.commit_out = None;
-                    self.note_commit(&answers);
-                }
-                Event::CommitFailed(error) => {
-                    self.commit_out = None;
-                    self.metrics.commit_failures.inc();
-                    warn!(%error, "a commit failed; it is repeated");
-                }
                 Event::Statistics(statistics) => self.note_statistics(&statistics),
             }
         }

@@ -1,5 +1,7 @@
 //! Offsets to the broker.
 
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use forwarder_core::commit::Metadata;
@@ -9,10 +11,56 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tracing::warn;
 
 use super::Intake;
+use super::context::OwnConsumer;
 use crate::clock::wall_millis;
 
-/// When a commit is taken for lost whose answer never came. librdkafka gives up sooner (`socket.timeout.ms`, 60 s).
-const COMMIT_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long the commit that is out is awaited before the group is left.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Partition and position.
+type Positions = Vec<(i32, i64)>;
+
+/// A thread that commits and waits for the answer, so that the intake need not. (librdkafka's asynchronous commit tells its
+/// answer only to a callback that rdkafka does not set.)
+pub(super) struct Committer {
+    requests: mpsc::Sender<(Positions, TopicPartitionList)>,
+    answers: mpsc::Receiver<(Positions, Result<(), KafkaError>)>,
+    /// A commit is out.
+    out: bool,
+    thread: JoinHandle<()>,
+}
+
+impl Committer {
+    /// Starts the thread.
+    pub(super) fn start(consumer: Arc<OwnConsumer>) -> std::io::Result<Self> {
+        let (requests, wanted) = mpsc::channel::<(Positions, TopicPartitionList)>();
+        let (answer, answers) = mpsc::channel();
+        let thread = thread::Builder::new().name("commit".to_owned()).spawn(move || {
+            while let Ok((positions, list)) = wanted.recv() {
+                let result = consumer.commit(&list, CommitMode::Sync);
+                if answer.send((positions, result)).is_err() {
+                    break;
+                }
+            }
+        })?;
+        Ok(Self {
+            requests,
+            answers,
+            out: false,
+            thread,
+        })
+    }
+
+    /// Ends the thread, with its share of the consumer; where the broker does not answer, not for longer than a bound.
+    pub(super) fn end(self) {
+        let Self { requests, thread, .. } = self;
+        drop(requests);
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
+        while !thread.is_finished() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
 
 impl Intake {
     pub(super) fn commit_when_due(&mut self) {
@@ -22,64 +70,64 @@ impl Intake {
         }
         self.next_commit = now + Duration::from_millis(self.config.engine.commit_interval_ms);
         // One at a time: librdkafka answers no rebalance while a commit is out, so an unbroken chain would starve it.
-        if self.commit_out.is_some_and(|since| since.elapsed() < COMMIT_TIMEOUT) {
+        if self.committer.out {
             return;
         }
         let partitions: Vec<i32> = self.partitions.keys().copied().collect();
-        self.commit(&partitions, CommitMode::Async);
+        if let Some((positions, list)) = self.commit_request(&partitions) {
+            self.committer.out = self.committer.requests.send((positions, list)).is_ok();
+        }
     }
 
-    /// Commits the settled prefix of these partitions, where the broker does not have it yet.
-    pub(super) fn commit(&mut self, partitions: &[i32], mode: CommitMode) {
-        let positions: Vec<(i32, i64)> = partitions
+    /// Commits the settled prefix of these partitions, where the broker does not have it yet, and waits for the answer.
+    pub(super) fn commit(&mut self, partitions: &[i32]) {
+        let Some((positions, list)) = self.commit_request(partitions) else {
+            return;
+        };
+        let result = self.consumer.commit(&list, CommitMode::Sync);
+        self.note_commit(&positions, result);
+    }
+
+    fn commit_request(&mut self, partitions: &[i32]) -> Option<(Positions, TopicPartitionList)> {
+        let positions: Positions = partitions
             .iter()
             .filter_map(|partition| Some((*partition, self.partitions.get(partition)?.offsets.to_commit()?)))
             .collect();
         if positions.is_empty() {
-            return;
+            return None;
         }
-        let committed = self
-            .commit_list(&positions)
-            .and_then(|list| self.consumer.commit(&list, mode));
-        match (committed, mode) {
-            (Ok(()), CommitMode::Sync) => {
-                self.note_commit(
-                    &positions
-                        .iter()
-                        .map(|(partition, position)| (*partition, *position, Ok(())))
-                        .collect::<Vec<_>>(),
-                );
-            }
-            // The answer comes as an event.
-            (Ok(()), CommitMode::Async) => self.commit_out = Some(Instant::now()),
-            (Err(error), _) => {
-                self.metrics.commit_failures.inc();
-                warn!(%error, "failed to commit; what is uncommitted is delivered again after a restart");
+        match self.commit_list(&positions) {
+            Ok(list) => Some((positions, list)),
+            Err(error) => {
+                warn!(%error, "failed to make a commit");
+                None
             }
         }
     }
 
-    pub(super) fn note_commit(&mut self, answers: &[(i32, i64, Result<(), KafkaError>)]) {
-        let mut refused = 0;
-        for (partition, position, result) in answers {
-            match result {
-                Ok(()) => {
+    /// Takes the answer of the commit that is out, if it has come.
+    pub(super) fn take_commit_answer(&mut self) {
+        while let Ok((positions, result)) = self.committer.answers.try_recv() {
+            self.committer.out = false;
+            self.note_commit(&positions, result);
+        }
+    }
+
+    fn note_commit(&mut self, positions: &[(i32, i64)], result: Result<(), KafkaError>) {
+        match result {
+            Ok(()) => {
+                for (partition, position) in positions {
                     if let Some(state) = self.partitions.get_mut(partition) {
                         state.offsets.committed(*position);
                     }
                 }
-                Err(error) => {
-                    refused += 1;
-                    warn!(%error, partition, "the broker refused a commit; it is repeated");
-                }
+                self.metrics.commits.inc();
+                self.last_commit_millis = Some(wall_millis());
             }
-        }
-        if refused < answers.len() {
-            self.metrics.commits.inc();
-            self.last_commit_millis = Some(wall_millis());
-        }
-        if refused > 0 {
-            self.metrics.commit_failures.inc();
+            Err(error) => {
+                self.metrics.commit_failures.inc();
+                warn!(%error, "a commit failed; it is repeated, or what it held is delivered again");
+            }
         }
     }
 

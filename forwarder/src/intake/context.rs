@@ -10,9 +10,9 @@ use rdkafka::bindings::rd_kafka_resp_err_t as RespErr;
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::KafkaError;
 use rdkafka::statistics::Statistics;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::TopicPartitionList;
 use tracing::{debug, warn};
 
 use crate::kafka::{self, OAuthTokenFile};
@@ -24,10 +24,6 @@ pub(super) enum Event {
     Assign(Vec<i32>),
     /// These are to be given up; `lost`: somebody else may own them already.
     Revoke { partitions: Vec<i32>, lost: bool },
-    /// The broker answered a commit: partition, position, whether it holds.
-    Committed(Vec<(i32, i64, Result<(), KafkaError>)>),
-    /// A whole commit failed.
-    CommitFailed(KafkaError),
     /// librdkafka's statistics.
     Statistics(Box<Statistics>),
 }
@@ -105,19 +101,6 @@ impl ConsumerContext for Context {
                 lost: consumer.assignment_lost(),
             }),
         }
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        if let Err(error) = result {
-            // Some of its partitions may have been taken all the same; committing those again does no harm.
-            return self.note(Event::CommitFailed(error));
-        }
-        let elements = offsets.elements();
-        let answers = elements.iter().filter_map(|element| match element.offset() {
-            Offset::Offset(position) => Some((element.partition(), position, element.error())),
-            _ => None,
-        });
-        self.note(Event::Committed(answers.collect()));
     }
 }
 

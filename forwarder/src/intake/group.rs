@@ -238,7 +238,7 @@ impl Intake {
             );
         }
         if !lost {
-            self.commit(&partitions, CommitMode::Sync);
+            self.commit(&partitions);
         }
         let mut list = TopicPartitionList::new();
         for partition in &partitions {
