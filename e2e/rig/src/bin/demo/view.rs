@@ -9,6 +9,8 @@ use e2e_rig::verdict::{Ledger, Verdict};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 const PUBLISHED: &str = "asset_forwarder_nats_messages_published_total";
+const PENDING: &str = "asset_forwarder_pending_records";
+const LAG: &str = "asset_forwarder_lag";
 
 pub(crate) struct View {
     clusters: Vec<&'static str>,
@@ -61,8 +63,8 @@ impl View {
         let seconds = self.at.elapsed().as_secs_f64().max(0.001);
         self.at = Instant::now();
         let mut lines = vec![format!(
-            "{:10} {:>7} {:>10} {:>11} {:>11} {:>9} {:>9}",
-            "cluster", "assets", "records/s", "arrived", "confirmed*", "p50", "p99"
+            "{:10} {:>7} {:>10} {:>11} {:>11} {:>8} {:>9} {:>9}",
+            "cluster", "assets", "records/s", "arrived", "confirmed*", "pending*", "p50", "p99"
         )];
         for (index, name) in self.clusters.iter().enumerate() {
             let cluster = u8::try_from(index).unwrap_or(u8::MAX);
@@ -78,17 +80,19 @@ impl View {
                 .get_mut(index)
                 .map(|before| std::mem::replace(before, arrived))
                 .unwrap_or(0);
-            let confirmed: f64 = pages.iter().map(|page| page.sum(PUBLISHED, &[("cluster", name)])).sum();
+            let of_cluster = |metric| -> f64 { pages.iter().map(|page| page.sum(metric, &[("cluster", name)])).sum() };
+            let (confirmed, pending) = (of_cluster(PUBLISHED), of_cluster(PENDING));
             lines.push(format!(
-                "{name:10} {assets:>7} {:>10.0} {arrived:>11} {confirmed:>11} {:>6.1} ms {:>6.1} ms",
+                "{name:10} {assets:>7} {:>10.0} {arrived:>11} {confirmed:>11} {pending:>8} {:>6.1} ms {:>6.1} ms",
                 arrived.saturating_sub(before) as f64 / seconds,
                 latency.quantile_ms(0.5),
                 latency.quantile_ms(0.99)
             ));
         }
         let sent = ledger.acknowledged();
+        let lag: f64 = pages.iter().map(|page| page.sum(LAG, &[])).sum();
         lines.push(format!(
-            "sent {sent}, on the way {}   (* by the forwarders that run now)",
+            "sent {sent}, on the way {}, lag* {lag}   (* of the forwarders that run now)",
             sent.saturating_sub(observer.distinct())
         ));
         match &self.table {
