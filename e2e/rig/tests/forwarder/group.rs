@@ -21,6 +21,27 @@ async fn nothing_is_lost_when_a_forwarder_is_killed() {
     stage.verdict().await.check().unwrap();
 }
 
+/// What was taken from Kafka and not confirmed when it died is for the next one.
+#[tokio::test]
+async fn what_a_killed_forwarder_had_out_is_delivered_by_the_next() {
+    let stage = Stage::new(PublishMode::Core, 2).await;
+    let (config, proxy) = stage.proxied().await;
+    let mut first = stage.start("first", &config).await;
+    let flow = stage.flow(RATE);
+    stage.wait_published(&first, 1_000.0).await;
+    proxy.stall();
+    first
+        .wait_metric("asset_forwarder_pending_records", 1_000.0, SOON)
+        .await
+        .unwrap();
+    first.kill9().unwrap();
+    flow.stop().await.unwrap();
+    // What was still on the way when the process died goes with its connection.
+    proxy.reset().await.unwrap();
+    let _second = stage.start("second", &stage.config()).await;
+    stage.verdict().await.check().unwrap();
+}
+
 #[tokio::test]
 async fn nothing_is_lost_or_repeated_when_a_core_forwarder_stops_in_good_order() {
     stops_in_good_order(PublishMode::Core).await;
