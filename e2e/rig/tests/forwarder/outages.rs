@@ -28,6 +28,10 @@ async fn connection_cut(mode: PublishMode) {
     let forwarder = stage.start("forwarder", &config).await;
     let flow = stage.flow(RATE);
     stage.wait_published(&forwarder, 2_000.0).await;
+    // Nothing passes for a moment, so that there is something on the way that the cut destroys.
+    proxy.stall();
+    let pending = "asset_forwarder_pending_records";
+    forwarder.wait_metric(pending, 500.0, SOON).await.unwrap();
     proxy.cut().await.unwrap();
     tokio::time::sleep(AWAY).await;
     proxy.heal().await.unwrap();
@@ -60,7 +64,8 @@ async fn a_connection_that_swallows_everything_is_given_up_and_nothing_is_lost()
         .wait_metric("asset_forwarder_reconnects_total", 1.0, SOON)
         .await
         .unwrap();
-    proxy.heal().await.unwrap();
+    // What it has swallowed does not come out again.
+    proxy.reset().await.unwrap();
     stage.wait_published(&forwarder, 4_000.0).await;
     flow.stop().await.unwrap();
     stage.verdict().await.check().unwrap();
