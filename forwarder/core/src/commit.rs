@@ -1,20 +1,66 @@
 //! What travels with every committed offset: the commit's metadata.
 //!
-//! A short text, so that a person can read it with Kafka's own tools: `fanout1 partitions=12 ring=3`.
+//! A short text, so that a person can read it with Kafka's own tools: `fanout1 partitions=12 ring=3`. While a cluster is
+//! away, the committed offset waits for that cluster's first record; the metadata then says how far all other records are
+//! settled: `fanout1 partitions=12 ring=3 members=8d3f… upto=90210 away=C2:4711`.
 
 use std::fmt;
+
+use crate::percent;
 
 /// First word of the text; the digit is the version of what follows.
 const MARK: &str = "fanout1";
 
+/// Longest text: brokers take 4096 bytes unless they are told otherwise (`offset.metadata.max.bytes`).
+const MAX_LEN: usize = 4000;
+
 /// The metadata of a commit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
     /// How many partitions the topic had when the group first began. One that has no commit and a number from here
     /// on appeared later, so it is read from its beginning, also with `startFrom: Latest`.
     pub partitions: u32,
     /// The ring's epoch under which the records before the offset were delivered.
     pub ring: u64,
+    /// What is settled behind the committed offset.
+    pub ahead: Option<Ahead>,
+}
+
+/// What is settled behind the committed offset: everything below `upto`, except the records of some clusters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ahead {
+    /// The ring that says which records are a cluster's: its [fingerprint](crate::ring::Ring::fingerprint).
+    pub members: u64,
+    /// Where to go on with all that is not excepted.
+    pub upto: i64,
+    /// Clusters with the offset of the first of their records that may not be settled.
+    pub away: Vec<(String, i64)>,
+}
+
+impl Ahead {
+    /// Makes the text short enough to be committed: what does not fit is not told, so it is delivered again.
+    fn fit(&self) -> Self {
+        let mut away = self.away.clone();
+        away.sort_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
+        let mut upto = self.upto;
+        let mut len = 0;
+        let fitting = away.iter().take_while(|(name, _)| {
+            // A colon, a comma, up to twenty digits; each byte of the name takes three where it is encoded.
+            len += 3 * name.len() + 22;
+            len <= MAX_LEN - 200
+        });
+        let fitting = fitting.count();
+        if let Some((_, from)) = away.get(fitting) {
+            upto = upto.min(*from);
+        }
+        away.truncate(fitting);
+        away.retain(|(_, from)| *from < upto);
+        Self {
+            members: self.members,
+            upto,
+            away,
+        }
+    }
 }
 
 impl Metadata {
@@ -26,22 +72,51 @@ impl Metadata {
             return None;
         }
         let mut metadata = Self::default();
+        let (mut members, mut upto, mut away) = (None, None, Vec::new());
         for word in words {
             match word.split_once('=')? {
                 ("partitions", count) => metadata.partitions = count.parse().ok()?,
                 ("ring", epoch) => metadata.ring = epoch.parse().ok()?,
+                ("members", print) => members = Some(u64::from_str_radix(print, 16).ok()?),
+                ("upto", offset) => upto = Some(offset.parse().ok()?),
+                ("away", list) => away = list.split(',').map(parse_away).collect::<Option<_>>()?,
                 // A later version of the same format may say more.
                 _ => {}
             }
         }
+        metadata.ahead = members
+            .zip(upto)
+            .map(|(members, upto)| Ahead { members, upto, away }.fit());
         Some(metadata)
     }
 }
 
+fn parse_away(word: &str) -> Option<(String, i64)> {
+    let (name, offset) = word.split_once(':')?;
+    let name = String::from_utf8(percent::unescape(name.as_bytes())?).ok()?;
+    Some((name, offset.parse().ok()?))
+}
+
 impl fmt::Display for Metadata {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { partitions, ring } = self;
-        write!(f, "{MARK} partitions={partitions} ring={ring}")
+        let Self {
+            partitions,
+            ring,
+            ahead,
+        } = self;
+        write!(f, "{MARK} partitions={partitions} ring={ring}")?;
+        let Some(Ahead { members, upto, away }) = ahead.as_ref().map(Ahead::fit) else {
+            return Ok(());
+        };
+        write!(f, " members={members:016x} upto={upto}")?;
+        for (at, (name, from)) in away.iter().enumerate() {
+            let mut escaped = Vec::with_capacity(name.len());
+            percent::escape_all_of(name.as_bytes(), b":,=", &mut escaped);
+            // Visible ASCII only.
+            let name = String::from_utf8_lossy(&escaped);
+            write!(f, "{}{name}:{from}", if at == 0 { " away=" } else { "," })?;
+        }
+        Ok(())
     }
 }
 
@@ -59,19 +134,66 @@ mod tests {
             "fanout2 partitions=1",
             "fanout1 partitions=x",
             "fanout1 partitions",
+            "fanout1 partitions=1 ring=1 members=1 upto=5 away=C1",
+            "fanout1 partitions=1 ring=1 members=1 upto=5 away=%4:5",
         ] {
             assert_eq!(Metadata::parse(text), None, "{text}");
         }
-        assert_eq!(
-            Metadata::parse("fanout1 partitions=3 more=x"),
-            Some(Metadata { partitions: 3, ring: 0 })
-        );
+        let plain = Metadata {
+            partitions: 3,
+            ..Metadata::default()
+        };
+        assert_eq!(Metadata::parse("fanout1 partitions=3 more=x"), Some(plain));
+    }
+
+    #[test]
+    fn a_person_can_read_it() {
+        let metadata = Metadata {
+            partitions: 12,
+            ring: 3,
+            ahead: Some(Ahead {
+                members: 0x8d,
+                upto: 90_210,
+                away: vec![("C 3".to_owned(), 5_000), ("C2".to_owned(), 4_711)],
+            }),
+        };
+        let text = "fanout1 partitions=12 ring=3 members=000000000000008d upto=90210 away=C2:4711,C%203:5000";
+        assert_eq!(metadata.to_string(), text);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_called_settled() {
+        let away: Vec<_> = (0..1_000)
+            .map(|at| (format!("cluster-{at:04}"), i64::from(at)))
+            .collect();
+        let metadata = Metadata {
+            partitions: 1,
+            ring: 1,
+            ahead: Some(Ahead {
+                members: 1,
+                upto: 1 << 40,
+                away: away.clone(),
+            }),
+        };
+        let text = metadata.to_string();
+        assert!(text.len() <= MAX_LEN, "{}", text.len());
+        let read = Metadata::parse(&text).unwrap().ahead.unwrap();
+        assert!(!read.away.is_empty());
+        // Each cluster that is not named has its records behind what is called settled.
+        for (name, from) in away {
+            assert!(read.upto <= from || read.away.contains(&(name, from)));
+        }
     }
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(partitions: u32, ring: u64) {
-            let metadata = Metadata { partitions, ring };
+        fn what_is_written_is_read(
+            partitions: u32,
+            ring: u64,
+            ahead in proptest::option::of((any::<u64>(), any::<i64>(), proptest::collection::vec((".{1,9}", any::<i64>()), 0..9))),
+        ) {
+            let ahead = ahead.map(|(members, upto, away)| Ahead { members, upto, away }.fit());
+            let metadata = Metadata { partitions, ring, ahead };
             prop_assert_eq!(Metadata::parse(&metadata.to_string()), Some(metadata));
         }
 

@@ -13,8 +13,9 @@
 //!    - [`subject`]: key and ID as a subject;
 //!    - [`headers`]: Kafka headers as NATS headers;
 //!    - [`ring`]: which cluster owns the key.
-//! 6. [`outbox`]: what waits for a cluster, and what may be sent next.
-//! 7. [`commit`]: what travels with a committed offset.
+//! 6. [`dispatch`]: who gets the record, who waits, what is parked, what may be committed.
+//! 7. [`outbox`]: what waits for a cluster, and what may be sent next.
+//! 8. [`commit`]: what travels with a committed offset.
 //!
 //! Several of them write numbers by [`decimal`].
 
@@ -35,6 +36,8 @@ pub mod subject;
 pub mod headers;
 
 pub mod ring;
+
+pub mod dispatch;
 
 pub mod outbox;
 

@@ -110,6 +110,8 @@ pub struct Outcome<T> {
     pub given_up: Vec<T>,
     /// Left the outbox because their assignment had ended; whether the server has them is nobody's business any more.
     pub dropped: Vec<T>,
+    /// [Recalled](Outbox::recall), in no particular order, with whether they were sent: then the server may have them.
+    pub recalled: Vec<(T, bool)>,
 }
 
 impl<T> Default for Outcome<T> {
@@ -118,6 +120,7 @@ impl<T> Default for Outcome<T> {
             confirmed: Vec::new(),
             given_up: Vec::new(),
             dropped: Vec::new(),
+            recalled: Vec::new(),
         }
     }
 }
@@ -489,6 +492,34 @@ impl<T: Item> Outbox<T> {
             self.discard(index, outcome);
         }
         sent
+    }
+
+    /// Gives back all records of the given lanes, whether they were sent or not: somebody else is to deliver them.
+    pub fn recall(&mut self, lanes: &[u64], outcome: &mut Outcome<T>) {
+        let lanes: HashSet<u64, Spread> = lanes.iter().copied().collect();
+        let Self { slots, ready, held, .. } = self;
+        let recalled = |slot: &Slot<T>| slot.item.as_ref().is_some_and(|item| lanes.contains(&item.lane()));
+        held.retain(|lane, _| !lanes.contains(lane));
+        ready.retain(|index| !recalled(&slots[*index as usize]));
+        let mut unsent = Vec::new();
+        for (index, slot) in slots.iter_mut().enumerate() {
+            if !recalled(slot) {
+                continue;
+            }
+            match slot.state {
+                State::Written { write } | State::Denied { write } => {
+                    // It keeps its place among what was written, so that fences cover what they did, but is nobody's.
+                    slot.state = State::Abandoned { write };
+                    outcome.recalled.extend(slot.item.take().map(|item| (item, true)));
+                }
+                State::Ready | State::Waiting | State::Paused => unsent.push(index as u32),
+                // Abandoned before: its assignment is over.
+                State::Abandoned { .. } | State::Free => {}
+            }
+        }
+        for index in unsent {
+            outcome.recalled.extend(self.vacate(index).map(|item| (item, false)));
+        }
     }
 
     /// Makes lanes ready whose pause is over.

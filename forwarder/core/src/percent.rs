@@ -2,9 +2,14 @@
 
 /// Encodes all but visible ASCII; of that, `%` and `also`.
 pub(crate) fn escape(bytes: &[u8], also: u8, out: &mut Vec<u8>) {
+    escape_all_of(bytes, &[also], out);
+}
+
+/// As [`escape`], with several bytes to encode.
+pub(crate) fn escape_all_of(bytes: &[u8], also: &[u8], out: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for &byte in bytes {
-        if byte.is_ascii_graphic() && byte != b'%' && byte != also {
+        if byte.is_ascii_graphic() && byte != b'%' && !also.contains(&byte) {
             out.push(byte);
         } else {
             out.extend_from_slice(&[b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);

@@ -45,7 +45,7 @@ pub enum RingError {
 pub struct Place {
     /// Index of the member that owns the key.
     pub owner: usize,
-    /// 64 bits of the key's hash that the owner does not depend on, the same in every ring.
+    /// The leading 64 bits of the key's hash, the same in every ring.
     pub lane: u64,
 }
 
@@ -105,11 +105,33 @@ impl Ring {
     #[must_use]
     pub fn place(&self, key: &[u8]) -> Place {
         let digest: Digest = Sha256::digest(key).into();
-        let [_, second, ..] = words(&digest);
         Place {
             owner: self.owner_at(&digest),
-            lane: second,
+            lane: head(&digest),
         }
+    }
+
+    /// Index of the member that owns the keys of a lane, for whoever has the lane alone.
+    ///
+    /// The same as [`Ring::place`] says, except for a key whose hash has the leading 64 bits of a virtual node: one in
+    /// 2⁶⁴ for each node.
+    #[must_use]
+    pub fn owner_of_lane(&self, lane: u64) -> usize {
+        let mut digest = [u8::MAX; 32];
+        digest[..8].copy_from_slice(&lane.to_be_bytes());
+        self.owner_at(&digest)
+    }
+
+    /// Two rings have the same one if every key has the same owner's name in both: a hash over what makes the ring.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        let mut hash = Sha256::new();
+        for (position, owner) in self.positions.iter().zip(&self.owners) {
+            hash.update(position);
+            hash.update(self.name(*owner as usize));
+            hash.update([0]);
+        }
+        head(&hash.finalize().into())
     }
 
     /// Name of member `index`; empty if there is none.

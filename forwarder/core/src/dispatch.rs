@@ -1,0 +1,663 @@
+//! What the engine decides about records between Kafka and the outlets: who gets a record, who waits, what is parked,
+//! what may be committed.
+//!
+//! ```text
+//!   receive ──▶ taken ──▶ enter ──┬──────────────▶ batch of its cluster ──▶ settle ──▶ commit point
+//!      │                          │                     ▲    │
+//!      │                          └─▶ held (its asset   │    └─▶ given back (the old owner did not answer)
+//!      │                              moves) ───────────┘              │
+//!      └──▶ parked (only its place is kept) ──▶ read again ─▶ enter    └─▶ held, before all that came since
+//! ```
+//!
+//! Pure: no Kafka, no socket, no clock (time is an argument, in microseconds since any fixed moment). The forwarder's
+//! intake performs what is decided here; the simulation in this crate's tests drives the same code by seeds.
+//!
+//! **Assignments.** A partition has an epoch for each time it is assigned. What an older epoch reports is ignored.
+//!
+//! **Ring changes.** An asset whose owner changes while records of its are out waits until these are settled by the old
+//! owner; what comes meanwhile is held back. If the old owner does not answer in time, it is asked to give them back, and
+//! they go to the new one, in order. All other assets go on.
+//!
+//! **Parking.** Past its cap, a cluster that is away (or very slow) keeps nobody waiting: new records of its are parked,
+//! and read again when it has room. So memory does not grow with the length of an outage.
+
+mod backlog;
+mod caps;
+mod handover;
+mod pass;
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use self::backlog::Backlog;
+pub use self::backlog::Era;
+use self::caps::Caps;
+pub use self::caps::{Limits, Load};
+use self::handover::HandOver;
+use self::pass::Pass;
+pub use self::pass::{Again, Job};
+use crate::commit::Ahead;
+use crate::offsets::{Offsets, Whereabouts};
+use crate::ring::Place;
+
+/// The outlet of records that can never be forwarded. The clusters' outlets are numbered from 1 on.
+pub const DEAD_LETTER: u32 = 0;
+
+/// Names a record on its way, on behalf of one assignment of its partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag {
+    /// The partition.
+    pub partition: i32,
+    /// The assignment epoch: what an older one reports is ignored.
+    pub epoch: u32,
+    /// The offset.
+    pub offset: i64,
+    /// The record's name in [`Offsets`].
+    pub sequence: u64,
+}
+
+/// A routed record as the dispatcher sees it.
+pub trait Freight {
+    /// Which record it is.
+    fn tag(&self) -> Tag;
+    /// Its asset's lane.
+    fn lane(&self) -> u64;
+    /// What counts against the caps, in bytes.
+    fn weight(&self) -> usize;
+}
+
+/// What to do with a record that was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It is ours to deliver: make a message of it, then [`Dispatcher::enter`], [`Dispatcher::bury`] or
+    /// [`Dispatcher::settle`].
+    Take(Tag),
+    /// Only its place is kept; it is read again later.
+    Parked,
+    /// Not ours, or seen before.
+    Unwanted,
+}
+
+/// What a partition of ours is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Its records are taken.
+    Active,
+    /// It is being given up: what is out is awaited.
+    Draining,
+    /// Its committed offset is gone, and the policy is to leave that to a person.
+    Stopped,
+    /// Others have delivered under a newer ring than ours, of this epoch: it waits until we have it too.
+    Behind(u64),
+}
+
+/// Where an assignment begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resume {
+    /// The first offset to receive.
+    pub offset: i64,
+    /// Members of the ring with the offset of the first of their records that is to be delivered, where that lies before
+    /// `offset`.
+    pub away: Vec<(String, i64)>,
+}
+
+/// What may be committed for a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommitPoint {
+    /// One past the contiguous settled prefix.
+    pub position: i64,
+    /// The ring's epoch that a successor must have.
+    pub ring: u64,
+    /// What is settled behind it.
+    pub ahead: Option<Ahead>,
+}
+
+/// A partition that is ours.
+#[derive(Debug)]
+pub struct Partition {
+    /// The assignment's epoch.
+    pub epoch: u32,
+    /// See [`Phase`].
+    pub phase: Phase,
+    /// The first offset that was to be received.
+    start: i64,
+    offsets: Offsets,
+    backlog: Backlog,
+    /// What the broker acknowledged.
+    committed: Option<CommitPoint>,
+}
+
+impl Partition {
+    /// Where the next record is expected.
+    #[must_use]
+    pub fn next(&self) -> i64 {
+        self.offsets.next()
+    }
+
+    /// One past the contiguous settled prefix.
+    #[must_use]
+    pub fn position(&self) -> i64 {
+        let position = self.offsets.position();
+        self.backlog.from().map_or(position, |from| from.min(position))
+    }
+
+    /// Records that are out.
+    #[must_use]
+    pub fn unsettled(&self) -> usize {
+        self.offsets.unsettled()
+    }
+
+    /// The offset that the broker acknowledged.
+    #[must_use]
+    pub fn committed(&self) -> Option<i64> {
+        self.committed.as_ref().map(|point| point.position)
+    }
+
+    /// Whether a record that comes is taken. (One that is not taken would never come again.)
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        self.phase == Phase::Active
+    }
+}
+
+/// What is parked of one cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ParkedLoad {
+    /// Records, as far as this process has seen them parked.
+    pub records: u64,
+    /// When the oldest of them was parked, in microseconds; `None`: nothing is parked.
+    pub since: Option<u64>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Dispatcher<T> {
+    caps: Caps,
+    era: Era,
+    /// The ring's epoch that commits speak of: that of `era`, or of the one that is to come.
+    announced: u64,
+    handover_timeout: u64,
+    partitions: BTreeMap<i32, Partition>,
+    /// Grows with every assignment of any partition.
+    epoch: u32,
+    hand_over: HandOver<T>,
+    pass: Option<Pass>,
+    /// Where the last pass was, so that all partitions have their turn.
+    last_pass: i32,
+    /// Numbers the passes.
+    passes: u64,
+    batches: BTreeMap<u32, Vec<T>>,
+    now: u64,
+}
+
+impl<T: Freight> Dispatcher<T> {
+    /// Nothing is assigned yet. `handover_timeout` is in microseconds.
+    #[must_use]
+    pub fn new(limits: Limits, era: Era, handover_timeout: u64) -> Self {
+        let mut dispatcher = Self {
+            caps: Caps::new(limits),
+            announced: era.epoch,
+            era,
+            handover_timeout,
+            partitions: BTreeMap::new(),
+            epoch: 0,
+            hand_over: HandOver::new(),
+            pass: None,
+            last_pass: -1,
+            passes: 0,
+            batches: BTreeMap::new(),
+            now: 0,
+        };
+        dispatcher.make_outlets_known();
+        dispatcher
+    }
+
+    // Assignments.
+
+    /// Takes a partition; returns the assignment's epoch.
+    pub fn assign(&mut self, partition: i32, resume: &Resume, phase: Phase) -> u32 {
+        self.remove(partition);
+        self.epoch += 1;
+        let mut backlog = Backlog::new(self.era.clone());
+        for (name, from) in &resume.away {
+            if let Some(outlet) = self.era.outlet_named(name) {
+                backlog.restore(outlet, *from, self.now);
+            }
+        }
+        let state = Partition {
+            epoch: self.epoch,
+            phase,
+            start: resume.offset,
+            offsets: Offsets::new(resume.offset),
+            backlog,
+            committed: None,
+        };
+        self.partitions.insert(partition, state);
+        self.epoch
+    }
+
+    /// Says what a partition is doing.
+    pub fn set_phase(&mut self, partition: i32, phase: Phase) {
+        if let Some(state) = self.partitions.get_mut(&partition) {
+            state.phase = phase;
+        }
+    }
+
+    /// Gives a partition up. What outlets still have of it is to be abandoned by the caller.
+    pub fn remove(&mut self, partition: i32) {
+        if self.partitions.remove(&partition).is_none() {
+            return;
+        }
+        self.pass.take_if(|pass| pass.is_of(partition));
+        let Self { batches, caps, .. } = self;
+        for (outlet, batch) in batches {
+            batch.retain(|item| {
+                let kept = item.tag().partition != partition;
+                if !kept {
+                    caps.leave(*outlet as usize, item.weight());
+                }
+                kept
+            });
+        }
+        for item in self.hand_over.forget(partition) {
+            self.caps.release(item.weight());
+        }
+        if !self.hand_over.is_empty() {
+            self.rebuild_hand_over();
+        }
+    }
+
+    /// The partitions that are ours.
+    #[must_use]
+    pub fn partitions(&self) -> &BTreeMap<i32, Partition> {
+        &self.partitions
+    }
+
+    /// Records of a partition that are out at outlets which answer: what a drain may wait for.
+    #[must_use]
+    pub fn awaited(&self, partition: i32) -> usize {
+        let state = self.partitions.get(&partition);
+        let places = state.into_iter().flat_map(|state| state.offsets.whereabouts());
+        places
+            .filter(|place| place.outlet.is_none_or(|outlet| !self.caps.overflows(outlet as usize)))
+            .count()
+    }
+
+    // Records.
+
+    /// A record came whose asset is known. `place` is the key's in the ring in use.
+    pub fn receive(&mut self, partition: i32, offset: i64, key: &[u8], place: Place) -> Admission {
+        let Some(state) = self.partitions.get_mut(&partition).filter(|state| state.is_taken()) else {
+            return Admission::Unwanted;
+        };
+        let outlet = self.era.outlet(place.owner);
+        let moves = self.hand_over.contains(place.lane);
+        let full = self.caps.overflows(outlet as usize) || (moves && !self.caps.may_hold());
+        if full || state.backlog.contains(key, outlet) {
+            if !state.offsets.pass(offset) {
+                return Admission::Unwanted;
+            }
+            state.backlog.park(key, outlet, offset, self.now);
+            return Admission::Parked;
+        }
+        let whereabouts = Whereabouts {
+            lane: place.lane,
+            outlet: (!moves).then_some(outlet),
+        };
+        Self::take(partition, state, offset, whereabouts)
+    }
+
+    /// A record came that belongs to no asset.
+    pub fn receive_stray(&mut self, partition: i32, offset: i64) -> Admission {
+        let Some(state) = self.partitions.get_mut(&partition).filter(|state| state.is_taken()) else {
+            return Admission::Unwanted;
+        };
+        let whereabouts = Whereabouts {
+            lane: 0,
+            outlet: Some(DEAD_LETTER),
+        };
+        Self::take(partition, state, offset, whereabouts)
+    }
+
+    fn take(partition: i32, state: &mut Partition, offset: i64, whereabouts: Whereabouts) -> Admission {
+        match state.offsets.receive(offset, whereabouts) {
+            Some(sequence) => Admission::Take(Tag {
+                partition,
+                epoch: state.epoch,
+                offset,
+                sequence,
+            }),
+            None => Admission::Unwanted,
+        }
+    }
+
+    /// The message of a record that was [taken](Admission::Take), for the ring's member `owner`.
+    pub fn enter(&mut self, item: T, owner: usize) {
+        let weight = item.weight();
+        match self.hand_over.hold(item) {
+            None => self.caps.hold(weight),
+            Some(item) => {
+                let outlet = self.era.outlet(owner);
+                self.caps.enter(outlet as usize, weight);
+                self.batches.entry(outlet).or_default().push(item);
+            }
+        }
+    }
+
+    /// A record that was taken goes to the dead letter instead of its cluster; it weighs so much.
+    pub fn bury(&mut self, tag: Tag, weight: usize) {
+        self.caps.enter(DEAD_LETTER as usize, weight);
+        let Some(state) = self.current(tag) else { return };
+        state.offsets.relocate(tag.sequence, tag.offset, Some(DEAD_LETTER));
+    }
+
+    /// A record has left an outlet, in whatever way; what became of it is said by one more call.
+    pub fn leave(&mut self, outlet: u32, weight: usize) {
+        self.caps.leave(outlet as usize, weight);
+    }
+
+    /// A record is settled: confirmed, dead-lettered, or invalid by declared policy.
+    pub fn settle(&mut self, tag: Tag) {
+        let Some(state) = self.current(tag) else { return };
+        if let Some(Whereabouts {
+            lane,
+            outlet: Some(outlet),
+        }) = state.offsets.settle(tag.sequence, tag.offset)
+        {
+            self.left(lane, outlet);
+        }
+    }
+
+    /// A record that `outlet` had turned out to be undeliverable: it goes to the dead letter and weighs so much there.
+    pub fn bury_from(&mut self, outlet: u32, tag: Tag, lane: u64, weight: usize) {
+        self.bury(tag, weight);
+        if self.current(tag).is_some() {
+            self.left(lane, outlet);
+        }
+    }
+
+    /// An outlet gave a record back, as [`Dispatcher::overdue`] had it asked to.
+    pub fn take_back(&mut self, outlet: u32, item: T) {
+        let tag = item.tag();
+        let Some(state) = self.current(tag) else { return };
+        state.offsets.relocate(tag.sequence, tag.offset, None);
+        let (lane, weight) = (item.lane(), item.weight());
+        match self.hand_over.take_back(item) {
+            Ok(()) => {
+                self.caps.hold(weight);
+                self.left(lane, outlet);
+            }
+            // Nobody waits for it: it goes where it belongs.
+            Err(item) => self.send(item),
+        }
+    }
+
+    fn left(&mut self, lane: u64, outlet: u32) {
+        if self.hand_over.left(lane, outlet) {
+            self.release(lane);
+        }
+    }
+
+    /// Sends on what waited for its asset's earlier records.
+    fn release(&mut self, lane: u64) {
+        for item in self.hand_over.remove(lane) {
+            self.caps.release(item.weight());
+            self.send(item);
+        }
+        self.forget_older_rings();
+    }
+
+    fn send(&mut self, item: T) {
+        let outlet = self.era.outlet_of_lane(item.lane());
+        let tag = item.tag();
+        if let Some(state) = self.current(tag) {
+            state.offsets.relocate(tag.sequence, tag.offset, Some(outlet));
+        }
+        self.caps.enter(outlet as usize, item.weight());
+        self.batches.entry(outlet).or_default().push(item);
+    }
+
+    /// What is to be handed to each outlet, in order.
+    pub fn take_batches(&mut self, mut send: impl FnMut(u32, Vec<T>)) {
+        for (outlet, batch) in &mut self.batches {
+            if !batch.is_empty() {
+                send(*outlet, std::mem::take(batch));
+            }
+        }
+    }
+
+    // Time and room.
+
+    /// Takes note of the time and of how many records of each outlet are sent.
+    pub fn look(&mut self, now: u64, sent: impl Fn(u32) -> usize) {
+        self.now = now;
+        self.caps.look(now, |outlet| sent(outlet as u32));
+    }
+
+    /// Lanes that an outlet is to give back: their assets have another owner, and it has not settled them in time.
+    pub fn overdue(&mut self) -> Vec<(u32, u64)> {
+        self.hand_over.overdue(self.now)
+    }
+
+    /// Whether another record may be taken.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.caps.has_room()
+    }
+
+    /// Whether so much is free that a pause is worth ending.
+    #[must_use]
+    pub fn has_plenty(&self) -> bool {
+        self.caps.has_plenty()
+    }
+
+    /// Whether nothing is out or held.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.caps.total().records == 0
+    }
+
+    /// All that is out or held.
+    #[must_use]
+    pub fn total(&self) -> Load {
+        self.caps.total()
+    }
+
+    /// What an outlet has.
+    #[must_use]
+    pub fn load(&self, outlet: u32) -> Load {
+        self.caps.load(outlet as usize)
+    }
+
+    /// Whether an outlet is so far behind that new records of its are parked.
+    #[must_use]
+    pub fn overflows(&self, outlet: u32) -> bool {
+        self.caps.overflows(outlet as usize)
+    }
+
+    /// Records that are handed out and not sent yet.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        self.caps.unsent()
+    }
+
+    /// What is parked, by the outlet where it is to go.
+    #[must_use]
+    pub fn parked(&self) -> BTreeMap<u32, ParkedLoad> {
+        let mut loads = BTreeMap::<u32, ParkedLoad>::new();
+        for state in self.partitions.values() {
+            for (class, parked) in state.backlog.classes() {
+                let load = loads.entry(class.last().copied().unwrap_or_default()).or_default();
+                load.records += parked.records;
+                load.since = Some(load.since.map_or(parked.since, |since| since.min(parked.since)));
+            }
+        }
+        loads
+    }
+
+    // Commits.
+
+    /// What may be committed for a partition, where the broker does not have it yet.
+    #[must_use]
+    pub fn to_commit(&self, partition: i32) -> Option<CommitPoint> {
+        let point = self.commit_point(partition)?;
+        (self.partitions.get(&partition)?.committed.as_ref() != Some(&point)).then_some(point)
+    }
+
+    /// What may be committed for a partition. None that stands still for a decision or a newer ring has any.
+    #[must_use]
+    pub fn commit_point(&self, partition: i32) -> Option<CommitPoint> {
+        let state = self.partitions.get(&partition)?;
+        if !matches!(state.phase, Phase::Active | Phase::Draining) {
+            return None;
+        }
+        let position = state.position();
+        Some(CommitPoint {
+            position,
+            ring: self.announced,
+            ahead: self.ahead(state).filter(|ahead| ahead.upto > position),
+        })
+    }
+
+    fn ahead(&self, state: &Partition) -> Option<Ahead> {
+        // Classes of older rings could be told apart only by whoever knows these rings.
+        if !state.backlog.is_of_one_era() {
+            return None;
+        }
+        let mut upto = state.offsets.horizon();
+        let mut away = BTreeMap::<u32, i64>::new();
+        let mut note = |outlet: u32, from: i64| {
+            let first = away.entry(outlet).or_insert(from);
+            *first = from.min(*first);
+        };
+        for (class, parked) in state.backlog.classes() {
+            note(class.last().copied().unwrap_or_default(), parked.from);
+        }
+        for (offset, whereabouts) in state.offsets.stragglers() {
+            match whereabouts.outlet.filter(|outlet| self.era.name_of(*outlet).is_some()) {
+                Some(outlet) => note(outlet, offset),
+                // It cannot be named by its cluster: it ends what can be told.
+                None => {
+                    upto = upto.min(offset);
+                    break;
+                }
+            }
+        }
+        let named = away.into_iter().filter(|(_, from)| *from < upto);
+        let away = named.filter_map(|(outlet, from)| Some((self.era.name_of(outlet)?.to_owned(), from)));
+        Some(Ahead {
+            members: self.era.fingerprint(),
+            upto,
+            away: away.collect(),
+        })
+    }
+
+    /// The broker acknowledged what was asked for on behalf of this assignment.
+    pub fn committed(&mut self, partition: i32, epoch: u32, point: CommitPoint) {
+        if let Some(state) = self.partitions.get_mut(&partition).filter(|state| state.epoch == epoch) {
+            state.committed = Some(point);
+        }
+    }
+
+    // The ring.
+
+    /// The ring in use.
+    #[must_use]
+    pub fn era(&self) -> &Era {
+        &self.era
+    }
+
+    /// From now on commits say that a successor needs the ring of this epoch. Only when all have been acknowledged may
+    /// that ring be used: otherwise a successor with the old one would send assets back.
+    pub fn announce(&mut self, epoch: u64) {
+        self.announced = self.announced.max(epoch);
+    }
+
+    /// Whether the broker knows for each partition that a successor needs the announced ring.
+    #[must_use]
+    pub fn is_announced(&self) -> bool {
+        let mut ours = self
+            .partitions
+            .values()
+            .filter(|state| matches!(state.phase, Phase::Active | Phase::Draining));
+        ours.all(|state| {
+            state
+                .committed
+                .as_ref()
+                .is_some_and(|point| point.ring >= self.announced)
+        })
+    }
+
+    /// Uses another ring from now on.
+    pub fn set_ring(&mut self, era: Era) {
+        self.announced = self.announced.max(era.epoch);
+        self.era = era;
+        self.make_outlets_known();
+        for state in self.partitions.values_mut() {
+            state.backlog.change(&self.era);
+            if matches!(state.phase, Phase::Behind(epoch) if epoch <= self.era.epoch) {
+                state.phase = Phase::Active;
+            }
+        }
+        // What is being read again is looked at anew: its classes have other names now.
+        self.pass = None;
+        self.rebuild_hand_over();
+        self.forget_older_rings();
+    }
+
+    /// How many assets wait for their old owner.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.hand_over.len()
+    }
+
+    /// Whether an outlet has nothing and gets nothing any more.
+    #[must_use]
+    pub fn is_done_with(&self, outlet: u32) -> bool {
+        !self.era.outlets().contains(&outlet) && self.caps.load(outlet as usize).records == 0
+    }
+
+    fn rebuild_hand_over(&mut self) {
+        let mut out = HashMap::<u64, (u32, usize), FixedState>::default();
+        for place in self.partitions.values().flat_map(|state| state.offsets.whereabouts()) {
+            let Some(outlet) = place.outlet.filter(|outlet| *outlet != DEAD_LETTER) else {
+                continue;
+            };
+            if self.hand_over.contains(place.lane) || self.era.outlet_of_lane(place.lane) != outlet {
+                out.entry(place.lane).or_insert((outlet, 0)).1 += 1;
+            }
+        }
+        let era = self.era.clone();
+        let deadline = self.now.saturating_add(self.handover_timeout);
+        for lane in self.hand_over.rebuild(&out, |lane| era.outlet_of_lane(lane), deadline) {
+            self.release(lane);
+        }
+    }
+
+    fn forget_older_rings(&mut self) {
+        if self.hand_over.is_empty() {
+            for state in self.partitions.values_mut() {
+                state.backlog.forget_older();
+            }
+        }
+    }
+
+    fn make_outlets_known(&mut self) {
+        let greatest = self.era.outlets().iter().copied().max().unwrap_or(0);
+        self.caps.make_known(greatest as usize);
+        self.caps.share(self.era.outlets().len());
+    }
+
+    fn current(&mut self, tag: Tag) -> Option<&mut Partition> {
+        self.partitions
+            .get_mut(&tag.partition)
+            .filter(|state| state.epoch == tag.epoch)
+    }
+}

@@ -1,0 +1,250 @@
+//! Reading parked records again: one pass at a time, over one partition.
+//!
+//! A pass goes through the partition's records from the first parked one on, and takes those of parked classes whose
+//! cluster has room. A class that the pass has brought up to where the intake is, is parked no more.
+
+use std::collections::BTreeSet;
+
+use super::{DEAD_LETTER, Dispatcher, Freight, Tag};
+use crate::offsets::Whereabouts;
+
+/// Records that a pass looks at before another partition has its turn.
+const QUANTUM: u64 = 50_000;
+
+/// How long a pass waits for a cluster that has no room, in microseconds, while it has nothing else to do.
+const PATIENCE: u64 = 100_000;
+
+/// What is to be read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// The partition.
+    pub partition: i32,
+    /// The first offset.
+    pub from: i64,
+    /// Names the pass: another one begins elsewhere, even in the same partition.
+    pub number: u64,
+}
+
+/// What to do with a record that was read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// As [`Admission::Take`].
+    Take(Tag),
+    /// It was not parked, or is not to be delivered in this pass.
+    Skip,
+    /// It is to be delivered when there is room: ask again.
+    Wait,
+    /// The pass is over.
+    Done,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Pass {
+    partition: i32,
+    from: i64,
+    number: u64,
+    /// Everything below was looked at.
+    reached: i64,
+    looked_at: u64,
+    /// Classes that are to wait for another pass.
+    left_out: BTreeSet<Vec<u32>>,
+    waiting_since: Option<u64>,
+}
+
+impl Pass {
+    pub(super) fn is_of(&self, partition: i32) -> bool {
+        self.partition == partition
+    }
+
+    fn job(&self) -> Job {
+        Job {
+            partition: self.partition,
+            from: self.from,
+            number: self.number,
+        }
+    }
+}
+
+impl<T: Freight> Dispatcher<T> {
+    /// What is to be read again now: the pass that is going on, or the next one.
+    pub fn job(&mut self) -> Option<Job> {
+        if let Some(pass) = &self.pass {
+            return Some(pass.job());
+        }
+        let turns = self
+            .partitions
+            .range(self.last_pass + 1..)
+            .chain(self.partitions.range(..=self.last_pass));
+        for (partition, state) in turns {
+            if state.backlog.is_empty() || !state.is_taken() {
+                continue;
+            }
+            let (mut from, mut left_out) = (None::<i64>, BTreeSet::new());
+            for (class, parked) in state.backlog.classes() {
+                let outlet = class.last().copied().unwrap_or(DEAD_LETTER);
+                if self.caps.has_half(outlet as usize) {
+                    from = Some(from.map_or(parked.from, |from| from.min(parked.from)));
+                } else {
+                    left_out.insert(class.to_vec());
+                }
+            }
+            let Some(from) = from else { continue };
+            let partition = *partition;
+            self.last_pass = partition;
+            self.passes += 1;
+            let pass = Pass {
+                partition,
+                from,
+                number: self.passes,
+                reached: from,
+                looked_at: 0,
+                left_out,
+                waiting_since: None,
+            };
+            let job = pass.job();
+            self.pass = Some(pass);
+            return Some(job);
+        }
+        None
+    }
+
+    /// A record was read again for pass `number`; `key` is none where the record has no valid one.
+    pub fn read_again(&mut self, number: u64, offset: i64, key: Option<&[u8]>) -> Again {
+        let Some(mut pass) = self.pass.take_if(|pass| pass.number == number) else {
+            return Again::Done;
+        };
+        let Some(state) = self
+            .partitions
+            .get_mut(&pass.partition)
+            .filter(|state| state.is_taken())
+        else {
+            return Again::Done;
+        };
+        if offset >= state.offsets.next() {
+            pass.reached = state.offsets.next();
+            self.finish(pass);
+            return Again::Done;
+        }
+        if pass.looked_at >= QUANTUM {
+            pass.reached = pass.reached.max(offset);
+            self.finish(pass);
+            return Again::Done;
+        }
+        let answer = self.admit_again(&mut pass, offset, key);
+        match answer {
+            Again::Done => self.finish(pass),
+            Again::Wait => self.pass = Some(pass),
+            Again::Take(_) | Again::Skip => {
+                pass.looked_at += 1;
+                pass.reached = pass.reached.max(offset + 1);
+                self.pass = Some(pass);
+            }
+        }
+        answer
+    }
+
+    fn admit_again(&mut self, pass: &mut Pass, offset: i64, key: Option<&[u8]>) -> Again {
+        let Some(key) = key else { return Again::Skip };
+        let place = self.era.ring.place(key);
+        let outlet = self.era.outlet(place.owner);
+        let Some(state) = self.partitions.get_mut(&pass.partition) else {
+            return Again::Done;
+        };
+        let class = state.backlog.class(key, outlet).to_vec();
+        let open = state.backlog.classes().count();
+        let Some(parked) = state.backlog.get_mut(&class) else {
+            return Again::Skip;
+        };
+        if offset < parked.from || pass.left_out.contains(&class) {
+            return Again::Skip;
+        }
+        let free = self.caps.has_half(outlet as usize) && !self.hand_over.contains(place.lane);
+        if !free {
+            let since = *pass.waiting_since.get_or_insert(self.now);
+            let others = open > pass.left_out.len() + 1;
+            let patient = self.now.saturating_sub(since) < PATIENCE && !self.caps.overflows(outlet as usize);
+            if patient && !others {
+                return Again::Wait;
+            }
+            // What it has been brought to so far is where the next pass goes on.
+            parked.from = offset;
+            pass.left_out.insert(class);
+            pass.waiting_since = None;
+            return if others { Again::Skip } else { Again::Done };
+        }
+        pass.waiting_since = None;
+        parked.from = offset + 1;
+        parked.records = parked.records.saturating_sub(1);
+        let whereabouts = Whereabouts {
+            lane: place.lane,
+            outlet: Some(outlet),
+        };
+        let sequence = state.offsets.readmit(offset, whereabouts);
+        Again::Take(Tag {
+            partition: pass.partition,
+            epoch: state.epoch,
+            offset,
+            sequence,
+        })
+    }
+
+    /// The reader has seen the end of the partition in pass `number`.
+    ///
+    /// That ends the pass only if nothing can have come behind that end which is parked: the intake has received nothing
+    /// at all, or nothing beyond what the pass has looked at. Otherwise the reader just goes on.
+    pub fn saw_end(&mut self, number: u64) {
+        let Some(mut pass) = self.pass.take_if(|pass| pass.number == number) else {
+            return;
+        };
+        let Some(state) = self.partitions.get(&pass.partition) else {
+            return;
+        };
+        let next = state.offsets.next();
+        if next == state.start || pass.reached >= next {
+            pass.reached = next;
+            self.finish(pass);
+        } else {
+            self.pass = Some(pass);
+        }
+    }
+
+    /// The records before `low` have expired while they were parked. Returns how many offsets are gone.
+    pub fn expired(&mut self, partition: i32, low: i64) -> i64 {
+        self.pass.take_if(|pass| pass.is_of(partition));
+        let Some(state) = self.partitions.get_mut(&partition) else {
+            return 0;
+        };
+        let gone = state.backlog.from().map_or(0, |from| low.saturating_sub(from).max(0));
+        let next = state.offsets.next();
+        state.backlog.retain(|_, parked| {
+            parked.from = parked.from.max(low);
+            parked.from < next
+        });
+        self.forget_older_rings();
+        gone
+    }
+
+    /// The reader failed: the pass begins anew from where it was.
+    pub fn stop_reading(&mut self) {
+        if let Some(pass) = self.pass.take() {
+            self.finish(pass);
+        }
+    }
+
+    /// Ends a pass: what it has not left out was brought as far as it reached.
+    fn finish(&mut self, pass: Pass) {
+        let Some(state) = self.partitions.get_mut(&pass.partition) else {
+            return;
+        };
+        let next = state.offsets.next();
+        state.backlog.retain(|class, parked| {
+            if !pass.left_out.contains(class) {
+                parked.from = parked.from.max(pass.reached);
+            }
+            // All that is in front of the intake was read again: from here on they come by themselves.
+            parked.from < next || pass.left_out.contains(class)
+        });
+        self.forget_older_rings();
+    }
+}
