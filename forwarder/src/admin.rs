@@ -20,7 +20,7 @@ use axum::routing::get;
 use tokio::sync::watch;
 
 pub use self::health::{Health, Heartbeat, Stalled};
-pub use self::status::{Assignment, ClusterStatus, Phase, Status};
+pub use self::status::{Assignment, ClusterStatus, Phase, RingStatus, Status};
 use crate::http::{HttpError, Server};
 use crate::metrics::Metrics;
 

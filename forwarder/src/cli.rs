@@ -79,7 +79,9 @@ impl Cli {
                 let (config, notices) = document.load()?;
                 logging::init(&config.logging)?;
                 log_notices(&notices);
-                Ok(crate::run::run(config, shutdown).await?)
+                // Standard input cannot be read twice.
+                let watched = document.config.filter(|file| file != Path::new("-"));
+                Ok(crate::run::run(config, watched, shutdown).await?)
             }
             Command::Router {
                 document,

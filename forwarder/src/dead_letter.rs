@@ -10,6 +10,7 @@ use std::sync::mpsc as blocking;
 use std::time::Duration;
 
 use forwarder_core::config::{Checked, DeadLetter};
+use forwarder_core::dispatch::DEAD_LETTER;
 use tokio::sync::mpsc;
 use tracing::error;
 
@@ -54,14 +55,13 @@ enum Target {
 /// See the module.
 pub struct DeadLetters {
     target: Target,
-    outlet: usize,
     letters: mpsc::UnboundedReceiver<Letter>,
     receipts: blocking::Sender<Receipts>,
     metrics: Metrics,
 }
 
 impl DeadLetters {
-    /// Opens what is declared. `outlet` is the place behind the clusters in the intake's count.
+    /// Opens what is declared.
     ///
     /// # Errors
     /// See [`DeadLetterError`].
@@ -82,7 +82,6 @@ impl DeadLetters {
         };
         Ok(Self {
             target,
-            outlet: config.ring.clusters.len(),
             letters,
             receipts,
             metrics,
@@ -135,7 +134,7 @@ impl DeadLetters {
             .collect();
         self.receipts
             .send(Receipts {
-                outlet: self.outlet,
+                outlet: DEAD_LETTER,
                 receipts,
             })
             .ok();

@@ -10,20 +10,23 @@
 //!                └───────────────── letters ──────────▶ ┘ (task)
 //!
 //!  task `admin`: probes, metrics, status
+//!  task `ring_watch`: the document's ring, when it changes ──▶ intake, which starts and ends publishers ([`Fleet`])
 //! ```
 //!
 //! The channels have no bound of their own: the intake counts what it has handed out and not got back, and takes
 //! nothing more from Kafka at the caps (`engine.maxPending…`). So each channel holds at most that much.
 
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::mpsc as blocking;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use forwarder_core::config::{Checked, PublishMode};
-use forwarder_core::ring::{Ring, RingError};
+use forwarder_core::dispatch::Era;
 use forwarder_core::route::{RouteOptions, Router};
 use forwarder_core::subject::{Template, TemplateError};
 use futures::future::join_all;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tracing::{Instrument, info, info_span, warn};
@@ -31,11 +34,11 @@ use tracing::{Instrument, info, info_span, warn};
 use crate::admin::{Admin, Health, Status};
 use crate::clock::Clock;
 use crate::dead_letter::{DeadLetterError, DeadLetters};
+use crate::fleet::{Fleet, Tasks};
 use crate::http::{HttpError, Server};
-use crate::intake::{Intake, IntakeError, Links};
+use crate::intake::{Intake, IntakeError, Links, RingChangeError, era};
 use crate::metrics::Metrics;
-use crate::nats::server::AddressError;
-use crate::publisher::{Link, Publisher};
+use crate::ring_watch::RingWatch;
 use crate::shutdown::Shutdown;
 
 /// How long the intake's loop may stand still before `/healthz` fails. A turn that asks Kafka where many partitions
@@ -51,20 +54,12 @@ const TASKS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Why the forwarder could not start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// The ring cannot be built.
-    #[error("failed to build the ring")]
-    Ring(#[from] RingError),
+    /// The ring cannot be used.
+    #[error(transparent)]
+    Ring(#[from] RingChangeError),
     /// The subject's template cannot be used.
     #[error("failed to read the subject's template")]
     Subject(#[from] TemplateError),
-    /// A NATS server's address cannot be read.
-    #[error("failed to read the address of a server of cluster `{cluster}`")]
-    Server {
-        /// The cluster.
-        cluster: String,
-        /// The reason.
-        source: AddressError,
-    },
     /// The dead letter cannot be opened.
     #[error(transparent)]
     DeadLetter(#[from] DeadLetterError),
@@ -85,53 +80,44 @@ pub enum EngineError {
     CloseTimeout(Duration),
 }
 
-/// Forwards until `shutdown`, then drains, commits and leaves.
+/// Forwards until `shutdown`, then drains, commits and leaves. `document` is watched for a new ring.
 ///
 /// # Errors
 /// What keeps the forwarder from starting or from going on; see [`EngineError`]. Outages of Kafka or NATS are none.
-pub async fn run(config: Checked, shutdown: Shutdown) -> Result<(), EngineError> {
+pub async fn run(config: Checked, document: Option<PathBuf>, shutdown: Shutdown) -> Result<(), EngineError> {
     let config = Arc::new(config);
     let clock = Clock::start();
     let metrics = Metrics::new(&config.admin)?;
     let (receipts_in, receipts) = blocking::channel();
 
-    let mut publishers = Vec::new();
-    let mut connections = Vec::new();
-    let mut tasks = Vec::new();
-    for (index, cluster) in config.ring.clusters.iter().enumerate() {
-        let (orders_in, orders) = mpsc::unbounded_channel();
-        let link = Link::default();
-        let publisher = Publisher::new(
-            index,
-            cluster,
-            &config,
-            orders,
-            receipts_in.clone(),
-            metrics.clone(),
-            clock,
-            link.clone(),
-        )
-        .map_err(|source| EngineError::Server {
-            cluster: cluster.name.clone(),
-            source,
-        })?;
-        tasks.push(tokio::spawn(
-            publisher
-                .run()
-                .instrument(info_span!("publisher", cluster = cluster.name)),
-        ));
-        publishers.push(orders_in);
-        connections.push(link);
-    }
+    let tasks = Tasks::default();
+    let mut fleet = Fleet::new(
+        Arc::clone(&config),
+        Handle::current(),
+        receipts_in.clone(),
+        metrics.clone(),
+        clock,
+        Arc::clone(&tasks),
+    );
+    let era = era(&config.ring, &mut fleet)?;
+    let (rings, refusal, watching) = match document {
+        Some(document) => {
+            let (watch, rings, refusal) = RingWatch::new(document, &config);
+            let watching = tokio::spawn(watch.run().instrument(info_span!("ring_watch")));
+            (rings, refusal, Some(watching))
+        }
+        // Nobody is to declare anything: the environment of a process does not change.
+        None => (watch::channel(None).1, watch::channel(None).1, None),
+    };
 
     let mut dead_letter = None;
     if let Some(declared) = &config.dead_letter {
         let (letters_in, letters) = mpsc::unbounded_channel();
         let writer = DeadLetters::open(declared, &config, letters, receipts_in.clone(), metrics.clone())?;
-        tasks.push(tokio::spawn(writer.run().instrument(info_span!("dead_letter"))));
+        let writing = tokio::spawn(writer.run().instrument(info_span!("dead_letter")));
+        tasks.lock().unwrap_or_else(PoisonError::into_inner).push(writing);
         dead_letter = Some(letters_in);
     }
-    // From here on the receipts' channel ends with the last publisher.
     drop(receipts_in);
 
     let health = Health::default();
@@ -160,14 +146,16 @@ pub async fn run(config: Checked, shutdown: Shutdown) -> Result<(), EngineError>
         .set(i64::try_from(config.ring.epoch).unwrap_or(i64::MAX));
     let intake = Intake::new(
         Arc::clone(&config),
-        router(&config)?,
+        router(&config, &era)?,
+        era,
         Links {
-            publishers,
+            fleet,
             dead_letter,
             receipts,
             shutdown: shutdown.clone(),
             heartbeat,
-            connections,
+            rings,
+            refusal,
             status,
         },
         metrics,
@@ -191,12 +179,16 @@ pub async fn run(config: Checked, shutdown: Shutdown) -> Result<(), EngineError>
     };
     // The intake took the publishers' channels with it: they end by themselves. A dead letter that cannot be written does
     // not; its offset is not committed.
+    let tasks = std::mem::take(&mut *tasks.lock().unwrap_or_else(PoisonError::into_inner));
     let aborts: Vec<_> = tasks.iter().map(JoinHandle::abort_handle).collect();
     if tokio::time::timeout(TASKS_TIMEOUT, join_all(tasks)).await.is_err() {
         warn!("not every task ended in time");
         aborts.iter().for_each(AbortHandle::abort);
     }
     http.abort();
+    if let Some(watching) = watching {
+        watching.abort();
+    }
     match result {
         Ok(result) => Ok(result?),
         Err(_) => Err(EngineError::Thread("it panicked; see the log".to_owned())),
@@ -204,17 +196,11 @@ pub async fn run(config: Checked, shutdown: Shutdown) -> Result<(), EngineError>
 }
 
 /// The pure part: from a record to its cluster, subject, headers and body.
-fn router(config: &Checked) -> Result<Router, EngineError> {
-    let members = config
-        .ring
-        .clusters
-        .iter()
-        .map(|cluster| (cluster.name.clone(), cluster.weight));
-    let ring = Ring::new(members, config.ring.replicas)?;
+fn router(config: &Checked, era: &Era) -> Result<Router, EngineError> {
     let template = Template::parse(&config.publish.subject)?;
     let options = RouteOptions {
         message_id: config.publish.mode == PublishMode::JetStream,
         origin_headers: config.publish.headers.origin,
     };
-    Ok(Router::new(ring, template, options))
+    Ok(Router::new(Arc::clone(&era.ring), template, options))
 }

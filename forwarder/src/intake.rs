@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!              ┌──────────────────────────── one thread ────────────────────────────┐
-//!   Kafka ───▶ │ poll → receive (offsets) → route → batch per cluster ─▶ orders      │──▶ publishers
-//!              │ commit ◀─ contiguous prefix ◀─ settle (epoch checked) ◀─ receipts   │◀── dead letter
+//!   Kafka ───▶ │ poll → receive → route → enter → batch per cluster ──▶ orders       │──▶ publishers
+//!     │        │          └▶ parked                                                 │
+//!     └──────▶ │ read again ──────▶ route → enter                                    │
+//!              │ commit ◀─ commit point ◀─ settle (epoch checked) ◀──── receipts     │◀── dead letter
 //!              └─────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Offsets, epochs and caps belong to this thread alone, so checking a receipt's epoch and storing its offset is one
+//! What is decided is decided by a [`Dispatcher`], which belongs to this thread alone, so checking a receipt's epoch and storing its offset is one
 //! step without a lock. Rebalances are noted in librdkafka's callback and carried out here, between two batches, so that
 //! receipts, commits and status go on while a revoked partition drains.
 
@@ -16,8 +18,9 @@ mod context;
 mod flow;
 mod group;
 mod headers;
-mod ledger;
 mod reject;
+mod reread;
+mod rings;
 mod starts;
 mod watchdog;
 
@@ -27,28 +30,33 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use forwarder_core::config::Checked;
+use forwarder_core::dispatch::{Admission, Dispatcher, Era, Limits, Load, Tag};
 use forwarder_core::record::{self, Invalid, Timestamp, TimestampKind};
+use forwarder_core::ring::Place;
 use forwarder_core::route::{Draft, Incoming, Router};
 use rdkafka::Message;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::BorrowedMessage;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use self::commits::Committer;
 use self::context::{Context, Event, OwnConsumer};
-use self::group::{Joining, Leaving, Partition};
-use self::ledger::Ledger;
+use self::group::{Joining, Leaving};
 use self::reject::Rejects;
+use self::reread::Rereader;
+use self::rings::Change;
+pub use self::rings::{RingChangeError, era};
 use self::watchdog::Watchdog;
 pub use self::watchdog::WatchdogError;
 use crate::admin::{Heartbeat, Status};
 use crate::clock::{Clock, wall_millis};
+use crate::fleet::Fleet;
 use crate::kafka;
-use crate::metrics::{ClusterMetrics, Metrics};
-use crate::parcel::{Fate, Letter, Origin, Original, Parcel, Receipts};
-use crate::publisher::{Link, Order};
+use crate::metrics::Metrics;
+use crate::parcel::{Fate, Letter, Origin, Original, Parcel, Receipts, Undeliverable};
+use crate::publisher::Order;
+use crate::ring_watch::{Refusal, Rings};
 use crate::shutdown::Shutdown;
 
 /// Below this long without room, records are just not polled: pausing makes librdkafka drop what it has prefetched.
@@ -62,8 +70,8 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the intake is connected to.
 pub struct Links {
-    /// The publishers, in the order of the ring's clusters.
-    pub publishers: Vec<mpsc::UnboundedSender<Order>>,
+    /// The publishers.
+    pub fleet: Fleet,
     /// The dead letter, where one is declared.
     pub dead_letter: Option<mpsc::UnboundedSender<Letter>>,
     /// What comes back from all of them.
@@ -72,8 +80,10 @@ pub struct Links {
     pub shutdown: Shutdown,
     /// Shows that the loop turns.
     pub heartbeat: Heartbeat,
-    /// The publishers' connections, in the order of the ring.
-    pub connections: Vec<Link>,
+    /// Rings that are declared while the engine runs.
+    pub rings: Rings,
+    /// What is wrong with what is declared.
+    pub refusal: Refusal,
     /// Where the status is put up.
     pub status: watch::Sender<Status>,
 }
@@ -110,12 +120,15 @@ pub struct Intake {
     router: Router,
     links: Links,
     metrics: Metrics,
-    /// In the order of the ring.
-    clusters: Vec<ClusterMetrics>,
     clock: Clock,
-    partitions: BTreeMap<i32, Partition>,
-    /// Grows with every assignment of any partition.
-    epoch: u32,
+    dispatcher: Dispatcher<Parcel>,
+    /// The ring that is announced and not in use yet.
+    change: Option<Change>,
+    /// The share of the hash space that the last change of the ring moved.
+    moved_share: f64,
+    rereader: Rereader,
+    /// One past the newest record of each partition that the broker has, as of the last statistics.
+    ends: BTreeMap<i32, i64>,
     /// What the commits' metadata says: see [`forwarder_core::commit::Metadata`].
     group_partitions: Option<u32>,
     /// When partitions are to be taken anew because the position of one is gone.
@@ -123,7 +136,6 @@ pub struct Intake {
     committer: Committer,
     joining: Option<Joining>,
     leaving: Option<Leaving>,
-    ledger: Ledger,
     rejects: Rejects,
     watchdog: Watchdog,
     /// When the caps were reached, and whether the partitions are paused because of it.
@@ -134,7 +146,6 @@ pub struct Intake {
     last_commit_millis: Option<i64>,
     draft: Draft,
     original: Vec<u8>,
-    batches: Vec<Vec<Parcel>>,
 }
 
 impl Intake {
@@ -145,33 +156,40 @@ impl Intake {
     pub fn new(
         config: Arc<Checked>,
         router: Router,
+        era: Era,
         links: Links,
         metrics: Metrics,
         clock: Clock,
     ) -> Result<Self, IntakeError> {
         let consumer = Arc::new(OwnConsumer::new(kafka::create_consumer(&config, Context::new)?));
         let committer = Committer::start(Arc::clone(&consumer))?;
-        let clusters = links.publishers.len();
+        let limits = Limits {
+            outlet: Load {
+                records: config.engine.max_pending_records_per_cluster,
+                bytes: config.engine.max_pending_bytes_per_cluster,
+            },
+            total: Load {
+                records: config.engine.max_pending_records,
+                bytes: config.engine.max_pending_bytes,
+            },
+            queue: config.engine.queue_size,
+        };
         let now = Instant::now();
         Ok(Self {
             consumer,
             router,
-            clusters: config
-                .ring
-                .clusters
-                .iter()
-                .map(|cluster| metrics.cluster(&cluster.name))
-                .collect(),
             metrics,
             clock,
-            partitions: BTreeMap::new(),
-            epoch: 0,
+            dispatcher: Dispatcher::new(limits, era, config.ring.handover_timeout_ms.saturating_mul(1_000)),
+            change: None,
+            moved_share: 0.0,
+            rereader: Rereader::default(),
+            ends: BTreeMap::new(),
             group_partitions: None,
             repair_at: None,
             committer,
             joining: None,
             leaving: None,
-            ledger: Ledger::new(&config.engine, clusters),
             rejects: Rejects::default(),
             watchdog: Watchdog::new(&config.engine, config.source.protocol, now),
             full_since: None,
@@ -181,7 +199,6 @@ impl Intake {
             last_commit_millis: None,
             draft: Draft::default(),
             original: Vec::new(),
-            batches: (0..clusters).map(|_| Vec::new()).collect(),
             links,
             config,
         })
@@ -218,12 +235,18 @@ impl Intake {
             self.go_on_leaving();
             self.repair_when_due();
             self.take_commit_answer();
+            self.note_ring();
+            self.go_on_changing();
             self.commit_when_due();
+            self.look();
+            self.recall_what_is_overdue();
             self.report_when_due();
             self.watchdog.check()?;
-            if self.ledger.has_room() && self.queued() < self.config.engine.queue_size {
+            let more = self.reread();
+            self.hand_out();
+            if self.dispatcher.has_room() {
                 self.make_room_known();
-                self.take_batch()?;
+                self.take_batch(more)?;
             } else {
                 self.wait_for_room()?;
             }
@@ -231,85 +254,147 @@ impl Intake {
         Ok(())
     }
 
-    /// Takes up to a batch of records and hands them out.
-    fn take_batch(&mut self) -> Result<(), IntakeError> {
+    /// Tells the dispatcher the time, and what publishers have sent.
+    fn look(&mut self) {
+        let Self {
+            dispatcher,
+            links,
+            clock,
+            ..
+        } = self;
+        let sent = |outlet| links.fleet.get(outlet).map_or(0, |member| member.link.in_flight());
+        dispatcher.look(clock.micros(), sent);
+    }
+
+    /// Takes up to a batch of records and hands them out. `busy`: there is something else to do.
+    fn take_batch(&mut self, busy: bool) -> Result<(), IntakeError> {
         let patience = Duration::from_millis(self.config.engine.poll_timeout_ms);
-        let quiet = self.ledger.is_idle() && self.joining.is_none() && self.leaving.is_none();
-        self.poll(
-            if quiet { patience } else { patience.min(BUSY_POLL) },
-            self.config.engine.batch_size,
-        )
+        let quiet = self.dispatcher.is_idle()
+            && self.joining.is_none()
+            && self.leaving.is_none()
+            && self.change.is_none()
+            && self.dispatcher.job().is_none();
+        let patience = match (busy, quiet) {
+            (true, _) => Duration::ZERO,
+            (false, true) => patience,
+            (false, false) => patience.min(BUSY_POLL),
+        };
+        self.poll(patience, self.config.engine.batch_size)
     }
 
     /// Polls until `limit` records are taken, nothing more is there or the caps are reached; waits for the first one.
     fn poll(&mut self, mut patience: Duration, limit: usize) -> Result<(), IntakeError> {
         self.metrics.consume_calls.inc();
+        // Shared, so that a record that borrows it can be worked on with all the rest.
+        let consumer = Arc::clone(&self.consumer);
         for _ in 0..limit {
-            let failed = {
-                let Self {
-                    consumer,
-                    config,
-                    router,
-                    partitions,
-                    ledger,
-                    rejects,
-                    draft,
-                    original,
-                    batches,
-                    links,
-                    metrics,
-                    clock,
-                    ..
-                } = self;
-                let mut desk = Desk {
-                    config,
-                    router,
-                    partitions,
-                    ledger,
-                    rejects,
-                    draft,
-                    original,
-                    batches,
-                    links,
-                    metrics,
-                    clock,
-                };
-                match consumer.poll(patience) {
-                    None => break,
-                    Some(Ok(message)) => {
-                        desk.accept(&message);
-                        None
-                    }
-                    Some(Err(error)) => Some(error),
-                }
-            };
-            if let Some(error) = failed {
-                self.kafka_failed(error)?;
+            match consumer.poll(patience) {
+                None => break,
+                Some(Ok(message)) => self.accept(&message),
+                Some(Err(error)) => self.kafka_failed(error)?,
             }
-            if !self.ledger.has_room() {
+            if !self.dispatcher.has_room() {
                 break;
             }
             patience = Duration::ZERO;
         }
         self.hand_out();
-        self.metrics.queue_size_histogram.observe(self.queued() as f64);
+        self.metrics
+            .queue_size_histogram
+            .observe(self.dispatcher.unsent() as f64);
         Ok(())
     }
 
-    /// Records that are handed out and not sent yet.
-    fn queued(&self) -> usize {
-        let sent: usize = self.links.connections.iter().map(Link::in_flight).sum();
-        self.ledger.records().saturating_sub(sent)
+    /// A record came from the group.
+    fn accept(&mut self, message: &impl Message) {
+        let (partition, offset) = (message.partition(), message.offset());
+        let (admission, place) = match Router::asset(message.key()) {
+            Ok(key) => {
+                let place = self.router.place(key);
+                let admission = self.dispatcher.receive(partition, offset, key, place);
+                (admission, Some(place))
+            }
+            Err(_) => (self.dispatcher.receive_stray(partition, offset), None),
+        };
+        match admission {
+            Admission::Take(tag) => {
+                self.metrics.consumed.inc();
+                self.forward(tag, place, message);
+            }
+            Admission::Parked => self.metrics.consumed.inc(),
+            Admission::Unwanted => {}
+        }
+    }
+
+    /// Makes a message of a record that is ours to deliver. `place`: none where it belongs to no asset.
+    fn forward(&mut self, tag: Tag, place: Option<Place>, message: &impl Message) {
+        let timestamp = timestamp(message);
+        let origin = Origin::new(tag, timestamp);
+        let headers = headers::read(message);
+        let incoming = Incoming {
+            key: message.key(),
+            value: message.payload(),
+            timestamp,
+            origin: record::Origin {
+                topic: &self.config.source.topic,
+                partition: tag.partition,
+                offset: tag.offset,
+            },
+        };
+        let plain = headers.as_deref().unwrap_or_default();
+        let written = match &headers {
+            Ok(headers) => {
+                let headers = headers.iter().copied();
+                self.router.write(&incoming, headers, wall_millis(), &mut self.draft)
+            }
+            Err(headers::Unreadable) => Err(Invalid::BadHeaders),
+        };
+        self.original.clear();
+        if self.links.dead_letter.is_some() {
+            Original::pack(incoming.key, incoming.value, plain, &mut self.original);
+        }
+        match (written, place) {
+            (Ok(()), Some(Place { owner, lane })) => {
+                let Draft {
+                    subject, headers, body, ..
+                } = &self.draft;
+                let taken_at = self.clock.micros();
+                let parcel = Parcel::pack(origin, lane, taken_at, subject, headers, body, &self.original);
+                self.dispatcher.enter(parcel, owner);
+            }
+            (Ok(()), None) => self.reject(Letter::new(origin, Invalid::BadKey, &self.original), None),
+            (Err(reason), _) => self.reject(Letter::new(origin, reason, &self.original), None),
+        }
+    }
+
+    /// A record can never be forwarded. `from`: where it was, and its lane, if it had been handed out.
+    fn reject(&mut self, letter: Letter, from: Option<(u32, u64)>) {
+        let (tag, weight) = (letter.origin.tag(), letter.weight());
+        if !self.dispatcher.is_current(tag) {
+            // Its next owner finds that out, too.
+            return;
+        }
+        self.rejects.note(&letter, &self.metrics);
+        let Some(dead_letter) = &self.links.dead_letter else {
+            self.dispatcher.settle(tag);
+            return;
+        };
+        match from {
+            Some((outlet, lane)) => self.dispatcher.bury_from(outlet, tag, lane, weight),
+            None => self.dispatcher.bury(tag, weight),
+        }
+        // The dead letter's task ends only when this sender is dropped.
+        dead_letter.send(letter).ok();
     }
 
     /// Sends each cluster its batch.
     fn hand_out(&mut self) {
-        for (batch, publisher) in self.batches.iter_mut().zip(&self.links.publishers) {
-            if !batch.is_empty() {
-                // A publisher ends only when this sender is dropped, so the order always finds it.
-                publisher.send(Order::Publish(std::mem::take(batch))).ok();
+        let Self { dispatcher, links, .. } = self;
+        dispatcher.take_batches(|outlet, batch| {
+            if let Some(member) = links.fleet.get(outlet) {
+                member.order(Order::Publish(batch));
             }
-        }
+        });
     }
 
     /// At the caps: lets receipts make room. Records that librdkafka has prefetched are kept for a while.
@@ -329,7 +414,7 @@ impl Intake {
 
     fn make_room_known(&mut self) {
         self.full_since = None;
-        if self.paused && self.ledger.has_plenty() {
+        if self.paused && self.dispatcher.has_plenty() {
             self.set_paused(false);
         }
     }
@@ -353,28 +438,15 @@ impl Intake {
 
     fn count(&mut self, Receipts { outlet, receipts }: Receipts) {
         for receipt in receipts {
-            self.ledger.leave(outlet, receipt.weight);
-            let Origin {
-                partition,
-                epoch,
-                sequence,
-                ..
-            } = receipt.origin;
-            // What an older epoch reports is ignored: the partition may have been somebody else's since.
-            let Some(state) = self.partitions.get_mut(&partition).filter(|state| state.epoch == epoch) else {
-                continue;
-            };
+            self.dispatcher.leave(outlet, receipt.weight);
             match receipt.fate {
-                Fate::Confirmed => state.offsets.settle(sequence),
+                Fate::Confirmed => self.dispatcher.settle(receipt.origin.tag()),
                 Fate::Dropped => {}
-                Fate::Undeliverable(letter) => {
-                    let settled = self
-                        .rejects
-                        .reject(*letter, &self.links, &mut self.ledger, &self.metrics);
-                    if settled {
-                        state.offsets.settle(sequence);
-                    }
+                Fate::Undeliverable(undeliverable) => {
+                    let Undeliverable { lane, letter } = *undeliverable;
+                    self.reject(letter, Some((outlet, lane)));
                 }
+                Fate::Recalled(parcel) => self.dispatcher.take_back(outlet, *parcel),
             }
         }
     }
@@ -382,17 +454,19 @@ impl Intake {
     /// Waits for what is out, within the bound, and commits it.
     fn drain(&mut self) {
         info!(
-            pending = self.ledger.records(),
+            pending = self.dispatcher.total().records,
             "stopping: no more records are taken, what is out is awaited"
         );
         self.report();
         let deadline = Instant::now() + Duration::from_millis(self.config.engine.drain_timeout_ms);
-        while !self.ledger.is_idle() && Instant::now() < deadline {
+        while self.awaited() > 0 && Instant::now() < deadline {
             self.links.heartbeat.beat();
             self.await_receipts(Duration::from_millis(20));
             self.settle();
+            self.hand_out();
+            self.look();
         }
-        let left = self.ledger.records();
+        let left = self.dispatcher.total().records;
         if left > 0 {
             warn!(
                 records = left,
@@ -401,12 +475,18 @@ impl Intake {
         }
     }
 
+    /// Records that are out and that it is worth waiting for.
+    fn awaited(&self) -> usize {
+        let partitions = self.dispatcher.partitions().keys();
+        partitions.map(|partition| self.dispatcher.awaited(*partition)).sum()
+    }
+
     /// Gives everything up and leaves the group, so that the partitions move on at once.
     fn leave(mut self) {
         // Nothing more may go out once the partitions are somebody else's.
         self.abandon(&self.assignments());
         self.settle();
-        let partitions: Vec<i32> = self.partitions.keys().copied().collect();
+        let partitions: Vec<i32> = self.dispatcher.partitions().keys().copied().collect();
         self.commit(&partitions);
         self.answer_what_is_owed();
         self.committer.end();
@@ -447,88 +527,11 @@ impl Intake {
             return;
         }
         self.next_report = now + REPORT_INTERVAL;
-        self.hold_what_is_stuck();
         self.report();
     }
 }
 
-/// What a record is worked on with: all of the intake but its consumer, which the record borrows.
-struct Desk<'a> {
-    config: &'a Checked,
-    router: &'a mut Router,
-    partitions: &'a mut BTreeMap<i32, Partition>,
-    ledger: &'a mut Ledger,
-    rejects: &'a mut Rejects,
-    draft: &'a mut Draft,
-    original: &'a mut Vec<u8>,
-    batches: &'a mut [Vec<Parcel>],
-    links: &'a Links,
-    metrics: &'a Metrics,
-    clock: &'a Clock,
-}
-
-impl Desk<'_> {
-    fn accept(&mut self, message: &BorrowedMessage<'_>) {
-        let (partition, offset) = (message.partition(), message.offset());
-        // A partition that is being given up, or was: its records are for its next owner.
-        let Some(state) = self.partitions.get_mut(&partition).filter(|state| state.is_taken()) else {
-            return;
-        };
-        let Some(sequence) = state.offsets.receive(offset) else {
-            return;
-        };
-        self.metrics.consumed.inc();
-        let timestamp = timestamp(message);
-        let origin = Origin {
-            partition,
-            epoch: state.epoch,
-            offset,
-            sequence,
-            timestamp,
-        };
-        let headers = headers::read(message);
-        let incoming = Incoming {
-            key: message.key(),
-            value: message.payload(),
-            timestamp,
-            origin: record::Origin {
-                topic: &self.config.source.topic,
-                partition,
-                offset,
-            },
-        };
-        let plain = headers.as_deref().unwrap_or_default();
-        let routed = match &headers {
-            Ok(headers) => self
-                .router
-                .route(&incoming, headers.iter().copied(), wall_millis(), self.draft),
-            Err(headers::Unreadable) => Err(Invalid::BadHeaders),
-        };
-        self.original.clear();
-        if self.links.dead_letter.is_some() {
-            Original::pack(incoming.key, incoming.value, plain, self.original);
-        }
-        match routed {
-            Ok(route) => {
-                let Draft {
-                    subject, headers, body, ..
-                } = &*self.draft;
-                let taken_at = self.clock.micros();
-                let parcel = Parcel::pack(origin, route.lane, taken_at, subject, headers, body, self.original);
-                self.ledger.enter(route.cluster, parcel.weight());
-                self.batches[route.cluster].push(parcel);
-            }
-            Err(reason) => {
-                let letter = Letter::new(origin, reason, self.original);
-                if self.rejects.reject(letter, self.links, self.ledger, self.metrics) {
-                    state.offsets.settle(sequence);
-                }
-            }
-        }
-    }
-}
-
-fn timestamp(message: &BorrowedMessage<'_>) -> Option<Timestamp> {
+fn timestamp(message: &impl Message) -> Option<Timestamp> {
     match message.timestamp() {
         rdkafka::Timestamp::NotAvailable => None,
         rdkafka::Timestamp::CreateTime(millis) => Some(Timestamp {

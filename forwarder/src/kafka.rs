@@ -62,6 +62,19 @@ pub fn create_consumer<C: ConsumerContext>(
     Ok(BaseConsumer::from_config_and_context(&client, context(token))?)
 }
 
+/// A consumer for reading records again: of the same source, and never a member of the group.
+///
+/// # Errors
+/// See [`KafkaSetupError`].
+pub fn create_reader<C: ConsumerContext>(
+    config: &Checked,
+    context: impl FnOnce(Option<OAuthTokenFile>) -> C,
+) -> Result<BaseConsumer<C>, KafkaSetupError> {
+    let client = client_config::reader(config)?;
+    let token = OAuthTokenFile::of(&config.source.connection);
+    Ok(BaseConsumer::from_config_and_context(&client, context(token))?)
+}
+
 /// The producer of dead letters.
 ///
 /// # Errors

@@ -12,8 +12,10 @@ pub mod engine;
 pub mod intake;
 pub mod kafka;
 
+pub mod fleet;
 pub mod parcel;
 pub mod publisher;
+pub mod ring_watch;
 
 pub mod nats;
 
@@ -27,3 +29,15 @@ pub mod router;
 
 pub mod clock;
 pub mod shutdown;
+
+/// An error with its sources, in one line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

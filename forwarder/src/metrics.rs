@@ -112,6 +112,8 @@ struct ClusterVecs {
     publish_failures: IntCounterVec,
     pending_records: IntGaugeVec,
     pending_bytes: IntGaugeVec,
+    parked_records: IntGaugeVec,
+    parked_seconds: IntGaugeVec,
     connected: IntGaugeVec,
     reconnects: IntCounterVec,
     retries: IntCounterVec,
@@ -131,6 +133,10 @@ pub struct ClusterMetrics {
     pub pending_records: IntGauge,
     /// Bytes that wait for a confirmation.
     pub pending_bytes: IntGauge,
+    /// Records that are to be read again.
+    pub parked_records: IntGauge,
+    /// For how many seconds there have been some.
+    pub parked_seconds: IntGauge,
     /// 1 while connected.
     pub connected: IntGauge,
     /// Connections after the first.
@@ -253,6 +259,8 @@ impl Metrics {
             publish_failures,
             pending_records,
             pending_bytes,
+            parked_records,
+            parked_seconds,
             connected,
             reconnects,
             retries,
@@ -266,6 +274,8 @@ impl Metrics {
             publish_failures: publish_failures.with_label_values(name),
             pending_records: pending_records.with_label_values(name),
             pending_bytes: pending_bytes.with_label_values(name),
+            parked_records: parked_records.with_label_values(name),
+            parked_seconds: parked_seconds.with_label_values(name),
             connected: connected.with_label_values(name),
             reconnects: reconnects.with_label_values(name),
             repeats_possible: repeats_possible.with_label_values(name),
@@ -280,6 +290,8 @@ impl Metrics {
         for gauge in [
             &self.clusters.pending_records,
             &self.clusters.pending_bytes,
+            &self.clusters.parked_records,
+            &self.clusters.parked_seconds,
             &self.clusters.connected,
         ] {
             forget(gauge, &[name]);
@@ -405,6 +417,14 @@ impl Builder {
                 "Messages that wait for a confirmation",
             )?,
             pending_bytes: gauge("asset_forwarder_pending_bytes", "Bytes that wait for a confirmation")?,
+            parked_records: gauge(
+                "asset_forwarder_parked_records",
+                "Messages that are to be read from Kafka again when the cluster has room, as far as this process has seen them",
+            )?,
+            parked_seconds: gauge(
+                "asset_forwarder_parked_seconds",
+                "For how long the cluster has had parked messages; 0: it has none",
+            )?,
             connected: gauge("asset_forwarder_connected", "1 while the cluster is connected")?,
             reconnects: counter(
                 "asset_forwarder_reconnects_total",

@@ -1,5 +1,6 @@
 //! A record on its way through the engine, and what comes back of it.
 
+use forwarder_core::dispatch::{Freight, Tag};
 use forwarder_core::outbox::Item;
 use forwarder_core::record::{Invalid, Timestamp};
 
@@ -19,6 +20,44 @@ pub struct Origin {
     pub sequence: u64,
     /// The record's timestamp.
     pub timestamp: Option<Timestamp>,
+}
+
+impl Origin {
+    /// Of a record that was taken.
+    #[must_use]
+    pub fn new(tag: Tag, timestamp: Option<Timestamp>) -> Self {
+        let Tag {
+            partition,
+            epoch,
+            offset,
+            sequence,
+        } = tag;
+        Self {
+            partition,
+            epoch,
+            offset,
+            sequence,
+            timestamp,
+        }
+    }
+
+    /// The record's name.
+    #[must_use]
+    pub fn tag(&self) -> Tag {
+        let Self {
+            partition,
+            epoch,
+            offset,
+            sequence,
+            timestamp: _,
+        } = *self;
+        Tag {
+            partition,
+            epoch,
+            offset,
+            sequence,
+        }
+    }
 }
 
 /// A routed record: all that is needed to publish it, in one allocation.
@@ -115,6 +154,20 @@ impl Item for Parcel {
 
     fn assignment(&self) -> (i32, u32) {
         (self.origin.partition, self.origin.epoch)
+    }
+}
+
+impl Freight for Parcel {
+    fn tag(&self) -> Tag {
+        self.origin.tag()
+    }
+
+    fn lane(&self) -> u64 {
+        self.lane
+    }
+
+    fn weight(&self) -> usize {
+        Self::weight(self)
     }
 }
 
@@ -227,14 +280,25 @@ pub enum Fate {
     /// Given up together with its assignment: whoever owns the partition now handles it.
     Dropped,
     /// Can never be delivered.
-    Undeliverable(Box<Letter>),
+    Undeliverable(Box<Undeliverable>),
+    /// Given back, as it was asked for.
+    Recalled(Box<Parcel>),
 }
 
-/// Receipts of one target, named by its index: the clusters in the order of the ring, then the dead letter.
+/// What cannot be delivered.
+#[derive(Debug)]
+pub struct Undeliverable {
+    /// Its asset's lane.
+    pub lane: u64,
+    /// What becomes of it.
+    pub letter: Letter,
+}
+
+/// Receipts of one outlet.
 #[derive(Debug)]
 pub struct Receipts {
-    /// The target.
-    pub outlet: usize,
+    /// The outlet.
+    pub outlet: u32,
     /// In no particular order.
     pub receipts: Vec<Receipt>,
 }

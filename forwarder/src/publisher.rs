@@ -23,12 +23,13 @@ use forwarder_core::record::Invalid;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use crate::chain;
 use crate::clock::Clock;
 use crate::metrics::{ClusterMetrics, Metrics, RetryReason};
 use crate::nats::connection::{self, Connection, Login};
 use crate::nats::server::{AddressError, ServerAddress, ServerPool};
 use crate::nats::stream::{self, StreamError};
-use crate::parcel::{Fate, Parcel, Receipt, Receipts};
+use crate::parcel::{Fate, Parcel, Receipt, Receipts, Undeliverable};
 
 /// Records with an ack outstanding on one connection. Past 10,000 messages in a stream's own queue nats-server answers
 /// "too many requests"; a few thousand keep it busy at any latency that a data centre has.
@@ -48,6 +49,10 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 pub enum Order {
     /// Deliver these, each asset's in this order, behind all that was ordered before.
     Publish(Vec<Parcel>),
+    /// Give back all records of these lanes: their assets have another owner now.
+    Recall(Vec<u64>),
+    /// The cluster is declared otherwise from now on.
+    Reach(Box<Cluster>),
     /// Send nothing more on behalf of these assignments.
     Abandon {
         /// Partition and assignment epoch.
@@ -95,8 +100,8 @@ impl Link {
 
 /// A publisher before it runs.
 pub struct Publisher {
-    /// The cluster's place in the ring's list.
-    index: usize,
+    /// The cluster's outlet.
+    outlet: u32,
     cluster: Cluster,
     /// Our name in the server's monitoring.
     client_name: String,
@@ -115,6 +120,8 @@ pub struct Publisher {
     cutting: Option<blocking::Sender<()>>,
     /// When the last line about refusals was logged: they may come by the thousand.
     refusal_logged: Option<std::time::Instant>,
+    /// The cluster is declared otherwise than when the connection was made.
+    moved: bool,
 }
 
 /// Why a connection ended.
@@ -138,19 +145,18 @@ enum Ended {
     NoStream(String),
     #[error("partitions were given up while records of theirs were being written")]
     GivenUp,
+    #[error("the cluster is declared otherwise now")]
+    Moved,
 }
 
 impl Publisher {
-    /// A publisher for `cluster`, the `index`-th of the ring.
+    /// A publisher for `cluster`, which reports as `outlet`.
     ///
     /// # Errors
     /// A server's URL that cannot be read.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "called once, from the page that shows every channel"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "called once, by the fleet")]
     pub fn new(
-        index: usize,
+        outlet: u32,
         cluster: &Cluster,
         config: &Checked,
         orders: mpsc::UnboundedReceiver<Order>,
@@ -170,7 +176,7 @@ impl Publisher {
             PublishMode::JetStream => Confirmation::Ack,
         };
         Ok(Self {
-            index,
+            outlet,
             cluster: cluster.clone(),
             client_name: format!("fanout-forwarder {}", config.source.group),
             servers: ServerPool::new(&cluster.servers)?,
@@ -186,6 +192,7 @@ impl Publisher {
             link,
             cutting: None,
             refusal_logged: None,
+            moved: false,
         })
     }
 
@@ -210,6 +217,7 @@ impl Publisher {
                     self.counters.connected.set(0);
                     // With the connection went whatever it had not written.
                     self.cutting = None;
+                    self.moved = false;
                     let again = self.outbox.connection_lost(&mut self.outcome);
                     self.show_in_flight();
                     self.hand_out();
@@ -250,7 +258,11 @@ impl Publisher {
                     self.link.set(None, Some(reason));
                 }
             }
-            if self.pause(connect_pause(failures, self.index)).await.is_break() {
+            if self
+                .pause(connect_pause(failures, self.outlet as usize))
+                .await
+                .is_break()
+            {
                 return;
             }
         }
@@ -320,6 +332,21 @@ impl Publisher {
     fn take(&mut self, order: Order) {
         match order {
             Order::Publish(parcels) => parcels.into_iter().for_each(|parcel| self.outbox.push(parcel)),
+            Order::Recall(lanes) => {
+                self.outbox.recall(&lanes, &mut self.outcome);
+                self.hand_out();
+            }
+            Order::Reach(cluster) => match ServerPool::new(&cluster.servers) {
+                Ok(servers) => {
+                    self.servers = servers;
+                    self.cluster = *cluster;
+                    self.moved = true;
+                }
+                // Cannot be: the document was checked.
+                Err(error) => {
+                    warn!(cluster = self.cluster.name, %error, "the new address cannot be used; the old one stays")
+                }
+            },
             Order::Abandon { assignments, done } => {
                 let sent = self.outbox.abandon(&assignments, &mut self.outcome);
                 self.hand_out();
@@ -334,14 +361,15 @@ impl Publisher {
             confirmed,
             given_up,
             dropped,
+            recalled,
         } = &mut self.outcome;
-        if confirmed.is_empty() && given_up.is_empty() && dropped.is_empty() {
+        if confirmed.is_empty() && given_up.is_empty() && dropped.is_empty() && recalled.is_empty() {
             return;
         }
         let overtaken = self.outbox.overtaken().saturating_sub(self.counters.overtaken.get());
         self.counters.overtaken.inc_by(overtaken);
         let now = self.clock.micros();
-        let mut receipts = Vec::with_capacity(confirmed.len() + given_up.len() + dropped.len());
+        let mut receipts = Vec::with_capacity(confirmed.len() + given_up.len() + dropped.len() + recalled.len());
         if !confirmed.is_empty() {
             self.counters.published.inc_by(confirmed.len() as u64);
             let latency = self.counters.confirmed.local();
@@ -367,10 +395,17 @@ impl Publisher {
             weight: parcel.weight(),
             fate: Fate::Dropped,
         }));
+        let sent = recalled.iter().filter(|(_, sent)| *sent).count();
+        self.counters.repeats_possible.inc_by(sent as u64);
+        receipts.extend(recalled.drain(..).map(|(parcel, _)| Receipt {
+            origin: parcel.origin,
+            weight: parcel.weight(),
+            fate: Fate::Recalled(Box::new(parcel)),
+        }));
         // When the intake is gone nobody counts any more: what is uncommitted is read again by who comes next.
         self.receipts
             .send(Receipts {
-                outlet: self.index,
+                outlet: self.outlet,
                 receipts,
             })
             .ok();
@@ -389,11 +424,12 @@ impl Publisher {
 }
 
 fn undeliverable(parcel: Parcel, reason: Invalid) -> Receipt {
-    let (origin, weight) = (parcel.origin, parcel.weight());
+    let (origin, weight, lane) = (parcel.origin, parcel.weight(), parcel.lane);
+    let letter = parcel.into_letter(reason);
     Receipt {
         origin,
         weight,
-        fate: Fate::Undeliverable(Box::new(parcel.into_letter(reason))),
+        fate: Fate::Undeliverable(Box::new(Undeliverable { lane, letter })),
     }
 }
 
@@ -408,16 +444,4 @@ fn connect_pause(failures: u32, index: usize) -> Duration {
 
 fn seconds(micros: u64) -> f64 {
     micros as f64 / 1e6
-}
-
-/// An error with its sources, in one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

@@ -43,6 +43,7 @@ impl Table {
         let RingConfig {
             epoch,
             replicas,
+            handover_timeout_ms: _,
             clusters,
         } = config;
         let ring = Ring::new(

@@ -57,6 +57,7 @@ pub fn config(kafka: &Kafka, topic: &str, group: &str, clusters: &[(&str, &Nats)
         ring: config::RingConfig {
             epoch: 1,
             replicas: 128,
+            handover_timeout_ms: 60_000,
             clusters,
         },
         publish: config::Publish::default(),

@@ -595,21 +595,29 @@ impl<T: Freight> Dispatcher<T> {
         })
     }
 
-    /// Uses another ring from now on.
-    pub fn set_ring(&mut self, era: Era) {
+    /// How long an asset waits for its old owner, in microseconds, from the next change of the ring on.
+    pub fn set_handover_timeout(&mut self, timeout: u64) {
+        self.handover_timeout = timeout;
+    }
+
+    /// Uses another ring from now on. Returns the partitions that waited for it: their records are to be asked for.
+    pub fn set_ring(&mut self, era: Era) -> Vec<i32> {
         self.announced = self.announced.max(era.epoch);
         self.era = era;
         self.make_outlets_known();
-        for state in self.partitions.values_mut() {
+        let mut behind = Vec::new();
+        for (partition, state) in &mut self.partitions {
             state.backlog.change(&self.era);
             if matches!(state.phase, Phase::Behind(epoch) if epoch <= self.era.epoch) {
                 state.phase = Phase::Active;
+                behind.push(*partition);
             }
         }
         // What is being read again is looked at anew: its classes have other names now.
         self.pass = None;
         self.rebuild_hand_over();
         self.forget_older_rings();
+        behind
     }
 
     /// How many assets wait for their old owner.
@@ -653,6 +661,14 @@ impl<T: Freight> Dispatcher<T> {
         let greatest = self.era.outlets().iter().copied().max().unwrap_or(0);
         self.caps.make_known(greatest as usize);
         self.caps.share(self.era.outlets().len());
+    }
+
+    /// Whether a record is still on its way on behalf of the present assignment.
+    #[must_use]
+    pub fn is_current(&self, tag: Tag) -> bool {
+        self.partitions
+            .get(&tag.partition)
+            .is_some_and(|state| state.epoch == tag.epoch)
     }
 
     fn current(&mut self, tag: Tag) -> Option<&mut Partition> {

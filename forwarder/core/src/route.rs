@@ -41,15 +41,6 @@ pub struct Draft {
     id: Vec<u8>,
 }
 
-/// Where a message goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// Index of the owner in the ring.
-    pub cluster: usize,
-    /// A hash of the key: what is of one asset is in one lane. Assets that share one only wait for each other.
-    pub lane: u64,
-}
-
 /// What messages carry besides the record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RouteOptions {
@@ -94,9 +85,20 @@ impl Router {
     }
 
     /// Owner and lane of a key, as [`Router::route`] finds them.
-    pub fn place(&mut self, key: &[u8]) -> Route {
-        let Place { owner, lane } = self.owners.place(key);
-        Route { cluster: owner, lane }
+    pub fn place(&mut self, key: &[u8]) -> Place {
+        self.owners.place(key)
+    }
+
+    /// Whose record it is.
+    ///
+    /// # Errors
+    /// A record without a key that is text.
+    pub fn asset(key: Option<&[u8]>) -> Result<&[u8], Invalid> {
+        let key = key.ok_or(Invalid::NoKey)?;
+        if key.is_empty() || std::str::from_utf8(key).is_err() {
+            return Err(Invalid::BadKey);
+        }
+        Ok(key)
     }
 
     /// Writes a record's message to `draft` and says where it goes. After an error, what `draft` holds is unspecified.
@@ -110,17 +112,29 @@ impl Router {
         headers: impl Iterator<Item = (&'h str, Option<&'h [u8]>)>,
         now_millis: i64,
         draft: &mut Draft,
-    ) -> Result<Route, Invalid> {
+    ) -> Result<Place, Invalid> {
+        self.write(incoming, headers, now_millis, draft)?;
+        Ok(self.place(Self::asset(incoming.key)?))
+    }
+
+    /// As [`Router::route`], for whoever knows already where it goes.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn write<'h>(
+        &mut self,
+        incoming: &Incoming<'_>,
+        headers: impl Iterator<Item = (&'h str, Option<&'h [u8]>)>,
+        now_millis: i64,
+        draft: &mut Draft,
+    ) -> Result<(), Invalid> {
         let Incoming {
             key,
             value,
             timestamp,
             ref origin,
         } = *incoming;
-        let key = key.ok_or(Invalid::NoKey)?;
-        if key.is_empty() || std::str::from_utf8(key).is_err() {
-            return Err(Invalid::BadKey);
-        }
+        let key = Self::asset(key)?;
         let value = value.ok_or(Invalid::NullValue)?;
 
         let writable = timestamp.filter(|timestamp| clock::WRITABLE.contains(&timestamp.millis));
@@ -143,8 +157,7 @@ impl Router {
             block.append(name, value);
         }
         block.finish();
-
-        Ok(self.place(key))
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@
 //! record is read. A partition that appears later is read from its beginning, and an offset that the broker no longer
 //! has is a fault with a declared policy, never a silent jump.
 
-use crate::commit::Metadata;
+use crate::commit::{Ahead, Metadata};
 use crate::config::{MissingOffset, StartFrom};
 
 /// What the group committed for the whole topic, as far as it matters for one partition.
@@ -51,7 +51,7 @@ impl History {
 
 /// What is known of a partition at its assignment.
 #[derive(Clone, Copy, Debug)]
-pub struct Known {
+pub struct Known<'a> {
     /// Its number.
     pub partition: u32,
     /// The offset that the group committed for it.
@@ -62,10 +62,12 @@ pub struct Known {
     pub high: i64,
     /// The first offset at or after the time of [`StartFrom::Timestamp`], where there is one.
     pub at_time: Option<i64>,
+    /// What the group has settled behind `committed`, where that was said under the ring in use.
+    pub ahead: Option<&'a Ahead>,
 }
 
 /// Where to begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Start {
     /// The first offset to read; `None`: stay paused until a person has decided ([`MissingOffset::Stop`]).
     pub offset: Option<i64>,
@@ -73,6 +75,8 @@ pub struct Start {
     pub committed: bool,
     /// What is wrong with the committed offset.
     pub fault: Option<Missing>,
+    /// Clusters with the first of their records that is to be delivered though it lies before `offset`.
+    pub away: Vec<(String, i64)>,
 }
 
 /// The broker no longer has the committed offset.
@@ -92,13 +96,14 @@ pub enum Missing {
 
 /// Decides where a partition begins.
 #[must_use]
-pub fn start(known: &Known, history: History, start_from: StartFrom, policy: MissingOffset) -> Start {
+pub fn start(known: &Known<'_>, history: History, start_from: StartFrom, policy: MissingOffset) -> Start {
     let Known {
         partition,
         committed,
         low,
         high,
         at_time,
+        ahead,
     } = *known;
     if let Some(committed) = committed {
         let fault = if committed < low {
@@ -106,10 +111,17 @@ pub fn start(known: &Known, history: History, start_from: StartFrom, policy: Mis
         } else if committed > high {
             Missing::Beyond { by: committed - high }
         } else {
+            // An end that the partition does not reach is of a topic that was made anew: nothing is settled ahead there.
+            let ahead = ahead.filter(|ahead| (committed..=high).contains(&ahead.upto));
+            let away = ahead.map(|ahead| ahead.away.clone()).unwrap_or_default();
             return Start {
-                offset: Some(committed),
+                offset: Some(ahead.map_or(committed, |ahead| ahead.upto)),
                 committed: true,
                 fault: None,
+                away: away
+                    .into_iter()
+                    .map(|(name, from)| (name, from.max(committed)))
+                    .collect(),
             };
         };
         let offset = match policy {
@@ -121,6 +133,7 @@ pub fn start(known: &Known, history: History, start_from: StartFrom, policy: Mis
             offset,
             committed: false,
             fault: Some(fault),
+            away: Vec::new(),
         };
     }
     let appeared_later = match history {
@@ -138,6 +151,7 @@ pub fn start(known: &Known, history: History, start_from: StartFrom, policy: Mis
         offset: Some(offset),
         committed: false,
         fault: None,
+        away: Vec::new(),
     }
 }
 
@@ -145,16 +159,17 @@ pub fn start(known: &Known, history: History, start_from: StartFrom, policy: Mis
 mod tests {
     use super::*;
 
-    const KNOWN: Known = Known {
+    const KNOWN: Known<'static> = Known {
         partition: 3,
         committed: None,
         low: 10,
         high: 90,
         at_time: Some(50),
+        ahead: None,
     };
     const POLICY: MissingOffset = MissingOffset::Earliest;
 
-    fn offset(known: Known, history: History, from: StartFrom) -> Option<i64> {
+    fn offset(known: Known<'_>, history: History, from: StartFrom) -> Option<i64> {
         start(&known, history, from, POLICY).offset
     }
 
@@ -197,6 +212,7 @@ mod tests {
             offset: Some(40),
             committed: true,
             fault: None,
+            away: Vec::new(),
         };
         for from in [StartFrom::Latest, StartFrom::Earliest] {
             assert_eq!(start(&known, History::Foreign, from, POLICY), expected);
@@ -207,6 +223,33 @@ mod tests {
                 ..KNOWN
             };
             assert_eq!(start(&known, History::Foreign, StartFrom::Latest, POLICY).fault, None);
+        }
+    }
+
+    #[test]
+    fn what_is_settled_ahead_is_not_read_again_but_for_the_clusters_that_were_away() {
+        let ahead = Ahead {
+            members: 1,
+            upto: 60,
+            away: vec![("C2".to_owned(), 45)],
+        };
+        let known = Known {
+            committed: Some(40),
+            ahead: Some(&ahead),
+            ..KNOWN
+        };
+        let begin = start(&known, History::Foreign, StartFrom::Latest, POLICY);
+        assert_eq!((begin.offset, begin.committed), (Some(60), true));
+        assert_eq!(begin.away, [("C2".to_owned(), 45)]);
+        // Of a topic that has been made anew since, or of an offset that somebody has set back by hand.
+        for (committed, high) in [(40, 59), (61, 90)] {
+            let known = Known {
+                committed: Some(committed),
+                high,
+                ..known
+            };
+            let begin = start(&known, History::Foreign, StartFrom::Latest, POLICY);
+            assert_eq!((begin.offset, begin.away), (Some(committed), Vec::new()));
         }
     }
 
@@ -228,7 +271,8 @@ mod tests {
                 Start {
                     offset,
                     committed: false,
-                    fault: Some(Missing::Expired { gone: 6 })
+                    fault: Some(Missing::Expired { gone: 6 }),
+                    away: Vec::new(),
                 }
             );
         }

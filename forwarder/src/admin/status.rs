@@ -45,6 +45,8 @@ pub struct Status {
     pub phase: Phase,
     /// The epoch of the ring in use.
     pub ring_epoch: u64,
+    /// The ring.
+    pub ring: RingStatus,
     /// The partitions that are assigned, by number.
     pub assignment: BTreeMap<i32, Assignment>,
     /// The clusters, by name.
@@ -52,6 +54,24 @@ pub struct Status {
     /// When the last commit was answered, in milliseconds since 1970; absent: not yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_commit_millis: Option<i64>,
+}
+
+/// The ring in use, and how far its last change has come.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RingStatus {
+    /// The epoch of the ring in use.
+    pub epoch: u64,
+    /// The epoch of a ring that is declared, and announced to Kafka before it is used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub announced: Option<u64>,
+    /// The share of the hash space that the last change moved, from 0 to 1.
+    pub moved_share: f64,
+    /// Assets that wait until their old owner has confirmed their earlier records.
+    pub waiting_assets: usize,
+    /// Why what is declared now cannot be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// An assigned partition.
@@ -84,4 +104,8 @@ pub struct ClusterStatus {
     pub pending_records: u64,
     /// Bytes that wait for a confirmation.
     pub pending_bytes: u64,
+    /// Records that are to be read from Kafka again when the cluster has room, as far as this process has seen them.
+    pub parked_records: u64,
+    /// For how many seconds there have been some.
+    pub parked_seconds: u64,
 }

@@ -5,6 +5,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use forwarder_core::commit::Metadata;
+use forwarder_core::dispatch::CommitPoint;
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -17,14 +18,14 @@ use crate::clock::wall_millis;
 /// How long the commit that is out is awaited before the group is left.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Partition and position.
-type Positions = Vec<(i32, i64)>;
+/// Partition, epoch of its assignment, and what is committed for it.
+type Points = Vec<(i32, u32, CommitPoint)>;
 
 /// A thread that commits and waits for the answer, so that the intake need not. (librdkafka's asynchronous commit tells its
 /// answer only to a callback that rdkafka does not set.)
 pub(super) struct Committer {
-    requests: mpsc::Sender<(Positions, TopicPartitionList)>,
-    answers: mpsc::Receiver<(Positions, Result<(), KafkaError>)>,
+    requests: mpsc::Sender<(Points, TopicPartitionList)>,
+    answers: mpsc::Receiver<(Points, Result<(), KafkaError>)>,
     /// A commit is out.
     out: bool,
     thread: JoinHandle<()>,
@@ -33,12 +34,12 @@ pub(super) struct Committer {
 impl Committer {
     /// Starts the thread.
     pub(super) fn start(consumer: Arc<OwnConsumer>) -> std::io::Result<Self> {
-        let (requests, wanted) = mpsc::channel::<(Positions, TopicPartitionList)>();
+        let (requests, wanted) = mpsc::channel::<(Points, TopicPartitionList)>();
         let (answer, answers) = mpsc::channel();
         let thread = thread::Builder::new().name("commit".to_owned()).spawn(move || {
-            while let Ok((positions, list)) = wanted.recv() {
+            while let Ok((points, list)) = wanted.recv() {
                 let result = consumer.commit(&list, CommitMode::Sync);
-                if answer.send((positions, result)).is_err() {
+                if answer.send((points, result)).is_err() {
                     break;
                 }
             }
@@ -73,31 +74,43 @@ impl Intake {
         if self.committer.out {
             return;
         }
-        let partitions: Vec<i32> = self.partitions.keys().copied().collect();
-        if let Some((positions, list)) = self.commit_request(&partitions) {
-            self.committer.out = self.committer.requests.send((positions, list)).is_ok();
+        let partitions: Vec<i32> = self.dispatcher.partitions().keys().copied().collect();
+        if let Some((points, list)) = self.commit_request(&partitions) {
+            self.committer.out = self.committer.requests.send((points, list)).is_ok();
         }
     }
 
     /// Commits the settled prefix of these partitions, where the broker does not have it yet, and waits for the answer.
     pub(super) fn commit(&mut self, partitions: &[i32]) {
-        let Some((positions, list)) = self.commit_request(partitions) else {
+        let Some((points, list)) = self.commit_request(partitions) else {
             return;
         };
         let result = self.consumer.commit(&list, CommitMode::Sync);
-        self.note_commit(&positions, result);
+        self.note_commit(points, result);
     }
 
-    fn commit_request(&mut self, partitions: &[i32]) -> Option<(Positions, TopicPartitionList)> {
-        let positions: Positions = partitions
+    /// As [`Intake::commit`], for partitions that begin: what is not committed may not begin.
+    pub(super) fn commit_starts(&mut self, partitions: &[i32]) -> Result<(), KafkaError> {
+        if let Some((points, list)) = self.commit_request(partitions) {
+            self.consumer.commit(&list, CommitMode::Sync)?;
+            self.note_commit(points, Ok(()));
+        }
+        Ok(())
+    }
+
+    fn commit_request(&mut self, partitions: &[i32]) -> Option<(Points, TopicPartitionList)> {
+        let points: Points = partitions
             .iter()
-            .filter_map(|partition| Some((*partition, self.partitions.get(partition)?.offsets.to_commit()?)))
+            .filter_map(|partition| {
+                let epoch = self.dispatcher.partitions().get(partition)?.epoch;
+                Some((*partition, epoch, self.dispatcher.to_commit(*partition)?))
+            })
             .collect();
-        if positions.is_empty() {
+        if points.is_empty() {
             return None;
         }
-        match self.commit_list(&positions) {
-            Ok(list) => Some((positions, list)),
+        match self.commit_list(&points) {
+            Ok(list) => Some((points, list)),
             Err(error) => {
                 warn!(%error, "failed to make a commit");
                 None
@@ -107,19 +120,17 @@ impl Intake {
 
     /// Takes the answer of the commit that is out, if it has come.
     pub(super) fn take_commit_answer(&mut self) {
-        while let Ok((positions, result)) = self.committer.answers.try_recv() {
+        while let Ok((points, result)) = self.committer.answers.try_recv() {
             self.committer.out = false;
-            self.note_commit(&positions, result);
+            self.note_commit(points, result);
         }
     }
 
-    fn note_commit(&mut self, positions: &[(i32, i64)], result: Result<(), KafkaError>) {
+    fn note_commit(&mut self, points: Points, result: Result<(), KafkaError>) {
         match result {
             Ok(()) => {
-                for (partition, position) in positions {
-                    if let Some(state) = self.partitions.get_mut(partition) {
-                        state.offsets.committed(*position);
-                    }
+                for (partition, epoch, point) in points {
+                    self.dispatcher.committed(partition, epoch, point);
                 }
                 self.metrics.commits.inc();
                 self.last_commit_millis = Some(wall_millis());
@@ -131,17 +142,18 @@ impl Intake {
         }
     }
 
-    pub(super) fn commit_list(&self, positions: &[(i32, i64)]) -> Result<TopicPartitionList, KafkaError> {
-        let metadata = Metadata {
-            partitions: self.group_partitions.unwrap_or(0),
-            ring: self.config.ring.epoch,
-        }
-        .to_string();
-        let mut list = TopicPartitionList::with_capacity(positions.len());
-        for (partition, position) in positions {
+    fn commit_list(&self, points: &[(i32, u32, CommitPoint)]) -> Result<TopicPartitionList, KafkaError> {
+        let mut list = TopicPartitionList::with_capacity(points.len());
+        for (partition, _, point) in points {
+            let CommitPoint { position, ring, ahead } = point.clone();
+            let metadata = Metadata {
+                partitions: self.group_partitions.unwrap_or(0),
+                ring,
+                ahead,
+            };
             let mut element = list.add_partition(&self.config.source.topic, *partition);
-            element.set_offset(Offset::Offset(*position))?;
-            element.set_metadata(&metadata);
+            element.set_offset(Offset::Offset(position))?;
+            element.set_metadata(metadata.to_string());
         }
         Ok(list)
     }

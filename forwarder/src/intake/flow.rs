@@ -2,28 +2,23 @@
 
 use std::time::{Duration, Instant};
 
-use forwarder_core::offsets::Offsets;
+use forwarder_core::dispatch::{Phase, Resume};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tracing::{debug, error, info, warn};
 
-use super::group::Phase;
 use super::{Intake, starts};
 
 /// Pause before a repair that failed is tried again.
 const RETRY_REPAIR: Duration = Duration::from_secs(1);
-
-/// Most records of a partition that are kept track of: 16 MiB. A record that cannot be delivered holds the committed offset
-/// however much is settled behind it; past this, the partition waits for it.
-const MAX_TRACKED: usize = 1 << 20;
 
 impl Intake {
     /// Says of every partition of ours whether it is to be fetched.
     pub(super) fn set_paused(&mut self, paused: bool) {
         let mut resume = TopicPartitionList::new();
         let mut pause = TopicPartitionList::new();
-        for (partition, state) in &self.partitions {
+        for (partition, state) in self.dispatcher.partitions() {
             let fetched = state.phase == Phase::Active && !paused;
             let list = if fetched { &mut resume } else { &mut pause };
             list.add_partition(&self.config.source.topic, *partition);
@@ -37,31 +32,6 @@ impl Intake {
                 self.paused = paused;
             }
             Err(error) => warn!(%error, paused, "failed to pause or resume; trying again"),
-        }
-    }
-
-    /// Holds partitions of which too much is settled behind a record that is not, and lets go of those that caught up.
-    pub(super) fn hold_what_is_stuck(&mut self) {
-        let mut changed = false;
-        for (partition, state) in &mut self.partitions {
-            let tracked = state.offsets.tracked();
-            let phase = match state.phase {
-                Phase::Active if tracked > MAX_TRACKED => Phase::Held,
-                Phase::Held if tracked < MAX_TRACKED / 2 => Phase::Active,
-                _ => continue,
-            };
-            warn!(
-                partition,
-                tracked,
-                position = state.offsets.position(),
-                ?phase,
-                "a record that cannot be delivered holds its partition"
-            );
-            state.phase = phase;
-            changed = true;
-        }
-        if changed {
-            self.set_paused(self.paused);
         }
     }
 
@@ -87,8 +57,13 @@ impl Intake {
     fn repair(&mut self) -> Result<(), KafkaError> {
         let source = &self.config.source;
         let mut places = Vec::new();
-        for (partition, state) in self.partitions.iter().filter(|(_, state)| state.is_taken()) {
-            let next = state.offsets.next();
+        for (partition, state) in self
+            .dispatcher
+            .partitions()
+            .iter()
+            .filter(|(_, state)| state.is_taken())
+        {
+            let next = state.next();
             places.push((
                 *partition,
                 next,
@@ -98,7 +73,7 @@ impl Intake {
         let mut given_up = TopicPartitionList::new();
         let mut taken = TopicPartitionList::new();
         for (partition, next, lost) in &places {
-            let offset = lost.map_or(Some(*next), |start| start.offset);
+            let offset = lost.as_ref().map_or(Some(*next), |start| start.offset);
             given_up.add_partition(&source.topic, *partition);
             taken.add_partition_offset(&source.topic, *partition, Offset::Offset(offset.unwrap_or(*next)))?;
         }
@@ -112,11 +87,7 @@ impl Intake {
                 // A hole like any other: what was read before it is still settled first.
                 Some(offset) if offset >= next => {}
                 Some(offset) => self.begin_anew(partition, offset),
-                None => {
-                    if let Some(state) = self.partitions.get_mut(&partition) {
-                        state.phase = Phase::Stopped;
-                    }
-                }
+                None => self.dispatcher.set_phase(partition, Phase::Stopped),
             }
         }
         self.set_paused(self.paused);
@@ -125,15 +96,15 @@ impl Intake {
 
     /// The topic was made anew or cut short: its offsets begin again, and what was read under the old ones is not sent.
     fn begin_anew(&mut self, partition: i32, offset: i64) {
-        let Some(state) = self.partitions.get(&partition) else {
+        let Some(state) = self.dispatcher.partitions().get(&partition) else {
             return;
         };
         self.abandon(&[(partition, state.epoch)]);
-        self.epoch += 1;
-        if let Some(state) = self.partitions.get_mut(&partition) {
-            state.epoch = self.epoch;
-            state.offsets = Offsets::new(offset, false);
-            info!(partition, offset, "begins anew");
-        }
+        let resume = Resume {
+            offset,
+            ..Resume::default()
+        };
+        self.dispatcher.assign(partition, &resume, Phase::Active);
+        info!(partition, offset, "begins anew");
     }
 }

@@ -10,15 +10,15 @@
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use forwarder_core::offsets::Offsets;
-use forwarder_core::start::Start;
-use rdkafka::consumer::{CommitMode, Consumer};
+use forwarder_core::dispatch::{Phase, Resume};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tracing::{debug, error, info, warn};
 
+use super::Intake;
 use super::commits::is_out_of_the_group;
-use super::{Intake, starts};
+use super::starts::{self, Place};
 use crate::metrics::Rebalance;
 use crate::publisher::Order;
 
@@ -27,37 +27,6 @@ const RETRY_JOIN: Duration = Duration::from_secs(1);
 
 /// How long publishers may take to drop what they have not sent. They do nothing else meanwhile.
 const ABANDON_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A partition that is ours.
-#[derive(Debug)]
-pub(super) struct Partition {
-    /// The assignment's epoch.
-    pub(super) epoch: u32,
-    pub(super) offsets: Offsets,
-    pub(super) phase: Phase,
-    /// One past the newest record that the broker has, as of the last statistics.
-    pub(super) end: Option<i64>,
-}
-
-/// What a partition of ours is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Its records are taken.
-    Active,
-    /// So much is settled behind a record that is not that no more is asked for. What was fetched already is taken.
-    Held,
-    /// It is being given up: what is out is awaited.
-    Draining,
-    /// Its committed offset is gone, and the policy is to leave that to a person.
-    Stopped,
-}
-
-impl Partition {
-    /// Whether a record that comes is taken. (One that is not taken would never come again.)
-    pub(super) fn is_taken(&self) -> bool {
-        matches!(self.phase, Phase::Active | Phase::Held)
-    }
-}
 
 /// Partitions that were assigned and do not run yet.
 #[derive(Debug)]
@@ -114,58 +83,77 @@ impl Intake {
             // An idle member; the group waits for its word all the same.
             return self.consumer.incremental_assign(&TopicPartitionList::new());
         }
+        let era = self.dispatcher.era();
         let begin = starts::look_up(
             &self.consumer,
             &self.config.source,
             partitions,
             self.group_partitions.is_some(),
+            era.fingerprint(),
         )?;
         self.group_partitions = Some(begin.group_partitions);
-        // A start that the broker does not hold yet is committed before anything is read from there: if this process
-        // died after the first records, the next one would look up another end, and what lies between would be lost.
-        let new: Vec<(i32, i64)> = begin
-            .starts
-            .iter()
-            .filter(|(_, start)| !start.committed)
-            .filter_map(|(partition, start)| Some((*partition, start.offset?)))
-            .collect();
-        if !new.is_empty() {
-            self.consumer.commit(&self.commit_list(&new)?, CommitMode::Sync)?;
-            starts::verify(&self.consumer, &self.config.source, &new)?;
-            info!(starts = ?new, "no committed offsets for these partitions: they begin here");
-        }
         let topic = self.config.source.topic.clone();
         let mut list = TopicPartitionList::new();
-        for (partition, Start { offset, .. }) in &begin.starts {
-            list.add_partition_offset(&topic, *partition, Offset::Offset(offset.unwrap_or(0)))?;
+        let mut new = Vec::new();
+        for Place { partition, ring, start } in &begin.places {
+            let phase = match start.offset {
+                None => Phase::Stopped,
+                Some(_) if *ring > self.dispatcher.era().epoch => Phase::Behind(*ring),
+                Some(_) => Phase::Active,
+            };
+            let offset = start.offset.unwrap_or(0);
+            if !start.committed && phase == Phase::Active {
+                new.push((*partition, offset));
+            }
+            let resume = Resume {
+                offset,
+                away: start.away.clone(),
+            };
+            self.dispatcher.assign(*partition, &resume, phase);
+            list.add_partition_offset(&topic, *partition, Offset::Offset(offset))?;
         }
-        self.consumer.incremental_assign(&list)?;
-        self.epoch += 1;
-        for (partition, Start { offset, fault, .. }) in begin.starts {
-            if let Some(fault) = fault {
+        let started = self.commit_and_assign(partitions, &new, &list);
+        if started.is_err() {
+            partitions
+                .iter()
+                .for_each(|partition| self.dispatcher.remove(*partition));
+            return started;
+        }
+        for Place { partition, ring, start } in begin.places {
+            debug!(partition, offset = start.offset, away = ?start.away, "begins");
+            if let Some(fault) = start.fault {
                 self.metrics.missing_offset(&topic, partition);
                 error!(partition, ?fault, policy = ?self.config.source.missing_offset, "the broker no longer has the committed offset");
             }
-            let phase = if offset.is_some() {
-                Phase::Active
-            } else {
-                Phase::Stopped
-            };
-            let offsets = Offsets::new(offset.unwrap_or(0), true);
-            debug!(partition, offset, "begins");
-            self.partitions.insert(
-                partition,
-                Partition {
-                    epoch: self.epoch,
-                    offsets,
-                    phase,
-                    end: None,
-                },
-            );
+            if ring > self.dispatcher.era().epoch {
+                warn!(
+                    partition,
+                    needed = ring,
+                    ours = self.dispatcher.era().epoch,
+                    "others have delivered under a newer ring: the partition waits until this process has it too"
+                );
+            }
         }
         // Said anew for each: librdkafka remembers a pause of an earlier assignment.
         self.set_paused(self.paused);
         Ok(())
+    }
+
+    /// A start that the broker does not hold yet is committed before anything is read from there: if this process died
+    /// after the first records, the next one would look up another end, and what lies between would be lost. The others
+    /// are committed too: that says which ring a successor needs.
+    fn commit_and_assign(
+        &mut self,
+        partitions: &[i32],
+        new: &[(i32, i64)],
+        list: &TopicPartitionList,
+    ) -> Result<(), KafkaError> {
+        self.commit_starts(partitions)?;
+        if !new.is_empty() {
+            starts::verify(&self.consumer, &self.config.source, new)?;
+            info!(starts = ?new, "no committed offsets for these partitions: they begin here");
+        }
+        self.consumer.incremental_assign(list)
     }
 
     /// Answers an assignment without beginning anything.
@@ -195,9 +183,7 @@ impl Intake {
             self.answer(&joining.partitions);
         }
         for partition in &partitions {
-            if let Some(state) = self.partitions.get_mut(partition) {
-                state.phase = Phase::Draining;
-            }
+            self.dispatcher.set_phase(*partition, Phase::Draining);
         }
         let deadline = Instant::now() + Duration::from_millis(self.config.engine.drain_timeout_ms);
         self.leaving = Some(Leaving {
@@ -212,23 +198,24 @@ impl Intake {
     pub(super) fn go_on_leaving(&mut self) {
         let Some(leaving) = &self.leaving else { return };
         let lost = leaving.lost || self.consumer.assignment_lost();
-        let unsettled: usize = leaving
+        let awaited: usize = leaving
             .partitions
             .iter()
-            .filter_map(|partition| self.partitions.get(partition))
-            .map(|state| state.offsets.unsettled())
+            .map(|partition| self.dispatcher.awaited(*partition))
             .sum();
-        if unsettled > 0 && !lost && Instant::now() < leaving.deadline {
+        if awaited > 0 && !lost && Instant::now() < leaving.deadline {
             return;
         }
         let Some(Leaving { partitions, .. }) = self.leaving.take() else {
             return;
         };
+        let mut ours = self.assignments();
+        ours.retain(|(partition, _)| partitions.contains(partition));
+        let states = ours
+            .iter()
+            .filter_map(|(partition, _)| self.dispatcher.partitions().get(partition));
+        let unsettled: usize = states.map(|state| state.unsettled()).sum();
         if unsettled > 0 {
-            let ours: Vec<(i32, u32)> = partitions
-                .iter()
-                .filter_map(|partition| Some((*partition, self.partitions.get(partition)?.epoch)))
-                .collect();
             self.abandon(&ours);
             // Between the abandonment and now some more may have been confirmed.
             self.settle();
@@ -243,7 +230,8 @@ impl Intake {
         let mut list = TopicPartitionList::new();
         for partition in &partitions {
             list.add_partition(&self.config.source.topic, *partition);
-            self.partitions.remove(partition);
+            self.dispatcher.remove(*partition);
+            self.ends.remove(partition);
             self.metrics.forget_partition(&self.config.source.topic, *partition);
         }
         if let Err(error) = self.consumer.incremental_unassign(&list) {
@@ -272,18 +260,16 @@ impl Intake {
     /// Makes publishers drop what they have not sent for these assignments. Returns when they have, so that nothing of
     /// theirs is sent after the partitions are given up.
     pub(super) fn abandon(&self, assignments: &[(i32, u32)]) {
-        if assignments.is_empty() || self.ledger.is_idle() {
+        if assignments.is_empty() || self.dispatcher.is_idle() {
             return;
         }
         let assignments: Arc<[(i32, u32)]> = assignments.into();
         let (done, all_done) = mpsc::channel();
-        for publisher in &self.links.publishers {
-            publisher
-                .send(Order::Abandon {
-                    assignments: Arc::clone(&assignments),
-                    done: done.clone(),
-                })
-                .ok();
+        for (_, member) in self.links.fleet.members() {
+            member.order(Order::Abandon {
+                assignments: Arc::clone(&assignments),
+                done: done.clone(),
+            });
         }
         drop(done);
         // Nobody sends: the channel ends when the last publisher has dropped its end.
@@ -294,7 +280,8 @@ impl Intake {
 
     /// All that is ours, with epochs.
     pub(super) fn assignments(&self) -> Vec<(i32, u32)> {
-        self.partitions
+        self.dispatcher
+            .partitions()
             .iter()
             .map(|(partition, state)| (*partition, state.epoch))
             .collect()

@@ -5,7 +5,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
 use rdkafka::Message;
-use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers};
+use rdkafka::message::Headers;
 
 use crate::parcel::Header;
 
@@ -21,7 +21,7 @@ thread_local! {
 static HOOK: Once = Once::new();
 
 /// All headers in order, names and values as they came.
-pub(super) fn read<'a>(message: &'a BorrowedMessage<'_>) -> Result<Vec<Header<'a>>, Unreadable> {
+pub(super) fn read<M: Message>(message: &M) -> Result<Vec<Header<'_>>, Unreadable> {
     let Some(headers) = message.headers() else {
         return Ok(Vec::new());
     };
@@ -39,7 +39,7 @@ pub(super) fn read<'a>(message: &'a BorrowedMessage<'_>) -> Result<Vec<Header<'a
     read.map_err(|_| Unreadable)
 }
 
-fn collect(headers: &BorrowedHeaders) -> Vec<Header<'_>> {
+fn collect(headers: &impl Headers) -> Vec<Header<'_>> {
     (0..headers.count())
         .filter_map(|index| headers.try_get(index))
         .map(|header| (header.key, header.value))

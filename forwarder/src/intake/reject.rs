@@ -1,4 +1,4 @@
-//! Records that can never be forwarded: counted, logged at a limited rate, dead-lettered where that is declared.
+//! Records that can never be forwarded: counted, and logged at a limited rate.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -6,8 +6,6 @@ use std::time::{Duration, Instant};
 use forwarder_core::record::Invalid;
 use tracing::warn;
 
-use super::Links;
-use super::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::parcel::Letter;
 
@@ -23,18 +21,10 @@ pub(super) struct Rejects {
 }
 
 impl Rejects {
-    /// Returns whether the record is settled by this; if not, the dead letter's receipt settles it.
-    pub(super) fn reject(&mut self, letter: Letter, links: &Links, ledger: &mut Ledger, metrics: &Metrics) -> bool {
-        let reason = letter.reason;
-        metrics.invalid(reason);
-        self.log(&letter);
-        let Some(dead_letter) = &links.dead_letter else {
-            return true;
-        };
-        ledger.enter(ledger.dead_letter(), letter.weight());
-        // The dead letter's task ends only when this sender is dropped.
-        dead_letter.send(letter).ok();
-        false
+    /// Counts a record that can never be forwarded, and says so.
+    pub(super) fn note(&mut self, letter: &Letter, metrics: &Metrics) {
+        metrics.invalid(letter.reason);
+        self.log(letter);
     }
 
     /// Whether an error of Kafka's may be logged: an outage brings hundreds a second.

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use forwarder_core::commit::Metadata;
 use forwarder_core::config::{Source, StartFrom};
 use forwarder_core::start::{History, Known, Start, start};
 use rdkafka::consumer::Consumer;
@@ -18,18 +19,27 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Where the assigned partitions begin.
 pub(super) struct Begin {
     /// Each partition's start.
-    pub(super) starts: Vec<(i32, Start)>,
+    pub(super) places: Vec<Place>,
     /// What the commits' metadata is to say.
     pub(super) group_partitions: u32,
 }
 
-/// `seen_before`: this process has had partitions of the topic already, so a group without any offset is not new; its
+/// Where one partition begins.
+pub(super) struct Place {
+    pub(super) partition: i32,
+    /// The ring's epoch under which those before us have delivered.
+    pub(super) ring: u64,
+    pub(super) start: Start,
+}
+
+/// `members`: the fingerprint of the ring in use. `seen_before`: this process has had partitions of the topic already, so a group without any offset is not new; its
 /// topic is.
 pub(super) fn look_up(
     consumer: &KafkaConsumer,
     source: &Source,
     partitions: &[i32],
     seen_before: bool,
+    members: u64,
 ) -> Result<Begin, KafkaError> {
     let all = partition_count(consumer, &source.topic)?;
     let mut list = TopicPartitionList::with_capacity(all.max(0) as usize);
@@ -43,16 +53,16 @@ pub(super) fn look_up(
         element.error()?;
         if let Offset::Offset(offset) = element.offset() {
             committed.push((element.partition(), offset));
-            texts.push(metadata(&element));
+            texts.push((element.partition(), metadata(&element)));
         }
     }
-    let history = match History::of(texts.iter().map(String::as_str)) {
+    let history = match History::of(texts.iter().map(|(_, text)| text.as_str())) {
         // Deleting a topic deletes its offsets. What the new one holds is new, so it is read from its beginning.
         History::None if seen_before => History::Ours { partitions: 0 },
         history => history,
     };
     let times = at_time(consumer, source, partitions)?;
-    let mut starts = Vec::with_capacity(partitions.len());
+    let mut places = Vec::with_capacity(partitions.len());
     for partition in partitions {
         let committed = find(&committed, *partition);
         let (low, high) = match (
@@ -62,23 +72,27 @@ pub(super) fn look_up(
             (Ok(watermarks), _) => watermarks,
             // A partition without a leader must not keep the others waiting: it goes on where it was, and if that is gone,
             // fetching will say so.
-            (Err(_), Some(committed)) => (committed, committed),
+            (Err(_), Some(committed)) => (committed, i64::MAX),
             (Err(error), None) => return Err(error),
         };
+        let text = texts.iter().find(|(candidate, _)| candidate == partition);
+        let said = text.and_then(|(_, text)| Metadata::parse(text)).unwrap_or_default();
         let known = Known {
             partition: partition.unsigned_abs(),
             committed,
             low,
             high,
             at_time: find(&times, *partition),
+            ahead: said.ahead.as_ref().filter(|ahead| ahead.members == members),
         };
-        starts.push((
-            *partition,
-            start(&known, history, source.start_from, source.missing_offset),
-        ));
+        places.push(Place {
+            partition: *partition,
+            ring: said.ring,
+            start: start(&known, history, source.start_from, source.missing_offset),
+        });
     }
     Ok(Begin {
-        starts,
+        places,
         group_partitions: history.partitions(all.unsigned_abs()),
     })
 }
@@ -113,6 +127,7 @@ pub(super) fn after_loss(
         low,
         high,
         at_time: None,
+        ahead: None,
     };
     let start = start(&known, History::None, source.start_from, source.missing_offset);
     Ok(start.fault.is_some().then_some(start))

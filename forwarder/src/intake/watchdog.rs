@@ -7,8 +7,7 @@ use rdkafka::statistics::Statistics;
 use tracing::warn;
 
 use super::Intake;
-use super::group::Phase as PartitionPhase;
-use crate::admin::{Assignment, ClusterStatus, Phase, Status};
+use crate::admin::{Assignment, ClusterStatus, Phase, RingStatus, Status};
 
 /// The process was no stable member of its group for too long; a new one may do better.
 #[derive(Debug, thiserror::Error)]
@@ -103,9 +102,9 @@ impl Intake {
             return;
         };
         for (number, partition) in &topic.partitions {
-            let Some(state) = self.partitions.get_mut(number) else {
+            if !self.dispatcher.partitions().contains_key(number) {
                 continue;
-            };
+            }
             // With read_committed nothing behind the last stable offset can be read, so that is the end.
             let end = if partition.ls_offset >= 0 {
                 partition.ls_offset
@@ -113,7 +112,7 @@ impl Intake {
                 partition.hi_offset
             };
             if end >= 0 {
-                state.end = Some(end);
+                self.ends.insert(*number, end);
             }
         }
     }
@@ -123,49 +122,62 @@ impl Intake {
         let topic = &self.config.source.topic;
         let mut status = Status {
             phase: self.phase(),
-            ring_epoch: self.config.ring.epoch,
+            ring_epoch: self.dispatcher.era().epoch,
+            ring: self.ring_status(),
             last_commit_millis: self.last_commit_millis,
             ..Status::default()
         };
-        for (partition, state) in &self.partitions {
-            let lag = state.end.map(|end| end.saturating_sub(state.offsets.position()).max(0));
+        for (partition, state) in self.dispatcher.partitions() {
+            let end = self.ends.get(partition);
+            let lag = end.map(|end| end.saturating_sub(state.position()).max(0));
             if let Some(lag) = lag {
                 self.metrics.set_lag(topic, *partition, lag);
             }
             let assignment = Assignment {
-                committed: state.offsets.last_committed(),
+                committed: state.committed(),
                 lag,
-                paused: self.paused || state.phase != PartitionPhase::Active,
+                paused: self.paused || !state.is_taken(),
             };
             status.assignment.insert(*partition, assignment);
         }
-        let loads = self
-            .ledger
-            .clusters()
-            .iter()
-            .zip(&self.clusters)
-            .zip(&self.links.connections);
-        for (((load, counters), link), cluster) in loads.zip(&self.config.ring.clusters) {
-            counters
-                .pending_records
-                .set(i64::try_from(load.records).unwrap_or(i64::MAX));
-            counters
-                .pending_bytes
-                .set(i64::try_from(load.bytes).unwrap_or(i64::MAX));
-            let connection = link.status();
+        let parked = self.dispatcher.parked();
+        let now = self.clock.micros();
+        for (outlet, member) in self.links.fleet.members() {
+            let load = self.dispatcher.load(outlet);
+            let parked = parked.get(&outlet).copied().unwrap_or_default();
+            let parked_for = parked.since.map_or(0, |since| now.saturating_sub(since) / 1_000_000);
+            let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+            let metrics = &member.metrics;
+            metrics.pending_records.set(gauge(load.records as u64));
+            metrics.pending_bytes.set(gauge(load.bytes as u64));
+            metrics.parked_records.set(gauge(parked.records));
+            metrics.parked_seconds.set(gauge(parked_for));
+            let connection = member.link.status();
             let shown = ClusterStatus {
                 connected: connection.connected.is_some(),
                 server: connection.connected,
                 last_error: connection.last_error,
                 pending_records: load.records as u64,
                 pending_bytes: load.bytes as u64,
+                parked_records: parked.records,
+                parked_seconds: parked_for,
             };
-            status.clusters.insert(cluster.name.clone(), shown);
+            status.clusters.insert(member.cluster.name.clone(), shown);
         }
         self.metrics
             .queue_size
-            .set(i64::try_from(self.queued()).unwrap_or(i64::MAX));
+            .set(i64::try_from(self.dispatcher.unsent()).unwrap_or(i64::MAX));
         self.links.status.send_replace(status);
+    }
+
+    fn ring_status(&self) -> RingStatus {
+        RingStatus {
+            epoch: self.dispatcher.era().epoch,
+            announced: self.change.as_ref().map(|change| change.era.epoch),
+            moved_share: self.moved_share,
+            waiting_assets: self.dispatcher.waiting(),
+            refused: self.links.refusal.borrow().clone(),
+        }
     }
 
     fn phase(&self) -> Phase {
@@ -177,7 +189,7 @@ impl Intake {
             Phase::Rebalancing
         } else if !self.watchdog.is_stable() {
             Phase::Outside(self.watchdog.state().to_owned())
-        } else if self.partitions.is_empty() {
+        } else if self.dispatcher.partitions().is_empty() {
             Phase::Idle
         } else {
             Phase::Consuming

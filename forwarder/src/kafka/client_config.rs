@@ -50,6 +50,13 @@ const CONSUMER_OWNED: &[(&str, &str)] = &[
     ("statistics.interval.ms", "1000"),
 ];
 
+/// The end of a partition ends a pass over it; and what is read again must not take as much memory as what comes in.
+const READER_OWNED: &[(&str, &str)] = &[
+    ("enable.partition.eof", "true"),
+    ("statistics.interval.ms", "0"),
+    ("queued.max.messages.kbytes", "4096"),
+];
+
 /// What the source's brokers took can be written again, and only the target's brokers say what is too large: librdkafka's
 /// own bound of 1,000,000 bytes is lower than theirs, and an offset would wait for ever for what it refuses.
 const PRODUCER_TUNED: &[(&str, &str)] = &[("message.max.bytes", "1000000000")];
@@ -106,6 +113,16 @@ pub fn consumer(config: &Checked) -> Result<ClientConfig, ClientConfigError> {
         }
     }
     set_connection(&mut client, &source.connection)?;
+    Ok(client)
+}
+
+/// The consumer that reads parked records again: it is told what to read, so it never joins the group.
+///
+/// # Errors
+/// A file of the connection that cannot be read or used.
+pub fn reader(config: &Checked) -> Result<ClientConfig, ClientConfigError> {
+    let mut client = consumer(config)?;
+    set_all(&mut client, READER_OWNED);
     Ok(client)
 }
 

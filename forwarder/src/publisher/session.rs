@@ -145,6 +145,9 @@ impl Publisher {
                 },
                 () = &mut timer => {}
             }
+            if self.moved {
+                return ControlFlow::Continue(Ended::Moved);
+            }
             if self.cutting.is_some() {
                 if session.sent < session.output.len() || session.needs_flush {
                     return ControlFlow::Continue(Ended::GivenUp);
@@ -304,7 +307,7 @@ impl Publisher {
                 .collect();
             self.receipts
                 .send(Receipts {
-                    outlet: self.index,
+                    outlet: self.outlet,
                     receipts,
                 })
                 .ok();

@@ -19,6 +19,7 @@ async fn start() -> SocketAddr {
     let table = Table::new(&RingConfig {
         epoch: 7,
         replicas: 128,
+        handover_timeout_ms: 60_000,
         clusters,
     })
     .unwrap();

@@ -279,6 +279,7 @@ impl Variables {
         RingConfig {
             epoch: 1,
             replicas: self.number("HASH_RING_REPLICAS", 128),
+            handover_timeout_ms: 60_000,
             clusters,
         }
     }

@@ -20,6 +20,10 @@ pub struct RingConfig {
     /// Virtual nodes of a cluster of weight 1.
     #[serde(default = "default_replicas")]
     pub replicas: u32,
+    /// How long an asset that changes its owner waits for the old one to confirm its earlier records, in milliseconds. Then
+    /// they go to the new owner, in order; the old one may have them too.
+    #[serde(default = "default_handover_timeout")]
+    pub handover_timeout_ms: u64,
     /// The members; the order does not matter.
     pub clusters: Vec<Cluster>,
 }
@@ -223,6 +227,10 @@ impl fmt::Debug for Cluster {
             .field("tls", tls)
             .finish()
     }
+}
+
+const fn default_handover_timeout() -> u64 {
+    60_000
 }
 
 const fn default_replicas() -> u32 {

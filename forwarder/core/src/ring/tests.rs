@@ -190,7 +190,7 @@ fn a_slot_of_the_cache_is_one_cache_line() {
 
 #[test]
 fn the_lane_alone_says_who_owns_it() {
-    let ring = ring(&["C1", "C2", "C3"]);
+    let ring = ring(&["C1", "C2", "C3"], 128);
     for key in keys(10_000) {
         let place = ring.place(key.as_bytes());
         assert_eq!(ring.owner_of_lane(place.lane), place.owner, "{key}");
@@ -199,7 +199,7 @@ fn the_lane_alone_says_who_owns_it() {
 
 #[test]
 fn the_fingerprint_tells_rings_apart_and_not_listings() {
-    let print = |names: &[&str]| ring(names).fingerprint();
+    let print = |names: &[&str]| ring(names, 128).fingerprint();
     assert_eq!(print(&["C1", "C2"]), print(&["C2", "C1"]));
     assert_ne!(print(&["C1", "C2"]), print(&["C1", "C3"]));
     assert_ne!(print(&["C1", "C2"]), print(&["C1"]));

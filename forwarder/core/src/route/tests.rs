@@ -52,7 +52,7 @@ fn a_record_becomes_a_message() {
         r#"{"VALUE":1.0,"attributes":{"unit":"C","asset_forwarder_timestamp":"2026-01-27T15:37:03.886Z","kafka_timestamp":"2026-01-27T15:37:03.882Z","kafka_timestamp_type":"producer"}}"#
     );
     // As the golden vectors have it.
-    assert_eq!(router.ring().name(route.cluster), "C3");
+    assert_eq!(router.ring().name(route.owner), "C3");
     assert_eq!(route, router.place(b"WTVB01-0007"));
 }
 
@@ -171,9 +171,9 @@ fn another_ring_takes_over_with_the_next_record() {
     router.set_ring(ring(&["C4"]));
     for (key, before) in before.iter().enumerate() {
         let now = router.place(format!("{key}").as_bytes());
-        assert_eq!((now.cluster, now.lane), (0, before.lane));
+        assert_eq!((now.owner, now.lane), (0, before.lane));
     }
-    assert!(before.iter().any(|route| route.cluster != 0));
+    assert!(before.iter().any(|route| route.owner != 0));
 }
 
 #[test]

@@ -15,10 +15,14 @@ pub(super) fn check_ring(faults: &mut Faults<'_>, ring: &RingConfig, origin: Ori
     let RingConfig {
         epoch,
         replicas,
+        handover_timeout_ms,
         clusters,
     } = ring;
     faults.at("epoch").range(*epoch, 1, i64::MAX.unsigned_abs());
     faults.at("replicas").range(*replicas, 1, 100_000);
+    faults
+        .at("handoverTimeoutMs")
+        .range(*handover_timeout_ms, 100, 24 * 3_600_000);
     let nodes: u64 = clusters
         .iter()
         .map(|cluster| u64::from(cluster.weight) * u64::from(*replicas))

@@ -1,0 +1,149 @@
+//! The publishers: one for each cluster that is, was or is about to be in the ring.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc as blocking;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use forwarder_core::config::{Checked, Cluster};
+use forwarder_core::dispatch::DEAD_LETTER;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tracing::{Instrument, info, info_span};
+
+use crate::clock::Clock;
+use crate::metrics::{ClusterMetrics, Metrics};
+use crate::nats::server::AddressError;
+use crate::parcel::Receipts;
+use crate::publisher::{Link, Order, Publisher};
+
+/// The tasks that were started, for whoever waits until they have ended.
+pub type Tasks = Arc<Mutex<Vec<JoinHandle<()>>>>;
+
+/// Starts publishers and ends them.
+pub struct Fleet {
+    config: Arc<Checked>,
+    runtime: Handle,
+    receipts: blocking::Sender<Receipts>,
+    metrics: Metrics,
+    clock: Clock,
+    // Pushed to when a publisher starts, taken from when the engine ends.
+    tasks: Tasks,
+    /// By outlet; an outlet's number is never used again.
+    members: BTreeMap<u32, Member>,
+    next: u32,
+}
+
+/// A publisher that runs.
+pub struct Member {
+    /// Its cluster, as declared now.
+    pub cluster: Cluster,
+    /// Its cluster's metrics.
+    pub metrics: ClusterMetrics,
+    /// Its connection.
+    pub link: Link,
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+impl Member {
+    /// Tells the publisher what to do.
+    pub fn order(&self, order: Order) {
+        // A publisher ends only when this sender is dropped, so the order always finds it.
+        self.orders.send(order).ok();
+    }
+}
+
+impl Fleet {
+    /// Without a publisher. `receipts` is where all of them report.
+    #[must_use]
+    pub fn new(
+        config: Arc<Checked>,
+        runtime: Handle,
+        receipts: blocking::Sender<Receipts>,
+        metrics: Metrics,
+        clock: Clock,
+        tasks: Tasks,
+    ) -> Self {
+        Self {
+            config,
+            runtime,
+            receipts,
+            metrics,
+            clock,
+            tasks,
+            members: BTreeMap::new(),
+            next: DEAD_LETTER + 1,
+        }
+    }
+
+    /// The outlet of a cluster: the one that it has, told of what is declared now, or a new one.
+    ///
+    /// # Errors
+    /// A server's URL that cannot be read.
+    pub fn open(&mut self, cluster: &Cluster) -> Result<u32, AddressError> {
+        let known = self
+            .members
+            .iter_mut()
+            .find(|(_, member)| member.cluster.name == cluster.name);
+        if let Some((outlet, member)) = known {
+            if member.cluster != *cluster {
+                info!(
+                    cluster = cluster.name,
+                    "the cluster is declared otherwise than before: connecting anew"
+                );
+                member.cluster = cluster.clone();
+                member.order(Order::Reach(Box::new(cluster.clone())));
+            }
+            return Ok(*outlet);
+        }
+        let outlet = self.next;
+        let (orders_in, orders) = mpsc::unbounded_channel();
+        let link = Link::default();
+        let publisher = Publisher::new(
+            outlet,
+            cluster,
+            &self.config,
+            orders,
+            self.receipts.clone(),
+            self.metrics.clone(),
+            self.clock,
+            link.clone(),
+        )?;
+        self.next += 1;
+        let span = info_span!("publisher", cluster = cluster.name);
+        let task = self.runtime.spawn(publisher.run().instrument(span));
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+        let member = Member {
+            cluster: cluster.clone(),
+            metrics: self.metrics.cluster(&cluster.name),
+            link,
+            orders: orders_in,
+        };
+        self.members.insert(outlet, member);
+        Ok(outlet)
+    }
+
+    /// Ends the publishers that are not to be kept; what they have is lost to them, so they should have nothing.
+    pub fn keep(&mut self, mut keep: impl FnMut(u32) -> bool) {
+        let metrics = &self.metrics;
+        self.members.retain(|outlet, member| {
+            let kept = keep(*outlet);
+            if !kept {
+                info!(cluster = member.cluster.name, "out of the ring, and done with");
+                metrics.forget_cluster(&member.cluster.name);
+            }
+            kept
+        });
+    }
+
+    /// A publisher.
+    #[must_use]
+    pub fn get(&self, outlet: u32) -> Option<&Member> {
+        self.members.get(&outlet)
+    }
+
+    /// All publishers, by outlet.
+    pub fn members(&self) -> impl Iterator<Item = (u32, &Member)> {
+        self.members.iter().map(|(outlet, member)| (*outlet, member))
+    }
+}
