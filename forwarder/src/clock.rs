@@ -15,6 +15,12 @@ impl Clock {
         Self { start: Instant::now() }
     }
 
+    /// One that has run for a while.
+    #[cfg(test)]
+    pub(crate) fn started_at(start: Instant) -> Self {
+        Self { start }
+    }
+
     /// Microseconds since the start.
     #[must_use]
     pub fn micros(&self) -> u64 {

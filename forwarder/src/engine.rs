@@ -37,6 +37,7 @@ use crate::dead_letter::{DeadLetterError, DeadLetters};
 use crate::fleet::{Fleet, Tasks};
 use crate::http::{HttpError, Server};
 use crate::intake::{Intake, IntakeError, Links, RingChangeError, era};
+use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::ring_watch::RingWatch;
 use crate::shutdown::Shutdown;
@@ -88,6 +89,8 @@ pub async fn run(config: Checked, document: Option<PathBuf>, shutdown: Shutdown)
     let config = Arc::new(config);
     let clock = Clock::start();
     let metrics = Metrics::new(&config.admin)?;
+    // Not held yet: nothing is published before a commit has proved that we are a member of the group.
+    let lease = Lease::new(clock, config.fence_timeout());
     let (receipts_in, receipts) = blocking::channel();
 
     let tasks = Tasks::default();
@@ -97,6 +100,7 @@ pub async fn run(config: Checked, document: Option<PathBuf>, shutdown: Shutdown)
         receipts_in.clone(),
         metrics.clone(),
         clock,
+        lease.clone(),
         Arc::clone(&tasks),
     );
     let era = era(&config.ring, &mut fleet)?;
@@ -157,6 +161,7 @@ pub async fn run(config: Checked, document: Option<PathBuf>, shutdown: Shutdown)
             rings,
             refusal,
             status,
+            lease,
         },
         metrics,
         clock,

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tracing::{Instrument, info, info_span};
 
 use crate::clock::Clock;
+use crate::lease::Lease;
 use crate::metrics::{ClusterMetrics, Metrics};
 use crate::nats::server::AddressError;
 use crate::parcel::Receipts;
@@ -27,6 +28,7 @@ pub struct Fleet {
     receipts: blocking::Sender<Receipts>,
     metrics: Metrics,
     clock: Clock,
+    lease: Lease,
     // Pushed to when a publisher starts, taken from when the engine ends.
     tasks: Tasks,
     /// By outlet; an outlet's number is never used again.
@@ -62,6 +64,7 @@ impl Fleet {
         receipts: blocking::Sender<Receipts>,
         metrics: Metrics,
         clock: Clock,
+        lease: Lease,
         tasks: Tasks,
     ) -> Self {
         Self {
@@ -70,6 +73,7 @@ impl Fleet {
             receipts,
             metrics,
             clock,
+            lease,
             tasks,
             members: BTreeMap::new(),
             next: DEAD_LETTER + 1,
@@ -107,6 +111,7 @@ impl Fleet {
             self.receipts.clone(),
             self.metrics.clone(),
             self.clock,
+            self.lease.clone(),
             link.clone(),
         )?;
         self.next += 1;

@@ -18,6 +18,7 @@ mod context;
 mod flow;
 mod group;
 mod headers;
+mod membership;
 mod reject;
 mod reread;
 mod rings;
@@ -43,6 +44,7 @@ use tracing::{error, info, warn};
 use self::commits::Committer;
 use self::context::{Context, Event, OwnConsumer};
 use self::group::{Joining, Leaving};
+use self::membership::Membership;
 use self::reject::Rejects;
 use self::reread::Rereader;
 use self::rings::Change;
@@ -53,6 +55,7 @@ use crate::admin::{Heartbeat, Status};
 use crate::clock::{Clock, wall_millis};
 use crate::fleet::Fleet;
 use crate::kafka;
+use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::parcel::{Fate, Letter, Origin, Original, Parcel, Receipts, Undeliverable};
 use crate::publisher::Order;
@@ -86,6 +89,8 @@ pub struct Links {
     pub refusal: Refusal,
     /// Where the status is put up.
     pub status: watch::Sender<Status>,
+    /// Until when the publishers may write: renewed by what proves that we are a member of the group.
+    pub lease: Lease,
 }
 
 /// Why the intake ended by itself.
@@ -134,6 +139,7 @@ pub struct Intake {
     /// When partitions are to be taken anew because the position of one is gone.
     repair_at: Option<Instant>,
     committer: Committer,
+    membership: Membership,
     joining: Option<Joining>,
     leaving: Option<Leaving>,
     rejects: Rejects,
@@ -175,6 +181,7 @@ impl Intake {
             queue: config.engine.queue_size,
         };
         let now = Instant::now();
+        let membership = Membership::new(links.lease.clone(), metrics.fenced.clone(), now);
         Ok(Self {
             consumer,
             router,
@@ -188,6 +195,7 @@ impl Intake {
             group_partitions: None,
             repair_at: None,
             committer,
+            membership,
             joining: None,
             leaving: None,
             rejects: Rejects::default(),
@@ -459,12 +467,20 @@ impl Intake {
         );
         self.report();
         let deadline = Instant::now() + Duration::from_millis(self.config.engine.drain_timeout_ms);
+        let member = self.membership.number();
         while self.awaited() > 0 && Instant::now() < deadline {
             self.links.heartbeat.beat();
             self.await_receipts(Duration::from_millis(20));
             self.settle();
             self.hand_out();
             self.look();
+            // What is out is written only as long as our membership is proved.
+            self.take_commit_answer();
+            self.commit_when_due();
+            if self.membership.number() != member {
+                warn!("out of the group amid the drain: others own the partitions by now");
+                break;
+            }
         }
         let left = self.dispatcher.total().records;
         if left > 0 {
@@ -484,7 +500,9 @@ impl Intake {
     /// Gives everything up and leaves the group, so that the partitions move on at once.
     fn leave(mut self) {
         // Nothing more may go out once the partitions are somebody else's.
-        self.abandon(&self.assignments());
+        let ours = self.assignments();
+        self.abandon(&ours);
+        self.links.lease.revoke();
         self.settle();
         let partitions: Vec<i32> = self.dispatcher.partitions().keys().copied().collect();
         self.commit(&partitions);

@@ -28,6 +28,7 @@ pub mod metrics;
 pub mod router;
 
 pub mod clock;
+pub mod lease;
 pub mod shutdown;
 
 /// An error with its sources, in one line.

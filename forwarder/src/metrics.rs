@@ -95,6 +95,8 @@ pub struct Metrics {
     pub commits: IntCounter,
     /// Offset commits that failed.
     pub commit_failures: IntCounter,
+    /// Times that nothing proved the membership any more.
+    pub fenced: IntCounter,
     /// The epoch of the ring that is in use.
     pub ring_epoch: IntGauge,
     invalid_messages: IntCounter,
@@ -211,6 +213,10 @@ impl Metrics {
             commit_failures: builder.add(IntCounter::new(
                 "asset_forwarder_commit_failures_total",
                 "Offset commits that failed",
+            )?)?,
+            fenced: builder.add(IntCounter::new(
+                "asset_forwarder_fenced_total",
+                "Times that the membership of the group was not proved any more, so that nothing was published",
             )?)?,
             ring_epoch: builder.add(IntGauge::new("asset_forwarder_ring_epoch", "Epoch of the ring in use")?)?,
             invalid: builder.counters(

@@ -25,6 +25,7 @@ use tracing::{info, warn};
 
 use crate::chain;
 use crate::clock::Clock;
+use crate::lease::Lease;
 use crate::metrics::{ClusterMetrics, Metrics, RetryReason};
 use crate::nats::connection::{self, Connection, Login};
 use crate::nats::server::{AddressError, ServerAddress, ServerPool};
@@ -115,6 +116,8 @@ pub struct Publisher {
     metrics: Metrics,
     counters: ClusterMetrics,
     clock: Clock,
+    /// Nothing is written on behalf of an assignment without it.
+    lease: Lease,
     link: Link,
     /// Held while bytes of abandoned records may still wait to be written: who asked waits until it is dropped.
     cutting: Option<blocking::Sender<()>>,
@@ -147,6 +150,10 @@ enum Ended {
     GivenUp,
     #[error("the cluster is declared otherwise now")]
     Moved,
+    #[error(
+        "our membership of the consumer group is not proved any more, and records were being written: others may own them"
+    )]
+    Unproven,
 }
 
 impl Publisher {
@@ -163,6 +170,7 @@ impl Publisher {
         receipts: blocking::Sender<Receipts>,
         metrics: Metrics,
         clock: Clock,
+        lease: Lease,
         link: Link,
     ) -> Result<Self, AddressError> {
         let publish = config.publish.clone();
@@ -189,6 +197,7 @@ impl Publisher {
             counters: metrics.cluster(&cluster.name),
             metrics,
             clock,
+            lease,
             link,
             cutting: None,
             refusal_logged: None,

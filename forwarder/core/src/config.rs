@@ -7,6 +7,7 @@
 mod check;
 mod environment;
 mod fault;
+mod fence;
 mod kafka;
 mod nats;
 mod process;

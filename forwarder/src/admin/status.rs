@@ -51,6 +51,8 @@ pub struct Status {
     pub assignment: BTreeMap<i32, Assignment>,
     /// The clusters, by name.
     pub clusters: BTreeMap<String, ClusterStatus>,
+    /// Whether a commit has proved lately that the process is a member of the group. Nothing is published while none has.
+    pub membership_proven: bool,
     /// When the last commit was answered, in milliseconds since 1970; absent: not yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_commit_millis: Option<i64>,

@@ -111,6 +111,7 @@ async fn metrics_and_status_are_shown() {
     status.send_modify(|status| {
         status.phase = Phase::Outside("x".to_owned());
         status.ring_epoch = 7;
+        status.membership_proven = true;
         status.assignment.insert(
             3,
             Assignment {
@@ -132,6 +133,7 @@ async fn metrics_and_status_are_shown() {
         "phase": "outside",
         "reason": "x",
         "ringEpoch": 7,
+        "membershipProven": true,
         "assignment": {"3": {"committed": 17, "paused": false}},
         "clusters": {"C1": {"connected": true, "pendingRecords": 0, "pendingBytes": 0}},
     });

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use forwarder_core::commit::Metadata;
 use forwarder_core::dispatch::CommitPoint;
 use rdkafka::consumer::{CommitMode, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tracing::warn;
 
 use super::Intake;
-use super::context::OwnConsumer;
+use super::context::{KafkaConsumer, OwnConsumer};
+use super::membership::{Proof, Sent};
 use crate::clock::wall_millis;
 
 /// How long the commit that is out is awaited before the group is left.
@@ -21,11 +22,26 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Partition, epoch of its assignment, and what is committed for it.
 type Points = Vec<(i32, u32, CommitPoint)>;
 
+/// A commit on its way to the broker.
+struct Request {
+    points: Points,
+    list: TopicPartitionList,
+    sent: Sent,
+}
+
+/// What the broker said to it.
+struct Answer {
+    points: Points,
+    sent: Sent,
+    result: Result<(), KafkaError>,
+    proof: Proof,
+}
+
 /// A thread that commits and waits for the answer, so that the intake need not. (librdkafka's asynchronous commit tells its
 /// answer only to a callback that rdkafka does not set.)
 pub(super) struct Committer {
-    requests: mpsc::Sender<(Points, TopicPartitionList)>,
-    answers: mpsc::Receiver<(Points, Result<(), KafkaError>)>,
+    requests: mpsc::Sender<Request>,
+    answers: mpsc::Receiver<Answer>,
     /// A commit is out.
     out: bool,
     thread: JoinHandle<()>,
@@ -34,12 +50,18 @@ pub(super) struct Committer {
 impl Committer {
     /// Starts the thread.
     pub(super) fn start(consumer: Arc<OwnConsumer>) -> std::io::Result<Self> {
-        let (requests, wanted) = mpsc::channel::<(Points, TopicPartitionList)>();
+        let (requests, wanted) = mpsc::channel::<Request>();
         let (answer, answers) = mpsc::channel();
         let thread = thread::Builder::new().name("commit".to_owned()).spawn(move || {
-            while let Ok((points, list)) = wanted.recv() {
-                let result = consumer.commit(&list, CommitMode::Sync);
-                if answer.send((points, result)).is_err() {
+            while let Ok(Request { points, list, sent }) = wanted.recv() {
+                let (result, proof) = commit(&consumer, &list);
+                let answered = Answer {
+                    points,
+                    sent,
+                    result,
+                    proof,
+                };
+                if answer.send(answered).is_err() {
                     break;
                 }
             }
@@ -66,7 +88,8 @@ impl Committer {
 impl Intake {
     pub(super) fn commit_when_due(&mut self) {
         let now = Instant::now();
-        if now < self.next_commit {
+        let needs_proof = self.membership.needs_proof(now);
+        if now < self.next_commit && !needs_proof {
             return;
         }
         self.next_commit = now + Duration::from_millis(self.config.engine.commit_interval_ms);
@@ -75,8 +98,27 @@ impl Intake {
             return;
         }
         let partitions: Vec<i32> = self.dispatcher.partitions().keys().copied().collect();
-        if let Some((points, list)) = self.commit_request(&partitions) {
-            self.committer.out = self.committer.requests.send((points, list)).is_ok();
+        let request = self.commit_request(&partitions);
+        let request = request.or_else(|| if needs_proof { self.proof_request() } else { None });
+        if let Some((points, list)) = request {
+            let sent = self.membership.asks(self.clock.micros());
+            let request = Request { points, list, sent };
+            self.committer.out = self.committer.requests.send(request).is_ok();
+        }
+    }
+
+    /// A commit that changes nothing, for its answer. One partition is enough.
+    fn proof_request(&self) -> Option<(Points, TopicPartitionList)> {
+        let mut partitions = self.dispatcher.partitions().iter();
+        let point = partitions
+            .find_map(|(partition, state)| Some((*partition, state.epoch, self.dispatcher.commit_point(*partition)?)));
+        let points = vec![point?];
+        match self.commit_list(&points) {
+            Ok(list) => Some((points, list)),
+            Err(error) => {
+                warn!(%error, "failed to make a commit");
+                None
+            }
         }
     }
 
@@ -85,17 +127,25 @@ impl Intake {
         let Some((points, list)) = self.commit_request(partitions) else {
             return;
         };
-        let result = self.consumer.commit(&list, CommitMode::Sync);
+        let result = self.commit_list_now(&list);
         self.note_commit(points, result);
     }
 
     /// As [`Intake::commit`], for partitions that begin: what is not committed may not begin.
     pub(super) fn commit_starts(&mut self, partitions: &[i32]) -> Result<(), KafkaError> {
         if let Some((points, list)) = self.commit_request(partitions) {
-            self.consumer.commit(&list, CommitMode::Sync)?;
+            self.commit_list_now(&list)?;
             self.note_commit(points, Ok(()));
         }
         Ok(())
+    }
+
+    /// Commits and waits for the answer.
+    fn commit_list_now(&mut self, list: &TopicPartitionList) -> Result<(), KafkaError> {
+        let sent = self.membership.asks(self.clock.micros());
+        let (result, proof) = commit(&self.consumer, list);
+        self.note_proof(sent, proof);
+        result
     }
 
     fn commit_request(&mut self, partitions: &[i32]) -> Option<(Points, TopicPartitionList)> {
@@ -120,9 +170,23 @@ impl Intake {
 
     /// Takes the answer of the commit that is out, if it has come.
     pub(super) fn take_commit_answer(&mut self) {
-        while let Ok((points, result)) = self.committer.answers.try_recv() {
+        self.membership.look(!self.dispatcher.partitions().is_empty());
+        while let Ok(Answer {
+            points,
+            sent,
+            result,
+            proof,
+        }) = self.committer.answers.try_recv()
+        {
             self.committer.out = false;
+            self.note_proof(sent, proof);
             self.note_commit(points, result);
+        }
+    }
+
+    fn note_proof(&mut self, sent: Sent, proof: Proof) {
+        if self.membership.answered(sent, proof) == Proof::Out {
+            self.stop_draining();
         }
     }
 
@@ -159,17 +223,9 @@ impl Intake {
     }
 }
 
-/// Whether Kafka says that this process is no member of the group (any more).
-pub(super) fn is_out_of_the_group(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode as Code;
-    matches!(
-        error.rdkafka_error_code(),
-        Some(
-            Code::UnknownMemberId
-                | Code::IllegalGeneration
-                | Code::FencedInstanceId
-                | Code::FencedMemberEpoch
-                | Code::StaleMemberEpoch
-        )
-    )
+/// Commits and waits for the answer, with what it says about our membership.
+fn commit(consumer: &KafkaConsumer, list: &TopicPartitionList) -> (Result<(), KafkaError>, Proof) {
+    let result = consumer.commit(list, CommitMode::Sync);
+    let proof = Proof::of(&result, consumer.assignment_lost());
+    (result, proof)
 }

@@ -17,7 +17,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tracing::{debug, error, info, warn};
 
 use super::Intake;
-use super::commits::is_out_of_the_group;
+use super::membership::is_out_of_the_group;
 use super::starts::{self, Place};
 use crate::metrics::Rebalance;
 use crate::publisher::Order;
@@ -141,7 +141,7 @@ impl Intake {
 
     /// A start that the broker does not hold yet is committed before anything is read from there: if this process died
     /// after the first records, the next one would look up another end, and what lies between would be lost. The others
-    /// are committed too: that says which ring a successor needs.
+    /// are committed too: that says which ring a successor needs, and the answer proves that we are a member.
     fn commit_and_assign(
         &mut self,
         partitions: &[i32],
@@ -169,6 +169,8 @@ impl Intake {
 
     pub(super) fn begin_leaving(&mut self, partitions: Vec<i32>, lost: bool) {
         if lost {
+            // First of all: nothing that others may own goes out any more.
+            self.membership.end();
             self.metrics.rebalance(Rebalance::Lost).inc();
             warn!(
                 ?partitions,
@@ -206,6 +208,9 @@ impl Intake {
         if awaited > 0 && !lost && Instant::now() < leaving.deadline {
             return;
         }
+        if lost && !leaving.lost {
+            self.membership.end();
+        }
         let Some(Leaving { partitions, .. }) = self.leaving.take() else {
             return;
         };
@@ -239,6 +244,13 @@ impl Intake {
         }
     }
 
+    /// The group has turned us out: there is nothing to wait for and nothing to commit.
+    pub(super) fn stop_draining(&mut self) {
+        if let Some(leaving) = &mut self.leaving {
+            leaving.lost = true;
+        }
+    }
+
     /// Answers a rebalance that was being carried out: closing would wait for it.
     pub(super) fn answer_what_is_owed(&mut self) {
         let mut answers = Vec::new();
@@ -259,7 +271,7 @@ impl Intake {
 
     /// Makes publishers drop what they have not sent for these assignments. Returns when they have, so that nothing of
     /// theirs is sent after the partitions are given up.
-    pub(super) fn abandon(&self, assignments: &[(i32, u32)]) {
+    pub(super) fn abandon(&mut self, assignments: &[(i32, u32)]) {
         if assignments.is_empty() || self.dispatcher.is_idle() {
             return;
         }
@@ -274,7 +286,8 @@ impl Intake {
         drop(done);
         // Nobody sends: the channel ends when the last publisher has dropped its end.
         if let Err(mpsc::RecvTimeoutError::Timeout) = all_done.recv_timeout(ABANDON_TIMEOUT) {
-            error!("publishers did not answer in time; records of partitions that are given up may still go out");
+            error!("publishers did not answer in time; nothing is published until they have dropped what is given up");
+            self.membership.await_abandonment(all_done);
         }
     }
 

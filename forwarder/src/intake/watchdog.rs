@@ -125,6 +125,7 @@ impl Intake {
             ring_epoch: self.dispatcher.era().epoch,
             ring: self.ring_status(),
             last_commit_millis: self.last_commit_millis,
+            membership_proven: self.membership.is_proven(),
             ..Status::default()
         };
         for (partition, state) in self.dispatcher.partitions() {

@@ -5,6 +5,7 @@
 //! such a server is silent and ends in a timeout that says so.
 
 mod error;
+mod guarded;
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,8 +28,10 @@ use super::credentials;
 use super::protocol::{Connect, Op, Parser, ServerError, ServerInfo, encode_connect, encode_ping, encode_pong};
 use super::server::ServerAddress;
 use super::tls;
+use crate::lease::Guard;
 
 pub use error::{ConnectError, Stage};
+pub use guarded::Guarded;
 
 /// How to introduce ourselves to the servers of one cluster.
 #[derive(Clone, Copy, Debug)]
@@ -68,9 +71,19 @@ pub struct Connection {
 #[derive(Debug)]
 pub enum Io {
     /// TCP.
-    Plain(TcpStream),
+    Plain(Guarded<TcpStream>),
     /// TLS over TCP.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Guarded<TcpStream>>>),
+}
+
+impl Io {
+    /// Lets the guard look before each write from here on.
+    pub fn set_guard(&mut self, guard: Guard) {
+        match self {
+            Self::Plain(stream) => stream.set_guard(guard),
+            Self::Tls(stream) => stream.get_mut().0.set_guard(guard),
+        }
+    }
 }
 
 /// Connects and logs in, all within `timeout`.
@@ -124,7 +137,7 @@ struct Handshake<'a> {
 }
 
 impl Handshake<'_> {
-    async fn open(&self) -> Result<TcpStream, ConnectError> {
+    async fn open(&self) -> Result<Guarded<TcpStream>, ConnectError> {
         let ServerUrl { host, port, .. } = &self.server.url;
         let looked_up = self
             .within(Stage::Resolve, tokio::net::lookup_host((host.as_str(), *port)))
@@ -147,14 +160,18 @@ impl Handshake<'_> {
                     stream
                         .set_nodelay(true)
                         .map_err(|source| self.io(Stage::Connect, source))?;
-                    return Ok(stream);
+                    return Ok(Guarded::new(stream));
                 }
             };
         }
         Err(last)
     }
 
-    async fn encrypt(&self, stream: TcpStream, tls: Option<&Tls>) -> Result<TlsStream<TcpStream>, ConnectError> {
+    async fn encrypt(
+        &self,
+        stream: Guarded<TcpStream>,
+        tls: Option<&Tls>,
+    ) -> Result<TlsStream<Guarded<TcpStream>>, ConnectError> {
         let failed = |source| ConnectError::Tls {
             server: self.server.clone(),
             source,

@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 
 use super::{Ended, MAX_UNACKED, Publisher, undeliverable};
 use crate::clock::micros;
+use crate::lease::{Guard, NotHeld};
 use crate::metrics::RetryReason;
 use crate::nats::connection::Connection;
 use crate::nats::protocol::{self, Ack, Op, Parser, ServerError};
@@ -47,6 +48,8 @@ struct Session {
     /// Bytes to send; the first `sent` are gone.
     output: Vec<u8>,
     sent: usize,
+    /// Stands before the socket: bytes of records pass only while we hold the lease.
+    guard: Guard,
     /// All bytes are written, but TLS may keep some that it has encrypted.
     needs_flush: bool,
     /// When the socket last took bytes.
@@ -89,14 +92,17 @@ impl Publisher {
     pub(super) async fn session(&mut self, connection: Connection, server: &ServerAddress) -> ControlFlow<(), Ended> {
         let Connection {
             info,
-            io,
+            mut io,
             leftover: mut input,
         } = connection;
+        let guard = Guard::new(self.lease.clone());
+        io.set_guard(guard.clone());
         let (mut reader, mut writer) = tokio::io::split(io);
         let now = self.clock.micros();
         let mut session = Session {
             output: Vec::with_capacity(2 * WRITE_SIZE),
             sent: 0,
+            guard,
             needs_flush: false,
             wrote_at: now,
             pings: VecDeque::new(),
@@ -118,8 +124,16 @@ impl Publisher {
             if let Err(ended) = self.read(&mut input, &mut session, server) {
                 return ControlFlow::Continue(ended);
             }
-            self.write(&mut session);
+            let may_write = self.lease.is_held();
+            if may_write {
+                self.write(&mut session);
+            }
             self.show_in_flight();
+            // What has left the outbox must not go out late, so it goes back there with the connection. One that owes nothing
+            // stays: its PINGs and PONGs are on nobody's behalf, and it is ready when the membership is proved again.
+            if session.guard.check().is_err() {
+                return ControlFlow::Continue(Ended::Unproven);
+            }
             let has_output = session.sent < session.output.len();
             tokio::select! {
                 read = reader.read_buf(&mut input) => match read {
@@ -130,7 +144,11 @@ impl Publisher {
                 pushed = push(&mut writer, &session.output[session.sent..]), if has_output || session.needs_flush => match pushed {
                     Ok(Pushed::Written(0)) => return ControlFlow::Continue(Ended::Closed),
                     Ok(Pushed::Written(count)) => session.advance(count, self.clock.micros()),
-                    Ok(Pushed::Flushed) => session.needs_flush = false,
+                    Ok(Pushed::Flushed) => {
+                        session.needs_flush = false;
+                        session.guard.set_records_wait(false);
+                    }
+                    Err(error) if NotHeld::is_reason(&error) => return ControlFlow::Continue(Ended::Unproven),
                     Err(error) => return ControlFlow::Continue(error.into()),
                 },
                 order = self.orders.recv() => match order {
@@ -144,6 +162,7 @@ impl Publisher {
                     None => return ControlFlow::Break(()),
                 },
                 () = &mut timer => {}
+                () = self.lease.held(), if !may_write => {}
             }
             if self.moved {
                 return ControlFlow::Continue(Ended::Moved);
@@ -287,6 +306,7 @@ impl Publisher {
             } else {
                 None
             };
+            session.guard.set_records_wait(true);
             protocol::encode_pub(
                 &mut session.output,
                 parcel.subject(),

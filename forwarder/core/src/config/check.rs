@@ -91,7 +91,7 @@ impl Config {
         if let Some(dead_letter) = dead_letter {
             kafka::check_dead_letter(&mut faults.at("deadLetter"), dead_letter, source);
         }
-        engine::check_engine(&mut faults.at("engine"), engine);
+        engine::check_engine(&mut faults.at("engine"), engine, source);
         engine::check_admin(&mut faults.at("admin"), admin);
         ConfigErrors::from_faults(list)
     }

@@ -26,6 +26,10 @@ pub struct Engine {
     pub max_pending_bytes: usize,
     /// Longest drain, in milliseconds, before a partition is given up or the process ends.
     pub drain_timeout_ms: u64,
+    /// How long after a commit was sent that proves our membership records may be written, in milliseconds. Must be shorter
+    /// than the session that the group's coordinator grants; absent: see [`Config::fence_timeout`](super::Config::fence_timeout).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fence_timeout_ms: Option<u64>,
     /// How often the watchdog looks at the group membership, in milliseconds.
     pub watchdog_interval_ms: u64,
     /// How long the process may be no stable member of its group before it ends, in milliseconds.
@@ -147,6 +151,7 @@ impl Default for Engine {
             max_pending_records: 100_000,
             max_pending_bytes: 64 << 20,
             drain_timeout_ms: 10_000,
+            fence_timeout_ms: None,
             watchdog_interval_ms: 30_000,
             watchdog_timeout_ms: 300_000,
         }

@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use crate::config::fault::Faults;
-use crate::config::{Admin, Engine};
+use crate::config::{Admin, Engine, GroupProtocol, Source, fence};
 
 const MINUTE_MS: u64 = 60_000;
 const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
 
-pub(super) fn check_engine(faults: &mut Faults<'_>, engine: &Engine) {
+pub(super) fn check_engine(faults: &mut Faults<'_>, engine: &Engine, source: &Source) {
     let Engine {
         batch_size,
         poll_timeout_ms,
@@ -19,6 +19,7 @@ pub(super) fn check_engine(faults: &mut Faults<'_>, engine: &Engine) {
         max_pending_records,
         max_pending_bytes,
         drain_timeout_ms,
+        fence_timeout_ms,
         watchdog_interval_ms,
         watchdog_timeout_ms,
     } = engine;
@@ -68,6 +69,25 @@ pub(super) fn check_engine(faults: &mut Faults<'_>, engine: &Engine) {
         faults.at("watchdogIntervalMs").add(
             format!("{watchdog_interval_ms} is longer than watchdogTimeoutMs, {watchdog_timeout_ms}"),
             "write at most the timeout",
+        );
+    }
+    if let Some(fence_timeout_ms) = *fence_timeout_ms {
+        check_fence(&mut faults.at("fenceTimeoutMs"), fence_timeout_ms, source);
+    }
+}
+
+/// A deadline that comes after the partitions have moved fences nothing.
+fn check_fence(faults: &mut Faults<'_>, fence_timeout_ms: u64, source: &Source) {
+    faults.range(fence_timeout_ms, 1, DAY_MS);
+    let (name, bound) = match source.protocol {
+        GroupProtocol::Classic => ("session.timeout.ms", fence::session_ms(source)),
+        // The session is the broker's and not known here.
+        GroupProtocol::Consumer => ("max.poll.interval.ms", fence::poll_ms(source)),
+    };
+    if fence_timeout_ms >= bound {
+        faults.add(
+            format!("{fence_timeout_ms} is not shorter than {name}, {bound}: another member could own the partitions by then"),
+            "write less; two thirds of the session is the default",
         );
     }
 }

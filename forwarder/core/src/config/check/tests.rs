@@ -535,6 +535,43 @@ fn values_of_properties_are_checked() {
 }
 
 #[test]
+fn records_are_fenced_before_the_session_ends() {
+    let fence = |with: &str, more: &str| {
+        let text = CORE.replace("[kafka:9092]}", &format!("[kafka:9092]{with}"));
+        Checked::from_yaml(&format!("{text}{more}"))
+            .unwrap()
+            .fence_timeout()
+            .as_millis()
+    };
+    for (with, more, expected) in [
+        ("}", "", 6_666),
+        (
+            ", properties: {session.timeout.ms: 6000, heartbeat.interval.ms: 500}}",
+            "",
+            4_000,
+        ),
+        ("}", "engine: {fenceTimeoutMs: 9999}", 9_999),
+        ("}\n  protocol: Consumer", "", 30_000),
+        (
+            ", properties: {max.poll.interval.ms: 15000}}\n  protocol: Consumer",
+            "",
+            10_000,
+        ),
+        ("}\n  protocol: Consumer", "engine: {fenceTimeoutMs: 5}", 5),
+    ] {
+        assert_eq!(fence(with, more), expected, "{with} {more}");
+    }
+    assert_faults(
+        &faults_with("engine: {fenceTimeoutMs: 0}"),
+        &["engine.fenceTimeoutMs: 0 is out of range"],
+    );
+    assert_faults(
+        &faults_with("engine: {fenceTimeoutMs: 10000}"),
+        &["engine.fenceTimeoutMs: 10000 is not shorter than session.timeout.ms, 10000"],
+    );
+}
+
+#[test]
 fn debug_output_keeps_a_secret() {
     let mut config = Config::from_yaml(CORE).unwrap();
     config.ring.clusters[0].servers[0] = "nats://user:hush-hush@c1".to_owned();
