@@ -9,6 +9,7 @@ mod stage;
 
 mod credentials;
 mod denied;
+mod fencing;
 mod group;
 mod input;
 mod original;
