@@ -77,7 +77,7 @@ mod tests {
     use crate::clock::Clock;
     use crate::lease::{Lease, NotHeld};
 
-    const CAPACITY: usize = 8;
+    const CAPACITY: usize = 64;
 
     /// A stream over which records are to go while the lease is held, the lease, and the other end.
     fn guarded() -> (Guarded<DuplexStream>, Lease, DuplexStream) {
