@@ -5,7 +5,8 @@
 //!    │                                                             │
 //!    └──────────── ledger: what was sent ───────────▶ verdict ◀────┘
 //! ```
-//! Each part ends what it started when it is dropped. Nothing here sleeps for luck: see [`wait::eventually`].
+//! Each part ends what it started when it is dropped. Nothing here sleeps for luck: see [`wait::eventually`]. A test begins
+//! with a [`stage::Stage`].
 
 pub mod certificates;
 pub mod forwarder;
@@ -14,6 +15,7 @@ pub mod kafka;
 pub mod nats;
 pub mod observer;
 pub mod proxy;
+pub mod stage;
 pub mod traffic;
 pub mod verdict;
 pub mod wait;

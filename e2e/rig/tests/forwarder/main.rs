@@ -5,7 +5,7 @@
     reason = "tests fail by panicking; clippy lets only functions marked as tests do so, not their helpers"
 )]
 
-mod stage;
+use e2e_rig::stage;
 
 mod credentials;
 mod denied;
