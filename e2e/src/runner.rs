@@ -114,7 +114,7 @@ fn filter(suite: &str) -> String {
         "forwarder" => {
             "package(forwarder) | package(forwarder-core) | (package(e2e-rig) & binary(forwarder))".to_owned()
         }
-        "rig" => "package(e2e) | (package(e2e-rig) & not binary(forwarder))".to_owned(),
+        "rig" => "package(e2e) | (package(e2e-rig) & not binary(forwarder) & not binary(guarantees))".to_owned(),
         "unit" => "kind(lib) | kind(bin)".to_owned(),
         other => format!("binary({other})"),
     }
