@@ -130,6 +130,18 @@ impl Forwarder {
         self.dir.path().join("forwarder.yaml")
     }
 
+    /// Declares another ring in the configuration file that it runs with, as a person or a ConfigMap would: the file is replaced at once.
+    pub fn declare_ring(&self, ring: &config::RingConfig) -> Result<()> {
+        let file = self.config_file();
+        let text = fs::read_to_string(&file).with_context(|| format!("failed to read {}", file.display()))?;
+        let mut config: Config = serde_json::from_str(&text).context("failed to read the configuration")?;
+        config.ring = ring.clone();
+        let text = serde_json::to_string_pretty(&config).context("failed to write the configuration")?;
+        let new = file.with_extension("new");
+        fs::write(&new, text).with_context(|| format!("failed to write {}", new.display()))?;
+        fs::rename(&new, &file).with_context(|| format!("failed to replace {}", file.display()))
+    }
+
     /// Waits until `/readyz` answers 200.
     pub async fn wait_ready(&mut self) -> Result<()> {
         let address = self.admin_address();

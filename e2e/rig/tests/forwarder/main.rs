@@ -9,7 +9,6 @@ use e2e_rig::stage;
 
 mod credentials;
 mod denied;
-mod fencing;
 mod group;
 mod input;
 mod original;

@@ -5,5 +5,6 @@
     reason = "tests fail by panicking; clippy lets only functions marked as tests do so, not their helpers"
 )]
 
+mod fencing;
 mod frozen;
 mod holes;

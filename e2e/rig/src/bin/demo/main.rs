@@ -1,5 +1,5 @@
-//! A plant in miniature: Kafka, three NATS clusters, two forwarders and live traffic. A forwarder is killed on the way; the last line says what
-//! that did to the records.
+//! A plant in miniature: Kafka, NATS clusters, two forwarders and live traffic. On the way a fourth cluster joins the ring, a forwarder is killed,
+//! and a cluster leaves the ring; the last line says what that did to the records.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -13,17 +13,22 @@ use e2e_rig::observer::Observer;
 use e2e_rig::traffic::{Amount, Flow, Plan, Traffic};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::rings::Rings;
 use crate::view::View;
 
+mod rings;
 mod view;
 
-const CLUSTERS: [&str; 3] = ["hall-a", "hall-b", "hall-c"];
+/// The last one joins on the way.
+const CLUSTERS: [&str; 4] = ["hall-a", "hall-b", "hall-c", "hall-d"];
+/// It leaves on the way.
+const LEAVES: &str = "hall-b";
 const PARTITIONS: i32 = 12;
 
 /// After the traffic: how long nothing new may arrive before what is missing counts as lost. Longer than a group waits for a dead member.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// Live traffic through two forwarders to three NATS clusters.
+/// Live traffic through two forwarders to three NATS clusters; one more joins, and one leaves.
 #[derive(Debug, Parser)]
 struct Cli {
     /// How long records are sent, such as 30s or 2m.
@@ -87,7 +92,7 @@ struct Plant {
     flow: Flow,
     traffic: Traffic,
     forwarders: Vec<Forwarder>,
-    config: forwarder_core::config::Config,
+    rings: Rings,
     observer: Observer,
     _nats: Vec<Nats>,
     kafka: Kafka,
@@ -95,7 +100,7 @@ struct Plant {
 
 impl Plant {
     async fn start(cli: &Cli, view: &View) -> Result<Self> {
-        view.say("starting Kafka and three NATS clusters");
+        view.say("starting Kafka and four NATS clusters, of which three are in the ring");
         let kafka = Kafka::start().await?;
         let mut nats = Vec::new();
         for _ in CLUSTERS {
@@ -115,9 +120,11 @@ impl Plant {
 
         view.say("starting two forwarders");
         let config = forwarder::config(&kafka, &topic, &unique("demo"), &named);
+        let rings = Rings::new(config, traffic.ledger(), cli.assets, &CLUSTERS[..3])?;
+        let config = rings.config();
         let mut forwarders = vec![
-            Forwarder::start_as("forwarder-1", &config)?,
-            Forwarder::start_as("forwarder-2", &config)?,
+            Forwarder::start_as("forwarder-1", config)?,
+            Forwarder::start_as("forwarder-2", config)?,
         ];
         for forwarder in &mut forwarders {
             forwarder.wait_ready().await?;
@@ -136,7 +143,7 @@ impl Plant {
             flow,
             traffic,
             forwarders,
-            config,
+            rings,
             observer,
             _nats: nats,
             kafka,
@@ -147,27 +154,19 @@ impl Plant {
         let started = Instant::now();
         let ledger = self.traffic.ledger();
         let mut tick = tokio::time::interval(view.period());
-        let mut killed = false;
+        let mut steps = Step::ALL.into_iter().peekable();
         let mut interrupted = false;
         while started.elapsed() < cli.lasting && !interrupted {
             tokio::select! {
                 _ = tick.tick() => view.draw(&self.observer, &ledger, &self.forwarders).await,
                 () = interrupts.next() => interrupted = true,
             }
-            if !killed && started.elapsed() >= cli.lasting * 2 / 5 {
-                killed = true;
-                let victim = self
-                    .forwarders
-                    .first_mut()
-                    .ok_or_else(|| anyhow!("there is no forwarder to kill"))?;
-                let pid = victim.process().pid();
-                victim.kill9()?;
-                let again = Forwarder::start_as("forwarder-3", &self.config)?;
-                view.say(&format!(
-                    "killed forwarder-1 (process {pid}) with SIGKILL; forwarder-3 takes its place"
-                ));
-                drop(std::mem::replace(victim, again));
+            if let Some(step) = steps.next_if(|step| started.elapsed() >= cli.lasting * step.at() / 10) {
+                self.take(step, &view).await?;
             }
+        }
+        if !interrupted {
+            self.rings.report(&self.observer, &view);
         }
         view.say(if interrupted {
             "interrupted: sending stops, what is on the way arrives"
@@ -198,6 +197,61 @@ impl Plant {
         } else {
             ExitCode::FAILURE
         })
+    }
+}
+
+/// What happens on the way.
+#[derive(Clone, Copy)]
+enum Step {
+    Join,
+    Kill,
+    Leave,
+}
+
+impl Step {
+    const ALL: [Self; 3] = [Self::Join, Self::Kill, Self::Leave];
+
+    /// After how many tenths of the time.
+    fn at(self) -> u32 {
+        match self {
+            Self::Join => 2,
+            Self::Kill => 4,
+            Self::Leave => 7,
+        }
+    }
+}
+
+impl Plant {
+    async fn take(&mut self, step: Step, view: &View) -> Result<()> {
+        match step {
+            Step::Join => {
+                self.rings
+                    .change(&CLUSTERS, &self.forwarders, &self.observer, view)
+                    .await
+            }
+            Step::Leave => {
+                // What the join has moved must be told before more moves.
+                self.rings.report(&self.observer, view);
+                let stay: Vec<&str> = CLUSTERS.into_iter().filter(|name| *name != LEAVES).collect();
+                self.rings.change(&stay, &self.forwarders, &self.observer, view).await
+            }
+            Step::Kill => self.kill(view),
+        }
+    }
+
+    fn kill(&mut self, view: &View) -> Result<()> {
+        let victim = self
+            .forwarders
+            .first_mut()
+            .ok_or_else(|| anyhow!("there is no forwarder to kill"))?;
+        let pid = victim.process().pid();
+        victim.kill9()?;
+        let again = Forwarder::start_as("forwarder-3", self.rings.config())?;
+        view.say(&format!(
+            "killed forwarder-1 (process {pid}) with SIGKILL; forwarder-3 takes its place"
+        ));
+        drop(std::mem::replace(victim, again));
+        Ok(())
     }
 }
 

@@ -13,7 +13,7 @@ use e2e_rig::traffic::{Plan, Traffic};
 use e2e_rig::wait;
 use forwarder_core::config::{Config, PublishMode};
 
-use crate::stage::{SOON, STREAM, Stage};
+use e2e_rig::stage::{SOON, STREAM, Stage};
 
 /// Large and of few assets, so that few records fill every buffer on the way.
 const VALUE: usize = 20_000;
