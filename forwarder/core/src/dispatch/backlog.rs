@@ -75,8 +75,11 @@ impl Era {
     /// Where the assets of each outlet are under the next ring.
     fn heirs(&self, next: &Self) -> BTreeMap<u32, BTreeSet<u32>> {
         let mut heirs = BTreeMap::<u32, BTreeSet<u32>>::new();
-        for outlet in self.outlets.iter().filter(|outlet| next.outlets.contains(outlet)) {
-            heirs.entry(*outlet).or_default().insert(*outlet);
+        // A member that stays keeps most of its assets; its outlet may be another one all the same.
+        for (name, outlet) in self.ring.names().iter().zip(self.outlets.iter()) {
+            if let Some(heir) = next.outlet_named(name) {
+                heirs.entry(*outlet).or_default().insert(heir);
+            }
         }
         for shift in moved(&self.ring, &next.ring) {
             let pair = self.outlet_named(&shift.from).zip(next.outlet_named(&shift.to));
