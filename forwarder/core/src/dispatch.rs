@@ -128,6 +128,8 @@ pub struct Partition {
     pub phase: Phase,
     /// The first offset that was to be received.
     start: i64,
+    /// The least epoch of the ring that a commit may speak of: others have delivered under it.
+    ring: u64,
     offsets: Offsets,
     backlog: Backlog,
     /// What the broker acknowledged.
@@ -234,6 +236,7 @@ impl<T: Freight> Dispatcher<T> {
         let state = Partition {
             epoch: self.epoch,
             phase,
+            ring: if let Phase::Behind(epoch) = phase { epoch } else { 0 },
             start: resume.offset,
             offsets: Offsets::new(resume.offset),
             backlog,
@@ -516,6 +519,10 @@ impl<T: Freight> Dispatcher<T> {
     pub fn commit_point(&self, partition: i32) -> Option<CommitPoint> {
         let state = self.partitions.get(&partition)?;
         if !matches!(state.phase, Phase::Active | Phase::Draining) {
+            return None;
+        }
+        // It is given up before we had the newer ring: the next owner still needs that.
+        if state.ring > self.announced {
             return None;
         }
         let position = state.position();

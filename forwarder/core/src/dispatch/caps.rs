@@ -212,6 +212,18 @@ impl Caps {
         self.total
     }
 
+    /// How many outlets are known, the dead letter among them.
+    #[cfg(test)]
+    pub(super) fn known(&self) -> usize {
+        self.outlets.len()
+    }
+
+    /// Whether nothing is counted that is not there.
+    #[cfg(test)]
+    pub(super) fn is_clear(&self) -> bool {
+        self.held == Load::default() && self.blocking == 0
+    }
+
     /// Records that are handed out and not sent yet.
     pub(super) fn unsent(&self) -> usize {
         let sent: usize = self.outlets.iter().map(|state| state.sent).sum();
