@@ -96,6 +96,9 @@ pub enum Phase {
     Stopped,
     /// Others have delivered under a newer ring than ours, of this epoch: it waits until we have it too.
     Behind(u64),
+    /// Others have delivered under an older ring than ours: it waits until the broker has committed that a successor needs
+    /// ours.
+    Announcing,
 }
 
 /// Where an assignment begins.
@@ -223,7 +226,8 @@ impl<T: Freight> Dispatcher<T> {
 
     // Assignments.
 
-    /// Takes a partition; returns the assignment's epoch.
+    /// Takes a partition; returns the assignment's epoch. `phase` says how the ring that its committed metadata names
+    /// stands to ours: [`Phase::Active`] is for the same one.
     pub fn assign(&mut self, partition: i32, resume: &Resume, phase: Phase) -> u32 {
         self.remove(partition);
         self.epoch += 1;
@@ -514,11 +518,11 @@ impl<T: Freight> Dispatcher<T> {
         (self.partitions.get(&partition)?.committed.as_ref() != Some(&point)).then_some(point)
     }
 
-    /// What may be committed for a partition. None that stands still for a decision or a newer ring has any.
+    /// What may be committed for a partition. None that stands still for a decision or a newer ring has anything.
     #[must_use]
     pub fn commit_point(&self, partition: i32) -> Option<CommitPoint> {
         let state = self.partitions.get(&partition)?;
-        if !matches!(state.phase, Phase::Active | Phase::Draining) {
+        if !matches!(state.phase, Phase::Active | Phase::Draining | Phase::Announcing) {
             return None;
         }
         // It is given up before we had the newer ring: the next owner still needs that.
@@ -566,11 +570,18 @@ impl<T: Freight> Dispatcher<T> {
         })
     }
 
-    /// The broker acknowledged what was asked for on behalf of this assignment.
-    pub fn committed(&mut self, partition: i32, epoch: u32, point: CommitPoint) {
-        if let Some(state) = self.partitions.get_mut(&partition).filter(|state| state.epoch == epoch) {
-            state.committed = Some(point);
+    /// The broker acknowledged what was asked for on behalf of this assignment. Returns whether the partition begins by
+    /// that: its records are to be asked for.
+    pub fn committed(&mut self, partition: i32, epoch: u32, point: CommitPoint) -> bool {
+        let Some(state) = self.partitions.get_mut(&partition).filter(|state| state.epoch == epoch) else {
+            return false;
+        };
+        let begins = state.phase == Phase::Announcing && point.ring >= self.era.epoch;
+        if begins {
+            state.phase = Phase::Active;
         }
+        state.committed = Some(point);
+        begins
     }
 
     // The ring.
@@ -607,24 +618,28 @@ impl<T: Freight> Dispatcher<T> {
         self.handover_timeout = timeout;
     }
 
-    /// Uses another ring from now on. Returns the partitions that waited for it: their records are to be asked for.
+    /// Uses another ring from now on. Returns the partitions that waited for it and begin: their records are to be asked for.
     pub fn set_ring(&mut self, era: Era) -> Vec<i32> {
         self.announced = self.announced.max(era.epoch);
         self.era = era;
         self.make_outlets_known();
-        let mut behind = Vec::new();
+        let mut begun = Vec::new();
         for (partition, state) in &mut self.partitions {
             state.backlog.change(&self.era);
-            if matches!(state.phase, Phase::Behind(epoch) if epoch <= self.era.epoch) {
-                state.phase = Phase::Active;
-                behind.push(*partition);
+            match state.phase {
+                Phase::Behind(epoch) if epoch == self.era.epoch => {
+                    state.phase = Phase::Active;
+                    begun.push(*partition);
+                }
+                Phase::Behind(epoch) if epoch < self.era.epoch => state.phase = Phase::Announcing,
+                _ => {}
             }
         }
         // What is being read again is looked at anew: its classes have other names now.
         self.pass = None;
         self.rebuild_hand_over();
         self.forget_older_rings();
-        behind
+        begun
     }
 
     /// How many assets wait for their old owner.

@@ -193,9 +193,13 @@ impl Intake {
     fn note_commit(&mut self, points: Points, result: Result<(), KafkaError>) {
         match result {
             Ok(()) => {
+                let mut begun = Vec::new();
                 for (partition, epoch, point) in points {
-                    self.dispatcher.committed(partition, epoch, point);
+                    if self.dispatcher.committed(partition, epoch, point) {
+                        begun.push(partition);
+                    }
                 }
+                self.ask_for(&begun);
                 self.metrics.commits.inc();
                 self.last_commit_millis = Some(wall_millis());
             }

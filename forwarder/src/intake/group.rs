@@ -99,10 +99,11 @@ impl Intake {
             let phase = match start.offset {
                 None => Phase::Stopped,
                 Some(_) if *ring > self.dispatcher.era().epoch => Phase::Behind(*ring),
+                Some(_) if *ring < self.dispatcher.era().epoch => Phase::Announcing,
                 Some(_) => Phase::Active,
             };
             let offset = start.offset.unwrap_or(0);
-            if !start.committed && phase == Phase::Active {
+            if !start.committed && !matches!(phase, Phase::Behind(_) | Phase::Stopped) {
                 new.push((*partition, offset));
             }
             let resume = Resume {

@@ -109,23 +109,28 @@ impl Intake {
                 .ring_epoch
                 .set(i64::try_from(era.epoch).unwrap_or(i64::MAX));
             let epoch = era.epoch;
-            let behind = self.dispatcher.set_ring(era);
+            let begun = self.dispatcher.set_ring(era);
             info!(
                 epoch,
                 moved_share = self.moved_share,
                 waiting_assets = self.dispatcher.waiting(),
                 "the new ring is in use"
             );
-            if !behind.is_empty() {
-                info!(partitions = ?behind, "no longer behind the ring of those who had them: taken");
-                self.repair_positions();
-            }
+            self.ask_for(&begun);
         }
         let announced = self.change.as_ref().map(|change| change.era.outlets().to_vec());
         let Self { dispatcher, links, .. } = self;
         links.fleet.keep(|outlet| {
             !dispatcher.is_done_with(outlet) || announced.iter().flatten().any(|member| *member == outlet)
         });
+    }
+
+    /// Partitions begin that have waited for a ring: while they were assigned, nothing of theirs was fetched.
+    pub(super) fn ask_for(&mut self, begun: &[i32]) {
+        if !begun.is_empty() && self.joining.is_none() {
+            info!(partitions = ?begun, "no longer behind the ring of those who had them: taken");
+            self.repair_positions();
+        }
     }
 
     /// Asks old owners that have not answered in time to give back what they have of assets that are others' now.
