@@ -355,7 +355,9 @@ impl World {
     }
 
     fn end(&mut self, one: usize) {
-        let Some(process) = self.processes[one].take() else { return };
+        let Some(process) = self.processes[one].take() else {
+            return;
+        };
         for wire in process.publishers.iter().filter_map(|publisher| publisher.wire) {
             self.outside.cut(wire);
         }
@@ -380,7 +382,9 @@ impl World {
         wires.into_iter().for_each(|wire| outside.cut(wire));
         let ring = outside.rings.len() - 1;
         for (number, process) in processes.iter_mut().enumerate() {
-            process.get_or_insert_with(|| Process::new(number, ring, outside)).next_ring = ring;
+            process
+                .get_or_insert_with(|| Process::new(number, ring, outside))
+                .next_ring = ring;
         }
     }
 

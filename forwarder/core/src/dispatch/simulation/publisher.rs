@@ -1,0 +1,202 @@
+//! What a publisher's task does around its outbox, one step at a time.
+
+use std::collections::VecDeque;
+
+use super::Cargo;
+use super::outside::{Answer, Outside, Sent};
+use crate::outbox::{Backoff, Confirmation, Outbox, Outcome, Ticket};
+
+/// When an ack is overdue, in microseconds.
+const CONFIRM_TIMEOUT: u64 = 400_000;
+
+pub(super) enum Order {
+    Publish(Vec<Cargo>),
+    Recall(Vec<u64>),
+}
+
+/// What became of a record.
+pub(super) enum Fate {
+    Confirmed,
+    Dropped,
+    GivenUp,
+    Recalled,
+}
+
+pub(super) struct Receipt {
+    pub(super) outlet: u32,
+    pub(super) item: Cargo,
+    pub(super) fate: Fate,
+}
+
+pub(super) struct Publisher {
+    pub(super) outlet: u32,
+    pub(super) cluster: usize,
+    pub(super) orders: VecDeque<Order>,
+    pub(super) outbox: Outbox<Cargo>,
+    outcome: Outcome<Cargo>,
+    pub(super) wire: Option<u64>,
+}
+
+impl Publisher {
+    pub(super) fn new(outlet: u32, cluster: usize, outside: &Outside) -> Self {
+        let backoff = Backoff {
+            initial: 10_000,
+            max: 200_000,
+            attempts: outside.plan.attempts,
+        };
+        Self {
+            outlet,
+            cluster,
+            orders: VecDeque::new(),
+            outbox: Outbox::new(outside.servers[cluster].confirmation, backoff),
+            outcome: Outcome::default(),
+            wire: None,
+        }
+    }
+
+    /// Any one thing that the task may do next. `ring` is the one that its process uses.
+    pub(super) fn step(&mut self, outside: &mut Outside, ring: usize, fenced: bool, receipts: &mut VecDeque<Receipt>) {
+        match outside.dice.below(8) {
+            0 | 1 => self.take_orders(1 + outside.dice.below(4)),
+            2 | 3 => self.read(outside),
+            4 => self.keep_time(outside),
+            _ => self.write(outside, ring, fenced),
+        }
+        self.hand_out(receipts);
+    }
+
+    /// All of it, in order.
+    pub(super) fn turn(&mut self, outside: &mut Outside, ring: usize, fenced: bool, receipts: &mut VecDeque<Receipt>) {
+        self.read(outside);
+        self.take_orders(usize::MAX);
+        self.keep_time(outside);
+        self.write(outside, ring, fenced);
+        self.hand_out(receipts);
+    }
+
+    pub(super) fn take_orders(&mut self, count: usize) {
+        for _ in 0..count {
+            match self.orders.pop_front() {
+                Some(Order::Publish(items)) => items.into_iter().for_each(|item| self.outbox.push(item)),
+                Some(Order::Recall(lanes)) => self.outbox.recall(&lanes, &mut self.outcome),
+                None => return,
+            }
+        }
+    }
+
+    /// The intake waits for it: nothing more is sent on behalf of these.
+    pub(super) fn abandon(&mut self, assignments: &[(i32, u32)], receipts: &mut VecDeque<Receipt>) {
+        self.take_orders(usize::MAX);
+        self.outbox.abandon(assignments, &mut self.outcome);
+        self.hand_out(receipts);
+    }
+
+    fn read(&mut self, outside: &mut Outside) {
+        let Some(number) = self.wire else {
+            self.wire = outside.connect(self.cluster);
+            return;
+        };
+        let now = outside.now;
+        let count = 1 + outside.dice.below(8);
+        for _ in 0..count {
+            let Some(wire) = outside.wires.get_mut(&number) else {
+                break;
+            };
+            match wire.answers.pop_front() {
+                Some(Answer::Fence) => self.outbox.fence_passed(now, &mut self.outcome),
+                Some(Answer::Ack(ticket)) => self.outbox.acked(Ticket::from_u64(ticket), &mut self.outcome),
+                Some(Answer::Nack(ticket)) => self.outbox.failed(Ticket::from_u64(ticket), now, &mut self.outcome),
+                Some(Answer::Denied(subject)) => {
+                    outside.count("denials");
+                    if !self.outbox.denied(&subject) {
+                        // Nothing of the kind is out: as the session does, it does not trust the connection any more.
+                        outside.cut(number);
+                        self.lose(outside, number);
+                        return;
+                    }
+                }
+                None if wire.open => return,
+                None => return self.lose(outside, number),
+            }
+        }
+        if !outside.wires.contains_key(&number) {
+            self.lose(outside, number);
+        }
+    }
+
+    fn lose(&mut self, outside: &mut Outside, number: u64) {
+        if let Some(wire) = outside.wires.get_mut(&number) {
+            wire.answers.clear();
+        }
+        self.wire = None;
+        self.outbox.connection_lost(&mut self.outcome);
+    }
+
+    /// Whoever writes is a member of the group: a process that has lost a partition and does not know it yet writes nothing.
+    /// That is the deadline's work in the engine, outside of this core.
+    fn write(&mut self, outside: &mut Outside, ring: usize, fenced: bool) {
+        let Some(number) = self.wire.filter(|_| !fenced) else {
+            return;
+        };
+        if !outside.wires.get(&number).is_some_and(|wire| wire.open) {
+            return;
+        }
+        let now = outside.now;
+        for _ in 0..1 + outside.dice.below(6) {
+            let Some((ticket, item)) = self.outbox.next(now) else {
+                break;
+            };
+            let (tag, subject) = (item.tag, item.subject.clone());
+            let cluster = self.cluster;
+            outside.say(|| {
+                let super::Tag {
+                    partition,
+                    offset,
+                    epoch,
+                    ..
+                } = tag;
+                format!("  to C{cluster}: {partition}@{offset} (epoch {epoch}, connection {number})")
+            });
+            outside.judge_sending(tag.partition, tag.offset, cluster, ring);
+            if let Some(wire) = outside.wires.get_mut(&number) {
+                wire.sent.push_back(Sent::Record {
+                    ticket: ticket.to_u64(),
+                    partition: tag.partition,
+                    offset: tag.offset,
+                    subject,
+                });
+            }
+        }
+        let fenced = outside.servers[self.cluster].confirmation == Confirmation::Fence && self.outbox.fence();
+        if let Some(wire) = outside.wires.get_mut(&number).filter(|_| fenced) {
+            wire.sent.push_back(Sent::Fence);
+        }
+    }
+
+    fn keep_time(&mut self, outside: &Outside) {
+        self.outbox.wake(outside.now);
+        if self.wire.is_some() && outside.servers[self.cluster].confirmation == Confirmation::Ack {
+            let mut overdue = Vec::new();
+            self.outbox.overdue(outside.now, CONFIRM_TIMEOUT, &mut overdue);
+            for ticket in overdue {
+                self.outbox.expired(ticket, outside.now, &mut self.outcome);
+            }
+        }
+    }
+
+    fn hand_out(&mut self, receipts: &mut VecDeque<Receipt>) {
+        let outlet = self.outlet;
+        let Outcome {
+            confirmed,
+            given_up,
+            dropped,
+            recalled,
+        } = &mut self.outcome;
+        let confirmed = confirmed.drain(..).map(|(item, _)| (item, Fate::Confirmed));
+        let given_up = given_up.drain(..).map(|item| (item, Fate::GivenUp));
+        let dropped = dropped.drain(..).map(|item| (item, Fate::Dropped));
+        let recalled = recalled.drain(..).map(|(item, _)| (item, Fate::Recalled));
+        let all = confirmed.chain(given_up).chain(dropped).chain(recalled);
+        receipts.extend(all.map(|(item, fate)| Receipt { outlet, item, fate }));
+    }
+}
