@@ -197,11 +197,13 @@ impl Caps {
         self.held.below(self.cap.part(1, 2))
     }
 
-    /// Whether what is read again may go there: the other half is for what comes in.
+    /// Whether what is read again may go there: the other half is for what comes in. Among it may be records for the dead
+    /// letter, and outlets that are no cluster's any more may have what is theirs of the total.
     pub(super) fn has_half(&self, outlet: usize) -> bool {
         let state = &self.outlets[outlet];
         let unsent = state.load.records.saturating_sub(state.sent);
-        !state.overflows && state.load.below(self.cap.part(1, 2)) && unsent <= self.queue / 2
+        let half = !state.overflows && state.load.below(self.cap.part(1, 2)) && unsent <= self.queue / 2;
+        half && self.total.below(self.limits.total) && !self.is_full(super::DEAD_LETTER as usize)
     }
 
     pub(super) fn load(&self, outlet: usize) -> Load {
