@@ -128,14 +128,16 @@ impl Intake {
             return;
         };
         let result = self.commit_list_now(&list);
-        self.note_commit(points, result);
+        let begun = self.note_commit(points, result);
+        self.ask_for(&begun);
     }
 
     /// As [`Intake::commit`], for partitions that begin: what is not committed may not begin.
     pub(super) fn commit_starts(&mut self, partitions: &[i32]) -> Result<(), KafkaError> {
         if let Some((points, list)) = self.commit_request(partitions) {
             self.commit_list_now(&list)?;
-            self.note_commit(points, Ok(()));
+            // Whoever calls this asks for their records next.
+            drop(self.note_commit(points, Ok(())));
         }
         Ok(())
     }
@@ -180,7 +182,8 @@ impl Intake {
         {
             self.committer.out = false;
             self.note_proof(sent, proof);
-            self.note_commit(points, result);
+            let begun = self.note_commit(points, result);
+            self.ask_for(&begun);
         }
     }
 
@@ -190,7 +193,8 @@ impl Intake {
         }
     }
 
-    fn note_commit(&mut self, points: Points, result: Result<(), KafkaError>) {
+    /// Returns the partitions that begin by it.
+    fn note_commit(&mut self, points: Points, result: Result<(), KafkaError>) -> Vec<i32> {
         match result {
             Ok(()) => {
                 let mut begun = Vec::new();
@@ -199,13 +203,14 @@ impl Intake {
                         begun.push(partition);
                     }
                 }
-                self.ask_for(&begun);
                 self.metrics.commits.inc();
                 self.last_commit_millis = Some(wall_millis());
+                begun
             }
             Err(error) => {
                 self.metrics.commit_failures.inc();
                 warn!(%error, "a commit failed; it is repeated, or what it held is delivered again");
+                Vec::new()
             }
         }
     }

@@ -127,7 +127,7 @@ impl Intake {
 
     /// Partitions begin that have waited for a ring: while they were assigned, nothing of theirs was fetched.
     pub(super) fn ask_for(&mut self, begun: &[i32]) {
-        if !begun.is_empty() && self.joining.is_none() {
+        if !begun.is_empty() {
             info!(partitions = ?begun, "no longer behind the ring of those who had them: taken");
             self.repair_positions();
         }
