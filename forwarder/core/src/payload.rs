@@ -1,6 +1,6 @@
 //! The payload edit: stamps in, the message ID out, every other byte as it came.
 //!
-//! The value is read once. What is to be kept is copied in long runs; no tree is built, so that `1.0`, `1e400`, members
+//! The value is read once (after a look at whether it is UTF-8). What is to be kept is copied in long runs; no tree is built, so that `1.0`, `1e400`, members
 //! of the same name and lone surrogate escapes come through as they are.
 //!
 //! # Choices that JSON leaves open
@@ -48,11 +48,11 @@ pub fn edit(value: &[u8], stamps: &Stamps<'_>, body: &mut Vec<u8>, id: &mut Vec<
     body.reserve(value.len() + STAMPS_SIZE);
     std::str::from_utf8(value).map_err(|_| Invalid::NotUtf8)?;
 
-    let mut scan = Scanner::new(value);
-    scan.skip_space();
-    if scan.peek() != b'{' {
-        scan.value(0)?;
-        scan.end()?;
+    let scan = Scanner::new(value);
+    let at = scan.skip_space(0);
+    if scan.peek(at) != b'{' {
+        let at = scan.value(at, 0)?;
+        scan.end(at)?;
         return Err(Invalid::NotAnObject);
     }
     let splice = Splice { value, from: 0, body };
@@ -66,8 +66,8 @@ pub fn edit(value: &[u8], stamps: &Stamps<'_>, body: &mut Vec<u8>, id: &mut Vec<
         id: Id::Unfit,
         attributes: None,
     };
-    editor.record()?;
-    editor.scan.end()?;
+    let at = editor.record(at)?;
+    editor.scan.end(at)?;
 
     let Editor {
         attributes, id: found, ..
@@ -115,27 +115,40 @@ struct Attributes {
     is_object: bool,
 }
 
+// Positions are passed on by value: kept in the scanner, that is in memory, each step would wait for the one before to
+// be stored.
 impl Editor<'_, '_> {
-    /// The record's own object, at its brace.
-    fn record(&mut self) -> Result<(), Invalid> {
-        let mut list = self.open();
-        while let Some(name) = self.next_name(&mut list)? {
-            match spelling(self.value, &name, self.scratch) {
+    /// The record's own object, its brace being at `at`. Returns where it ends, like all below.
+    fn record(&mut self, at: usize) -> Result<usize, Invalid> {
+        let mut list = Members::new(at + 1);
+        let mut at = at + 1;
+        loop {
+            let name = match self.next_name(&mut list, at)? {
+                Next::Member(name, value) => {
+                    at = value;
+                    name
+                }
+                Next::End(end) => {
+                    at = end;
+                    break;
+                }
+            };
+            at = match spelling(self.value, &name, self.scratch) {
                 b"attributes" => {
                     self.restore();
-                    self.attributes()?;
                     list.kept = true;
+                    self.attributes(at)?
                 }
                 &[i @ (b'i' | b'I'), d @ (b'd' | b'D')] if self.name.is_none_or(|name| name == [i, d]) => {
                     self.name = Some([i, d]);
                     self.cut(&mut list);
-                    self.id()?;
+                    self.id(at)?
                 }
                 _ => {
-                    self.scan.value(1)?;
                     list.kept = true;
+                    self.scan.value(at, 1)?
                 }
-            }
+            };
         }
         if self.attributes.is_none() {
             let Splice { body, .. } = &mut self.splice;
@@ -148,88 +161,111 @@ impl Editor<'_, '_> {
             self.splice.body.push(b'}');
         }
         self.splice.body.push(b'}');
-        Ok(())
+        Ok(at)
     }
 
     /// The value of an ID member.
-    fn id(&mut self) -> Result<(), Invalid> {
-        let start = self.scan.position();
-        self.id = match self.scan.peek() {
-            b'"' => match self.scan.string()? {
-                text if text.range.is_empty() => Id::Unfit,
-                text => Id::Text(text),
-            },
-            first => {
-                self.scan.value(1)?;
-                let range = start..self.scan.position();
-                let is_number = matches!(first, b'-' | b'0'..=b'9');
-                if is_number && !is_zero(&self.value[range.clone()]) {
-                    Id::Number(range)
-                } else {
-                    Id::Unfit
-                }
-            }
+    fn id(&mut self, start: usize) -> Result<usize, Invalid> {
+        let first = self.scan.peek(start);
+        if first == b'"' {
+            let (text, end) = self.scan.string(start)?;
+            self.id = if text.range.is_empty() {
+                Id::Unfit
+            } else {
+                Id::Text(text)
+            };
+            return Ok(end);
+        }
+        let end = self.scan.value(start, 1)?;
+        let is_number = matches!(first, b'-' | b'0'..=b'9');
+        self.id = if is_number && !is_zero(&self.value[start..end]) {
+            Id::Number(start..end)
+        } else {
+            Id::Unfit
         };
-        Ok(())
+        Ok(end)
     }
 
     /// The value of a member `attributes`.
-    fn attributes(&mut self) -> Result<(), Invalid> {
-        let start = self.scan.position();
+    fn attributes(&mut self, start: usize) -> Result<usize, Invalid> {
         self.splice.keep_to(start);
         let written = self.splice.body.len();
-        let is_object = self.scan.peek() == b'{';
-        if is_object {
-            self.stamp()?;
+        let is_object = self.scan.peek(start) == b'{';
+        let end = if is_object {
+            self.stamp(start)?
         } else {
-            self.scan.value(1)?;
-        }
-        let end = self.scan.position();
+            self.scan.value(start, 1)?
+        };
         self.splice.keep_to(end);
         self.attributes = Some(Attributes {
             source: start..end,
             written: written..self.splice.body.len(),
             is_object,
         });
-        Ok(())
+        Ok(end)
     }
 
-    /// The object `attributes`, at its brace.
-    fn stamp(&mut self) -> Result<(), Invalid> {
+    /// The object `attributes`, its brace being at `at`.
+    fn stamp(&mut self, at: usize) -> Result<usize, Invalid> {
         let kafka = self.stamps.kafka;
         let mut done = [false; 3];
-        let mut list = self.open();
-        while let Some(name) = self.next_name(&mut list)? {
+        let mut list = Members::new(at + 1);
+        let mut at = at + 1;
+        loop {
+            let name = match self.next_name(&mut list, at)? {
+                Next::Member(name, value) => {
+                    at = value;
+                    name
+                }
+                Next::End(end) => {
+                    at = end;
+                    break;
+                }
+            };
             let (which, stamp) = match spelling(self.value, &name, self.scratch) {
                 FORWARDER_TIME => (0, Some(self.stamps.forwarder)),
                 KAFKA_TIME => (1, kafka.map(|(time, _)| time)),
                 KAFKA_KIND => (2, kafka.map(|(_, kind)| kind)),
                 _ => {
-                    self.scan.value(2)?;
                     list.kept = true;
+                    at = self.scan.value(at, 2)?;
                     continue;
                 }
             };
             if let Some(stamp) = stamp {
-                self.splice.keep_to(self.scan.position());
+                self.splice.keep_to(at);
                 self.splice.quote(stamp);
-                self.scan.value(2)?;
-                self.splice.from = self.scan.position();
+                at = self.scan.value(at, 2)?;
+                self.splice.from = at;
                 list.kept = true;
                 done[which] = true;
             } else {
                 self.cut(&mut list);
-                self.scan.value(2)?;
+                at = self.scan.value(at, 2)?;
             }
         }
         self.add_stamps(list.kept, done);
         self.splice.body.push(b'}');
-        Ok(())
+        Ok(at)
     }
 
     /// Adds the stamps that are not `done` to the members written so far, if any are (`follow`).
     fn add_stamps(&mut self, mut follow: bool, done: [bool; 3]) {
         let body = &mut *self.splice.body;
+        if let (Some((time, kind)), [false, false, false]) = (self.stamps.kafka, done) {
+            // Nearly always. Texts of a length that is known here are copied without a call.
+            if follow {
+                body.push(b',');
+            }
+            body.extend_from_slice(b"\"asset_forwarder_timestamp\":\"");
+            body.extend_from_slice(self.stamps.forwarder.as_bytes());
+            body.extend_from_slice(b"\",\"kafka_timestamp\":\"");
+            body.extend_from_slice(time.as_bytes());
+            body.extend_from_slice(b"\",\"kafka_timestamp_type\":\"");
+            body.extend_from_slice(kind.as_bytes());
+            body.push(b'"');
+            return;
+        }
         let (time, kind) = self.stamps.kafka.unzip();
         let all = [
             (FORWARDER_TIME, Some(self.stamps.forwarder)),
@@ -259,46 +295,33 @@ impl Editor<'_, '_> {
         }
     }
 
-    /// Starts on an object, at its brace.
-    fn open(&mut self) -> Members {
-        self.scan.step();
-        Members {
-            separator: self.scan.position(),
-            first: true,
-            kept: false,
-            cut: false,
-        }
-    }
-
-    /// The name of the next member, the scanner being at its value; or none, the scanner being past the closing
-    /// brace, and everything up to there written but not the brace.
+    /// What comes next in an object, after its brace or a value. At its end everything up to there is written, but not
+    /// the brace.
     #[inline(always)]
-    fn next_name(&mut self, list: &mut Members) -> Result<Option<Text>, Invalid> {
-        self.scan.skip_space();
-        let separator = self.scan.position();
+    fn next_name(&mut self, list: &mut Members, at: usize) -> Result<Next, Invalid> {
+        let separator = self.scan.skip_space(at);
+        let mut at = separator;
+        let first = self.scan.peek(at);
         if list.cut {
             list.cut = false;
             // The comma after what was cut goes with it unless it now separates what is before and after.
-            self.splice.from = separator + usize::from(!list.kept && self.scan.peek() == b',');
+            self.splice.from = separator + usize::from(!list.kept && first == b',');
         }
-        if self.scan.eat(b'}') {
+        if first == b'}' {
             self.splice.keep_to(separator);
             self.splice.from = separator + 1;
-            return Ok(None);
+            return Ok(Next::End(separator + 1));
         }
         if list.first {
             list.first = false;
             list.separator = separator;
         } else {
-            self.scan.expect(b',')?;
-            self.scan.skip_space();
-            list.separator = if list.kept { separator } else { self.scan.position() };
+            at = self.scan.expect(at, b',')?;
+            at = self.scan.skip_space(at);
+            list.separator = if list.kept { separator } else { at };
         }
-        let name = self.scan.string()?;
-        self.scan.skip_space();
-        self.scan.expect(b':')?;
-        self.scan.skip_space();
-        Ok(Some(name))
+        let (name, at) = self.scan.name(at)?;
+        Ok(Next::Member(name, at))
     }
 
     /// Leaves out the member whose value comes next, and the comma before it if a member stands before that.
@@ -306,6 +329,14 @@ impl Editor<'_, '_> {
         self.splice.keep_to(list.separator);
         list.cut = true;
     }
+}
+
+/// See [`Editor::next_name`].
+enum Next {
+    /// A member of this name, whose value is there.
+    Member(Text, usize),
+    /// The object's end is there.
+    End(usize),
 }
 
 /// How far the members of an object are read.
@@ -318,6 +349,17 @@ struct Members {
     kept: bool,
     /// The current member is being cut.
     cut: bool,
+}
+
+impl Members {
+    fn new(separator: usize) -> Self {
+        Self {
+            separator,
+            first: true,
+            kept: false,
+            cut: false,
+        }
+    }
 }
 
 /// A copy of a text with changes.

@@ -5,10 +5,9 @@ use std::ops::Range;
 use super::MAX_DEPTH;
 use crate::record::Invalid;
 
-/// A position in a text that is known to be UTF-8.
+/// A text that is known to be UTF-8. Where it is read is said by whoever reads, and each step returns where it ends.
 pub(super) struct Scanner<'v> {
     bytes: &'v [u8],
-    at: usize,
 }
 
 /// A string without its quotes.
@@ -21,47 +20,36 @@ pub(super) struct Text {
 
 impl<'v> Scanner<'v> {
     pub(super) fn new(bytes: &'v [u8]) -> Self {
-        Self { bytes, at: 0 }
+        Self { bytes }
     }
 
-    pub(super) fn position(&self) -> usize {
-        self.at
-    }
-
-    /// The next byte. The end of the text reads as 0, which no part of JSON takes.
+    /// A byte. What is past the end reads as 0, which no part of JSON takes.
     #[inline(always)]
-    pub(super) fn peek(&self) -> u8 {
-        self.bytes.get(self.at).copied().unwrap_or(0)
+    pub(super) fn peek(&self, at: usize) -> u8 {
+        self.bytes.get(at).copied().unwrap_or(0)
     }
 
     #[inline(always)]
-    pub(super) fn step(&mut self) {
-        self.at += 1;
+    fn eat(&self, at: usize, byte: u8) -> Option<usize> {
+        (self.peek(at) == byte).then_some(at + 1)
     }
 
     #[inline(always)]
-    pub(super) fn eat(&mut self, byte: u8) -> bool {
-        let eaten = self.peek() == byte;
-        self.at += usize::from(eaten);
-        eaten
+    pub(super) fn expect(&self, at: usize, byte: u8) -> Result<usize, Invalid> {
+        self.eat(at, byte).ok_or(Invalid::NotJson)
     }
 
     #[inline(always)]
-    pub(super) fn expect(&mut self, byte: u8) -> Result<(), Invalid> {
-        if self.eat(byte) { Ok(()) } else { Err(Invalid::NotJson) }
-    }
-
-    #[inline(always)]
-    pub(super) fn skip_space(&mut self) {
-        while matches!(self.peek(), b' ' | b'\n' | b'\r' | b'\t') {
-            self.at += 1;
+    pub(super) fn skip_space(&self, mut at: usize) -> usize {
+        while matches!(self.peek(at), b' ' | b'\n' | b'\r' | b'\t') {
+            at += 1;
         }
+        at
     }
 
     /// White space to the end.
-    pub(super) fn end(&mut self) -> Result<(), Invalid> {
-        self.skip_space();
-        if self.at == self.bytes.len() {
+    pub(super) fn end(&self, at: usize) -> Result<(), Invalid> {
+        if self.skip_space(at) == self.bytes.len() {
             Ok(())
         } else {
             Err(Invalid::NotJson)
@@ -70,63 +58,61 @@ impl<'v> Scanner<'v> {
 
     /// Past a value, with `depth` containers around it.
     #[inline(always)]
-    pub(super) fn value(&mut self, depth: usize) -> Result<(), Invalid> {
-        match self.peek() {
-            b'{' | b'[' => self.container(depth),
-            _ => self.scalar(),
+    pub(super) fn value(&self, at: usize, depth: usize) -> Result<usize, Invalid> {
+        match self.peek(at) {
+            b'{' | b'[' => self.container(at, depth),
+            first => self.scalar(at, first),
         }
     }
 
     #[inline(always)]
-    fn scalar(&mut self) -> Result<(), Invalid> {
-        match self.peek() {
-            b'"' => self.string().map(|_| ()),
-            b'-' | b'0'..=b'9' => self.number(),
-            b't' => self.word(b"true"),
-            b'f' => self.word(b"false"),
-            b'n' => self.word(b"null"),
+    fn scalar(&self, at: usize, first: u8) -> Result<usize, Invalid> {
+        match first {
+            b'"' => self.string(at).map(|(_, end)| end),
+            b'-' | b'0'..=b'9' => self.number(at),
+            b't' => self.word(at, b"true"),
+            b'f' => self.word(at, b"false"),
+            b'n' => self.word(at, b"null"),
             _ => Err(Invalid::NotJson),
         }
     }
 
     /// A loop with a bit for each open container instead of a recursion: no input can exhaust the stack.
-    fn container(&mut self, outer: usize) -> Result<(), Invalid> {
+    fn container(&self, mut at: usize, outer: usize) -> Result<usize, Invalid> {
         let mut open = Open {
             objects: [0; MAX_DEPTH / 64],
             depth: outer,
         };
         loop {
             // At a value.
-            let first = self.peek();
+            let first = self.peek(at);
             if first == b'{' || first == b'[' {
                 let is_object = first == b'{';
                 open.push(is_object)?;
-                self.at += 1;
-                self.skip_space();
-                if self.peek() != if is_object { b'}' } else { b']' } {
+                at = self.skip_space(at + 1);
+                if self.peek(at) != if is_object { b'}' } else { b']' } {
                     if is_object {
-                        self.name()?;
+                        (_, at) = self.name(at)?;
                     }
                     continue;
                 }
-                self.at += 1;
+                at += 1;
                 open.depth -= 1;
             } else {
-                self.scalar()?;
+                at = self.scalar(at, first)?;
             }
             // Past a value.
             loop {
                 if open.depth == outer {
-                    return Ok(());
+                    return Ok(at);
                 }
-                self.skip_space();
+                at = self.skip_space(at);
                 let is_object = open.is_object();
-                match self.peek() {
+                match self.peek(at) {
                     b',' => {
-                        self.at += 1;
-                        self.skip_space();
+                        at = self.skip_space(at + 1);
                         if is_object {
-                            self.name()?;
+                            (_, at) = self.name(at)?;
                         }
                         break;
                     }
@@ -134,55 +120,43 @@ impl<'v> Scanner<'v> {
                     b']' if !is_object => {}
                     _ => return Err(Invalid::NotJson),
                 }
-                self.at += 1;
+                at += 1;
                 open.depth -= 1;
             }
         }
     }
 
-    /// A member's name and its colon, up to the value.
+    /// A member's name and its colon; then comes the value.
     #[inline(always)]
-    fn name(&mut self) -> Result<(), Invalid> {
-        self.string()?;
-        self.skip_space();
-        self.expect(b':')?;
-        self.skip_space();
-        Ok(())
+    pub(super) fn name(&self, at: usize) -> Result<(Text, usize), Invalid> {
+        let (name, at) = self.string(at)?;
+        let at = self.expect(self.skip_space(at), b':')?;
+        Ok((name, self.skip_space(at)))
     }
 
-    fn word(&mut self, word: &[u8]) -> Result<(), Invalid> {
-        if self.bytes[self.at..].starts_with(word) {
-            self.at += word.len();
-            Ok(())
-        } else {
-            Err(Invalid::NotJson)
+    #[inline(always)]
+    fn word<const N: usize>(&self, at: usize, word: &[u8; N]) -> Result<usize, Invalid> {
+        match self.bytes.get(at..).and_then(<[u8]>::first_chunk::<N>) {
+            Some(found) if found == word => Ok(at + N),
+            _ => Err(Invalid::NotJson),
         }
     }
 
-    /// Past a string. Positions are in local variables, that is in registers, until the end: through memory, every
-    /// step would wait for the one before.
     #[inline(always)]
-    pub(super) fn string(&mut self) -> Result<Text, Invalid> {
-        let bytes = self.bytes;
-        if self.peek() != b'"' {
-            return Err(Invalid::NotJson);
-        }
-        let start = self.at + 1;
+    pub(super) fn string(&self, at: usize) -> Result<(Text, usize), Invalid> {
+        let start = self.expect(at, b'"')?;
         let mut at = start;
         let mut escaped = false;
         loop {
-            at = skip_plain(bytes, at);
-            match bytes.get(at) {
-                Some(b'"') => {
-                    self.at = at + 1;
-                    return Ok(Text {
-                        range: start..at,
-                        escaped,
-                    });
+            at = skip_plain(self.bytes, at);
+            match self.peek(at) {
+                b'"' => {
+                    let range = start..at;
+                    return Ok((Text { range, escaped }, at + 1));
                 }
-                Some(b'\\') => {
+                b'\\' => {
                     escaped = true;
-                    at += escape(&bytes[at..])?;
+                    at += escape(&self.bytes[at..])?;
                 }
                 // A control character, or the end.
                 _ => return Err(Invalid::NotJson),
@@ -191,31 +165,33 @@ impl<'v> Scanner<'v> {
     }
 
     #[inline(always)]
-    fn number(&mut self) -> Result<(), Invalid> {
-        self.eat(b'-');
+    fn number(&self, at: usize) -> Result<usize, Invalid> {
+        let at = self.eat(at, b'-').unwrap_or(at);
         // No digit follows a leading zero: what follows a number is checked by whoever asked for it.
-        if !self.eat(b'0') {
-            self.digits()?;
+        let mut at = match self.eat(at, b'0') {
+            Some(at) => at,
+            None => self.digits(at)?,
+        };
+        if self.peek(at) == b'.' {
+            at = self.digits(at + 1)?;
         }
-        if self.eat(b'.') {
-            self.digits()?;
-        }
-        if self.eat(b'e') || self.eat(b'E') {
-            if !self.eat(b'+') {
-                self.eat(b'-');
+        if matches!(self.peek(at), b'e' | b'E') {
+            at += 1;
+            if matches!(self.peek(at), b'+' | b'-') {
+                at += 1;
             }
-            self.digits()?;
+            at = self.digits(at)?;
         }
-        Ok(())
+        Ok(at)
     }
 
     #[inline(always)]
-    fn digits(&mut self) -> Result<(), Invalid> {
-        let start = self.at;
-        while self.peek().is_ascii_digit() {
-            self.at += 1;
+    fn digits(&self, start: usize) -> Result<usize, Invalid> {
+        let mut at = start;
+        while self.peek(at).is_ascii_digit() {
+            at += 1;
         }
-        if self.at > start { Ok(()) } else { Err(Invalid::NotJson) }
+        if at > start { Ok(at) } else { Err(Invalid::NotJson) }
     }
 }
 
