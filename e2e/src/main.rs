@@ -62,13 +62,11 @@ struct Test {
 }
 
 #[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
 struct Bench {
-    /// One line of JSON for each figure.
-    #[arg(long)]
-    json: bool,
-    /// Records per measurement.
-    #[arg(long)]
-    records: Option<u64>,
+    /// What the program takes: `--help` says it.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
 }
 
 fn main() -> ExitCode {
@@ -115,15 +113,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
             ];
             runner::program(&steps, &root, "demo", &args)
         }
-        Task::Bench(Bench { json, records }) => {
+        Task::Bench(Bench { args }) => {
             runner::fetch::servers(&steps)?;
-            let mut args = Vec::new();
-            if json {
-                args.push("--json".to_owned());
-            }
-            if let Some(records) = records {
-                args.extend(["--records".to_owned(), records.to_string()]);
-            }
             runner::program(&steps, &root, "bench", &args)
         }
         Task::Test(Test { suite, full, nextest }) => {

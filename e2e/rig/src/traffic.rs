@@ -35,7 +35,7 @@ pub struct Plan {
     pub assets: u32,
     /// What asset keys begin with; two traffics of one topic need two prefixes.
     pub prefix: String,
-    /// Length of a record's value in bytes, at least about 250.
+    /// Length of a record's value in bytes, at least about 100. Below 300 it has less to say: no attributes.
     pub value_bytes: usize,
     /// Whether batches are compressed with LZ4.
     pub lz4: bool,
@@ -320,17 +320,28 @@ impl Shared {
     }
 }
 
+/// Values below this say no more than the observer needs.
+const FULL_VALUE: usize = 300;
+
 /// Writes a record's value: `n` is its number within the asset, `sent_us` the time, both for the observer.
 pub fn write_value(value: &mut String, key: &str, n: u32, length: usize) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let id = IDS[n as usize % IDS.len()];
-    let (second, milli) = (now.as_secs() % 86_400, now.subsec_millis());
+    let sent_us = now.as_micros();
     value.clear();
+    if length < FULL_VALUE {
+        value.push_str(&format!(
+            r#"{{"ID": "{id}", "asset_uuid": "{key}", "n": {n}, "sent_us": {sent_us}"#
+        ));
+        let filler = length.saturating_sub(value.len() + 1);
+        value.push_str(&format!("{:filler$}}}", ""));
+        return;
+    }
+    let (second, milli) = (now.as_secs() % 86_400, now.subsec_millis());
     value.push_str(&format!(
-        r#"{{"ID": "{id}", "VALUE": "{}.{:03}", "type": "Samples", "asset_uuid": "{key}", "n": {n}, "sent_us": {}, "attributes": {{"timestamp": "2026-01-01T{:02}:{:02}:{:02}.{milli:03}Z", "tag": "{id}", "subType": "ACTUAL", "units": "none""#,
+        r#"{{"ID": "{id}", "VALUE": "{}.{:03}", "type": "Samples", "asset_uuid": "{key}", "n": {n}, "sent_us": {sent_us}, "attributes": {{"timestamp": "2026-01-01T{:02}:{:02}:{:02}.{milli:03}Z", "tag": "{id}", "subType": "ACTUAL", "units": "none""#,
         20 + n % 60,
         n % 1000,
-        now.as_micros(),
         second / 3600,
         second / 60 % 60,
         second % 60,
@@ -359,9 +370,17 @@ mod tests {
     #[test]
     fn a_value_is_json_of_the_length_asked_for_and_can_be_read_back() {
         let mut value = String::new();
-        for n in [0, 5, 123_456] {
-            write_value(&mut value, "WTVB01-0042", n, 300);
-            assert_eq!(value.len(), 300, "{value}");
+        for (n, length) in [
+            (0, 300),
+            (5, 300),
+            (123_456, 300),
+            (0, 100),
+            (2, 100),
+            (999_999, 100),
+            (1, 100_000),
+        ] {
+            write_value(&mut value, "WTVB01-0042", n, length);
+            assert_eq!(value.len(), length, "{value}");
             let tree: serde_json::Value = serde_json::from_str(&value).unwrap();
             assert_eq!(tree["n"], n);
             assert_eq!(tree["ID"], IDS[n as usize % IDS.len()]);

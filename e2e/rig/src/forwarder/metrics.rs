@@ -1,6 +1,6 @@
 //! Reads a page of Prometheus metrics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Samples of a page.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +34,22 @@ impl Metrics {
     /// All samples: name, labels, value.
     pub fn samples(&self) -> &[(String, BTreeMap<String, String>, f64)] {
         &self.samples
+    }
+
+    /// What was counted between an earlier page and this one: each sample less what it was then. Of use for counters and histograms.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let before: HashMap<_, _> = earlier
+            .samples
+            .iter()
+            .map(|(name, labels, value)| ((name, labels), *value))
+            .collect();
+        let samples = self.samples.iter().map(|(name, labels, value)| {
+            let before = before.get(&(name, labels)).copied().unwrap_or(0.0);
+            (name.clone(), labels.clone(), value - before)
+        });
+        Self {
+            samples: samples.collect(),
+        }
     }
 
     /// An estimate of a histogram's quantile over all its series, in its own unit; none if it is empty. It is interpolated within its bucket,
@@ -150,6 +166,14 @@ h_count 4
         assert_eq!(page.get("plain", &[]), Some(7.0));
         assert_eq!(page.get("a", &[("cluster", "c3")]), None);
         assert!(page.has("h_count") && !page.has("h"));
+    }
+
+    #[test]
+    fn what_was_counted_since() {
+        let before = Metrics::parse("a{cluster=\"c1\",note=\"has \\\"quotes\\\", a comma} and a brace\"} 1\nplain 7\n");
+        let since = Metrics::parse(PAGE).since(&before);
+        assert_eq!(since.sum("a", &[]), 2.0 + 4.5);
+        assert_eq!(since.get("plain", &[]), Some(0.0));
     }
 
     #[test]

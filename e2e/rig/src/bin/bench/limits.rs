@@ -1,18 +1,24 @@
-//! What the client libraries can do alone: the plainest program that reads, and the plainest that publishes.
+//! What the client libraries can do alone: the plainest program that reads, and the plainest that publishes. Subjects and the value are made once
+//! beforehand, so that nothing but the library is measured.
 
+use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use async_nats::jetstream;
+use async_nats::jetstream::{self, stream};
+use async_nats::{HeaderMap, Subject, header};
+use bytes::Bytes;
 use e2e_rig::kafka;
-use e2e_rig::process::{cpu_seconds, peak_rss_bytes};
+use e2e_rig::process::cpu_seconds;
 use e2e_rig::traffic::write_value;
+use forwarder_core::config::Storage;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{Offset, TopicPartitionList};
 
+use crate::forward::{self, STREAM, SUBJECTS};
 use crate::{ASSETS, Limit, PARTITIONS};
 
 /// Publishes that wait for their acknowledgement at a time: fewer than the 5,000 that the client library allows itself, whose
@@ -26,7 +32,7 @@ pub(crate) async fn run(limit: &Limit, records: u64) -> Result<()> {
         Limit::PublishJetstream { servers } => publish_jetstream(servers, records).await?,
     };
     let own = std::process::id();
-    let figures = serde_json::json!({"seconds": seconds, "cpu": cpu_seconds(own)?, "rss": peak_rss_bytes(own)?});
+    let figures = serde_json::json!({"seconds": seconds, "cpu": cpu_seconds(own)?});
     writeln!(io::stdout(), "{figures}").context("failed to write the figures")
 }
 
@@ -67,13 +73,13 @@ async fn publish_core(servers: &[String], records: u64) -> Result<f64> {
                 .with_context(|| format!("failed to connect to {server}"))?,
         );
     }
-    let mut value = String::new();
+    let messages = Messages::new("");
     let started = Instant::now();
     for record in 0..records {
-        let (at, subject) = next(&mut value, record, clients.len(), "");
+        let (at, subject) = messages.of(record, clients.len());
         let client = clients.get(at).ok_or_else(|| anyhow!("no server was named"))?;
         client
-            .publish(subject, value.clone().into())
+            .publish(subject, messages.value.clone())
             .await
             .context("failed to publish")?;
     }
@@ -87,6 +93,7 @@ async fn publish_core(servers: &[String], records: u64) -> Result<f64> {
     Ok(started.elapsed().as_secs_f64())
 }
 
+/// The same stream and the same header as the forwarder's: a message ID of each record's own.
 async fn publish_jetstream(servers: &[String], records: u64) -> Result<f64> {
     let mut contexts = Vec::new();
     for server in servers {
@@ -94,25 +101,25 @@ async fn publish_jetstream(servers: &[String], records: u64) -> Result<f64> {
             .await
             .with_context(|| format!("failed to connect to {server}"))?;
         let context = jetstream::new(client);
-        let config = jetstream::stream::Config {
-            name: "assets".to_owned(),
-            subjects: vec!["assets.>".to_owned()],
-            ..jetstream::stream::Config::default()
-        };
         context
-            .create_stream(config)
+            .create_stream(stream()?)
             .await
             .context("failed to create the stream")?;
         contexts.push(context);
     }
-    let mut value = String::new();
+    let messages = Messages::new("assets.");
+    let mut id = String::new();
     let mut pending = FuturesUnordered::new();
     let started = Instant::now();
     for record in 0..records {
-        let (at, subject) = next(&mut value, record, contexts.len(), "assets.");
+        let (at, subject) = messages.of(record, contexts.len());
         let context = contexts.get(at).ok_or_else(|| anyhow!("no server was named"))?;
+        id.clear();
+        write!(id, "bench.{}.{record}.1767225600000", record % 12)?;
+        let mut headers = HeaderMap::new();
+        headers.insert(header::NATS_MESSAGE_ID, id.as_str());
         let acknowledgement = context
-            .publish(subject, value.clone().into())
+            .publish_with_headers(subject, headers, messages.value.clone())
             .await
             .context("failed to publish")?;
         pending.push(acknowledgement.into_future());
@@ -130,16 +137,44 @@ async fn publish_jetstream(servers: &[String], records: u64) -> Result<f64> {
     Ok(started.elapsed().as_secs_f64())
 }
 
-/// Writes the next record and yields the place of its server and its subject.
-fn next(value: &mut String, record: u64, servers: usize, prefix: &str) -> (usize, String) {
-    let asset = record % u64::from(ASSETS);
-    let key = format!("WTVB01-{asset:04}");
-    write_value(
-        value,
-        &key,
-        u32::try_from(record / u64::from(ASSETS)).unwrap_or(u32::MAX),
-        300,
-    );
-    let place = usize::try_from(asset).unwrap_or(0) % servers.max(1);
-    (place, format!("{prefix}{key}.Temperature"))
+/// The stream that the forwarder makes of what is declared to it.
+fn stream() -> Result<stream::Config> {
+    let declared = forward::stream()?;
+    Ok(stream::Config {
+        name: STREAM.to_owned(),
+        subjects: vec![SUBJECTS.to_owned()],
+        num_replicas: declared.replicas,
+        storage: match declared.storage {
+            Storage::File => stream::StorageType::File,
+            Storage::Memory => stream::StorageType::Memory,
+        },
+        duplicate_window: Duration::from_secs(declared.duplicate_window_seconds),
+        max_bytes: -1,
+        ..stream::Config::default()
+    })
+}
+
+/// A subject for each asset and one value: clones share their bytes.
+struct Messages {
+    subjects: Vec<Subject>,
+    value: Bytes,
+}
+
+impl Messages {
+    fn new(prefix: &str) -> Self {
+        let mut value = String::new();
+        write_value(&mut value, "WTVB01-0000", 0, 300);
+        Self {
+            subjects: (0..ASSETS)
+                .map(|asset| Subject::from(format!("{prefix}WTVB01-{asset:04}.Temperature")))
+                .collect(),
+            value: value.into(),
+        }
+    }
+
+    /// The place of a record's server, and its subject.
+    fn of(&self, record: u64, servers: usize) -> (usize, Subject) {
+        let asset = usize::try_from(record).unwrap_or(0) % self.subjects.len();
+        (asset % servers.max(1), self.subjects[asset].clone())
+    }
 }

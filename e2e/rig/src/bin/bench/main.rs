@@ -1,32 +1,52 @@
 //! How fast the forwarder is, beside how fast the client libraries alone are on the same machine. Each is a process of its own, so that its
-//! processor time and memory can be told.
+//! processor time and memory can be told. Measurements take turns, so that what else the machine does hits all of them alike.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
-use e2e_rig::forwarder::{self, Forwarder};
-use e2e_rig::kafka::{Kafka, unique};
+use e2e_rig::kafka::Kafka;
 use e2e_rig::nats::Nats;
 use e2e_rig::process::{Process, Spec};
 use e2e_rig::traffic::{Plan, Traffic};
-use forwarder_core::config::{PublishMode, Stream};
-use serde_json::{Value, json};
+use forwarder_core::config::PublishMode;
+use serde_json::Value;
 
+use self::figures::{Figures, Run, say};
+
+mod figures;
+mod forward;
 mod limits;
 mod pure;
+mod scale;
 
 const PARTITIONS: i32 = 12;
 const ASSETS: u32 = 10_000;
-const PUBLISHED: &str = "asset_forwarder_nats_messages_published_total";
 
 /// No measurement is worth more.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// How fast, against how fast the client libraries alone are.
+/// How fast, against how fast the client libraries alone are: 1M records of 300 bytes, 12 partitions, 10,000 assets, two clusters.
 #[derive(Debug, Parser)]
+#[command(after_help = "\
+Figures, each the median of its runs:
+  edit_ns, ring_ns           one payload edit, one look-up in the ring
+  limit_consume              librdkafka alone: the plainest program that reads the topic
+  limit_publish_core         async-nats alone: the plainest program that publishes, no headers
+  limit_publish_jetstream    the same with acks, 4,096 in flight; same stream and header as the forwarder's
+  forward_core, forward_jetstream
+                             the forwarder, from its first to its last confirmation
+  …_cpu                      processor time of that process, in seconds for 1M records
+  rss_peak_mb                the forwarder's largest resident memory in any run
+  latency_core_p99_ms, latency_jetstream_p99_ms
+                             from Kafka to the confirmation, by the forwarder's own histogram, at 20,000 records/s offered
+With --scale, one run each:
+  scale_ring_ns              a look-up in a ring of 1,000 clusters, 1M keys
+  scale_clusters_{1,2,4,8}   records/s in core mode
+  scale_value_{100,1k,10k,100k}
+                             records/s by size of the value in bytes; …_mb: MB/s")]
 struct Cli {
     /// One line of JSON for each figure.
     #[arg(long)]
@@ -34,6 +54,15 @@ struct Cli {
     /// Records per measurement.
     #[arg(long, default_value_t = 1_000_000)]
     records: u64,
+    /// How often limits, forwarder and latency are measured, in turn.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Only figures whose name begins so; may be given several times.
+    #[arg(long, value_name = "PREFIX")]
+    only: Vec<String>,
+    /// The figures that say how it scales as well.
+    #[arg(long)]
+    scale: bool,
     #[command(subcommand)]
     limit: Option<Limit>,
 }
@@ -63,71 +92,83 @@ async fn main() -> ExitCode {
     }
 }
 
-struct Report {
-    json: bool,
-}
-
-impl Report {
-    fn figure(&self, name: &str, value: f64, unit: &str) -> Result<()> {
-        let mut out = io::stdout();
-        if self.json {
-            writeln!(out, "{}", json!({"name": name, "value": value, "unit": unit}))?;
-        } else {
-            writeln!(out, "{name:32} {value:>14.2} {unit}")?;
-        }
-        Ok(())
-    }
-
-    fn measured(&self, name: &str, records: u64, seconds: f64, cpu: f64) -> Result<()> {
-        let records = records as f64;
-        self.figure(name, records / seconds, "records/s")?;
-        self.figure(&format!("{name}_cpu"), cpu / records * 1e6, "CPU s/1M records")
-    }
-}
+const FORWARDS: [(&str, PublishMode); 2] = [
+    ("forward_core", PublishMode::Core),
+    ("forward_jetstream", PublishMode::JetStream),
+];
+const LATENCIES: [(&str, PublishMode); 2] = [
+    ("latency_core_p99_ms", PublishMode::Core),
+    ("latency_jetstream_p99_ms", PublishMode::JetStream),
+];
 
 async fn measure(cli: &Cli) -> Result<()> {
-    let report = Report { json: cli.json };
-    report.figure("edit_ns", pure::edit()?, "ns")?;
-    report.figure("ring_ns", pure::ring()?, "ns")?;
+    let mut figures = Figures::new(cli.json, cli.only.clone());
+    if figures.wants(&["edit_ns"]) {
+        figures.add("edit_ns", pure::edit()?, "ns");
+    }
+    if figures.wants(&["ring_ns"]) {
+        figures.add("ring_ns", pure::ring()?, "ns");
+    }
+    figures.print()?;
     let kafka = Kafka::start_with(e2e_rig::kafka::Options {
         heap_mb: 1024,
         ..Default::default()
     })
     .await?;
     let topic = kafka.topic("bench", PARTITIONS).await?;
-    let traffic = Traffic::new(
-        kafka.bootstrap(),
-        &topic,
-        Plan {
-            assets: ASSETS,
-            ..Plan::default()
-        },
-    )?;
-    traffic.send(cli.records).await.context("failed to preload the topic")?;
-    drop(traffic);
+    let plan = Plan {
+        assets: ASSETS,
+        ..Plan::default()
+    };
+    say("filling the topic");
+    let sent = Traffic::new(kafka.bootstrap(), &topic, plan)?.send(cli.records).await;
+    sent.context("failed to preload the topic")?;
 
-    let consume = ["consume".to_owned(), kafka.bootstrap().to_owned(), topic.clone()];
-    limit(&report, "limit_consume", cli.records, &consume).await?;
-    for (name, task) in [
-        ("limit_publish_core", "publish-core"),
-        ("limit_publish_jetstream", "publish-jetstream"),
-    ] {
-        let (one, two) = (Nats::start().await?, Nats::start().await?);
-        limit(&report, name, cli.records, &[task.to_owned(), one.url(), two.url()]).await?;
-    }
     let mut rss = 0;
-    for (name, mode) in [
-        ("forward_core", PublishMode::Core),
-        ("forward_jetstream", PublishMode::JetStream),
-    ] {
-        rss = rss.max(forward(&report, name, mode, &kafka, &topic, cli.records).await?);
+    for run in 1..=cli.runs {
+        for (number, (name, mode)) in FORWARDS.into_iter().enumerate() {
+            say(&format!("run {run} of {}: {name} and its limits", cli.runs));
+            if number == 0 {
+                let args = ["consume".to_owned(), kafka.bootstrap().to_owned(), topic.clone()];
+                limit(&mut figures, "limit_consume", cli.records, &args).await?;
+            }
+            let (limit_name, task) = match mode {
+                PublishMode::Core => ("limit_publish_core", "publish-core"),
+                PublishMode::JetStream => ("limit_publish_jetstream", "publish-jetstream"),
+            };
+            if figures.wants_run(limit_name) {
+                let (one, two) = (Nats::start().await?, Nats::start().await?);
+                let args = [task.to_owned(), one.url(), two.url()];
+                limit(&mut figures, limit_name, cli.records, &args).await?;
+            }
+            if figures.wants_run(name) || figures.wants(&["rss_peak_mb"]) {
+                let run = forward::drain(mode, &kafka, &topic, 2, cli.records).await?;
+                figures.add_run(name, cli.records, &run);
+                rss = rss.max(run.peak_rss);
+            }
+        }
+        for (name, mode) in LATENCIES {
+            if figures.wants(&[name]) {
+                say(&format!("run {run} of {}: {name}", cli.runs));
+                figures.add(name, forward::latency(mode, &kafka).await?, "ms");
+            }
+        }
     }
-    // Of the forwarder; the larger of its two runs.
-    report.figure("rss_peak_mb", rss as f64 / 1e6, "MB")
+    if rss > 0 {
+        figures.add("rss_peak_mb", rss as f64 / 1e6, "MB");
+    }
+    figures.print()?;
+    if cli.scale {
+        scale::measure(&mut figures, &kafka, &topic, cli.records).await?;
+    }
+    Ok(())
 }
 
-/// Runs a yardstick and passes its figures on.
-async fn limit(report: &Report, name: &str, records: u64, args: &[String]) -> Result<()> {
+/// Runs a yardstick, if it is asked for.
+async fn limit(figures: &mut Figures, name: &str, records: u64, args: &[String]) -> Result<()> {
+    if !figures.wants_run(name) {
+        return Ok(());
+    }
     let dir = tempfile::tempdir().context("failed to make a directory")?;
     let own = std::env::current_exe().context("failed to ask for this executable's path")?;
     let spec = Spec::new(name, own, dir.path().join("log"))
@@ -146,54 +187,11 @@ async fn limit(report: &Report, name: &str, records: u64, args: &[String]) -> Re
             .and_then(Value::as_f64)
             .with_context(|| format!("{name} said no {of}: {line}"))
     };
-    report.measured(name, records, figure("seconds")?, figure("cpu")?)
-}
-
-/// From the first to the last confirmation, as the forwarder itself counts them. Returns the forwarder's peak memory in bytes.
-async fn forward(
-    report: &Report,
-    name: &str,
-    mode: PublishMode,
-    kafka: &Kafka,
-    topic: &str,
-    records: u64,
-) -> Result<u64> {
-    let (one, two) = (Nats::start().await?, Nats::start().await?);
-    let mut config = forwarder::config(kafka, topic, &unique(name), &[("c1", &one), ("c2", &two)]);
-    config.publish.mode = mode;
-    if mode == PublishMode::JetStream {
-        config.publish.subject = "assets.{key}.{id}".to_owned();
-        // What is left out has its default: the type's own, not one of the benchmark.
-        let stream: Stream = serde_json::from_value(json!({"name": "assets", "manage": true}))?;
-        config.publish.stream = Some(stream);
-    }
-    let mut forwarder = Forwarder::start(&config)?;
-    let mut first: Option<(Instant, f64)> = None;
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(status) = forwarder.process().try_exit()? {
-            bail!("the forwarder ended ({status})\n{}", forwarder.process().log_tail());
-        }
-        if Instant::now() > deadline {
-            bail!(
-                "the forwarder did not confirm {records} records within {PATIENCE:?}\n{}",
-                forwarder.process().log_tail()
-            );
-        }
-        // Not up yet: no answer.
-        let confirmed = forwarder.metrics().await.map_or(0.0, |page| page.sum(PUBLISHED, &[]));
-        if confirmed > 0.0 && first.is_none() {
-            first = Some((Instant::now(), confirmed));
-        }
-        if let Some((since, already)) = first
-            && confirmed >= records as f64
-        {
-            let share = (records as f64 - already).max(1.0);
-            let seconds = since.elapsed().as_secs_f64() * records as f64 / share;
-            let cpu = forwarder.process().cpu_seconds()?;
-            report.measured(name, records, seconds, cpu)?;
-            return forwarder.process().peak_rss_bytes();
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let run = Run {
+        seconds: figure("seconds")?,
+        cpu: figure("cpu")?,
+        peak_rss: 0,
+    };
+    figures.add_run(name, records, &run);
+    Ok(())
 }

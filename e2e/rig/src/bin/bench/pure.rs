@@ -48,6 +48,19 @@ pub(crate) fn ring() -> Result<f64> {
     })
 }
 
+/// One look-up in a ring of 1,000 clusters, of a million keys in turn: neither fits into the processor's caches.
+pub(crate) fn large_ring() -> Result<f64> {
+    let ring = Ring::new((0..1_000).map(|number| (format!("C{number}"), 1)), 128)?;
+    let keys: Vec<String> = (0..1_000_000).map(key).collect();
+    let mut next = keys.iter().cycle();
+    median(|| {
+        for key in next.by_ref().take(RECORDS as usize) {
+            black_box(ring.owner(black_box(key.as_bytes())));
+        }
+        Ok(())
+    })
+}
+
 fn key(asset: u32) -> String {
     format!("WTVB01-{asset:04}")
 }
