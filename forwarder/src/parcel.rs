@@ -1,7 +1,7 @@
 //! A record on its way through the engine, and what comes back of it.
 
 use forwarder_core::dispatch::{Freight, Tag};
-use forwarder_core::outbox::Item;
+use forwarder_core::outbox::{Item, subject_hash};
 use forwarder_core::record::{Invalid, Timestamp};
 
 /// A Kafka header as it came: name, and value where there is one.
@@ -71,6 +71,7 @@ pub struct Parcel {
     pub taken_at: u64,
     /// Subject, header block, body, and the original record where a dead letter may need it.
     bytes: Box<[u8]>,
+    subject_hash: u64,
     subject_end: usize,
     headers_end: usize,
     body_end: usize,
@@ -101,6 +102,7 @@ impl Parcel {
             lane,
             taken_at,
             bytes: bytes.into_boxed_slice(),
+            subject_hash: subject_hash(subject),
             subject_end,
             headers_end,
             body_end,
@@ -150,6 +152,10 @@ impl Item for Parcel {
 
     fn subject(&self) -> &[u8] {
         &self.bytes[..self.subject_end]
+    }
+
+    fn subject_hash(&self) -> u64 {
+        self.subject_hash
     }
 
     fn assignment(&self) -> (i32, u32) {

@@ -1,5 +1,6 @@
 //! Records of assets as machines send them, given to Kafka in each asset's order and written into the ledger.
 
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
@@ -333,8 +334,8 @@ pub fn write_value(value: &mut String, key: &str, n: u32, length: usize) {
         value.push_str(&format!(
             r#"{{"ID": "{id}", "asset_uuid": "{key}", "n": {n}, "sent_us": {sent_us}"#
         ));
-        let filler = length.saturating_sub(value.len() + 1);
-        value.push_str(&format!("{:filler$}}}", ""));
+        value.extend(iter::repeat_n(' ', length.saturating_sub(value.len() + 1)));
+        value.push('}');
         return;
     }
     let (second, milli) = (now.as_secs() % 86_400, now.subsec_millis());
@@ -346,8 +347,9 @@ pub fn write_value(value: &mut String, key: &str, n: u32, length: usize) {
         second / 60 % 60,
         second % 60,
     ));
-    let filler = length.saturating_sub(value.len() + r#", "note": ""}}"#.len());
-    value.push_str(&format!(r#", "note": "{:x<filler$}"}}}}"#, ""));
+    value.push_str(r#", "note": ""#);
+    value.extend(iter::repeat_n('x', length.saturating_sub(value.len() + r#""}}"#.len())));
+    value.push_str(r#""}}"#);
 }
 
 /// Reads a record's key, number and time of sending out of a value, before or after the forwarder edited it.

@@ -38,8 +38,19 @@ pub trait Item {
     fn lane(&self) -> u64;
     /// The NATS subject: what a server denies or accepts.
     fn subject(&self) -> &[u8];
+    /// [`subject_hash`] of its subject. It is asked for when the bytes of the subject have long left the processor's caches:
+    /// an item that was told it before keeps it.
+    fn subject_hash(&self) -> u64 {
+        subject_hash(self.subject())
+    }
     /// Partition and assignment epoch on whose behalf it is sent.
     fn assignment(&self) -> (i32, u32);
+}
+
+/// By which the outbox remembers a subject.
+#[must_use]
+pub fn subject_hash(subject: &[u8]) -> u64 {
+    Spread::default().hash_one(subject)
 }
 
 /// How a record becomes confirmed.
@@ -159,6 +170,8 @@ struct Slot<T> {
     /// Refusals by the server; outages do not count.
     refusals: u32,
     state: State,
+    /// Its subject was proven when it was let go: confirming it proves nothing new.
+    proven: bool,
     /// When it was last sent.
     sent_at: u64,
     item: Option<T>,
@@ -583,7 +596,7 @@ impl<T: Item> Outbox<T> {
     }
 
     fn confirm(&mut self, index: u32, outcome: &mut Outcome<T>) {
-        if self.confirmation == Confirmation::Fence {
+        if self.confirmation == Confirmation::Fence && !self.slots[index as usize].proven {
             let subject = self.subject_hash(index);
             if self.proven.len() >= MAX_PROVEN {
                 self.proven.clear();
@@ -602,6 +615,7 @@ impl<T: Item> Outbox<T> {
         }
         let slot = &mut self.slots[index as usize];
         slot.refusals = slot.refusals.saturating_add(1);
+        slot.proven = false;
         let refusals = slot.refusals;
         if self.backoff.attempts.is_some_and(|attempts| refusals >= attempts) {
             self.release(index);
@@ -692,11 +706,13 @@ impl<T: Item> Outbox<T> {
         self.ready.push_back(index);
     }
 
-    fn holds(&self, index: u32) -> bool {
-        match self.confirmation {
-            Confirmation::Ack => true,
-            Confirmation::Fence => !self.proven.contains(&self.subject_hash(index)),
+    fn holds(&mut self, index: u32) -> bool {
+        if self.confirmation == Confirmation::Ack {
+            return true;
         }
+        let proven = self.proven.contains(&self.subject_hash(index));
+        self.slots[index as usize].proven = proven;
+        !proven
     }
 
     /// A record leaves: where it is the head of its lane, the next ones follow.
@@ -768,7 +784,7 @@ impl<T: Item> Outbox<T> {
     }
 
     fn subject_hash(&self, index: u32) -> u64 {
-        Spread::default().hash_one(self.slots[index as usize].item.as_ref().map_or(&[][..], Item::subject))
+        self.slots[index as usize].item.as_ref().map_or(0, Item::subject_hash)
     }
 
     fn occupy(&mut self, item: T) -> u32 {
@@ -776,12 +792,14 @@ impl<T: Item> Outbox<T> {
             let slot = &mut self.slots[index as usize];
             slot.item = Some(item);
             slot.refusals = 0;
+            slot.proven = false;
             slot.state = State::Waiting;
             return index;
         }
         self.slots.push(Slot {
             generation: 0,
             refusals: 0,
+            proven: false,
             state: State::Waiting,
             sent_at: 0,
             item: Some(item),
