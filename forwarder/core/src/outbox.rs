@@ -722,11 +722,15 @@ impl<T: Item> Outbox<T> {
         }
         let lane = self.lane(index);
         loop {
-            let Some(hold) = self.held.get_mut(&lane).filter(|hold| hold.head == index) else {
+            let Entry::Occupied(mut held) = self.held.entry(lane) else {
                 return;
             };
+            let hold = held.get_mut();
+            if hold.head != index {
+                return;
+            }
             let Some(next) = hold.rest.pop_front() else {
-                self.held.remove(&lane);
+                held.remove();
                 return;
             };
             hold.returned = hold.returned.saturating_sub(1);
