@@ -92,6 +92,7 @@ async fn main() -> ExitCode {
     }
 }
 
+const LIMITS: [&str; 3] = ["limit_consume", "limit_publish_core", "limit_publish_jetstream"];
 const FORWARDS: [(&str, PublishMode); 2] = [
     ("forward_core", PublishMode::Core),
     ("forward_jetstream", PublishMode::JetStream),
@@ -110,6 +111,12 @@ async fn measure(cli: &Cli) -> Result<()> {
         figures.add("ring_ns", pure::ring()?, "ns");
     }
     figures.print()?;
+    // What needs no server starts none.
+    let mut runs = LIMITS.into_iter().chain(FORWARDS.map(|(name, _)| name));
+    let mut others = LATENCIES.map(|(name, _)| name).into_iter().chain(["rss_peak_mb"]);
+    if !(cli.scale || runs.any(|name| figures.wants_run(name)) || others.any(|name| figures.wants(&[name]))) {
+        return Ok(());
+    }
     let kafka = Kafka::start_with(e2e_rig::kafka::Options {
         heap_mb: 1024,
         ..Default::default()
