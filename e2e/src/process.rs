@@ -352,14 +352,23 @@ pub fn cpu_seconds(pid: u32) -> Result<f64> {
 
 /// The most memory that a process ever held resident, in bytes.
 pub fn peak_rss_bytes(pid: u32) -> Result<u64> {
+    memory_bytes(pid, "VmHWM:")
+}
+
+/// The memory that a process holds resident now, in bytes.
+pub fn rss_bytes(pid: u32) -> Result<u64> {
+    memory_bytes(pid, "VmRSS:")
+}
+
+fn memory_bytes(pid: u32, field: &str) -> Result<u64> {
     let path = format!("/proc/{pid}/status");
     let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read {path}"))?;
     let kib = text
         .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .find_map(|line| line.strip_prefix(field))
         .and_then(|rest| rest.split_whitespace().next())
         .and_then(|number| number.parse::<u64>().ok())
-        .ok_or_else(|| anyhow!("{path} has no VmHWM"))?;
+        .ok_or_else(|| anyhow!("{path} has no {field}"))?;
     Ok(kib * 1024)
 }
 

@@ -1,7 +1,7 @@
 //! The built `forwarder` binary as a child process.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -95,9 +95,7 @@ impl Forwarder {
             config.admin.forwarder = Some(name.to_owned());
         }
         let file = dir.path().join("forwarder.yaml");
-        // JSON is YAML.
-        let text = serde_json::to_string_pretty(&config).context("failed to write the configuration")?;
-        fs::write(&file, text).with_context(|| format!("failed to write {}", file.display()))?;
+        write(&file, &config)?;
         let spec = spec(name, &dir)?.args(["run", "--config"]).arg(&file);
         Ok(Self {
             process: Process::start(spec)?,
@@ -125,7 +123,7 @@ impl Forwarder {
         self.admin.address()
     }
 
-    /// The configuration file that it runs with. Write it anew for what it takes up while it runs.
+    /// The configuration file that it runs with.
     pub fn config_file(&self) -> PathBuf {
         self.dir.path().join("forwarder.yaml")
     }
@@ -136,9 +134,8 @@ impl Forwarder {
         let text = fs::read_to_string(&file).with_context(|| format!("failed to read {}", file.display()))?;
         let mut config: Config = serde_json::from_str(&text).context("failed to read the configuration")?;
         config.ring = ring.clone();
-        let text = serde_json::to_string_pretty(&config).context("failed to write the configuration")?;
         let new = file.with_extension("new");
-        fs::write(&new, text).with_context(|| format!("failed to write {}", new.display()))?;
+        write(&new, &config)?;
         fs::rename(&new, &file).with_context(|| format!("failed to replace {}", file.display()))
     }
 
@@ -274,6 +271,12 @@ pub fn binary() -> Result<PathBuf> {
         "no forwarder binary near {}: run `cargo build -p forwarder` (or use `cargo e2e`, which does), or set {BINARY_VARIABLE}",
         own.display()
     )
+}
+
+fn write(file: &Path, config: &Config) -> Result<()> {
+    // JSON is YAML.
+    let text = serde_json::to_string_pretty(config).context("failed to write the configuration")?;
+    fs::write(file, text).with_context(|| format!("failed to write {}", file.display()))
 }
 
 fn place() -> Result<(TempDir, Port)> {

@@ -14,7 +14,7 @@ use forwarder_core::config::{Config, PublishMode, Stream};
 use crate::forwarder::{self, Forwarder};
 use crate::kafka::{Kafka, unique};
 use crate::nats::{self, Nats};
-use crate::observer::{self, Message, Stored};
+use crate::observer::{self, AtHome, Message, Stored};
 use crate::proxy::Proxy;
 use crate::traffic::{Amount, Flow, Plan, Traffic};
 use crate::verdict::{Tally, Verdict};
@@ -167,6 +167,15 @@ impl Stage {
 
     /// What the clusters hold now.
     pub async fn tally(&self) -> Tally {
+        self.tally_with(None).await
+    }
+
+    /// As [`Stage::tally`], and counts as foreign what is not at home (asset key, cluster name).
+    pub async fn tally_at(&self, at_home: AtHome) -> Tally {
+        self.tally_with(Some(at_home)).await
+    }
+
+    async fn tally_with(&self, at_home: Option<AtHome>) -> Tally {
         let streams: Vec<Stored<'_>> = self
             .clusters
             .iter()
@@ -176,7 +185,7 @@ impl Stage {
                 stream: STREAM,
             })
             .collect();
-        observer::tally_streams(&streams, &self.traffic.ledger(), None)
+        observer::tally_streams(&streams, &self.traffic.ledger(), at_home)
             .await
             .unwrap()
     }

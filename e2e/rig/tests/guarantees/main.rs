@@ -8,3 +8,7 @@
 mod fencing;
 mod frozen;
 mod holes;
+mod homes;
+mod isolation;
+mod lag;
+mod random;
