@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use e2e_rig::process::rss_bytes;
-use e2e_rig::stage::{PUBLISHED, SOON, Stage};
+use e2e_rig::stage::{PARTITIONS, PUBLISHED, SOON, Stage};
 use e2e_rig::traffic::{Plan, Traffic};
 use forwarder_core::config::{Config, PublishMode};
 
@@ -55,9 +55,10 @@ async fn catch_up(records: u64) {
         *most = rss_bytes(pid).unwrap().max(*most);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // Each byte that waits is there once as a parcel and once in a write; what is read ahead has librdkafka's own records around it. The rest
-    // is what an allocator keeps back.
-    let bound = idle + 2 * PENDING_BYTES as u64 + 2 * (READ_AHEAD_KIB << 10) + 16 * MIB;
+    // Each byte that waits is there once as a parcel and once in a write; what is read ahead has librdkafka's own records around it, and goes over
+    // its bound by one answer of the broker, a megabyte for each partition. The rest is what two allocators keep back.
+    let answer = u64::from(PARTITIONS.unsigned_abs()) * MIB;
+    let bound = idle + 2 * PENDING_BYTES as u64 + 2 * (READ_AHEAD_KIB << 10) + answer + 24 * MIB;
     let told = format!(
         "idle {} MiB, until {SETTLED} records {} MiB, after {} MiB, bound {} MiB",
         idle / MIB,

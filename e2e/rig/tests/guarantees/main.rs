@@ -7,6 +7,7 @@
 
 mod fencing;
 mod frozen;
+mod handover;
 mod holes;
 mod homes;
 mod isolation;
