@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use super::{DEAD_LETTER, Dispatcher, Freight, Tag};
 use crate::offsets::Whereabouts;
 
-/// Records that a pass looks at before another partition has its turn.
-const QUANTUM: u64 = 50_000;
+/// Records that a pass looks at before another partition has its turn. In tests it is small, so that they get there.
+const QUANTUM: u64 = if cfg!(test) { 30 } else { 50_000 };
 
 /// How long a pass waits for a cluster that has no room, in microseconds, while it has nothing else to do.
 const PATIENCE: u64 = 100_000;

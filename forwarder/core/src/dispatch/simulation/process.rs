@@ -312,8 +312,6 @@ impl Process {
                     self.dispatcher.take_back(outlet, item);
                 }
                 Fate::GivenUp => {
-                    outside.count("given up");
-                    outside.give_up(tag.partition, tag.offset);
                     if outside.plan.dead_letter {
                         self.dispatcher.bury_from(outlet, tag, item.lane, 7);
                         self.letters.push_back((tag, 7));
@@ -445,7 +443,7 @@ impl Process {
     fn give_up(&mut self, outside: &mut Outside, partition: i32) {
         let epoch = self.dispatcher.partitions[&partition].epoch;
         for publisher in &mut self.publishers {
-            publisher.abandon(&[(partition, epoch)], &mut self.receipts);
+            publisher.abandon(outside, &[(partition, epoch)], &mut self.receipts);
         }
         // Between the abandonment and now some more may have been confirmed.
         self.settle(outside, usize::MAX);

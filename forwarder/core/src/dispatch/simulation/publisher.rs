@@ -62,7 +62,7 @@ impl Publisher {
             4 => self.keep_time(outside),
             _ => self.write(outside, ring, fenced),
         }
-        self.hand_out(receipts);
+        self.hand_out(outside, receipts);
     }
 
     /// All of it, in order.
@@ -71,7 +71,7 @@ impl Publisher {
         self.take_orders(usize::MAX);
         self.keep_time(outside);
         self.write(outside, ring, fenced);
-        self.hand_out(receipts);
+        self.hand_out(outside, receipts);
     }
 
     pub(super) fn take_orders(&mut self, count: usize) {
@@ -85,10 +85,15 @@ impl Publisher {
     }
 
     /// The intake waits for it: nothing more is sent on behalf of these.
-    pub(super) fn abandon(&mut self, assignments: &[(i32, u32)], receipts: &mut VecDeque<Receipt>) {
+    pub(super) fn abandon(
+        &mut self,
+        outside: &mut Outside,
+        assignments: &[(i32, u32)],
+        receipts: &mut VecDeque<Receipt>,
+    ) {
         self.take_orders(usize::MAX);
         self.outbox.abandon(assignments, &mut self.outcome);
-        self.hand_out(receipts);
+        self.hand_out(outside, receipts);
     }
 
     fn read(&mut self, outside: &mut Outside) {
@@ -184,8 +189,12 @@ impl Publisher {
         }
     }
 
-    fn hand_out(&mut self, receipts: &mut VecDeque<Receipt>) {
+    fn hand_out(&mut self, outside: &mut Outside, receipts: &mut VecDeque<Receipt>) {
         let outlet = self.outlet;
+        for item in &self.outcome.given_up {
+            outside.count("given up");
+            outside.give_up(item.tag.partition, item.tag.offset);
+        }
         let Outcome {
             confirmed,
             given_up,
