@@ -25,6 +25,8 @@ enum Task {
     Demo(Demo),
     /// All tests, or those of one suite.
     Test(Test),
+    /// Looks for inputs that break the pure code, by every fuzz target or one, from a new seed each time.
+    Fuzz(Fuzz),
     /// How fast, against how fast the client libraries alone are.
     Bench(Bench),
     /// Only what the others do first: installs and fetches what is missing.
@@ -51,7 +53,7 @@ struct Demo {
 
 #[derive(Debug, Args)]
 struct Test {
-    /// `forwarder`, `rig`, `unit`, or the name of another test binary.
+    /// `forwarder`, `rig`, `unit`, `fuzz`, or the name of another test binary.
     suite: Option<String>,
     /// Also the long ones.
     #[arg(long)]
@@ -59,6 +61,18 @@ struct Test {
     /// Further arguments for cargo-nextest.
     #[arg(last = true)]
     nextest: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct Fuzz {
+    /// One of the targets in `forwarder/core/fuzz`.
+    target: Option<String>,
+    /// How long, for each target.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// In place of all that, arguments for the target itself, such as a file to try again.
+    #[arg(last = true)]
+    libfuzzer: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -117,6 +131,16 @@ fn run(cli: Cli) -> Result<ExitCode> {
             runner::fetch::servers(&steps)?;
             runner::program(&steps, &root, "bench", &args)
         }
+        Task::Fuzz(Fuzz {
+            target,
+            seconds,
+            libfuzzer,
+        }) => runner::fuzz::hunt(&steps, &root, target.as_deref(), seconds, &libfuzzer),
+        Task::Test(Test {
+            suite,
+            full,
+            nextest: _,
+        }) if suite.as_deref() == Some("fuzz") => runner::fuzz::test(&steps, &root, full),
         Task::Test(Test { suite, full, nextest }) => {
             runner::fetch::servers(&steps)?;
             runner::fetch::nextest(&steps)?;

@@ -1,12 +1,13 @@
 //! The steps of a run, in their order.
 
 pub(crate) mod fetch;
+pub(crate) mod fuzz;
 pub(crate) mod steps;
 pub(crate) mod system;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result};
@@ -22,7 +23,7 @@ pub(crate) fn say(text: &str) {
     drop(writeln!(io::stderr(), "{text}"));
 }
 
-/// Builds everything that tests start, starts the broker that they share, and lets nextest run and close the output.
+/// Builds everything that tests start, fuzzes, starts the broker that the tests share, and lets nextest run and close the output.
 pub(crate) fn test(
     steps: &Steps,
     root: &Path,
@@ -34,6 +35,12 @@ pub(crate) fn test(
     let built = steps.show(cargo(root).args(["build", "--workspace", "--lib", "--bins", "--tests"]))?;
     if built != ExitCode::SUCCESS {
         return Ok(built);
+    }
+    if suite.is_none() && further.is_empty() {
+        let fuzzed = fuzz::test(steps, root, full)?;
+        if fuzzed != ExitCode::SUCCESS {
+            return Ok(fuzzed);
+        }
     }
     let dir = tempfile::Builder::new()
         .prefix("fanout-e2e-run-")
@@ -78,15 +85,18 @@ pub(crate) fn program(steps: &Steps, root: &Path, name: &str, args: &[String]) -
     if built != ExitCode::SUCCESS {
         return Ok(built);
     }
-    // Beside the profile that we were built in. (`cargo run` would choose the features for that package alone, and
-    // compile most of the tree once more.)
-    let own = std::env::current_exe().context("failed to find this program")?;
-    let profiles = own
-        .parent()
-        .and_then(Path::parent)
-        .context("this program does not stand in a target directory")?;
-    let mut run = guarded(profiles.join("release").join(name).as_os_str(), "TERM");
+    // `cargo run` would choose the features for that package alone, and compile most of the tree once more.
+    let mut run = guarded(target_dir()?.join("release").join(name).as_os_str(), "TERM");
     steps.show(run.current_dir(root).args(args))
+}
+
+/// The target directory that we were built in.
+fn target_dir() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("failed to find this program")?;
+    let profiles = own.parent().and_then(Path::parent);
+    Ok(profiles
+        .context("this program does not stand in a target directory")?
+        .to_owned())
 }
 
 /// Cargo, the one that runs us.

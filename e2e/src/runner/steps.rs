@@ -46,15 +46,24 @@ impl Steps {
     /// Runs a command under a progress line and keeps its output for when it fails.
     pub(crate) fn work(&self, what: &str, command: &mut Command) -> Result<()> {
         let mut output = tempfile::tempfile().context("failed to make a temporary file")?;
+        let status = self.log(what, command, &output)?;
+        if status.success() {
+            return Ok(());
+        }
+        bail!("{what} failed ({status}): {command:?}\n{}", read_back(&mut output))
+    }
+
+    /// Runs a command under a progress line, with its output in a file.
+    pub(crate) fn log(&self, what: &str, command: &mut Command, output: &File) -> Result<ExitStatus> {
         command.stdout(output.try_clone()?).stderr(output.try_clone()?);
         let line = Line::start(what);
         let status = self.run(command, |elapsed| line.still(elapsed))?;
         if status.success() {
             line.done();
-            return Ok(());
+        } else {
+            line.failed();
         }
-        line.failed();
-        bail!("{what} failed ({status}): {command:?}\n{}", read_back(&mut output))
+        Ok(status)
     }
 
     /// Does something of our own under a progress line.
