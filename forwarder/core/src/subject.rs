@@ -133,6 +133,24 @@ impl Template {
     }
 }
 
+/// Whether the pattern takes everything below a literal prefix (`prefix.>`), as a stream must that is to store what a
+/// template makes: keys and IDs have as many tokens as they have dots, and one more.
+#[must_use]
+pub fn covers(pattern: &str, prefix: &str) -> bool {
+    let mut prefix = prefix.split('.');
+    for token in pattern.split('.') {
+        match (token, prefix.next()) {
+            // Also below the whole prefix: `>` stands for one token or more, and there is at least one.
+            (">", _) => return true,
+            ("*", Some(_)) => {}
+            (_, Some(literal)) if token == literal => {}
+            _ => return false,
+        }
+    }
+    // Without a `>` at its end a pattern takes subjects of one length only.
+    false
+}
+
 /// Whether every token of `text` is one, and literal: not empty, no wildcard, no space, no control character.
 ///
 /// nats-server splits control lines at ASCII white space only; C1 controls (U+0080–U+009F) are refused as control

@@ -10,7 +10,7 @@ mod error;
 use std::time::Duration;
 
 use forwarder_core::config::{Cluster, Publish, Storage, Stream};
-use forwarder_core::subject::Template;
+use forwarder_core::subject::{Template, covers};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -93,23 +93,6 @@ pub async fn ensure_stream(cluster: &Cluster, publish: &Publish) -> Result<Strea
         );
     }
     Ok(state)
-}
-
-/// Whether the subject `filter` takes everything below `subject_prefix` (`prefix.>`).
-#[must_use]
-pub fn covers(filter: &str, subject_prefix: &str) -> bool {
-    let mut prefix = subject_prefix.split('.');
-    for token in filter.split('.') {
-        match (token, prefix.next()) {
-            // Also below the whole prefix: `>` stands for one token or more, and there is at least one.
-            (">", _) => return true,
-            ("*", Some(_)) => {}
-            (_, Some(literal)) if token == literal => {}
-            _ => return false,
-        }
-    }
-    // Without a `>` at its end a filter takes subjects of one length only.
-    false
 }
 
 /// The fields that we declare. All others are left to the server, or as they were found.

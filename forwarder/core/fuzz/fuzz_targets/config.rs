@@ -4,7 +4,7 @@
 
 use forwarder_core::config::server::ServerUrl;
 use forwarder_core::config::{Config, ConfigError, Fault};
-use forwarder_core::subject::Template;
+use forwarder_core::subject::{Template, covers};
 use libfuzzer_sys::fuzz_target;
 
 const SECTIONS: [&str; 7] = ["source", "ring", "publish", "deadLetter", "engine", "admin", "logging"];
@@ -29,7 +29,13 @@ fuzz_target!(|text: &str| {
             // JSON is YAML but for raw control characters, which no checked document has.
             assert_eq!(Config::from_yaml(&json).as_ref(), Ok(&config), "written as {json}");
             // What the engine takes for granted of a checked document.
-            Template::parse(&config.publish.subject).expect("a subject template");
+            let template = Template::parse(&config.publish.subject).expect("a subject template");
+            if let Some(stream) = &config.publish.stream {
+                let prefix = template.literal_prefix();
+                assert!(!prefix.is_empty());
+                let subjects = &stream.subjects;
+                assert!(subjects.is_empty() || subjects.iter().any(|subject| covers(subject, prefix)));
+            }
             for server in config.ring.clusters.iter().flat_map(|cluster| &cluster.servers) {
                 ServerUrl::parse(server).expect("a server");
             }

@@ -163,6 +163,38 @@ fn the_longest_subject_fits_the_control_line() {
     assert!(line <= 4096, "{line}");
 }
 
+#[test]
+fn a_pattern_covers_a_prefix_or_not() {
+    for (pattern, prefix) in [
+        (">", "a"),
+        ("a.>", "a"),
+        ("a.>", "a.b"),
+        ("a.b.>", "a.b"),
+        ("*.>", "a"),
+        ("*.>", "a.b"),
+        ("a.*.>", "a.b"),
+        ("*.b.>", "a.b.c"),
+    ] {
+        assert!(covers(pattern, prefix), "{pattern} must cover {prefix}.>");
+    }
+    for (pattern, prefix) in [
+        ("a", "a"),
+        ("a.*", "a"),
+        ("a.*.*", "a"),
+        ("a.b.*.*", "a.b"),
+        ("a.b.>", "a"),
+        ("a.*.>", "a"),
+        ("*.*.>", "a"),
+        ("b.>", "a"),
+        ("ab.>", "a"),
+        ("A.>", "a"),
+        ("", "a"),
+        ("a.b", "a.b"),
+    ] {
+        assert!(!covers(pattern, prefix), "{pattern} must not cover {prefix}.>");
+    }
+}
+
 proptest! {
     #[test]
     fn what_is_rendered_is_one_literal_subject(key in any::<String>(), id in any::<String>(), prefixed: bool) {

@@ -36,37 +36,6 @@ fn judged(config: &Value) -> Result<StreamState, StreamError> {
 }
 
 #[test]
-fn a_filter_covers_a_prefix_or_not() {
-    for (filter, prefix) in [
-        (">", "a"),
-        ("a.>", "a"),
-        ("a.>", "a.b"),
-        ("a.b.>", "a.b"),
-        ("*.>", "a"),
-        ("*.>", "a.b"),
-        ("a.*.>", "a.b"),
-        ("*.b.>", "a.b.c"),
-    ] {
-        assert!(covers(filter, prefix), "{filter} must cover {prefix}.>");
-    }
-    for (filter, prefix) in [
-        ("a", "a"),
-        ("a.*", "a"),
-        ("a.*.*", "a"),
-        ("a.b.>", "a"),
-        ("a.*.>", "a"),
-        ("*.*.>", "a"),
-        ("b.>", "a"),
-        ("ab.>", "a"),
-        ("A.>", "a"),
-        ("", "a"),
-        ("a.b", "a.b"),
-    ] {
-        assert!(!covers(filter, prefix), "{filter} must not cover {prefix}.>");
-    }
-}
-
-#[test]
 fn a_stream_as_declared_is_left_alone() {
     assert_eq!(updated(&found(), &declared(true), "assets"), None);
     let mut without_zero = found();

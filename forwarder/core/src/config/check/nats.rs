@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use super::Origin;
 use super::kafka::check_tls;
-use super::subject::{meets, pattern_problem};
+use super::subject::pattern_problem;
 use crate::config::fault::Faults;
 use crate::config::server::{ServerError, ServerUrl};
 use crate::config::{Cluster, Headers, NatsAuth, Publish, PublishMode, Retry, RingConfig, Stream};
 use crate::ring::MAX_NODES;
-use crate::subject::{Template, is_reserved};
+use crate::subject::{Template, covers, is_reserved};
 
 pub(super) fn check_ring(faults: &mut Faults<'_>, ring: &RingConfig, origin: Origin) {
     let RingConfig {
@@ -242,10 +242,10 @@ fn check_stream_subjects(faults: &mut Faults<'_>, subjects: &[String], prefix: O
     if let Some(prefix) = prefix
         && sound
         && !subjects.is_empty()
-        && !subjects.iter().any(|pattern| meets(pattern, prefix))
+        && !subjects.iter().any(|pattern| covers(pattern, prefix))
     {
         faults.add(
-            format!("take nothing that publish.subject makes below {prefix:?}"),
+            format!("have none that takes all that publish.subject makes below {prefix:?}"),
             format!("write {prefix}.>"),
         );
     }

@@ -1,4 +1,4 @@
-//! Patterns of subjects, and whether they take what a template makes.
+//! Patterns of subjects.
 
 /// Why a text is no pattern of subjects, if it is none.
 pub(super) fn pattern_problem(pattern: &str) -> Option<&'static str> {
@@ -18,18 +18,4 @@ pub(super) fn pattern_problem(pattern: &str) -> Option<&'static str> {
         return Some("has a wildcard that is no token of its own, or a > before the end");
     }
     None
-}
-
-/// Whether some subject below the literal prefix matches the pattern.
-pub(super) fn meets(pattern: &str, prefix: &str) -> bool {
-    for (token, literal) in pattern.split('.').zip(prefix.split('.')) {
-        match token {
-            ">" => return true,
-            "*" => {}
-            token if token == literal => {}
-            _ => return false,
-        }
-    }
-    // What follows the prefix may be anything, but is at least one token.
-    pattern.split('.').count() > prefix.split('.').count()
 }

@@ -310,7 +310,7 @@ fn jetstream_needs_a_stream_and_a_literal_prefix() {
         "",
         "manage: true",
         "manage: true, subjects: ['a.*.>']",
-        "manage: true, subjects: ['x', 'a.b.*.*']",
+        "manage: true, subjects: ['x', 'a.b.>']",
     ] {
         assert_faults(&stream(sound), &[]);
     }
@@ -336,8 +336,13 @@ fn jetstream_needs_a_stream_and_a_literal_prefix() {
             "subjects: ['a.>.b']",
             "publish.stream.subjects[0]: \"a.>.b\" has a wildcard",
         ),
-        ("subjects: ['a.b']", "publish.stream.subjects: take nothing"),
-        ("subjects: ['c.>']", "publish.stream.subjects: take nothing"),
+        ("subjects: ['a.b']", "publish.stream.subjects: have none that takes all"),
+        ("subjects: ['c.>']", "publish.stream.subjects: have none that takes all"),
+        // A dot in a key or an ID makes one token more.
+        (
+            "subjects: ['a.b.*.*']",
+            "publish.stream.subjects: have none that takes all",
+        ),
         ("replicas: 6", "publish.stream.replicas: 6"),
         ("maxAgeSeconds: 0", "publish.stream.maxAgeSeconds: 0"),
         ("maxAgeSeconds: 10", "publish.stream.duplicateWindowSeconds: is longer"),
