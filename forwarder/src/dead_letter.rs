@@ -126,7 +126,7 @@ impl DeadLetters {
             .map(|letter| {
                 self.metrics.dead_letter(letter.reason);
                 Receipt {
-                    origin: letter.origin,
+                    tag: letter.origin.tag(),
                     weight: letter.weight(),
                     fate: Fate::Confirmed,
                 }

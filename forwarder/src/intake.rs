@@ -68,6 +68,10 @@ const PAUSE_AFTER: Duration = Duration::from_millis(500);
 /// Longest wait in one poll while receipts may come in: they wait that long to be counted and committed.
 const BUSY_POLL: Duration = Duration::from_millis(5);
 
+/// Records that are taken without a wait come in microseconds, and two clocks are read for so many of them at once: their
+/// times have a millisecond's precision and a bucket's.
+const RECORDS_PER_CLOCK: usize = 32;
+
 /// How often gauges and status are brought up to date.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -150,6 +154,9 @@ pub struct Intake {
     next_commit: Instant,
     next_report: Instant,
     last_commit_millis: Option<i64>,
+    /// The time of day and of the clock, as of the last look at them.
+    now_millis: i64,
+    now_micros: u64,
     draft: Draft,
     original: Vec<u8>,
 }
@@ -205,6 +212,8 @@ impl Intake {
             next_commit: now,
             next_report: now,
             last_commit_millis: None,
+            now_millis: 0,
+            now_micros: 0,
             draft: Draft::default(),
             original: Vec::new(),
             links,
@@ -295,10 +304,15 @@ impl Intake {
         self.metrics.consume_calls.inc();
         // Shared, so that a record that borrows it can be worked on with all the rest.
         let consumer = Arc::clone(&self.consumer);
-        for _ in 0..limit {
+        for number in 0..limit {
             match consumer.poll(patience) {
                 None => break,
-                Some(Ok(message)) => self.accept(&message),
+                Some(Ok(message)) => {
+                    if number % RECORDS_PER_CLOCK == 0 {
+                        self.read_clocks();
+                    }
+                    self.accept(&message);
+                }
                 Some(Err(error)) => self.kafka_failed(error)?,
             }
             if !self.dispatcher.has_room() {
@@ -311,6 +325,12 @@ impl Intake {
             .queue_size_histogram
             .observe(self.dispatcher.unsent() as f64);
         Ok(())
+    }
+
+    /// What the next records' times are.
+    fn read_clocks(&mut self) {
+        self.now_millis = wall_millis();
+        self.now_micros = self.clock.micros();
     }
 
     /// A record came from the group.
@@ -353,7 +373,7 @@ impl Intake {
         let written = match &headers {
             Ok(headers) => {
                 let headers = headers.iter().copied();
-                self.router.write(&incoming, headers, wall_millis(), &mut self.draft)
+                self.router.write(&incoming, headers, self.now_millis, &mut self.draft)
             }
             Err(headers::Unreadable) => Err(Invalid::BadHeaders),
         };
@@ -366,8 +386,7 @@ impl Intake {
                 let Draft {
                     subject, headers, body, ..
                 } = &self.draft;
-                let taken_at = self.clock.micros();
-                let parcel = Parcel::pack(origin, lane, taken_at, subject, headers, body, &self.original);
+                let parcel = Parcel::pack(origin, lane, self.now_micros, subject, headers, body, &self.original);
                 self.dispatcher.enter(parcel, owner);
             }
             (Ok(()), None) => self.reject(Letter::new(origin, Invalid::BadKey, &self.original), None),
@@ -448,7 +467,7 @@ impl Intake {
         for receipt in receipts {
             self.dispatcher.leave(outlet, receipt.weight);
             match receipt.fate {
-                Fate::Confirmed => self.dispatcher.settle(receipt.origin.tag()),
+                Fate::Confirmed => self.dispatcher.settle(receipt.tag),
                 Fate::Dropped => {}
                 Fate::Undeliverable(undeliverable) => {
                     let Undeliverable { lane, letter } = *undeliverable;

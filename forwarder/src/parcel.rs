@@ -270,8 +270,8 @@ fn unpack_one<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
 /// What became of a dispatched record. Each one dispatched comes back exactly once: the caps are counted by it.
 #[derive(Debug)]
 pub struct Receipt {
-    /// Where the record came from.
-    pub origin: Origin,
+    /// Which record it is.
+    pub tag: Tag,
     /// What the record weighed against the caps.
     pub weight: usize,
     /// What became of it.

@@ -389,7 +389,7 @@ impl Publisher {
                 processing.observe(seconds(now.saturating_sub(sent_at)));
                 queueing.observe(seconds(sent_at.saturating_sub(parcel.taken_at)));
                 receipts.push(Receipt {
-                    origin: parcel.origin,
+                    tag: parcel.origin.tag(),
                     weight: parcel.weight(),
                     fate: Fate::Confirmed,
                 });
@@ -400,14 +400,14 @@ impl Publisher {
         }
         receipts.extend(given_up.drain(..).map(|parcel| undeliverable(parcel, Invalid::Refused)));
         receipts.extend(dropped.drain(..).map(|parcel| Receipt {
-            origin: parcel.origin,
+            tag: parcel.origin.tag(),
             weight: parcel.weight(),
             fate: Fate::Dropped,
         }));
         let sent = recalled.iter().filter(|(_, sent)| *sent).count();
         self.counters.repeats_possible.inc_by(sent as u64);
         receipts.extend(recalled.drain(..).map(|(parcel, _)| Receipt {
-            origin: parcel.origin,
+            tag: parcel.origin.tag(),
             weight: parcel.weight(),
             fate: Fate::Recalled(Box::new(parcel)),
         }));
@@ -433,10 +433,10 @@ impl Publisher {
 }
 
 fn undeliverable(parcel: Parcel, reason: Invalid) -> Receipt {
-    let (origin, weight, lane) = (parcel.origin, parcel.weight(), parcel.lane);
+    let (tag, weight, lane) = (parcel.origin.tag(), parcel.weight(), parcel.lane);
     let letter = parcel.into_letter(reason);
     Receipt {
-        origin,
+        tag,
         weight,
         fate: Fate::Undeliverable(Box::new(Undeliverable { lane, letter })),
     }

@@ -55,6 +55,7 @@ impl Intake {
             }
             return false;
         }
+        self.read_clocks();
         for _ in 0..TURN {
             let read = match self.rereader.waiting.take() {
                 Some(message) => Read::Message(message),
