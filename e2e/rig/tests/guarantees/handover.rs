@@ -81,8 +81,8 @@ async fn grows_and_shrinks(mode: PublishMode) {
 
     // The one takes the change up, the other one finds it when it comes back.
     let four = of(&stage, 2, &FOUR);
-    first.reconfigure(&four).unwrap();
-    second.reconfigure(&four).unwrap();
+    first.declare_ring(&four.ring).unwrap();
+    second.declare_ring(&four.ring).unwrap();
     assert!(second.terminate(SOON).await.unwrap().success());
     second.start_again().unwrap();
     second.wait_ready().await.unwrap();
@@ -92,9 +92,9 @@ async fn grows_and_shrinks(mode: PublishMode) {
 
     // A rebalance in the midst of the change back: the third one knows the new ring before the second one does.
     let three = of(&stage, 3, &THREE);
-    first.reconfigure(&three).unwrap();
+    first.declare_ring(&three.ring).unwrap();
     let third = stage.start("third", &three).await;
-    second.reconfigure(&three).unwrap();
+    second.declare_ring(&three.ring).unwrap();
     for forwarder in [&first, &second, &third] {
         wait_epoch(forwarder, 3).await;
     }
@@ -189,7 +189,7 @@ async fn assets_that_do_not_move_do_not_notice_a_change_of_the_ring() {
         changes.push(now_us());
         let config = of(&stage, epoch, clusters);
         for forwarder in [&first, &second] {
-            forwarder.reconfigure(&config).unwrap();
+            forwarder.declare_ring(&config.ring).unwrap();
         }
         for forwarder in [&first, &second] {
             wait_epoch(forwarder, epoch).await;
@@ -269,7 +269,7 @@ async fn dead_owner_is_removed(mode: PublishMode) {
     config.ring.epoch = 2;
     let gone = config.ring.clusters.remove(0);
     assert_eq!(gone.name, "C1");
-    forwarder.reconfigure(&config).unwrap();
+    forwarder.declare_ring(&config.ring).unwrap();
     wait_epoch(&forwarder, 2).await;
     stage.wait_published(&forwarder, 4_000.0).await;
     flow.stop().await.unwrap();
