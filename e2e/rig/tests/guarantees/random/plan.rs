@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use forwarder_core::config::{GroupProtocol, PublishMode};
 
-/// Whether forwarders are stopped beyond their session and wake up late. Off: nothing fences them yet.
-pub(crate) const LATE_WAKERS: bool = false;
+/// Whether forwarders are stopped beyond their session and wake up late. A switch, to look for a fault without them.
+pub(crate) const LATE_WAKERS: bool = true;
 
-/// Whether the ring changes while records flow. Off: the forwarder reads its ring once, at the start.
-pub(crate) const RING_CHANGES: bool = false;
+/// As for [`LATE_WAKERS`]: whether the ring changes while records flow.
+pub(crate) const RING_CHANGES: bool = true;
 
 /// How long records are sent.
 const TRAFFIC: Duration = Duration::from_millis(2_500);
