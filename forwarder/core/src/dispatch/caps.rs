@@ -206,8 +206,9 @@ impl Caps {
         half && self.total.below(self.limits.total) && !self.is_full(super::DEAD_LETTER as usize)
     }
 
+    /// What is out there. An outlet of a ring that is only announced is not known yet and has nothing.
     pub(super) fn load(&self, outlet: usize) -> Load {
-        self.outlets[outlet].load
+        self.outlets.get(outlet).map_or(Load::default(), |state| state.load)
     }
 
     pub(super) fn total(&self) -> Load {
@@ -260,6 +261,12 @@ mod tests {
         caps.make_known(2);
         caps.share(2);
         caps
+    }
+
+    #[test]
+    fn an_outlet_of_a_ring_that_is_only_announced_has_nothing() {
+        let caps = caps(2, 100_000);
+        assert_eq!(caps.load(caps.outlets.len()).records, 0);
     }
 
     #[test]
