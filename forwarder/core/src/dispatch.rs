@@ -448,8 +448,12 @@ impl<T: Freight> Dispatcher<T> {
         self.caps.look(now, |outlet| sent(outlet as u32));
     }
 
-    /// Lanes that an outlet is to give back: their assets have another owner, and it has not settled them in time.
+    /// Lanes that an outlet is to give back: their assets have another owner, and it has not settled them in time. None as
+    /// long as batches wait to be taken: an outlet asked before it has a record would not give that one back.
     pub fn overdue(&mut self) -> Vec<(u32, u64)> {
+        if self.batches.values().any(|batch| !batch.is_empty()) {
+            return Vec::new();
+        }
         self.hand_over.overdue(self.now)
     }
 
