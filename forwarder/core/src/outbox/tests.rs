@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
 
 use proptest::prelude::*;
 
@@ -287,6 +287,69 @@ fn what_is_abandoned_is_never_sent_again() {
 }
 
 #[test]
+fn what_is_recalled_comes_back_whether_it_was_sent_or_not() {
+    for confirmation in [Confirmation::Ack, Confirmation::Fence] {
+        let (mut outbox, mut outcome) = (outbox(confirmation), Outcome::default());
+        for number in 1..4 {
+            outbox.push(record(1, number, "a"));
+        }
+        outbox.push(record(2, 9, "b"));
+        let (ticket, _) = outbox.next(0).unwrap();
+        outbox.recall(&[1], &mut outcome);
+        let mut recalled: Vec<(u32, bool)> = outcome.recalled.iter().map(|(one, sent)| (one.number, *sent)).collect();
+        recalled.sort_unstable();
+        assert_eq!(recalled, [(1, true), (2, false), (3, false)]);
+        // Its lane may come back, and is free.
+        outbox.push(record(1, 1, "a"));
+        let sent = send_all(&mut outbox);
+        assert_eq!(numbers(&sent), [9, 1]);
+        // What the server says of the first one is nobody's any more.
+        match confirmation {
+            Confirmation::Ack => outbox.acked(ticket, &mut outcome),
+            Confirmation::Fence => {
+                outbox.fence();
+                outbox.fence_passed(0, &mut outcome);
+            }
+        }
+        let confirmed = outcome.confirmed.len();
+        assert_eq!(confirmed, if confirmation == Confirmation::Ack { 0 } else { 2 });
+        assert_eq!((outbox.in_flight(), outbox.len()), (2 - confirmed, 2 - confirmed));
+        assert!(outcome.dropped.is_empty(), "it has come out once");
+    }
+}
+
+#[test]
+fn what_is_recalled_is_not_sent_again_by_the_next_connection() {
+    let (mut outbox, mut outcome) = (outbox(Confirmation::Fence), Outcome::default());
+    prove(&mut outbox, &mut outcome);
+    for number in 1..4 {
+        outbox.push(record(1, number, "a"));
+    }
+    outbox.next(0);
+    outbox.fence();
+    outbox.denied(b"a");
+    outbox.recall(&[1], &mut outcome);
+    assert_eq!(outcome.recalled.len(), 3);
+    assert_eq!(outbox.connection_lost(&mut outcome), 0);
+    assert!(!outbox.has_ready() && outbox.is_empty());
+    assert!(outcome.dropped.is_empty());
+}
+
+#[test]
+fn a_lane_that_pauses_is_recalled_with_all_that_waits() {
+    let (mut outbox, mut outcome) = (outbox(Confirmation::Ack), Outcome::default());
+    outbox.push(record(1, 1, "a"));
+    outbox.push(record(1, 2, "a"));
+    let sent = send_all(&mut outbox);
+    outbox.failed(sent[0].0, 0, &mut outcome);
+    outbox.recall(&[1], &mut outcome);
+    assert_eq!(outcome.recalled.len(), 2);
+    assert_eq!((outbox.paused_lanes(), outbox.len()), (0, 0));
+    outbox.wake(1_000_000);
+    assert!(!outbox.has_ready());
+}
+
+#[test]
 fn pauses_double_up_to_the_longest_and_differ() {
     let pauses: Vec<u64> = (1..10).map(|refusals| BACKOFF.pause(refusals, 7)).collect();
     assert!((50..=100).contains(&pauses[0]), "{pauses:?}");
@@ -328,6 +391,8 @@ struct World {
     /// Old connections whose bytes the server has not read yet.
     ghosts: Vec<VecDeque<Sent>>,
     denied: BTreeSet<String>,
+    /// Lanes that are recalled, with their records: who asked for them keeps them for a while, and what comes since.
+    recalled: BTreeMap<u64, Vec<Record>>,
     /// First deliveries of each lane, in order.
     delivered: BTreeMap<u64, Vec<u32>>,
     pushed: BTreeMap<u64, u32>,
@@ -357,6 +422,8 @@ enum Step {
     Break,
     Deny(u8),
     Allow(u8),
+    Recall(u64),
+    Return(u64),
     Wait(u64),
 }
 
@@ -371,6 +438,7 @@ impl World {
             answers: VecDeque::new(),
             ghosts: Vec::new(),
             denied: BTreeSet::new(),
+            recalled: BTreeMap::new(),
             delivered: BTreeMap::new(),
             pushed: BTreeMap::new(),
         }
@@ -380,8 +448,12 @@ impl World {
         match step {
             Step::Push { lane, subject } => {
                 let number = self.pushed.entry(lane).or_default();
-                self.outbox.push(record(lane, *number, &format!("{lane}.{subject}")));
+                let record = record(lane, *number, &format!("{lane}.{subject}"));
                 *number += 1;
+                match self.recalled.get_mut(&lane) {
+                    Some(kept) => kept.push(record),
+                    None => self.outbox.push(record),
+                }
             }
             Step::Send(count) => {
                 for _ in 0..count {
@@ -444,6 +516,19 @@ impl World {
                 self.ghosts.clear();
                 self.denied.remove(&format!("{}.{subject}", subject % 3));
             }
+            Step::Recall(lane) => {
+                if let btree_map::Entry::Vacant(kept) = self.recalled.entry(lane) {
+                    self.outbox.recall(&[lane], &mut self.outcome);
+                    let mut records: Vec<Record> = self.outcome.recalled.drain(..).map(|(record, _)| record).collect();
+                    records.sort_by_key(|record| record.number);
+                    kept.insert(records);
+                }
+            }
+            Step::Return(lane) => {
+                for record in self.recalled.remove(&lane).unwrap_or_default() {
+                    self.outbox.push(record);
+                }
+            }
             Step::Wait(time) => {
                 self.now += time;
                 let mut overdue = Vec::new();
@@ -482,6 +567,7 @@ impl World {
     /// Everything works again; runs until nothing is left.
     fn heal(&mut self) {
         self.denied.clear();
+        (0..3).for_each(|lane| self.take(Step::Return(lane)));
         for _ in 0..10_000 {
             if self.outbox.is_empty() {
                 return;
@@ -514,6 +600,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Break),
         1 => (0..9_u8).prop_map(Step::Deny),
         1 => (0..9_u8).prop_map(Step::Allow),
+        1 => (0..3_u64).prop_map(Step::Recall),
+        2 => (0..3_u64).prop_map(Step::Return),
         3 => (1..3_000_u64).prop_map(Step::Wait),
     ]
 }
