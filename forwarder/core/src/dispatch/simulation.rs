@@ -107,6 +107,7 @@ struct Plan {
     refusals: usize,
     lost_acks: usize,
     lost_commits: usize,
+    late_commits: usize,
     moves: usize,
     kicks: usize,
     kills: usize,
@@ -127,6 +128,7 @@ impl Plan {
         let refusals = percent(5, 40);
         let lost_acks = percent(2, 30);
         let lost_commits = percent(5, 50);
+        let late_commits = percent(30, 95);
         let moves = percent(5, 60);
         let kicks = percent(2, 20);
         let kills = percent(2, 20);
@@ -146,7 +148,7 @@ impl Plan {
                 queue: 2 + dice.below(12),
             },
             excess: 0,
-            handover_timeout: 1_000 * dice.below(3_000) as u64,
+            handover_timeout: [0, 30_000, 300_000, 3_000_000][dice.below(4)],
             drain_timeout: 1_000 * dice.below(1_500) as u64,
             attempts: dice.chance(30).then(|| 1 + dice.below(3) as u32),
             dead_letter: dice.chance(50),
@@ -157,6 +159,7 @@ impl Plan {
             refusals,
             lost_acks,
             lost_commits,
+            late_commits,
             moves,
             kicks,
             kills,
@@ -318,9 +321,14 @@ impl World {
                 self.kick(one);
                 self.end(one);
             }
-            6 if outside.rings.len() < 6 && outside.fault(outside.plan.rings) => {
+            6 if outside.rings.len() < 8 && outside.fault(outside.plan.rings) => {
                 let last = outside.rings[outside.rings.len() - 1];
-                let next = last ^ 1 << outside.dice.below(CLUSTERS);
+                let back = outside.rings.len() > 1 && outside.dice.chance(30);
+                let next = if back {
+                    outside.rings[outside.rings.len() - 2]
+                } else {
+                    last ^ 1 << outside.dice.below(CLUSTERS)
+                };
                 if next != 0 {
                     outside.rings.push(next);
                     let epoch = outside.rings.len();

@@ -1,1 +1,509 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use super::*;
+use crate::ring::Ring;
+
+const SECOND: u64 = 1_000_000;
+
+#[derive(Clone, Copy, Debug)]
+struct Parcel {
+    tag: Tag,
+    lane: u64,
+}
+
+impl Freight for Parcel {
+    fn tag(&self) -> Tag {
+        self.tag
+    }
+    fn lane(&self) -> u64 {
+        self.lane
+    }
+    fn weight(&self) -> usize {
+        10
+    }
+}
+
+/// The ring of some members, named by digits: `12` is C1 and C2, whose outlets are 1 and 2.
+fn era(epoch: u64, members: &str) -> Era {
+    let outlets: Vec<u32> = members.chars().map(|member| member.to_digit(10).unwrap()).collect();
+    era_with(epoch, members, outlets)
+}
+
+fn era_with(epoch: u64, members: &str, outlets: Vec<u32>) -> Era {
+    let ring = Ring::new(members.chars().map(|member| (format!("C{member}"), 1)), 16).unwrap();
+    Era::new(epoch, Arc::new(ring), outlets)
+}
+
+/// The `number`-th key that these members own under these rings.
+fn key(way: &[(&str, u32)], number: usize) -> String {
+    let eras: Vec<_> = way.iter().map(|(members, owner)| (era(0, members), *owner)).collect();
+    let mut keys = (0..).map(|number| format!("asset-{number}"));
+    keys.by_ref()
+        .filter(|key| {
+            eras.iter()
+                .all(|(era, owner)| era.outlet(era.ring.owner(key.as_bytes())) == *owner)
+        })
+        .nth(number)
+        .unwrap()
+}
+
+/// A partition, a dispatcher that forwards it, and what its outlets have.
+struct Desk {
+    dispatcher: Dispatcher<Parcel>,
+    now: u64,
+    log: Vec<String>,
+    out: BTreeMap<u32, Vec<Parcel>>,
+}
+
+impl Desk {
+    /// Outlets that overflow as soon as they have so many.
+    fn new(members: &str, cap: usize) -> Self {
+        let load = |records| Load {
+            records,
+            bytes: 1 << 20,
+        };
+        let limits = Limits {
+            outlet: load(cap),
+            total: load(100),
+            queue: 1_000,
+        };
+        let mut dispatcher = Dispatcher::new(limits, era(1, members), SECOND);
+        dispatcher.assign(0, &Resume::default(), Phase::Active);
+        Self {
+            dispatcher,
+            now: 0,
+            log: Vec::new(),
+            out: BTreeMap::new(),
+        }
+    }
+
+    /// A record comes that is next in the log.
+    fn comes(&mut self, key: &str) -> Admission {
+        let offset = self.log.len() as i64;
+        self.log.push(key.to_owned());
+        let place = self.dispatcher.era().ring.place(key.as_bytes());
+        let admission = self.dispatcher.receive(0, offset, key.as_bytes(), place);
+        if let Admission::Take(tag) = admission {
+            self.dispatcher.enter(Parcel { tag, lane: place.lane }, place.owner);
+        }
+        self.hand_out();
+        admission
+    }
+
+    fn hand_out(&mut self) {
+        let out = &mut self.out;
+        self.dispatcher
+            .take_batches(|outlet, batch| out.entry(outlet).or_default().extend(batch));
+    }
+
+    /// The offsets that an outlet has, in the order in which it got them.
+    fn at(&self, outlet: u32) -> Vec<i64> {
+        let parcels = self.out.get(&outlet).into_iter().flatten();
+        parcels.map(|parcel| parcel.tag.offset).collect()
+    }
+
+    fn leaves(&mut self, outlet: u32, offset: i64) -> Parcel {
+        let parcels = self.out.get_mut(&outlet).unwrap();
+        let at = parcels.iter().position(|parcel| parcel.tag.offset == offset).unwrap();
+        self.dispatcher.leave(outlet, 10);
+        parcels.remove(at)
+    }
+
+    fn confirm(&mut self, outlet: u32, offset: i64) {
+        let parcel = self.leaves(outlet, offset);
+        self.dispatcher.settle(parcel.tag);
+        self.hand_out();
+    }
+
+    fn give_back(&mut self, outlet: u32, offset: i64) {
+        let parcel = self.leaves(outlet, offset);
+        self.dispatcher.take_back(outlet, parcel);
+        self.hand_out();
+    }
+
+    fn wait(&mut self, time: u64) {
+        self.now += time;
+        self.dispatcher.look(self.now, |_| 0);
+    }
+
+    /// Time in which outlets at their cap are found to overflow.
+    fn overflow(&mut self) {
+        self.wait(0);
+        self.wait(SECOND);
+    }
+
+    fn change(&mut self, epoch: u64, members: &str) {
+        self.dispatcher.set_ring(era(epoch, members));
+        self.hand_out();
+    }
+
+    /// Reads again until a record is to wait or the pass is over; the offsets that were taken.
+    fn read_again(&mut self) -> Vec<i64> {
+        let mut taken = Vec::new();
+        let Some(job) = self.dispatcher.job() else { return taken };
+        for offset in job.from..self.log.len() as i64 {
+            let key = self.log[offset as usize].clone();
+            match self.dispatcher.read_again(job.number, offset, Some(key.as_bytes())) {
+                Again::Take(tag) => {
+                    let place = self.dispatcher.era().ring.place(key.as_bytes());
+                    self.dispatcher.enter(Parcel { tag, lane: place.lane }, place.owner);
+                    taken.push(offset);
+                }
+                Again::Skip => {}
+                Again::Wait | Again::Done => break,
+            }
+        }
+        self.dispatcher.saw_end(job.number);
+        self.hand_out();
+        taken
+    }
+
+    fn position(&self) -> i64 {
+        self.dispatcher.partitions()[&0].position()
+    }
+
+    fn ahead(&self) -> Option<Ahead> {
+        self.dispatcher.commit_point(0).unwrap().ahead
+    }
+}
+
+#[test]
+fn an_asset_that_moves_waits_and_no_other_does() {
+    let mut desk = Desk::new("12", 50);
+    let moves = key(&[("12", 1), ("123", 3)], 0);
+    let stays = key(&[("12", 1), ("123", 1)], 0);
+    desk.comes(&moves);
+    desk.comes(&stays);
+    desk.comes(&moves);
+    desk.change(2, "123");
+    assert_eq!(desk.dispatcher.waiting(), 1);
+    desk.comes(&moves);
+    desk.comes(&stays);
+    assert_eq!((desk.at(1), desk.at(3)), (vec![0, 1, 2, 4], vec![]));
+    desk.confirm(1, 0);
+    assert_eq!(desk.at(3), [], "record 2 is still at the old owner");
+    desk.confirm(1, 2);
+    desk.comes(&moves);
+    assert_eq!((desk.at(3), desk.dispatcher.waiting()), (vec![3, 5], 0));
+}
+
+#[test]
+fn an_old_owner_that_does_not_answer_gives_back_and_the_new_one_gets_all_in_order() {
+    let mut desk = Desk::new("12", 50);
+    let moves = key(&[("12", 1), ("2", 2)], 0);
+    for _ in 0..3 {
+        desk.comes(&moves);
+    }
+    desk.change(2, "2");
+    desk.comes(&moves);
+    desk.wait(SECOND - 1);
+    assert_eq!(desk.dispatcher.overdue(), []);
+    desk.wait(1);
+    let lane = desk.out[&1][0].lane;
+    assert_eq!(desk.dispatcher.overdue(), [(1, lane)]);
+    assert_eq!(desk.dispatcher.overdue(), [], "it is asked once");
+    // One was confirmed before it heard of that; the others come back in no particular order.
+    desk.confirm(1, 0);
+    desk.give_back(1, 2);
+    assert_eq!(desk.at(2), []);
+    desk.give_back(1, 1);
+    assert_eq!(desk.at(2), [1, 2, 3]);
+    assert!(desk.dispatcher.is_done_with(1));
+    assert_eq!(desk.position(), 1);
+}
+
+#[test]
+fn an_asset_that_moves_twice_waits_for_whoever_has_its_records() {
+    let mut desk = Desk::new("12", 50);
+    let twice = key(&[("12", 1), ("23", 2), ("3", 3)], 0);
+    let home = key(&[("12", 1), ("23", 2)], 0);
+    desk.comes(&twice);
+    desk.change(2, "23");
+    desk.comes(&twice);
+    desk.change(3, "3");
+    desk.comes(&twice);
+    assert_eq!(desk.dispatcher.waiting(), 1);
+    desk.confirm(1, 0);
+    assert_eq!((desk.at(2), desk.at(3)), (vec![], vec![1, 2]));
+
+    let mut desk = Desk::new("12", 50);
+    desk.comes(&home);
+    desk.change(2, "23");
+    desk.comes(&home);
+    desk.change(3, "12");
+    assert_eq!(desk.dispatcher.waiting(), 0, "it is where it belongs again");
+    assert_eq!(desk.at(1), [0, 1]);
+}
+
+#[test]
+fn an_asset_that_moves_is_held_within_bounds_and_parked_beyond() {
+    let mut desk = Desk::new("12", 4);
+    let moves = key(&[("12", 1), ("2", 2)], 0);
+    desk.comes(&moves);
+    desk.change(2, "2");
+    for _ in 0..2 {
+        assert!(matches!(desk.comes(&moves), Admission::Take(_)));
+    }
+    for _ in 0..2 {
+        assert_eq!(desk.comes(&moves), Admission::Parked);
+    }
+    assert_eq!(desk.read_again(), [], "not before those that are held");
+    desk.confirm(1, 0);
+    assert_eq!(desk.at(2), [1, 2]);
+    desk.confirm(2, 1);
+    desk.wait(SECOND);
+    assert_eq!(desk.read_again(), [3]);
+    assert_eq!(desk.at(2), [2, 3]);
+}
+
+#[test]
+fn an_asset_that_comes_home_waits_for_what_was_asked_back() {
+    let mut desk = Desk::new("12", 50);
+    let home = key(&[("12", 1), ("23", 2)], 0);
+    desk.comes(&home);
+    desk.change(2, "23");
+    desk.comes(&home);
+    desk.wait(SECOND);
+    assert_eq!(desk.dispatcher.overdue().len(), 1);
+    desk.change(3, "12");
+    assert_eq!(desk.at(1), [0], "record 0 is on its way back");
+    desk.give_back(1, 0);
+    assert_eq!(desk.at(1), [0, 1]);
+}
+
+#[test]
+fn what_is_not_handed_out_yet_is_not_asked_back() {
+    let mut desk = Desk::new("12", 50);
+    let moves = key(&[("12", 1), ("2", 2)], 0);
+    let place = desk.dispatcher.era().ring.place(moves.as_bytes());
+    let Admission::Take(tag) = desk.dispatcher.receive(0, 0, moves.as_bytes(), place) else {
+        panic!("it is taken");
+    };
+    desk.dispatcher.enter(Parcel { tag, lane: place.lane }, place.owner);
+    desk.dispatcher.set_ring(era(2, "2"));
+    desk.wait(SECOND);
+    assert_eq!(desk.dispatcher.overdue(), []);
+    desk.hand_out();
+    assert_eq!(desk.dispatcher.overdue(), [(1, place.lane)]);
+}
+
+#[test]
+fn what_is_parked_is_read_again_in_order_and_then_flows() {
+    let mut desk = Desk::new("12", 4);
+    let (away, well) = (key(&[("12", 1)], 0), key(&[("12", 2)], 0));
+    for _ in 0..4 {
+        desk.comes(&away);
+    }
+    desk.overflow();
+    assert!(desk.dispatcher.overflows(1) && desk.dispatcher.has_room());
+    for _ in 0..3 {
+        assert_eq!(desk.comes(&away), Admission::Parked);
+        assert!(matches!(desk.comes(&well), Admission::Take(_)));
+    }
+    assert_eq!(desk.dispatcher.parked()[&1].records, 3);
+    assert_eq!(desk.dispatcher.job(), None, "there is no room for what is parked");
+    (0..4).for_each(|offset| desk.confirm(1, offset));
+    assert_eq!(desk.position(), 4);
+    desk.wait(1);
+    assert_eq!(desk.comes(&away), Admission::Parked, "it may not overtake");
+    assert_eq!(desk.read_again(), [4, 6], "half of its cap is for what comes in");
+    desk.confirm(1, 4);
+    desk.confirm(1, 6);
+    assert_eq!(desk.read_again(), [8, 10]);
+    assert!(desk.dispatcher.parked().is_empty());
+    assert!(matches!(desk.comes(&away), Admission::Take(_)));
+    assert_eq!(desk.at(1), [8, 10, 11]);
+}
+
+#[test]
+fn what_is_parked_goes_to_whom_it_belongs_when_it_is_read() {
+    for (epoch, next) in [(2, era(2, "123")), (3, era_with(3, "123", vec![7, 2, 3]))] {
+        let mut desk = Desk::new("12", 4);
+        let moves = key(&[("12", 1), ("123", 3)], 0);
+        let stays = key(&[("12", 1), ("123", 1)], 0);
+        for _ in 0..4 {
+            desk.comes(&stays);
+        }
+        desk.overflow();
+        desk.comes(&moves);
+        desk.comes(&stays);
+        desk.comes(&moves);
+        let outlet = next.outlets()[0];
+        desk.dispatcher.set_ring(next);
+        desk.hand_out();
+        let parked: Vec<u32> = desk.dispatcher.parked().into_keys().collect();
+        let mut expected = vec![outlet, 3];
+        expected.sort_unstable();
+        assert_eq!(parked, expected, "ring {epoch}");
+        assert_eq!(desk.ahead(), None, "who owned what is not told in a commit");
+        assert_eq!(desk.read_again(), [4, 6]);
+        assert_eq!(desk.at(3), [4, 6]);
+        (0..4).for_each(|offset| desk.confirm(1, offset));
+        desk.wait(1);
+        assert_eq!(desk.read_again(), [5]);
+        assert_eq!((desk.at(outlet), desk.position()), (vec![5], 4));
+    }
+}
+
+#[test]
+fn a_commit_tells_what_is_settled_ahead_and_a_successor_goes_on_from_there() {
+    let mut desk = Desk::new("12", 4);
+    let (away, well) = (key(&[("12", 1)], 0), key(&[("12", 2)], 0));
+    for _ in 0..4 {
+        desk.comes(&away);
+    }
+    desk.overflow();
+    desk.comes(&well);
+    desk.comes(&away);
+    desk.comes(&well);
+    desk.confirm(2, 4);
+    desk.confirm(2, 6);
+    let point = desk.dispatcher.commit_point(0).unwrap();
+    assert_eq!(
+        (point.position, point.ahead.as_ref()),
+        (0, None),
+        "the window is still short"
+    );
+    (0..4).for_each(|offset| desk.confirm(1, offset));
+    let point = desk.dispatcher.commit_point(0).unwrap();
+    let ahead = point.ahead.unwrap();
+    assert_eq!((point.position, ahead.upto), (5, 7));
+    assert_eq!(ahead.away, [("C1".to_owned(), 5)]);
+
+    let resume = Resume {
+        offset: ahead.upto,
+        away: ahead.away,
+    };
+    let (log, now) = (desk.log, desk.now);
+    let mut next = Desk::new("12", 4);
+    (next.log, next.now) = (log, now);
+    next.dispatcher.assign(0, &resume, Phase::Active);
+    assert_eq!(next.position(), 5);
+    assert_eq!(next.comes(&away), Admission::Parked);
+    assert!(matches!(next.comes(&well), Admission::Take(_)));
+    assert_eq!(next.read_again(), [5, 7]);
+    assert_eq!((next.at(1), next.at(2)), (vec![5, 7], vec![8]));
+    next.confirm(1, 5);
+    assert_eq!(next.position(), 7);
+}
+
+#[test]
+fn a_drain_waits_for_no_outlet_that_overflows() {
+    let mut desk = Desk::new("12", 2);
+    let (away, well) = (key(&[("12", 1)], 0), key(&[("12", 2)], 0));
+    desk.comes(&away);
+    desk.comes(&away);
+    desk.comes(&well);
+    assert_eq!(desk.dispatcher.awaited(0), 3);
+    desk.overflow();
+    desk.dispatcher.set_phase(0, Phase::Draining);
+    assert_eq!(desk.dispatcher.awaited(0), 1);
+    assert_eq!(desk.comes(&well), Admission::Unwanted);
+    desk.confirm(2, 2);
+    assert_eq!(desk.dispatcher.awaited(0), 0);
+}
+
+#[test]
+fn a_partition_that_is_given_up_leaves_nothing_behind() {
+    let mut desk = Desk::new("12", 50);
+    let moves = key(&[("12", 1), ("2", 2)], 0);
+    desk.comes(&moves);
+    desk.change(2, "2");
+    desk.comes(&moves);
+    // In a batch that nobody has taken.
+    let other = key(&[("2", 2)], 0);
+    let place = desk.dispatcher.era().ring.place(other.as_bytes());
+    if let Admission::Take(tag) = desk.dispatcher.receive(0, 2, other.as_bytes(), place) {
+        desk.dispatcher.enter(Parcel { tag, lane: place.lane }, place.owner);
+    }
+    assert_eq!(desk.dispatcher.total().records, 3);
+    desk.dispatcher.remove(0);
+    assert_eq!(desk.dispatcher.waiting(), 0);
+    assert_eq!(
+        desk.dispatcher.total().records,
+        1,
+        "what the old owner has is still out"
+    );
+    desk.leaves(1, 0);
+    desk.hand_out();
+    assert!(desk.dispatcher.is_idle() && desk.dispatcher.caps.is_clear());
+    assert_eq!(desk.at(2), []);
+}
+
+#[test]
+fn a_partition_of_another_ring_waits_until_both_sides_know() {
+    let mut desk = Desk::new("12", 50);
+    let some = key(&[("12", 1)], 0);
+    let epoch = desk.dispatcher.assign(0, &Resume::default(), Phase::Behind(3));
+    assert_eq!(desk.comes(&some), Admission::Unwanted);
+    desk.dispatcher.set_phase(0, Phase::Draining);
+    assert_eq!(
+        desk.dispatcher.to_commit(0),
+        None,
+        "the next owner needs ring 3 all the same"
+    );
+    desk.dispatcher.set_phase(0, Phase::Behind(3));
+    desk.change(4, "12");
+    assert_eq!(desk.dispatcher.partitions()[&0].phase, Phase::Announcing);
+    assert_eq!(desk.comes(&some), Admission::Unwanted);
+    let point = desk.dispatcher.to_commit(0).unwrap();
+    assert_eq!(point.ring, 4);
+    desk.dispatcher.committed(0, epoch, point);
+    assert!(matches!(desk.comes(&some), Admission::Take(_)));
+}
+
+#[test]
+fn a_ring_is_announced_when_the_broker_has_it_for_every_partition() {
+    let mut desk = Desk::new("12", 50);
+    let other = desk.dispatcher.assign(1, &Resume::default(), Phase::Active);
+    desk.dispatcher.announce(2);
+    for (partition, epoch) in [(0, 1), (1, other)] {
+        assert!(!desk.dispatcher.is_announced());
+        let point = desk.dispatcher.to_commit(partition).unwrap();
+        assert_eq!(point.ring, 2);
+        desk.dispatcher.committed(partition, epoch, point);
+    }
+    assert!(desk.dispatcher.is_announced());
+    assert_eq!(desk.dispatcher.to_commit(0), None);
+}
+
+#[test]
+fn parked_records_wait_for_the_dead_letter_too() {
+    let mut desk = Desk::new("12", 4);
+    let away = key(&[("12", 1)], 0);
+    for _ in 0..4 {
+        desk.comes(&away);
+    }
+    desk.overflow();
+    desk.comes(&away);
+    (0..4).for_each(|offset| desk.confirm(1, offset));
+    desk.wait(1);
+    for offset in 5..9 {
+        if let Admission::Take(tag) = desk.dispatcher.receive_stray(0, offset) {
+            desk.dispatcher.bury(tag, 10);
+        }
+    }
+    assert_eq!(
+        desk.dispatcher.job(),
+        None,
+        "what is read again may be for the dead letter"
+    );
+    desk.dispatcher.leave(DEAD_LETTER, 10);
+    assert!(desk.dispatcher.job().is_some());
+}
+
+#[test]
+fn a_late_report_changes_nothing() {
+    let mut desk = Desk::new("12", 50);
+    let some = key(&[("12", 1)], 0);
+    desk.comes(&some);
+    let late = desk.leaves(1, 0);
+    desk.dispatcher.assign(0, &Resume::default(), Phase::Active);
+    desk.log.clear();
+    desk.comes(&some);
+    desk.dispatcher.settle(late.tag);
+    desk.dispatcher.take_back(1, late);
+    desk.hand_out();
+    assert_eq!((desk.position(), desk.at(1)), (0, vec![0]));
+}

@@ -468,7 +468,7 @@ impl Process {
     // Commits.
 
     fn ask_commit(&mut self, outside: &mut Outside) {
-        if self.commit.is_some() {
+        if self.commit.is_some() || outside.fault(outside.plan.late_commits) {
             return;
         }
         let wishes = self.dispatcher.partitions.iter().filter_map(|(partition, state)| {
@@ -506,7 +506,7 @@ impl Process {
         self.commit = Some(Commit::Answered(performed));
     }
 
-    fn take_commit_answer(&mut self, _: &mut Outside) {
+    fn take_commit_answer(&mut self, outside: &mut Outside) {
         let answered = self.commit.take_if(|commit| matches!(commit, Commit::Answered(_)));
         let Some(Commit::Answered(performed)) = answered else {
             return;
@@ -518,7 +518,15 @@ impl Process {
             ..
         } in performed
         {
+            let state = |process: &Self| {
+                let state = process.dispatcher.partitions.get(&partition)?;
+                (state.epoch != epoch).then(|| format!("{state:?}"))
+            };
+            let before = state(self);
             self.dispatcher.committed(partition, epoch, point);
+            if before != state(self) {
+                outside.fail(format!("a late answer to a commit of epoch {epoch} changed {before:?}"));
+            }
         }
     }
 
