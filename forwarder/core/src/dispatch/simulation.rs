@@ -150,7 +150,7 @@ impl Plan {
             excess: 0,
             handover_timeout: [0, 30_000, 300_000, 3_000_000][dice.below(4)],
             drain_timeout: 1_000 * dice.below(1_500) as u64,
-            attempts: dice.chance(30).then(|| 1 + dice.below(3) as u32),
+            attempts: dice.chance(50).then(|| 1 + dice.below(3) as u32),
             dead_letter: dice.chance(50),
             burst: 1 + dice.below(10),
             pace: [2_000, 10_000, 40_000, 150_000][dice.below(4)],
