@@ -240,7 +240,12 @@ impl<T: Freight> Dispatcher<T> {
         let state = Partition {
             epoch: self.epoch,
             phase,
-            ring: if let Phase::Behind(epoch) = phase { epoch } else { 0 },
+            ring: match phase {
+                Phase::Behind(epoch) => epoch,
+                // Where it is to begin is not known: nothing may be committed for it, whatever becomes of it.
+                Phase::Stopped => u64::MAX,
+                Phase::Active | Phase::Draining | Phase::Announcing => 0,
+            },
             start: resume.offset,
             offsets: Offsets::new(resume.offset),
             backlog,

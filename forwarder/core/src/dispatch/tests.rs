@@ -485,6 +485,19 @@ fn a_partition_of_another_ring_waits_until_both_sides_know() {
 }
 
 #[test]
+fn a_partition_without_a_beginning_is_given_up_without_a_commit() {
+    let mut desk = Desk::new("12", 50);
+    desk.dispatcher.assign(0, &Resume::default(), Phase::Stopped);
+    assert_eq!(desk.dispatcher.to_commit(0), None);
+    desk.dispatcher.set_phase(0, Phase::Draining);
+    assert_eq!(
+        desk.dispatcher.to_commit(0),
+        None,
+        "where to begin is for a person to say"
+    );
+}
+
+#[test]
 fn a_ring_is_announced_when_the_broker_has_it_for_every_partition() {
     let mut desk = Desk::new("12", 50);
     let other = desk.dispatcher.assign(1, &Resume::default(), Phase::Active);
