@@ -133,9 +133,16 @@ async fn metrics_and_status_are_shown() {
         "phase": "outside",
         "reason": "x",
         "ringEpoch": 7,
+        "ring": {"epoch": 0, "movedShare": 0.0, "waitingAssets": 0},
         "membershipProven": true,
         "assignment": {"3": {"committed": 17, "paused": false}},
-        "clusters": {"C1": {"connected": true, "pendingRecords": 0, "pendingBytes": 0}},
+        "clusters": {"C1": {
+            "connected": true,
+            "pendingRecords": 0,
+            "pendingBytes": 0,
+            "parkedRecords": 0,
+            "parkedSeconds": 0,
+        }},
     });
     assert_eq!(serde_json::from_str::<serde_json::Value>(&body).unwrap(), expected);
     assert_eq!(get(address, "/").await.0, 404);
