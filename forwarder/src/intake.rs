@@ -256,6 +256,8 @@ impl Intake {
             self.go_on_changing();
             self.commit_when_due();
             self.look();
+            // Before anything is asked back: what an outlet does not have yet it cannot give back.
+            self.hand_out();
             self.recall_what_is_overdue();
             self.report_when_due();
             self.watchdog.check()?;
