@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use e2e_rig::forwarder::{self, Forwarder};
+use e2e_rig::proxy::Proxy;
 use e2e_rig::stage::{SOON, Stage};
 use e2e_rig::traffic::{Plan, Traffic, read_value};
 use e2e_rig::verdict::Latency;
@@ -23,21 +24,25 @@ const FOUR: [&str; 4] = ["C1", "C2", "C3", "C4"];
 
 const EPOCH: &str = "asset_forwarder_ring_epoch";
 
-/// Four clusters, of which the first three make the ring.
-async fn stage(mode: PublishMode) -> (Stage, Config) {
+/// Each way to C1: what is handed over is on its way for as long as that, so that whoever does not wait for it is seen.
+const DELAY: Duration = Duration::from_millis(50);
+
+/// Four clusters, of which the first three make the ring; C1 is reached through the proxy.
+async fn stage(mode: PublishMode) -> (Stage, Proxy) {
     let mut stage = Stage::new(mode, 4).await;
     let plan = Plan {
         assets: ASSETS,
         ..Plan::default()
     };
     stage.traffic = Traffic::new(stage.kafka.bootstrap(), &stage.topic, plan).unwrap();
-    let config = of(&stage, 1, &THREE);
-    (stage, config)
+    let proxy = Proxy::start(&stage.clusters[0].1.address()).await.unwrap();
+    (stage, proxy)
 }
 
 /// The configuration whose ring is these clusters.
-fn of(stage: &Stage, epoch: u64, clusters: &[&str]) -> Config {
+fn of(stage: &Stage, proxy: &Proxy, epoch: u64, clusters: &[&str]) -> Config {
     let mut config = stage.config();
+    config.ring.clusters[0].servers = vec![proxy.nats_url()];
     config.ring.epoch = epoch;
     config
         .ring
@@ -73,14 +78,16 @@ async fn a_jetstream_ring_of_three_becomes_four_and_three_again_while_forwarders
 }
 
 async fn grows_and_shrinks(mode: PublishMode) {
-    let (stage, config) = stage(mode).await;
+    let (stage, proxy) = stage(mode).await;
+    proxy.slow(DELAY).await.unwrap();
+    let config = of(&stage, &proxy, 1, &THREE);
     let first = stage.start("first", &config).await;
     let mut second = stage.start("second", &config).await;
     let flow = stage.flow(RATE);
     wait_rounds(&stage, &[&first], 2).await;
 
     // The one takes the change up, the other one finds it when it comes back.
-    let four = of(&stage, 2, &FOUR);
+    let four = of(&stage, &proxy, 2, &FOUR);
     first.declare_ring(&four.ring).unwrap();
     second.declare_ring(&four.ring).unwrap();
     assert!(second.terminate(SOON).await.unwrap().success());
@@ -91,7 +98,7 @@ async fn grows_and_shrinks(mode: PublishMode) {
     wait_rounds(&stage, &[&first], 4).await;
 
     // A rebalance in the midst of the change back: the third one knows the new ring before the second one does.
-    let three = of(&stage, 3, &THREE);
+    let three = of(&stage, &proxy, 3, &THREE);
     first.declare_ring(&three.ring).unwrap();
     let third = stage.start("third", &three).await;
     second.declare_ring(&three.ring).unwrap();
@@ -175,7 +182,8 @@ const SLACK_MS: f64 = 50.0;
 
 #[tokio::test]
 async fn assets_that_do_not_move_do_not_notice_a_change_of_the_ring() {
-    let (stage, config) = stage(PublishMode::JetStream).await;
+    let (stage, proxy) = stage(PublishMode::JetStream).await;
+    let config = of(&stage, &proxy, 1, &THREE);
     let first = stage.start("first", &config).await;
     let second = stage.start("second", &config).await;
     let flow = stage.flow(RATE);
@@ -187,7 +195,7 @@ async fn assets_that_do_not_move_do_not_notice_a_change_of_the_ring() {
     let mut changes = Vec::new();
     for (epoch, clusters) in [(2, &FOUR[..]), (3, &THREE[..])] {
         changes.push(now_us());
-        let config = of(&stage, epoch, clusters);
+        let config = of(&stage, &proxy, epoch, clusters);
         for forwarder in [&first, &second] {
             forwarder.declare_ring(&config.ring).unwrap();
         }
