@@ -542,15 +542,12 @@ impl<T: Freight> Dispatcher<T> {
         Some(CommitPoint {
             position,
             ring: self.announced,
-            ahead: self.ahead(state).filter(|ahead| ahead.upto > position),
+            ahead: Some(self.ahead(state)).filter(|ahead| ahead.upto > position),
         })
     }
 
-    fn ahead(&self, state: &Partition) -> Option<Ahead> {
-        // Classes of older rings could be told apart only by whoever knows these rings.
-        if !state.backlog.is_of_one_era() {
-            return None;
-        }
+    /// Everything is told by who owns it under the ring in use, wherever it is now.
+    fn ahead(&self, state: &Partition) -> Ahead {
         let mut upto = state.offsets.horizon();
         let mut away = BTreeMap::<u32, i64>::new();
         let mut note = |outlet: u32, from: i64| {
@@ -561,22 +558,20 @@ impl<T: Freight> Dispatcher<T> {
             note(class.last().copied().unwrap_or_default(), parked.from);
         }
         for (offset, whereabouts) in state.offsets.stragglers() {
-            match whereabouts.outlet.filter(|outlet| self.era.name_of(*outlet).is_some()) {
-                Some(outlet) => note(outlet, offset),
-                // It cannot be named by its cluster: it ends what can be told.
-                None => {
-                    upto = upto.min(offset);
-                    break;
-                }
+            if whereabouts.outlet == Some(DEAD_LETTER) {
+                // It may belong to no asset, so to no cluster: it ends what can be told.
+                upto = upto.min(offset);
+                break;
             }
+            note(self.era.outlet_of_lane(whereabouts.lane), offset);
         }
         let named = away.into_iter().filter(|(_, from)| *from < upto);
         let away = named.filter_map(|(outlet, from)| Some((self.era.name_of(outlet)?.to_owned(), from)));
-        Some(Ahead {
+        Ahead {
             members: self.era.fingerprint(),
             upto,
             away: away.collect(),
-        })
+        }
     }
 
     /// The broker acknowledged what was asked for on behalf of this assignment. Returns whether the partition begins by

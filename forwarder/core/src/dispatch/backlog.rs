@@ -184,11 +184,6 @@ impl Backlog {
         self.classes.values().map(|parked| parked.from).min()
     }
 
-    /// Whether all that is parked is so under the ring in use.
-    pub(super) fn is_of_one_era(&self) -> bool {
-        self.eras.len() == 1
-    }
-
     /// The ring changes: each class is split by where its assets are from now on.
     pub(super) fn change(&mut self, next: &Era) {
         if let Some(last) = self.eras.last().filter(|_| !self.classes.is_empty()) {
