@@ -350,6 +350,15 @@ impl<T: Freight> Dispatcher<T> {
         }
     }
 
+    /// All records before `offset` have come: what follows the last one is none (a transaction's marks, say). Counts only
+    /// once a record of this assignment has come, for only that proves that `offset` was read on its behalf.
+    pub fn reached(&mut self, partition: i32, offset: i64) {
+        let state = self.partitions.get_mut(&partition);
+        if let Some(state) = state.filter(|state| state.is_taken() && state.offsets.next() > state.start) {
+            state.offsets.pass(offset - 1);
+        }
+    }
+
     /// The message of a record that was [taken](Admission::Take), for the ring's member `owner`.
     pub fn enter(&mut self, item: T, owner: usize) {
         let weight = item.weight();

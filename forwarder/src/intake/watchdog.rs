@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use forwarder_core::config::{Engine, GroupProtocol};
+use rdkafka::Offset;
+use rdkafka::consumer::Consumer;
 use rdkafka::statistics::Statistics;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::Intake;
 use crate::admin::{Assignment, ClusterStatus, Phase, RingStatus, Status};
@@ -114,6 +116,26 @@ impl Intake {
             if end >= 0 {
                 self.ends.insert(*number, end);
             }
+        }
+        self.note_positions();
+    }
+
+    /// Lets what was read behind the last record, which is nothing to forward, count as read.
+    fn note_positions(&mut self) {
+        let partitions = self.dispatcher.partitions().iter();
+        let mut at_end = partitions.map(|(number, state)| self.ends.get(number).is_none_or(|end| *end <= state.next()));
+        if at_end.all(|at_end| at_end) {
+            return;
+        }
+        match self.consumer.position() {
+            Ok(positions) => {
+                for place in positions.elements_for_topic(&self.config.source.topic) {
+                    if let Offset::Offset(offset) = place.offset() {
+                        self.dispatcher.reached(place.partition(), offset);
+                    }
+                }
+            }
+            Err(error) => debug!(%error, "librdkafka does not say how far it has read"),
         }
     }
 

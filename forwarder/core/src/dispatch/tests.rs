@@ -237,6 +237,24 @@ fn an_asset_that_moves_twice_waits_for_whoever_has_its_records() {
 }
 
 #[test]
+fn what_was_read_behind_the_last_record_is_committed_only_with_that() {
+    let mut desk = Desk::new("12", 50);
+    let moves = key(&[("12", 1)], 0);
+    desk.dispatcher.reached(0, 7);
+    assert_eq!(desk.position(), 0, "who knows what that was read for");
+    desk.comes(&moves);
+    desk.dispatcher.reached(0, 7);
+    assert_eq!(desk.position(), 0, "the record is out");
+    desk.confirm(1, 0);
+    assert_eq!(desk.position(), 7);
+    desk.dispatcher.reached(0, 3);
+    assert_eq!(desk.position(), 7);
+    desk.dispatcher.set_phase(0, Phase::Draining);
+    desk.dispatcher.reached(0, 9);
+    assert_eq!(desk.position(), 7, "what came meanwhile was not taken");
+}
+
+#[test]
 fn an_asset_that_moves_is_held_within_bounds_and_parked_beyond() {
     let mut desk = Desk::new("12", 4);
     let moves = key(&[("12", 1), ("2", 2)], 0);

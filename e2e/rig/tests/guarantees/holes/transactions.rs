@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::ensure;
+use e2e_rig::forwarder::Forwarder;
 use e2e_rig::kafka::{Kafka, unique};
 use e2e_rig::stage::{PARTITIONS, SOON, Stage};
 use e2e_rig::traffic::{read_value, write_value};
@@ -153,4 +154,49 @@ async fn aborted_records_never_arrive_and_an_open_transaction_holds_back_what_is
         .unwrap()
         .sum("asset_forwarder_missing_offsets_total", &[]);
     assert_eq!(missing, 0.0);
+}
+
+/// The last offsets of the log are records of an aborted transaction and the marks of its end: nothing that could be forwarded, so nothing
+/// that could be missing.
+#[tokio::test]
+async fn the_end_of_an_aborted_transaction_is_committed_and_is_no_lag() {
+    let (stage, mut forwarder) = ends_in_marks().await;
+    wait::eventually(SOON, "the forwarder sees no lag", || async {
+        let lag = forwarder.metrics().await?.sum("asset_forwarder_lag", &[]);
+        ensure!(lag == 0.0, "it says {lag}");
+        Ok(true)
+    })
+    .await
+    .unwrap();
+    stage.wait_committed().await;
+    // All of it expires while nobody runs. The group had read it all, so that is no fault.
+    assert!(forwarder.terminate(SOON).await.unwrap().success());
+    let ends = stage.kafka.end_offsets(&stage.topic).await.unwrap();
+    for (partition, end) in ends.iter().enumerate() {
+        let partition = i32::try_from(partition).unwrap();
+        stage.kafka.delete_records(&stage.topic, partition, *end).await.unwrap();
+    }
+    let after = stage.start("after", &stage.config()).await;
+    stage.traffic.send(1_000).await.unwrap();
+    stage.wait_published(&after, 0.0).await;
+    stage.wait_committed().await;
+    let missing = after
+        .metrics()
+        .await
+        .unwrap()
+        .sum("asset_forwarder_missing_offsets_total", &[]);
+    assert_eq!(missing, 0.0, "nothing is missing");
+}
+
+/// Partitions whose last record that counts is followed by an aborted one and marks.
+async fn ends_in_marks() -> (Stage, Forwarder) {
+    let stage = Stage::new(PublishMode::Core, 2).await;
+    let producer = Transactional::new(&stage.kafka, &stage.topic).await;
+    producer.begin(0).await;
+    producer.commit().await;
+    let forwarder = stage.start("forwarder", &stage.config()).await;
+    producer.begin(1).await;
+    producer.abort().await;
+    wait_arrived(&stage, &[0]).await;
+    (stage, forwarder)
 }
