@@ -36,8 +36,8 @@ use std::collections::BTreeMap;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use self::backlog::Backlog;
 pub use self::backlog::Era;
+use self::backlog::{Backlog, Ways};
 use self::caps::Caps;
 pub use self::caps::{Limits, Load};
 use self::handover::HandOver;
@@ -109,6 +109,8 @@ pub struct Resume {
     /// Members of the ring with the offset of the first of their records that is to be delivered, where that lies before
     /// `offset`.
     pub away: Vec<(String, i64)>,
+    /// What is settled behind `offset`, as told under the ring that a partition [waits for](Phase::Behind).
+    pub later: Option<Ahead>,
 }
 
 /// What may be committed for a partition.
@@ -131,6 +133,8 @@ pub struct Partition {
     pub phase: Phase,
     /// The first offset that was to be received.
     start: i64,
+    /// See [`Resume::later`].
+    later: Option<Ahead>,
     /// The least epoch of the ring that a commit may speak of: others have delivered under it.
     ring: u64,
     offsets: Offsets,
@@ -232,11 +236,7 @@ impl<T: Freight> Dispatcher<T> {
         self.remove(partition);
         self.epoch += 1;
         let mut backlog = Backlog::new(self.era.clone());
-        for (name, from) in &resume.away {
-            if let Some(outlet) = self.era.outlet_named(name) {
-                backlog.restore(outlet, *from, self.now);
-            }
-        }
+        backlog.restore(&resume.away, self.now);
         let state = Partition {
             epoch: self.epoch,
             phase,
@@ -246,6 +246,7 @@ impl<T: Freight> Dispatcher<T> {
                 Phase::Stopped => u64::MAX,
                 Phase::Active | Phase::Draining | Phase::Announcing => 0,
             },
+            later: resume.later.clone(),
             start: resume.offset,
             offsets: Offsets::new(resume.offset),
             backlog,
@@ -292,14 +293,14 @@ impl<T: Freight> Dispatcher<T> {
         &self.partitions
     }
 
-    /// Records of a partition that are out at outlets which answer: what a drain may wait for.
+    /// Records of a partition that are out at outlets which answer: what a drain may wait for. (Until it is over, the group
+    /// leaves all partitions of this member alone, so one that does not answer would keep all the others waiting.)
     #[must_use]
     pub fn awaited(&self, partition: i32) -> usize {
         let state = self.partitions.get(&partition);
         let places = state.into_iter().flat_map(|state| state.offsets.whereabouts());
-        places
-            .filter(|place| place.outlet.is_none_or(|outlet| !self.caps.overflows(outlet as usize)))
-            .count()
+        let at = places.filter_map(|place| place.outlet.or_else(|| self.hand_over.awaits(place.lane)));
+        at.filter(|outlet| !self.caps.stands_still(*outlet as usize)).count()
     }
 
     // Records.
@@ -354,8 +355,8 @@ impl<T: Freight> Dispatcher<T> {
     /// once a record of this assignment has come, for only that proves that `offset` was read on its behalf.
     pub fn reached(&mut self, partition: i32, offset: i64) {
         let state = self.partitions.get_mut(&partition);
-        if let Some(state) = state.filter(|state| state.is_taken() && state.offsets.next() > state.start) {
-            state.offsets.pass(offset - 1);
+        if let Some(state) = state.filter(|state| state.is_taken() && state.offsets.received() > state.start) {
+            state.offsets.skip(offset);
         }
     }
 
@@ -637,12 +638,22 @@ impl<T: Freight> Dispatcher<T> {
         self.era = era;
         self.make_outlets_known();
         let mut begun = Vec::new();
+        let mut ways = Ways::default();
         for (partition, state) in &mut self.partitions {
-            state.backlog.change(&self.era);
+            state.backlog.change(&self.era, &mut ways);
             match state.phase {
                 Phase::Behind(epoch) if epoch == self.era.epoch => {
                     state.phase = Phase::Active;
                     begun.push(*partition);
+                    let told = state.later.take().filter(|ahead| self.era.is_told_by(ahead));
+                    if let Some(ahead) = told.filter(|ahead| ahead.upto >= state.start) {
+                        let start = state.start;
+                        let away = ahead.away.into_iter().map(|(name, from)| (name, from.max(start)));
+                        state.start = ahead.upto;
+                        state.offsets = Offsets::new(ahead.upto);
+                        state.backlog = Backlog::new(self.era.clone());
+                        state.backlog.restore(&away.collect::<Vec<_>>(), self.now);
+                    }
                 }
                 Phase::Behind(epoch) if epoch < self.era.epoch => state.phase = Phase::Announcing,
                 _ => {}

@@ -46,7 +46,9 @@ pub struct Offsets {
     open: usize,
     /// Unsettled records that the window has left behind, or that were read again.
     stragglers: BTreeMap<i64, Whereabouts>,
-    /// Where the next record is expected: one past the last one received.
+    /// One past the last record received.
+    received: i64,
+    /// Where the next record is expected: there, or behind what followed that and is no record.
     next: i64,
 }
 
@@ -66,6 +68,7 @@ impl Offsets {
             entries: VecDeque::new(),
             open: 0,
             stragglers: BTreeMap::new(),
+            received: start,
             next: start,
         }
     }
@@ -73,10 +76,9 @@ impl Offsets {
     /// Takes note of a received record and names it by a sequence number; `None` when its offset does not lie behind
     /// the last one, that is, when the record was seen before and must not be dispatched again.
     pub fn receive(&mut self, offset: i64, whereabouts: Whereabouts) -> Option<u64> {
-        if offset < self.next {
+        if !self.pass(offset) {
             return None;
         }
-        self.next = offset + 1;
         self.entries.push_back(Entry {
             offset,
             whereabouts,
@@ -93,8 +95,14 @@ impl Offsets {
         if offset < self.next {
             return false;
         }
-        self.next = offset + 1;
+        self.received = offset + 1;
+        self.next = self.received;
         true
+    }
+
+    /// What lies before `next` and was not received is no record (a transaction's mark, say).
+    pub fn skip(&mut self, next: i64) {
+        self.next = self.next.max(next);
     }
 
     /// Takes note of a record that was [passed](Offsets::pass) and has been read again; names it.
@@ -143,10 +151,16 @@ impl Offsets {
         straggler.map_or(self.horizon(), |straggler| straggler.min(self.horizon()))
     }
 
-    /// Where the next record is expected: one past the last one received.
+    /// Where the next record is expected.
     #[must_use]
     pub fn next(&self) -> i64 {
         self.next
+    }
+
+    /// One past the last record received, or where the assignment begins.
+    #[must_use]
+    pub fn received(&self) -> i64 {
+        self.received
     }
 
     /// How many records were received and are not settled.

@@ -15,7 +15,7 @@ pub use shift::{Shift, moved};
 /// Virtual nodes of one ring, at most. A million of them take 60 MB; more is a slip of the pen in a weight.
 pub const MAX_NODES: u64 = 1 << 20;
 
-type Digest = [u8; 32];
+pub(crate) type Digest = [u8; 32];
 
 /// Why members make no ring.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -153,7 +153,13 @@ impl Ring {
         self.names.len()
     }
 
-    fn owner_at(&self, digest: &Digest) -> usize {
+    /// Where the virtual nodes are, ascending.
+    pub(crate) fn positions(&self) -> &[Digest] {
+        &self.positions
+    }
+
+    /// Index of the member that owns the keys of this hash.
+    pub(crate) fn owner_at(&self, digest: &Digest) -> usize {
         let first = head(digest);
         let mut node = self.index[(first >> self.shift) as usize] as usize;
         // The index has at least two entries per node: this loop ends at once more often than not.

@@ -106,6 +106,16 @@ pub fn start(known: &Known<'_>, history: History, start_from: StartFrom, policy:
         ahead,
     } = *known;
     if let Some(committed) = committed {
+        // What has expired is the clusters' that were away. All others go on behind what is settled ahead.
+        if let Some(ahead) = ahead.filter(|ahead| committed < low && (low..=high).contains(&ahead.upto)) {
+            let away = ahead.away.iter().map(|(name, from)| (name.clone(), (*from).max(low)));
+            return Start {
+                offset: Some(ahead.upto),
+                committed: true,
+                fault: Some(Missing::Expired { gone: low - committed }),
+                away: away.collect(),
+            };
+        }
         let fault = if committed < low {
             Missing::Expired { gone: low - committed }
         } else if committed > high {
@@ -241,6 +251,16 @@ mod tests {
         let begin = start(&known, History::Foreign, StartFrom::Latest, POLICY);
         assert_eq!((begin.offset, begin.committed), (Some(60), true));
         assert_eq!(begin.away, [("C2".to_owned(), 45)]);
+        // The first ones have expired.
+        let begin = start(
+            &Known { low: 50, ..known },
+            History::Foreign,
+            StartFrom::Latest,
+            MissingOffset::Latest,
+        );
+        assert_eq!((begin.offset, begin.committed), (Some(60), true));
+        assert_eq!(begin.fault, Some(Missing::Expired { gone: 10 }));
+        assert_eq!(begin.away, [("C2".to_owned(), 50)]);
         // Of a topic that has been made anew since, or of an offset that somebody has set back by hand.
         for (committed, high) in [(40, 59), (61, 90)] {
             let known = Known {

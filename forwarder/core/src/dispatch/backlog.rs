@@ -9,7 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::ring::{Ring, moved};
+use crate::commit::Ahead;
+use crate::ring::Ring;
 
 /// A ring in use, with the outlets of its members.
 #[derive(Clone, Debug)]
@@ -72,22 +73,33 @@ impl Era {
         Some(self.ring.name(index))
     }
 
-    /// Where the assets of each outlet are under the next ring.
-    fn heirs(&self, next: &Self) -> BTreeMap<u32, BTreeSet<u32>> {
-        let mut heirs = BTreeMap::<u32, BTreeSet<u32>>::new();
-        // A member that stays keeps most of its assets; its outlet may be another one all the same.
-        for (name, outlet) in self.ring.names().iter().zip(self.outlets.iter()) {
-            if let Some(heir) = next.outlet_named(name) {
-                heirs.entry(*outlet).or_default().insert(heir);
-            }
-        }
-        for shift in moved(&self.ring, &next.ring) {
-            let pair = self.outlet_named(&shift.from).zip(next.outlet_named(&shift.to));
-            if let Some((from, to)) = pair {
-                heirs.entry(from).or_default().insert(to);
-            }
-        }
-        heirs
+    /// Whether what was told is about this ring and its members.
+    #[must_use]
+    pub fn is_told_by(&self, ahead: &Ahead) -> bool {
+        let known = |(name, _): &(String, i64)| self.outlet_named(name).is_some();
+        ahead.members == self.fingerprint && ahead.away.iter().all(known)
+    }
+}
+
+/// The ways that assets have gone over several rings, by the rings' epochs: the same for all partitions, and dear to find.
+#[derive(Debug, Default)]
+pub(super) struct Ways(BTreeMap<Vec<u64>, BTreeSet<Vec<u32>>>);
+
+impl Ways {
+    /// The outlets under each of the rings, for each arc of them all.
+    fn of(&mut self, eras: &[Era]) -> &BTreeSet<Vec<u32>> {
+        let epochs = eras.iter().map(|era| era.epoch).collect();
+        self.0.entry(epochs).or_insert_with(|| {
+            let mut nodes: Vec<_> = eras.iter().flat_map(|era| era.ring.positions()).collect();
+            nodes.sort_unstable();
+            nodes.dedup();
+            // Owners change at nodes only, so one place for each arc between them is enough: its first one.
+            let ways = nodes.into_iter().map(|node| {
+                let owners = eras.iter().map(|era| era.outlet(era.ring.owner_at(node)));
+                owners.collect::<Vec<u32>>()
+            });
+            ways.collect()
+        })
     }
 }
 
@@ -155,16 +167,18 @@ impl Backlog {
         class.records += 1;
     }
 
-    /// Parks what an earlier owner of the partition had parked.
-    pub(super) fn restore(&mut self, outlet: u32, from: i64, now: u64) {
-        self.classes.insert(
-            vec![outlet],
-            Parked {
-                from,
+    /// Parks what an earlier owner of the partition had parked. Nothing is parked yet.
+    pub(super) fn restore(&mut self, away: &[(String, i64)], now: u64) {
+        let Some(era) = self.eras.last() else { return };
+        for (name, from) in away {
+            let Some(outlet) = era.outlet_named(name) else { continue };
+            let class = self.classes.entry(vec![outlet]).or_insert(Parked {
+                from: *from,
                 records: 0,
                 since: now,
-            },
-        );
+            });
+            class.from = class.from.min(*from);
+        }
     }
 
     pub(super) fn get_mut(&mut self, class: &[u32]) -> Option<&mut Parked> {
@@ -185,22 +199,20 @@ impl Backlog {
     }
 
     /// The ring changes: each class is split by where its assets are from now on.
-    pub(super) fn change(&mut self, next: &Era) {
-        if let Some(last) = self.eras.last().filter(|_| !self.classes.is_empty()) {
-            let heirs = last.heirs(next);
-            for (class, parked) in std::mem::take(&mut self.classes) {
-                let owner = class.last().copied().unwrap_or_default();
-                let Some(heirs) = heirs.get(&owner) else { continue };
-                // How many are whose is not known before they are read.
-                let records = parked.records / heirs.len() as u64;
-                for heir in heirs {
-                    let mut path = class.clone();
-                    path.push(*heir);
-                    self.classes.insert(path, Parked { records, ..parked });
-                }
+    pub(super) fn change(&mut self, next: &Era, ways: &mut Ways) {
+        self.eras.push(next.clone());
+        if self.classes.is_empty() {
+            return;
+        }
+        let ways = ways.of(&self.eras);
+        for (class, parked) in std::mem::take(&mut self.classes) {
+            let heirs = || ways.range(class.clone()..).take_while(|way| way.starts_with(&class));
+            // How many are whose is not known before they are read.
+            let records = parked.records / (heirs().count() as u64).max(1);
+            for way in heirs() {
+                self.classes.insert(way.clone(), Parked { records, ..parked });
             }
         }
-        self.eras.push(next.clone());
     }
 
     /// Nothing of the older rings is to be done any more, if nothing is parked.

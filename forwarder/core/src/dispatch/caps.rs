@@ -65,6 +65,8 @@ pub(super) struct Caps {
     /// What one outlet may have, now.
     cap: Load,
     queue: usize,
+    /// The time of the last look.
+    now: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -74,6 +76,8 @@ struct Outlet {
     sent: usize,
     /// What has left, ever.
     left: u64,
+    /// What had left, and when the last of it was seen to have left (or that there was nothing).
+    moved: (u64, u64),
     /// Since when it stands at its cap, and what had left then.
     pressed: Option<(u64, u64)>,
     /// It is so far behind that its new records are parked.
@@ -91,6 +95,7 @@ impl Caps {
             blocking: 0,
             cap: limits.outlet,
             queue: limits.queue,
+            now: 0,
         };
         caps.share(1);
         caps
@@ -109,7 +114,11 @@ impl Caps {
 
     pub(super) fn make_known(&mut self, outlet: usize) {
         if self.outlets.len() <= outlet {
-            self.outlets.resize(outlet + 1, Outlet::default());
+            let new = Outlet {
+                moved: (0, self.now),
+                ..Outlet::default()
+            };
+            self.outlets.resize(outlet + 1, new);
         }
     }
 
@@ -139,11 +148,15 @@ impl Caps {
 
     /// Takes note of how much is sent, and of the time, in microseconds.
     pub(super) fn look(&mut self, now: u64, sent: impl Fn(usize) -> usize) {
+        self.now = now;
         for at in 0..self.outlets.len() {
             let (cap, queue) = (self.cap, self.queue);
             let full = self.is_full(at);
             let state = &mut self.outlets[at];
             state.sent = sent(at);
+            if state.left != state.moved.0 || state.load.records == 0 {
+                state.moved = (state.left, now);
+            }
             if at == super::DEAD_LETTER as usize {
                 continue;
             }
@@ -185,6 +198,12 @@ impl Caps {
             flowing.bytes += state.load.bytes;
         }
         flowing.below(self.limits.total.part(1, 2)) && self.total.below(self.limits.total)
+    }
+
+    /// Whether it is not worth waiting for: it has something, and nothing has left for a while.
+    pub(super) fn stands_still(&self, outlet: usize) -> bool {
+        let state = &self.outlets[outlet];
+        state.overflows || self.now.saturating_sub(state.moved.1) >= TOLERABLE
     }
 
     /// Whether its new records are to be parked.

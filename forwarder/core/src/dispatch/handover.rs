@@ -52,6 +52,11 @@ impl<T: Freight> HandOver<T> {
         !self.lanes.is_empty() && self.lanes.contains_key(&lane)
     }
 
+    /// The outlet that a lane waits for.
+    pub(super) fn awaits(&self, lane: u64) -> Option<u32> {
+        self.lanes.get(&lane).map(|lane| lane.from)
+    }
+
     /// Holds a record back if its lane waits; else hands it back to the caller.
     pub(super) fn hold(&mut self, item: T) -> Option<T> {
         if self.lanes.is_empty() {

@@ -14,6 +14,10 @@ const QUANTUM: u64 = if cfg!(test) { 30 } else { 50_000 };
 /// How long a pass waits for a cluster that has no room, in microseconds, while it has nothing else to do.
 const PATIENCE: u64 = 100_000;
 
+/// How long a pass may bring nothing before another partition has its turn, in microseconds: its leader may be away. Far longer
+/// than a reader needs to begin.
+const STALLED: u64 = 30_000_000;
+
 /// What is to be read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Job {
@@ -50,6 +54,8 @@ pub(super) struct Pass {
     /// Classes that are to wait for another pass.
     left_out: BTreeSet<Vec<u32>>,
     waiting_since: Option<u64>,
+    /// When it last brought something.
+    moved_at: u64,
 }
 
 impl Pass {
@@ -69,8 +75,13 @@ impl Pass {
 impl<T: Freight> Dispatcher<T> {
     /// What is to be read again now: the pass that is going on, or the next one.
     pub fn job(&mut self) -> Option<Job> {
-        if let Some(pass) = &self.pass {
-            return Some(pass.job());
+        if let Some(pass) = self.pass.take() {
+            if self.now.saturating_sub(pass.moved_at) < STALLED {
+                let job = pass.job();
+                self.pass = Some(pass);
+                return Some(job);
+            }
+            self.finish(pass);
         }
         let turns = self
             .partitions
@@ -101,6 +112,7 @@ impl<T: Freight> Dispatcher<T> {
                 looked_at: 0,
                 left_out,
                 waiting_since: None,
+                moved_at: self.now,
             };
             let job = pass.job();
             self.pass = Some(pass);
@@ -121,6 +133,7 @@ impl<T: Freight> Dispatcher<T> {
         else {
             return Again::Done;
         };
+        pass.moved_at = self.now;
         if offset >= state.offsets.next() {
             pass.reached = state.offsets.next();
             self.finish(pass);
@@ -191,8 +204,8 @@ impl<T: Freight> Dispatcher<T> {
 
     /// The reader has seen the end of the partition in pass `number`.
     ///
-    /// That ends the pass only if nothing can have come behind that end which is parked: the intake has received nothing
-    /// at all, or nothing beyond what the pass has looked at. Otherwise the reader just goes on.
+    /// That ends the pass only if no record can have come behind that end which is parked: the intake has received none at
+    /// all, or none beyond what the pass has looked at. Otherwise the reader just goes on.
     pub fn saw_end(&mut self, number: u64) {
         let Some(mut pass) = self.pass.take_if(|pass| pass.number == number) else {
             return;
@@ -200,9 +213,9 @@ impl<T: Freight> Dispatcher<T> {
         let Some(state) = self.partitions.get(&pass.partition) else {
             return;
         };
-        let next = state.offsets.next();
-        if next == state.start || pass.reached >= next {
-            pass.reached = next;
+        let received = state.offsets.received();
+        if received == state.start || pass.reached >= received {
+            pass.reached = state.offsets.next();
             self.finish(pass);
         } else {
             self.pass = Some(pass);

@@ -237,6 +237,113 @@ fn an_asset_that_moves_twice_waits_for_whoever_has_its_records() {
 }
 
 #[test]
+fn a_partition_that_waited_for_a_ring_begins_as_was_told_under_it() {
+    let mut desk = Desk::new("12", 50);
+    let away = key(&[("12", 2), ("123", 2)], 0);
+    let ahead = Ahead {
+        members: era(2, "123").fingerprint(),
+        upto: 6,
+        away: vec![("C2".to_owned(), 4)],
+    };
+    let resume = Resume {
+        offset: 3,
+        later: Some(ahead.clone()),
+        ..Resume::default()
+    };
+    desk.dispatcher.assign(0, &resume, Phase::Behind(2));
+    desk.log = vec![away.clone(); 7];
+    desk.change(2, "123");
+    assert_eq!((desk.dispatcher.partitions()[&0].next(), desk.position()), (6, 4));
+    assert_eq!(desk.read_again(), [4, 5]);
+
+    // Of a ring that has other members than ours, though it has our epoch.
+    let mut desk = Desk::new("12", 50);
+    desk.dispatcher.assign(0, &resume, Phase::Behind(2));
+    desk.change(2, "124");
+    assert_eq!(desk.dispatcher.partitions()[&0].next(), 3);
+}
+
+#[test]
+fn a_pass_ends_where_no_record_follows() {
+    let mut desk = Desk::new("12", 4);
+    let away = key(&[("12", 1)], 0);
+    for _ in 0..4 {
+        desk.comes(&away);
+    }
+    desk.overflow();
+    assert_eq!(desk.comes(&away), Admission::Parked);
+    desk.dispatcher.reached(0, 6);
+    (0..4).for_each(|offset| desk.confirm(1, offset));
+    desk.wait(1);
+    assert_eq!(desk.read_again(), [4]);
+    assert_eq!(desk.dispatcher.job(), None);
+    desk.confirm(1, 4);
+    assert_eq!(desk.position(), 6);
+}
+
+#[test]
+fn a_pass_that_brings_nothing_gives_way_to_another_partition() {
+    let mut desk = Desk::new("12", 50);
+    for partition in [0, 1] {
+        let resume = Resume {
+            offset: 9,
+            away: vec![("C1".to_owned(), 3)],
+            later: None,
+        };
+        desk.dispatcher.assign(partition, &resume, Phase::Active);
+    }
+    let first = desk.dispatcher.job().unwrap();
+    desk.wait(10 * SECOND);
+    assert_eq!(desk.dispatcher.job(), Some(first));
+    desk.wait(60 * SECOND);
+    let second = desk.dispatcher.job().unwrap();
+    assert_eq!((first.partition, second.partition), (0, 1));
+    desk.wait(60 * SECOND);
+    let again = desk.dispatcher.job().unwrap();
+    assert_eq!((again.partition, again.from), (0, 3));
+}
+
+#[test]
+fn classes_are_only_those_that_assets_can_have() {
+    let mut desk = Desk::new("1234", 4);
+    let away = key(&[("1234", 1), ("12345", 1)], 0);
+    for _ in 0..4 {
+        desk.comes(&away);
+    }
+    desk.overflow();
+    assert_eq!(desk.comes(&away), Admission::Parked);
+    let classes = |desk: &Desk| desk.dispatcher.partitions()[&0].backlog.classes().count();
+    desk.change(2, "12345");
+    assert_eq!(classes(&desk), 2, "C1's assets are C1's or C5's");
+    for epoch in 1..10 {
+        desk.change(2 * epoch + 1, "1234");
+        desk.change(2 * epoch + 2, "12345");
+    }
+    assert_eq!(classes(&desk), 2, "to and fro is one way");
+}
+
+#[test]
+fn a_drain_does_not_wait_for_an_outlet_that_stands_still() {
+    let mut desk = Desk::new("12", 50);
+    let (stands, flows) = (key(&[("12", 1), ("2", 2)], 0), key(&[("12", 2)], 0));
+    desk.wait(0);
+    desk.comes(&stands);
+    for _ in 0..4 {
+        desk.comes(&flows);
+    }
+    for offset in 1..4 {
+        desk.wait(SECOND);
+        desk.confirm(2, offset);
+    }
+    desk.wait(0);
+    assert_eq!(desk.dispatcher.awaited(0), 1, "one is at the outlet that answers");
+    // What waits for the one that stands still is not waited for, either.
+    desk.change(2, "2");
+    desk.comes(&stands);
+    assert_eq!(desk.dispatcher.awaited(0), 1);
+}
+
+#[test]
 fn what_was_read_behind_the_last_record_is_committed_only_with_that() {
     let mut desk = Desk::new("12", 50);
     let moves = key(&[("12", 1)], 0);
@@ -423,6 +530,7 @@ fn a_commit_tells_what_is_settled_ahead_and_a_successor_goes_on_from_there() {
     let resume = Resume {
         offset: ahead.upto,
         away: ahead.away,
+        later: None,
     };
     let (log, now) = (desk.log, desk.now);
     let mut next = Desk::new("12", 4);

@@ -161,6 +161,7 @@ impl Process {
                 continue;
             }
             let Some(record) = outside.record(partition, self.fetched[&partition]) else {
+                self.dispatcher.reached(partition, outside.end(partition));
                 continue;
             };
             self.fetched.insert(partition, record.offset + 1);
@@ -418,6 +419,7 @@ impl Process {
         let resume = Resume {
             offset: begin.offset.unwrap(),
             away: begin.away,
+            later: metadata.ahead.filter(|ahead| ahead.members != fingerprint),
         };
         if !resume.away.is_empty() {
             outside.count("begun with something away");
@@ -553,7 +555,10 @@ impl Process {
         }
         self.ring = self.next_ring;
         let era = era(self.ring, &mut self.publishers, &mut self.outlets, outside);
-        self.dispatcher.set_ring(era);
+        for partition in self.dispatcher.set_ring(era) {
+            self.fetched
+                .insert(partition, self.dispatcher.partitions()[&partition].next());
+        }
         outside.count("rings taken up");
         let (number, ring, waiting) = (self.number, self.ring + 1, self.dispatcher.waiting());
         outside.say(|| format!(" {number} uses ring {ring}, {waiting} assets wait"));
