@@ -43,8 +43,9 @@ use crate::ring_watch::RingWatch;
 use crate::shutdown::Shutdown;
 
 /// How long the intake's loop may stand still before `/healthz` fails. A turn that asks Kafka where many partitions
-/// begin may take a while; a minute is none of these.
-const STUCK_AFTER: Duration = Duration::from_secs(60);
+/// begin may take a while, and a commit that nobody answers a minute (librdkafka's `socket.timeout.ms`): an outage of Kafka
+/// must not end the process.
+const STUCK_AFTER: Duration = Duration::from_secs(120);
 
 /// What closing the consumer may take, after the drain.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);

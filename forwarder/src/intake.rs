@@ -140,6 +140,12 @@ pub struct Intake {
     ends: BTreeMap<i32, i64>,
     /// What the commits' metadata says: see [`forwarder_core::commit::Metadata`].
     group_partitions: Option<u32>,
+    /// Partitions of the topic have been ours.
+    seen: bool,
+    /// The brokers take no metadata as long as ours can be.
+    brief: bool,
+    /// Partitions that begin and are to be asked for.
+    begun: Vec<i32>,
     /// When partitions are to be taken anew because the position of one is gone.
     repair_at: Option<Instant>,
     committer: Committer,
@@ -148,9 +154,10 @@ pub struct Intake {
     leaving: Option<Leaving>,
     rejects: Rejects,
     watchdog: Watchdog,
-    /// When the caps were reached, and whether the partitions are paused because of it.
+    /// When the caps were reached, whether the partitions are paused because of it, and since when there is room again.
     full_since: Option<Instant>,
     paused: bool,
+    room_since: Option<Instant>,
     next_commit: Instant,
     next_report: Instant,
     last_commit_millis: Option<i64>,
@@ -201,6 +208,9 @@ impl Intake {
             ends: BTreeMap::new(),
             group_partitions: None,
             repair_at: None,
+            seen: false,
+            brief: false,
+            begun: Vec::new(),
             committer,
             membership,
             joining: None,
@@ -209,6 +219,7 @@ impl Intake {
             watchdog: Watchdog::new(&config.engine, config.source.protocol, now),
             full_since: None,
             paused: false,
+            room_since: None,
             next_commit: now,
             next_report: now,
             last_commit_millis: None,
@@ -250,7 +261,7 @@ impl Intake {
             self.handle_events();
             self.go_on_joining();
             self.go_on_leaving();
-            self.repair_when_due();
+            self.repair_when_due()?;
             self.take_commit_answer();
             self.note_ring();
             self.go_on_changing();
@@ -428,6 +439,7 @@ impl Intake {
 
     /// At the caps: lets receipts make room. Records that librdkafka has prefetched are kept for a while.
     fn wait_for_room(&mut self) -> Result<(), IntakeError> {
+        self.room_since = None;
         let full_since = *self.full_since.get_or_insert_with(Instant::now);
         if !self.paused && full_since.elapsed() < PAUSE_AFTER {
             self.await_receipts(Duration::from_millis(20));
@@ -443,7 +455,12 @@ impl Intake {
 
     fn make_room_known(&mut self) {
         self.full_since = None;
-        if self.paused && self.dispatcher.has_plenty() {
+        if !self.paused {
+            return;
+        }
+        // A cluster that is away may have half of its cap for ever: after a while any room will do.
+        let room_since = *self.room_since.get_or_insert_with(Instant::now);
+        if self.dispatcher.has_plenty() || room_since.elapsed() >= PAUSE_AFTER {
             self.set_paused(false);
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use forwarder_core::commit::Metadata;
 use forwarder_core::dispatch::CommitPoint;
 use rdkafka::consumer::{CommitMode, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tracing::warn;
 
@@ -129,15 +129,16 @@ impl Intake {
         };
         let result = self.commit_list_now(&list);
         let begun = self.note_commit(points, result);
-        self.ask_for(&begun);
+        self.ask_for(begun);
     }
 
     /// As [`Intake::commit`], for partitions that begin: what is not committed may not begin.
     pub(super) fn commit_starts(&mut self, partitions: &[i32]) -> Result<(), KafkaError> {
         if let Some((points, list)) = self.commit_request(partitions) {
-            self.commit_list_now(&list)?;
+            let result = self.commit_list_now(&list);
             // Whoever calls this asks for their records next.
-            drop(self.note_commit(points, Ok(())));
+            drop(self.note_commit(points, result.clone()));
+            result?;
         }
         Ok(())
     }
@@ -183,7 +184,7 @@ impl Intake {
             self.committer.out = false;
             self.note_proof(sent, proof);
             let begun = self.note_commit(points, result);
-            self.ask_for(&begun);
+            self.ask_for(begun);
         }
     }
 
@@ -210,6 +211,13 @@ impl Intake {
             Err(error) => {
                 self.metrics.commit_failures.inc();
                 warn!(%error, "a commit failed; it is repeated, or what it held is delivered again");
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::OffsetMetadataTooLarge) && !self.brief {
+                    self.brief = true;
+                    warn!(
+                        "the brokers' offset.metadata.max.bytes has no room for what is settled behind the committed offset: it is \
+                         committed without, and a restart while a cluster is away repeats everything since; 4096 is enough"
+                    );
+                }
                 Vec::new()
             }
         }
@@ -222,7 +230,7 @@ impl Intake {
             let metadata = Metadata {
                 partitions: self.group_partitions.unwrap_or(0),
                 ring,
-                ahead,
+                ahead: ahead.filter(|_| !self.brief),
             };
             let mut element = list.add_partition(&self.config.source.topic, *partition);
             element.set_offset(Offset::Offset(position))?;

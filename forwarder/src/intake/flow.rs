@@ -1,14 +1,17 @@
 //! Which partitions are fetched, and from where: pauses at the caps, repairs after a loss.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use forwarder_core::dispatch::{Phase, Resume};
+use forwarder_core::start::Start;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tracing::{debug, error, info, warn};
 
-use super::{Intake, starts};
+use super::starts::{self, Questions};
+use super::{Intake, IntakeError};
 
 /// Pause before a repair that failed is tried again.
 const RETRY_REPAIR: Duration = Duration::from_secs(1);
@@ -40,71 +43,116 @@ impl Intake {
         self.repair_at.get_or_insert_with(Instant::now);
     }
 
-    /// Takes every partition anew from where it is to go on. Not while a rebalance is being carried out: taking and giving
-    /// up is what answers one.
-    pub(super) fn repair_when_due(&mut self) {
-        if self.joining.is_some() || self.leaving.is_some() {
-            return;
-        }
-        if self.repair_at.take_if(|at| *at <= Instant::now()).is_some()
-            && let Err(error) = self.repair()
-        {
-            warn!(%error, "failed to look up where to go on; trying again");
-            self.repair_at = Some(Instant::now() + RETRY_REPAIR);
+    /// Partitions begin that have waited for a ring: while they were assigned, nothing of theirs was fetched.
+    pub(super) fn ask_for(&mut self, begun: Vec<i32>) {
+        if !begun.is_empty() {
+            info!(partitions = ?begun, "no longer behind the ring of those who had them: taken");
+            self.begun.extend(begun);
         }
     }
 
-    fn repair(&mut self) -> Result<(), KafkaError> {
-        let source = &self.config.source;
-        let mut places = Vec::new();
-        for (partition, state) in self
+    /// Takes partitions anew from where they are to go on: those that begin, and those whose position is gone. Not while a
+    /// rebalance is being carried out: taking and giving up is what answers one.
+    pub(super) fn repair_when_due(&mut self) -> Result<(), IntakeError> {
+        let due = self.repair_at.is_some_and(|at| at <= Instant::now());
+        if self.is_rebalancing() || (!due && self.begun.is_empty()) {
+            return Ok(());
+        }
+        let lost = if due { self.look_what_is_lost() } else { Vec::new() };
+        // The group may have asked for partitions meanwhile, and what is done here would be taken for the answer to that. It is
+        // told by a poll, before any record: librdkafka holds these back until it is answered.
+        self.poll(Duration::ZERO, 1)?;
+        self.handle_events();
+        if self.is_rebalancing() || self.consumer.assignment_lost() {
+            return Ok(());
+        }
+        self.repair_at = None;
+        if let Err(error) = self.take_anew(due, lost) {
+            warn!(%error, "failed to take partitions anew; trying again");
+            self.repair_at = Some(Instant::now() + RETRY_REPAIR);
+        }
+        Ok(())
+    }
+
+    fn is_rebalancing(&self) -> bool {
+        self.joining.is_some() || self.leaving.is_some()
+    }
+
+    /// The partitions whose next record the broker does not have, with that and where to go on.
+    fn look_what_is_lost(&self) -> Vec<(i32, i64, Start)> {
+        let questions = Questions::new();
+        let taken = self
             .dispatcher
             .partitions()
             .iter()
-            .filter(|(_, state)| state.is_taken())
-        {
-            let next = state.next();
-            places.push((
-                *partition,
-                next,
-                starts::after_loss(&self.consumer, source, *partition, next)?,
-            ));
-        }
-        let mut given_up = TopicPartitionList::new();
-        let mut taken = TopicPartitionList::new();
-        for (partition, next, lost) in &places {
-            let offset = lost.as_ref().map_or(Some(*next), |start| start.offset);
-            given_up.add_partition(&source.topic, *partition);
-            taken.add_partition_offset(&source.topic, *partition, Offset::Offset(offset.unwrap_or(*next)))?;
-        }
-        self.consumer.incremental_unassign(&given_up)?;
-        self.consumer.incremental_assign(&taken)?;
-        for (partition, next, lost) in places {
-            let Some(start) = lost else { continue };
-            self.metrics.missing_offset(&self.config.source.topic, partition);
+            .filter(|(_, state)| state.is_taken());
+        taken
+            .filter_map(|(partition, state)| {
+                let next = state.next();
+                let found = starts::after_loss(&self.consumer, &self.config.source, *partition, next, &questions);
+                match found {
+                    Ok(start) => Some((*partition, next, start?)),
+                    Err(error) => {
+                        // A partition without a leader must not keep the others waiting: it goes on where it was, and if that is
+                        // gone, fetching will say so.
+                        warn!(%error, partition, "failed to ask what there is of a partition");
+                        None
+                    }
+                }
+            })
+            .collect()
+    }
+
+    /// `all`: every partition that is taken, for librdkafka does not say which one it has stopped fetching.
+    fn take_anew(&mut self, all: bool, lost: Vec<(i32, i64, Start)>) -> Result<(), KafkaError> {
+        let topic = self.config.source.topic.clone();
+        let mut holes = BTreeMap::new();
+        for (partition, next, start) in lost {
+            self.metrics.missing_offset(&topic, partition);
             error!(partition, next, fault = ?start.fault, policy = ?self.config.source.missing_offset, "the broker no longer has the next record");
             match start.offset {
                 // A hole like any other: what was read before it is still settled first.
-                Some(offset) if offset >= next => {}
-                Some(offset) => self.begin_anew(partition, offset),
-                None => self.dispatcher.set_phase(partition, Phase::Stopped),
+                Some(offset) if offset >= next => drop(holes.insert(partition, offset)),
+                offset => self.begin_anew(partition, offset),
             }
         }
+        let begun = std::mem::take(&mut self.begun);
+        let (mut given_up, mut taken) = (TopicPartitionList::new(), TopicPartitionList::new());
+        for (partition, state) in self.dispatcher.partitions() {
+            if state.is_taken() && (all || begun.contains(partition)) {
+                let from = holes
+                    .get(partition)
+                    .map_or(state.next(), |hole| state.next().max(*hole));
+                given_up.add_partition(&topic, *partition);
+                taken.add_partition_offset(&topic, *partition, Offset::Offset(from))?;
+            }
+        }
+        self.consumer.incremental_unassign(&given_up)?;
+        self.consumer.incremental_assign(&taken)?;
+        // Said anew for each: librdkafka remembers a pause of an earlier assignment.
         self.set_paused(self.paused);
         Ok(())
     }
 
-    /// The topic was made anew or cut short: its offsets begin again, and what was read under the old ones is not sent.
-    fn begin_anew(&mut self, partition: i32, offset: i64) {
+    /// The topic was made anew or cut short: what was read under the old offsets is not sent. Without an offset the partition
+    /// is left to a person.
+    fn begin_anew(&mut self, partition: i32, offset: Option<i64>) {
         let Some(state) = self.dispatcher.partitions().get(&partition) else {
             return;
         };
+        let settled = state.position();
         self.abandon(&[(partition, state.epoch)]);
         let resume = Resume {
-            offset,
+            // What was out or parked and may still be there is delivered.
+            offset: offset.map_or(settled, |offset| offset.min(settled)),
             ..Resume::default()
         };
-        self.dispatcher.assign(partition, &resume, Phase::Active);
-        info!(partition, offset, "begins anew");
+        let phase = if offset.is_some() {
+            Phase::Active
+        } else {
+            Phase::Stopped
+        };
+        self.dispatcher.assign(partition, &resume, phase);
+        info!(partition, offset = resume.offset, ?phase, "begins anew");
     }
 }

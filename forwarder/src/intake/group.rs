@@ -84,18 +84,18 @@ impl Intake {
             return self.consumer.incremental_assign(&TopicPartitionList::new());
         }
         let era = self.dispatcher.era();
-        let begin = starts::look_up(
-            &self.consumer,
-            &self.config.source,
-            partitions,
-            self.group_partitions.is_some(),
-            era.fingerprint(),
-        )?;
+        let begin = starts::look_up(&self.consumer, &self.config.source, partitions, self.seen, era)?;
         self.group_partitions = Some(begin.group_partitions);
         let topic = self.config.source.topic.clone();
         let mut list = TopicPartitionList::new();
         let mut new = Vec::new();
-        for Place { partition, ring, start } in &begin.places {
+        for Place {
+            partition,
+            ring,
+            start,
+            later,
+        } in &begin.places
+        {
             let phase = match start.offset {
                 None => Phase::Stopped,
                 Some(_) if *ring > self.dispatcher.era().epoch => Phase::Behind(*ring),
@@ -109,6 +109,7 @@ impl Intake {
             let resume = Resume {
                 offset,
                 away: start.away.clone(),
+                later: later.clone(),
             };
             self.dispatcher.assign(*partition, &resume, phase);
             list.add_partition_offset(&topic, *partition, Offset::Offset(offset))?;
@@ -120,7 +121,11 @@ impl Intake {
                 .for_each(|partition| self.dispatcher.remove(*partition));
             return started;
         }
-        for Place { partition, ring, start } in begin.places {
+        self.seen = true;
+        for Place {
+            partition, ring, start, ..
+        } in begin.places
+        {
             debug!(partition, offset = start.offset, away = ?start.away, "begins");
             if let Some(fault) = start.fault {
                 self.metrics.missing_offset(&topic, partition);

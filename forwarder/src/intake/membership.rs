@@ -45,6 +45,8 @@ impl Proof {
             // A group that is empty takes commits of anybody who is in no generation, and says yes.
             _ if lost => Self::Out,
             Ok(()) => Self::Member,
+            // Looked at for each partition, after the member.
+            Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::OffsetMetadataTooLarge) => Self::Member,
             // With the classic protocol a member that was just told of a new generation may have a commit under way that names
             // the old one. If it was more than that, librdkafka calls the assignment lost.
             Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::IllegalGeneration) => Self::Nothing,

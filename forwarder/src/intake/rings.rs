@@ -116,21 +116,21 @@ impl Intake {
                 waiting_assets = self.dispatcher.waiting(),
                 "the new ring is in use"
             );
-            self.ask_for(&begun);
+            self.ask_for(begun);
+        }
+        self.let_go();
+    }
+
+    /// Ends the publishers of members that have left and have nothing more.
+    fn let_go(&mut self) {
+        if self.links.fleet.members().count() <= self.dispatcher.era().outlets().len() {
+            return;
         }
         let announced = self.change.as_ref().map(|change| change.era.outlets().to_vec());
         let Self { dispatcher, links, .. } = self;
         links.fleet.keep(|outlet| {
             !dispatcher.is_done_with(outlet) || announced.iter().flatten().any(|member| *member == outlet)
         });
-    }
-
-    /// Partitions begin that have waited for a ring: while they were assigned, nothing of theirs was fetched.
-    pub(super) fn ask_for(&mut self, begun: &[i32]) {
-        if !begun.is_empty() {
-            info!(partitions = ?begun, "no longer behind the ring of those who had them: taken");
-            self.repair_positions();
-        }
     }
 
     /// Asks old owners that have not answered in time to give back what they have of assets that are others' now.

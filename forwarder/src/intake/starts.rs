@@ -1,10 +1,11 @@
 //! Asks Kafka what [`forwarder_core::start`] needs to know.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use forwarder_core::commit::Metadata;
+use forwarder_core::commit::{Ahead, Metadata};
 use forwarder_core::config::{Source, StartFrom};
+use forwarder_core::dispatch::Era;
 use forwarder_core::start::{History, Known, Start, start};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -15,6 +16,32 @@ use super::context::KafkaConsumer;
 /// How long one question may take. The loop stands still meanwhile: publishers go on, the group is served by
 /// librdkafka's own thread.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the questions about all partitions may take together, so that many partitions without a leader do not keep the
+/// loop for minutes.
+const ALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Questions about partitions, one after the other.
+pub(super) struct Questions {
+    until: Instant,
+}
+
+impl Questions {
+    pub(super) fn new() -> Self {
+        Self {
+            until: Instant::now() + ALL_TIMEOUT,
+        }
+    }
+
+    /// The oldest offset of a partition and one past the newest.
+    fn watermarks(&self, consumer: &KafkaConsumer, topic: &str, partition: i32) -> Result<(i64, i64), KafkaError> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut));
+        }
+        consumer.fetch_watermarks(topic, partition, left.min(ASK_TIMEOUT))
+    }
+}
 
 /// Where the assigned partitions begin.
 pub(super) struct Begin {
@@ -30,16 +57,18 @@ pub(super) struct Place {
     /// The ring's epoch under which those before us have delivered.
     pub(super) ring: u64,
     pub(super) start: Start,
+    /// What they have settled behind the committed offset, as told under another ring than ours.
+    pub(super) later: Option<Ahead>,
 }
 
-/// `members`: the fingerprint of the ring in use. `seen_before`: this process has had partitions of the topic already, so a group without any offset is not new; its
-/// topic is.
+/// `era`: the ring in use. `seen_before`: this process has had partitions of the topic already, so a group without any
+/// offset is not new; its topic is.
 pub(super) fn look_up(
     consumer: &KafkaConsumer,
     source: &Source,
     partitions: &[i32],
     seen_before: bool,
-    members: u64,
+    era: &Era,
 ) -> Result<Begin, KafkaError> {
     let all = partition_count(consumer, &source.topic)?;
     let mut list = TopicPartitionList::with_capacity(all.max(0) as usize);
@@ -62,13 +91,11 @@ pub(super) fn look_up(
         history => history,
     };
     let times = at_time(consumer, source, partitions)?;
+    let questions = Questions::new();
     let mut places = Vec::with_capacity(partitions.len());
     for partition in partitions {
         let committed = find(&committed, *partition);
-        let (low, high) = match (
-            consumer.fetch_watermarks(&source.topic, *partition, ASK_TIMEOUT),
-            committed,
-        ) {
+        let (low, high) = match (questions.watermarks(consumer, &source.topic, *partition), committed) {
             (Ok(watermarks), _) => watermarks,
             // A partition without a leader must not keep the others waiting: it goes on where it was, and if that is gone,
             // fetching will say so.
@@ -83,12 +110,18 @@ pub(super) fn look_up(
             low,
             high,
             at_time: find(&times, *partition),
-            ahead: said.ahead.as_ref().filter(|ahead| ahead.members == members),
+            ahead: said.ahead.as_ref().filter(|ahead| era.is_told_by(ahead)),
         };
+        let start = start(&known, history, source.start_from, source.missing_offset);
+        let later = said.ahead.filter(|ahead| {
+            let there = start.fault.is_none() && committed.is_some_and(|from| (from..=high).contains(&ahead.upto));
+            there && !era.is_told_by(ahead)
+        });
         places.push(Place {
             partition: *partition,
             ring: said.ring,
-            start: start(&known, history, source.start_from, source.missing_offset),
+            start,
+            later,
         });
     }
     Ok(Begin {
@@ -97,7 +130,7 @@ pub(super) fn look_up(
     })
 }
 
-/// Makes sure that the broker holds these positions: librdkafka reports a commit as good of which a part was refused.
+/// Makes sure that the broker holds these positions, whatever the answer to the commit was made of.
 pub(super) fn verify(consumer: &KafkaConsumer, source: &Source, positions: &[(i32, i64)]) -> Result<(), KafkaError> {
     let mut list = TopicPartitionList::with_capacity(positions.len());
     for (partition, _) in positions {
@@ -119,8 +152,9 @@ pub(super) fn after_loss(
     source: &Source,
     partition: i32,
     position: i64,
+    questions: &Questions,
 ) -> Result<Option<Start>, KafkaError> {
-    let (low, high) = consumer.fetch_watermarks(&source.topic, partition, ASK_TIMEOUT)?;
+    let (low, high) = questions.watermarks(consumer, &source.topic, partition)?;
     let known = Known {
         partition: partition.unsigned_abs(),
         committed: Some(position),
