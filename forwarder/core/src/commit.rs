@@ -1,8 +1,8 @@
 //! What travels with every committed offset: the commit's metadata.
 //!
-//! A short text, so that a person can read it with Kafka's own tools: `fanout1 partitions=12 ring=3`. While a cluster is
-//! away, the committed offset waits for that cluster's first record; the metadata then says how far all other records are
-//! settled: `fanout1 partitions=12 ring=3 members=8d3f… upto=90210 away=C2:4711`.
+//! A short text, so that a person can read it with Kafka's own tools: `fanout1 partitions=12 ring=3 members=8d3f…`. While a
+//! cluster is away, the committed offset waits for that cluster's first record; the metadata then says how far all other
+//! records are settled: `fanout1 partitions=12 ring=3 members=8d3f… upto=90210 away=C2:4711`.
 
 use std::fmt;
 
@@ -20,13 +20,16 @@ pub struct Metadata {
     /// How many partitions the topic had when the group first began. One that has no commit and a number from here
     /// on appeared later, so it is read from its beginning, also with `startFrom: Latest`.
     pub partitions: u32,
-    /// The ring's epoch under which the records before the offset were delivered.
+    /// The epoch of the ring that a successor needs: records may have been delivered under it.
     pub ring: u64,
+    /// That ring's [fingerprint](crate::ring::Ring::fingerprint): should somebody declare two rings of one epoch, it shows.
+    pub members: Option<u64>,
     /// What is settled behind the committed offset.
     pub ahead: Option<Ahead>,
 }
 
-/// What is settled behind the committed offset: everything below `upto`, except the records of some clusters.
+/// What is settled behind the committed offset: everything below `upto`, except the records of some clusters. Told only under
+/// the ring that the metadata names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ahead {
     /// The ring that says which records are a cluster's: its [fingerprint](crate::ring::Ring::fingerprint).
@@ -72,19 +75,20 @@ impl Metadata {
             return None;
         }
         let mut metadata = Self::default();
-        let (mut members, mut upto, mut away) = (None, None, Vec::new());
+        let (mut upto, mut away) = (None, Vec::new());
         for word in words {
             match word.split_once('=')? {
                 ("partitions", count) => metadata.partitions = count.parse().ok()?,
                 ("ring", epoch) => metadata.ring = epoch.parse().ok()?,
-                ("members", print) => members = Some(u64::from_str_radix(print, 16).ok()?),
+                ("members", print) => metadata.members = Some(u64::from_str_radix(print, 16).ok()?),
                 ("upto", offset) => upto = Some(offset.parse().ok()?),
                 ("away", list) => away = list.split(',').map(parse_away).collect::<Option<_>>()?,
                 // A later version of the same format may say more.
                 _ => {}
             }
         }
-        metadata.ahead = members
+        metadata.ahead = metadata
+            .members
             .zip(upto)
             .map(|(members, upto)| Ahead { members, upto, away }.fit());
         Some(metadata)
@@ -102,13 +106,18 @@ impl fmt::Display for Metadata {
         let Self {
             partitions,
             ring,
+            members,
             ahead,
         } = self;
         write!(f, "{MARK} partitions={partitions} ring={ring}")?;
-        let Some(Ahead { members, upto, away }) = ahead.as_ref().map(Ahead::fit) else {
+        let ahead = ahead.as_ref().map(Ahead::fit);
+        if let Some(members) = ahead.as_ref().map(|ahead| ahead.members).or(*members) {
+            write!(f, " members={members:016x}")?;
+        }
+        let Some(Ahead { upto, away, .. }) = ahead else {
             return Ok(());
         };
-        write!(f, " members={members:016x} upto={upto}")?;
+        write!(f, " upto={upto}")?;
         for (at, (name, from)) in away.iter().enumerate() {
             let mut escaped = Vec::with_capacity(name.len());
             percent::escape_all_of(name.as_bytes(), b":,=", &mut escaped);
@@ -151,6 +160,7 @@ mod tests {
         let metadata = Metadata {
             partitions: 12,
             ring: 3,
+            members: Some(0x8d),
             ahead: Some(Ahead {
                 members: 0x8d,
                 upto: 90_210,
@@ -159,6 +169,14 @@ mod tests {
         };
         let text = "fanout1 partitions=12 ring=3 members=000000000000008d upto=90210 away=C2:4711,C%203:5000";
         assert_eq!(metadata.to_string(), text);
+        let metadata = Metadata {
+            ahead: None,
+            ..metadata
+        };
+        assert_eq!(
+            metadata.to_string(),
+            "fanout1 partitions=12 ring=3 members=000000000000008d"
+        );
     }
 
     #[test]
@@ -169,6 +187,7 @@ mod tests {
         let metadata = Metadata {
             partitions: 1,
             ring: 1,
+            members: Some(1),
             ahead: Some(Ahead {
                 members: 1,
                 upto: 1 << 40,
@@ -190,10 +209,12 @@ mod tests {
         fn what_is_written_is_read(
             partitions: u32,
             ring: u64,
+            members: Option<u64>,
             ahead in proptest::option::of((any::<u64>(), any::<i64>(), proptest::collection::vec((".{1,9}", any::<i64>()), 0..9))),
         ) {
             let ahead = ahead.map(|(members, upto, away)| Ahead { members, upto, away }.fit());
-            let metadata = Metadata { partitions, ring, ahead };
+            let members = ahead.as_ref().map(|ahead| ahead.members).or(members);
+            let metadata = Metadata { partitions, ring, members, ahead };
             prop_assert_eq!(Metadata::parse(&metadata.to_string()), Some(metadata));
         }
 

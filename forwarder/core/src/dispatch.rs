@@ -99,6 +99,8 @@ pub enum Phase {
     /// Others have delivered under an older ring than ours: it waits until the broker has committed that a successor needs
     /// ours.
     Announcing,
+    /// Others have delivered under another ring of our epoch: it waits until we have a newer one.
+    Contested,
 }
 
 /// Where an assignment begins.
@@ -120,6 +122,8 @@ pub struct CommitPoint {
     pub position: i64,
     /// The ring's epoch that a successor must have.
     pub ring: u64,
+    /// That ring's fingerprint.
+    pub members: u64,
     /// What is settled behind it.
     pub ahead: Option<Ahead>,
 }
@@ -190,8 +194,8 @@ pub struct ParkedLoad {
 pub struct Dispatcher<T> {
     caps: Caps,
     era: Era,
-    /// The ring's epoch that commits speak of: that of `era`, or of the one that is to come.
-    announced: u64,
+    /// Epoch and fingerprint of the ring that commits speak of: that of `era`, or the one that is to come.
+    announced: (u64, u64),
     handover_timeout: u64,
     partitions: BTreeMap<i32, Partition>,
     /// Grows with every assignment of any partition.
@@ -212,7 +216,7 @@ impl<T: Freight> Dispatcher<T> {
     pub fn new(limits: Limits, era: Era, handover_timeout: u64) -> Self {
         let mut dispatcher = Self {
             caps: Caps::new(limits),
-            announced: era.epoch,
+            announced: (era.epoch, era.fingerprint()),
             era,
             handover_timeout,
             partitions: BTreeMap::new(),
@@ -244,7 +248,7 @@ impl<T: Freight> Dispatcher<T> {
                 Phase::Behind(epoch) => epoch,
                 // Where it is to begin is not known: nothing may be committed for it, whatever becomes of it.
                 Phase::Stopped => u64::MAX,
-                Phase::Active | Phase::Draining | Phase::Announcing => 0,
+                Phase::Active | Phase::Draining | Phase::Announcing | Phase::Contested => 0,
             },
             later: resume.later.clone(),
             start: resume.offset,
@@ -545,14 +549,17 @@ impl<T: Freight> Dispatcher<T> {
             return None;
         }
         // It is given up before we had the newer ring: the next owner still needs that.
-        if state.ring > self.announced {
+        let (ring, members) = self.announced;
+        if state.ring > ring {
             return None;
         }
         let position = state.position();
         Some(CommitPoint {
             position,
-            ring: self.announced,
-            ahead: Some(self.ahead(state)).filter(|ahead| ahead.upto > position),
+            ring,
+            members,
+            // Whoever has that ring cannot make use of what is told under another one.
+            ahead: Some(self.ahead(state)).filter(|ahead| ahead.members == members && ahead.upto > position),
         })
     }
 
@@ -606,10 +613,12 @@ impl<T: Freight> Dispatcher<T> {
         &self.era
     }
 
-    /// From now on commits say that a successor needs the ring of this epoch. Only when all have been acknowledged may
+    /// From now on commits say that a successor needs the ring of this epoch and fingerprint. Only when all have been acknowledged may
     /// that ring be used: otherwise a successor with the old one would send assets back.
-    pub fn announce(&mut self, epoch: u64) {
-        self.announced = self.announced.max(epoch);
+    pub fn announce(&mut self, epoch: u64, fingerprint: u64) {
+        if epoch > self.announced.0 {
+            self.announced = (epoch, fingerprint);
+        }
     }
 
     /// Whether the broker knows for each partition that a successor needs the announced ring.
@@ -623,7 +632,7 @@ impl<T: Freight> Dispatcher<T> {
             state
                 .committed
                 .as_ref()
-                .is_some_and(|point| point.ring >= self.announced)
+                .is_some_and(|point| point.ring >= self.announced.0)
         })
     }
 
@@ -634,7 +643,7 @@ impl<T: Freight> Dispatcher<T> {
 
     /// Uses another ring from now on. Returns the partitions that waited for it and begin: their records are to be asked for.
     pub fn set_ring(&mut self, era: Era) -> Vec<i32> {
-        self.announced = self.announced.max(era.epoch);
+        self.announce(era.epoch, era.fingerprint());
         self.era = era;
         self.make_outlets_known();
         let mut begun = Vec::new();
@@ -656,6 +665,7 @@ impl<T: Freight> Dispatcher<T> {
                     }
                 }
                 Phase::Behind(epoch) if epoch < self.era.epoch => state.phase = Phase::Announcing,
+                Phase::Contested => state.phase = Phase::Announcing,
                 _ => {}
             }
         }

@@ -226,10 +226,16 @@ impl Intake {
     fn commit_list(&self, points: &[(i32, u32, CommitPoint)]) -> Result<TopicPartitionList, KafkaError> {
         let mut list = TopicPartitionList::with_capacity(points.len());
         for (partition, _, point) in points {
-            let CommitPoint { position, ring, ahead } = point.clone();
+            let CommitPoint {
+                position,
+                ring,
+                members,
+                ahead,
+            } = point.clone();
             let metadata = Metadata {
                 partitions: self.group_partitions.unwrap_or(0),
                 ring,
+                members: Some(members),
                 ahead: ahead.filter(|_| !self.brief),
             };
             let mut element = list.add_partition(&self.config.source.topic, *partition);

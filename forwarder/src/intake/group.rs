@@ -89,21 +89,16 @@ impl Intake {
         let topic = self.config.source.topic.clone();
         let mut list = TopicPartitionList::new();
         let mut new = Vec::new();
-        for Place {
-            partition,
-            ring,
-            start,
-            later,
-        } in &begin.places
-        {
-            let phase = match start.offset {
-                None => Phase::Stopped,
-                Some(_) if *ring > self.dispatcher.era().epoch => Phase::Behind(*ring),
-                Some(_) if *ring < self.dispatcher.era().epoch => Phase::Announcing,
-                Some(_) => Phase::Active,
-            };
+        for place in &begin.places {
+            let phase = self.phase_of(place);
+            let Place {
+                partition,
+                start,
+                later,
+                ..
+            } = place;
             let offset = start.offset.unwrap_or(0);
-            if !start.committed && !matches!(phase, Phase::Behind(_) | Phase::Stopped) {
+            if !start.committed && !matches!(phase, Phase::Behind(_) | Phase::Contested | Phase::Stopped) {
                 new.push((*partition, offset));
             }
             let resume = Resume {
@@ -122,27 +117,47 @@ impl Intake {
             return started;
         }
         self.seen = true;
-        for Place {
-            partition, ring, start, ..
-        } in begin.places
-        {
+        for place in begin.places {
+            let phase = self.phase_of(&place);
+            let Place { partition, start, .. } = place;
             debug!(partition, offset = start.offset, away = ?start.away, "begins");
             if let Some(fault) = start.fault {
                 self.metrics.missing_offset(&topic, partition);
                 error!(partition, ?fault, policy = ?self.config.source.missing_offset, "the broker no longer has the committed offset");
             }
-            if ring > self.dispatcher.era().epoch {
-                warn!(
+            let ours = self.dispatcher.era().epoch;
+            match phase {
+                Phase::Behind(needed) => warn!(
                     partition,
-                    needed = ring,
-                    ours = self.dispatcher.era().epoch,
+                    needed,
+                    ours,
                     "others have delivered under a newer ring: the partition waits until this process has it too"
-                );
+                ),
+                Phase::Contested => error!(
+                    partition,
+                    epoch = ours,
+                    "others have delivered under another ring of the same epoch: the partition waits; give all forwarders one ring \
+                     with a higher ring.epoch"
+                ),
+                Phase::Active | Phase::Draining | Phase::Stopped | Phase::Announcing => {}
             }
         }
         // Said anew for each: librdkafka remembers a pause of an earlier assignment.
         self.set_paused(self.paused);
         Ok(())
+    }
+
+    /// How a partition begins.
+    fn phase_of(&self, place: &Place) -> Phase {
+        let era = self.dispatcher.era();
+        let another = place.members.is_some_and(|members| members != era.fingerprint());
+        match place.start.offset {
+            None => Phase::Stopped,
+            Some(_) if place.ring > era.epoch => Phase::Behind(place.ring),
+            Some(_) if place.ring < era.epoch => Phase::Announcing,
+            Some(_) if another => Phase::Contested,
+            Some(_) => Phase::Active,
+        }
     }
 
     /// A start that the broker does not hold yet is committed before anything is read from there: if this process died

@@ -79,7 +79,7 @@ impl Intake {
         match era(&config, &mut self.links.fleet) {
             Ok(era) => {
                 info!(epoch = era.epoch, members = ?era.ring.names(), "a new ring: announcing it");
-                self.dispatcher.announce(era.epoch);
+                self.dispatcher.announce(era.epoch, era.fingerprint());
                 self.change = Some(Change {
                     era,
                     handover_timeout_ms: config.handover_timeout_ms,

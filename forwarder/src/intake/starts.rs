@@ -56,6 +56,8 @@ pub(super) struct Place {
     pub(super) partition: i32,
     /// The ring's epoch under which those before us have delivered.
     pub(super) ring: u64,
+    /// Its fingerprint.
+    pub(super) members: Option<u64>,
     pub(super) start: Start,
     /// What they have settled behind the committed offset, as told under another ring than ours.
     pub(super) later: Option<Ahead>,
@@ -120,6 +122,7 @@ pub(super) fn look_up(
         places.push(Place {
             partition: *partition,
             ring: said.ring,
+            members: said.members,
             start,
             later,
         });

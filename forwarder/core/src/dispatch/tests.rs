@@ -264,6 +264,19 @@ fn a_partition_that_waited_for_a_ring_begins_as_was_told_under_it() {
 }
 
 #[test]
+fn a_partition_that_another_ring_of_our_epoch_had_waits_for_a_newer_one() {
+    let mut desk = Desk::new("12", 50);
+    let stays = key(&[("12", 1), ("123", 1)], 0);
+    desk.dispatcher.assign(0, &Resume::default(), Phase::Contested);
+    assert_eq!(desk.comes(&stays), Admission::Unwanted);
+    assert_eq!(desk.dispatcher.commit_point(0), None);
+    desk.change(2, "123");
+    assert_eq!(desk.dispatcher.partitions()[&0].phase, Phase::Announcing);
+    let point = desk.dispatcher.commit_point(0).unwrap();
+    assert_eq!((point.ring, point.members), (2, era(2, "123").fingerprint()));
+}
+
+#[test]
 fn a_pass_ends_where_no_record_follows() {
     let mut desk = Desk::new("12", 4);
     let away = key(&[("12", 1)], 0);
@@ -627,7 +640,7 @@ fn a_partition_without_a_beginning_is_given_up_without_a_commit() {
 fn a_ring_is_announced_when_the_broker_has_it_for_every_partition() {
     let mut desk = Desk::new("12", 50);
     let other = desk.dispatcher.assign(1, &Resume::default(), Phase::Active);
-    desk.dispatcher.announce(2);
+    desk.dispatcher.announce(2, 0);
     for (partition, epoch) in [(0, 1), (1, other)] {
         assert!(!desk.dispatcher.is_announced());
         let point = desk.dispatcher.to_commit(partition).unwrap();

@@ -388,6 +388,7 @@ impl Process {
             let text = Metadata {
                 partitions: PARTITIONS as u32,
                 ring,
+                members: Some(self.dispatcher.era().fingerprint()),
                 ahead: None,
             };
             if !outside.commit(partition, token, 0, &text.to_string()) {
@@ -549,7 +550,8 @@ impl Process {
             });
             return;
         }
-        self.dispatcher.announce(self.next_ring as u64 + 1);
+        let fingerprint = RINGS.ring(outside.rings[self.next_ring]).fingerprint();
+        self.dispatcher.announce(self.next_ring as u64 + 1, fingerprint);
         if !self.dispatcher.is_announced() {
             return;
         }
@@ -631,6 +633,7 @@ fn text(point: &CommitPoint) -> String {
     let metadata = Metadata {
         partitions: PARTITIONS as u32,
         ring: point.ring,
+        members: Some(point.members),
         ahead: point.ahead.clone(),
     };
     metadata.to_string()
