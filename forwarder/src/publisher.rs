@@ -10,6 +10,8 @@
 //! of the outbox and a new connection begins. Nothing is ever assumed to have arrived because a write succeeded.
 
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -123,7 +125,7 @@ pub struct Publisher {
     cutting: Option<blocking::Sender<()>>,
     /// When the last line about refusals was logged: they may come by the thousand.
     refusal_logged: Option<std::time::Instant>,
-    /// The cluster is declared otherwise than when the connection was made.
+    /// The cluster is declared otherwise than when the connection, or the attempt to make one, was begun.
     moved: bool,
 }
 
@@ -279,6 +281,18 @@ impl Publisher {
 
     /// Makes a connection that is ready to publish; takes orders meanwhile. Breaks when there is nobody to give orders.
     async fn connect(&mut self) -> ControlFlow<(), Result<(ServerAddress, Connection), String>> {
+        loop {
+            // Each attempt begins with what is declared by now.
+            self.moved = false;
+            if let Some(result) = self.attempt().await? {
+                return ControlFlow::Continue(result);
+            }
+        }
+    }
+
+    /// One attempt to connect. None: the cluster was declared otherwise meanwhile, so what came of it is nothing to learn
+    /// from, and no record may be written there.
+    async fn attempt(&mut self) -> ControlFlow<(), Option<Result<(ServerAddress, Connection), String>>> {
         let server = self.servers.next_server();
         let (publish, cluster, client_name) = (self.publish.clone(), self.cluster.clone(), self.client_name.clone());
         let connecting = async move {
@@ -305,32 +319,38 @@ impl Publisher {
         let mut connecting = std::pin::pin!(connecting);
         loop {
             tokio::select! {
+                // An order that is there already comes before a connection that it may make useless.
+                biased;
+                order = self.orders.recv() => match order {
+                    Some(order) => self.take(order),
+                    None => return ControlFlow::Break(()),
+                },
                 result = &mut connecting => {
                     if let Ok((server, connection)) = &result {
                         self.servers.learn(server, &connection.info.connect_urls);
                     }
-                    return ControlFlow::Continue(result);
+                    return ControlFlow::Continue(Some(result));
                 }
-                order = self.orders.recv() => match order {
-                    Some(order) => self.take(order),
-                    None => return ControlFlow::Break(()),
-                }
+            }
+            if self.moved {
+                return ControlFlow::Continue(None);
             }
         }
     }
 
-    /// Waits, and takes orders meanwhile.
+    /// Waits, and takes orders meanwhile. A cluster that is declared at another address is not waited for.
     async fn pause(&mut self, pause: Duration) -> ControlFlow<()> {
         let mut pause = std::pin::pin!(tokio::time::sleep(pause));
-        loop {
+        while !self.moved {
             tokio::select! {
-                () = &mut pause => return ControlFlow::Continue(()),
+                () = &mut pause => break,
                 order = self.orders.recv() => match order {
                     Some(order) => self.take(order),
                     None => return ControlFlow::Break(()),
                 }
             }
         }
+        ControlFlow::Continue(())
     }
 
     /// Lets the intake see how much is on its way.

@@ -1,0 +1,219 @@
+//! Addresses that change and partitions that are given up, met with servers that play a script.
+
+use forwarder_core::dispatch::Tag;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::parcel::Origin;
+
+/// For what happens at once; a longer wait is a failure.
+const SOON: Duration = Duration::from_secs(10);
+
+/// A publisher with the other ends of its channels.
+pub(super) struct Rig {
+    pub(super) publisher: Publisher,
+    pub(super) orders: mpsc::UnboundedSender<Order>,
+    pub(super) receipts: blocking::Receiver<Receipts>,
+    pub(super) counters: ClusterMetrics,
+}
+
+/// A publisher to `server` that may write. `publish` is the document's section.
+pub(super) fn rig(server: &str, publish: &str) -> Rig {
+    let config = Checked::from_yaml(&format!(
+        "
+source: {{connection: {{bootstrapServers: ['k:9092']}}, topic: t, group: g}}
+ring: {{epoch: 1, clusters: [{{name: C1, servers: ['nats://{server}']}}]}}
+publish: {publish}
+"
+    ))
+    .unwrap();
+    let metrics = Metrics::new(&config.admin).unwrap();
+    let counters = metrics.cluster("C1");
+    let clock = Clock::start();
+    let lease = Lease::new(clock, Duration::from_secs(600));
+    lease.renew(clock.micros());
+    let (orders, orders_out) = mpsc::unbounded_channel();
+    let (receipts_in, receipts) = blocking::channel();
+    let publisher = Publisher::new(
+        1,
+        &config.ring.clusters[0],
+        &config,
+        orders_out,
+        receipts_in,
+        metrics,
+        clock,
+        lease,
+        Link::default(),
+    )
+    .unwrap();
+    Rig {
+        publisher,
+        orders,
+        receipts,
+        counters,
+    }
+}
+
+pub(super) fn parcel(partition: i32, lane: u64) -> Parcel {
+    let tag = Tag {
+        partition,
+        epoch: 1,
+        offset: 0,
+        sequence: 0,
+    };
+    Parcel::pack(Origin::new(tag, None), lane, 0, b"subject", b"", b"body", b"")
+}
+
+/// A server that nobody has connected to yet.
+struct Server {
+    listener: TcpListener,
+    address: String,
+}
+
+impl Server {
+    async fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        Self { listener, address }
+    }
+
+    /// Takes a client in, up to its log-in, and leaves it waiting for the answer. `elsewhere`: another server of the cluster.
+    async fn greet(&self, elsewhere: &str) -> Client {
+        let (socket, _) = tokio::time::timeout(SOON, self.listener.accept())
+            .await
+            .unwrap()
+            .unwrap();
+        let mut client = Client {
+            socket,
+            seen: String::new(),
+        };
+        client
+            .say(&format!(
+                "INFO {{\"version\":\"2.15.1\",\"proto\":1,\"headers\":true,\"max_payload\":1048576,\"connect_urls\":[\"{elsewhere}\"]}}\r\n"
+            ))
+            .await;
+        client.hear("PING\r\nPING\r\n").await;
+        client
+    }
+
+    /// The order to reach the cluster here from now on.
+    fn reach(&self, publisher: &Publisher) -> Order {
+        let mut cluster = publisher.cluster.clone();
+        cluster.servers = vec![format!("nats://{}", self.address)];
+        Order::Reach(Box::new(cluster))
+    }
+}
+
+struct Client {
+    socket: TcpStream,
+    /// What it has sent and nobody has waited for.
+    seen: String,
+}
+
+impl Client {
+    /// A client that has left hears nothing, which is no fault.
+    async fn say(&mut self, text: &str) {
+        self.socket.write_all(text.as_bytes()).await.ok();
+    }
+
+    async fn hear(&mut self, text: &str) {
+        tokio::time::timeout(SOON, async {
+            while !self.seen.contains(text) {
+                let mut bytes = [0; 4096];
+                let count = self.socket.read(&mut bytes).await.unwrap();
+                assert!(count > 0, "left without {text:?}, after {:?}", self.seen);
+                self.seen.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
+            }
+        })
+        .await
+        .unwrap();
+        let end = self.seen.find(text).unwrap() + text.len();
+        self.seen.drain(..end);
+    }
+
+    /// All that the client sends until it leaves.
+    async fn hear_out(mut self) -> String {
+        tokio::time::timeout(SOON, self.socket.read_to_string(&mut self.seen))
+            .await
+            .unwrap()
+            .ok();
+        self.seen
+    }
+}
+
+#[tokio::test]
+async fn who_is_declared_elsewhere_while_connecting_is_reached_only_there() {
+    let (old, new) = (Server::new().await, Server::new().await);
+    let Rig {
+        mut publisher, orders, ..
+    } = rig(&old.address, "{}");
+    let reach = new.reach(&publisher);
+    let script = async {
+        let mut client = old.greet("old.example.com:4222").await;
+        orders.send(reach).unwrap();
+        client.say("PONG\r\nPONG\r\n").await;
+        let mut moved = new.greet("new.example.com:4222").await;
+        moved.say("PONG\r\nPONG\r\n").await;
+        (client, moved)
+    };
+    let connecting = tokio::time::timeout(SOON, publisher.connect());
+    let (connected, (_client, _moved)) = tokio::join!(connecting, script);
+    let ControlFlow::Continue(Ok((server, _connection))) = connected.unwrap() else {
+        panic!("no connection");
+    };
+    assert_eq!(server, ServerAddress::parse(&new.address).unwrap());
+    assert_eq!(publisher.servers.len(), 2, "its own servers, and none of the old ones");
+    assert!(!publisher.moved, "the connection is to be kept");
+}
+
+#[tokio::test]
+async fn an_old_address_gets_no_record_when_another_is_declared_while_connecting() {
+    let (old, new) = (Server::new().await, Server::new().await);
+    let Rig {
+        publisher,
+        orders,
+        receipts,
+        ..
+    } = rig(&old.address, "{}");
+    let reach = new.reach(&publisher);
+    orders.send(Order::Publish(vec![parcel(0, 1)])).unwrap();
+    let running = tokio::spawn(publisher.run());
+    let mut client = old.greet("old.example.com:4222").await;
+    orders.send(reach).unwrap();
+    client.say("PONG\r\nPONG\r\n").await;
+    assert_eq!(client.hear_out().await, "");
+    let mut moved = new.greet("new.example.com:4222").await;
+    moved.say("PONG\r\nPONG\r\n").await;
+    moved.hear("PUB subject 4\r\nbody\r\nPING\r\n").await;
+    moved.say("PONG\r\n").await;
+    drop(orders);
+    assert_eq!(moved.hear_out().await, "");
+    running.await.unwrap();
+    drop(receipts);
+}
+
+#[tokio::test]
+async fn a_connection_stays_that_was_made_after_the_new_address_was_declared() {
+    let (old, new) = (Server::new().await, Server::new().await);
+    let Rig {
+        mut publisher,
+        orders,
+        counters,
+        ..
+    } = rig(&old.address, "{}");
+    orders.send(new.reach(&publisher)).unwrap();
+    assert!(publisher.pause(SOON / 100).await.is_continue());
+    orders.send(Order::Publish(vec![parcel(0, 1)])).unwrap();
+    let running = tokio::spawn(publisher.run());
+    let mut client = new.greet("new.example.com:4222").await;
+    client.say("PONG\r\nPONG\r\n").await;
+    client.hear("PUB subject 4\r\nbody\r\nPING\r\n").await;
+    client.say("PONG\r\n").await;
+    // Each write has an answer, so the connection was there for both.
+    orders.send(Order::Publish(vec![parcel(0, 1)])).unwrap();
+    client.hear("PUB subject 4\r\nbody\r\nPING\r\n").await;
+    assert_eq!(counters.reconnects.get(), 0);
+    drop(orders);
+    running.await.unwrap();
+}
