@@ -121,8 +121,8 @@ pub struct Publisher {
     /// Nothing is written on behalf of an assignment without it.
     lease: Lease,
     link: Link,
-    /// Held while bytes of abandoned records may still wait to be written: who asked waits until it is dropped.
-    cutting: Option<blocking::Sender<()>>,
+    /// Held while bytes of abandoned records may still wait to be written: who asked waits until they are dropped.
+    cutting: Vec<blocking::Sender<()>>,
     /// When the last line about refusals was logged: they may come by the thousand.
     refusal_logged: Option<std::time::Instant>,
     /// The cluster is declared otherwise than when the connection, or the attempt to make one, was begun.
@@ -201,7 +201,7 @@ impl Publisher {
             clock,
             lease,
             link,
-            cutting: None,
+            cutting: Vec::new(),
             refusal_logged: None,
             moved: false,
         })
@@ -227,7 +227,7 @@ impl Publisher {
                     let ended = self.session(connection, &server).await;
                     self.counters.connected.set(0);
                     // With the connection went whatever it had not written.
-                    self.cutting = None;
+                    self.cutting.clear();
                     self.moved = false;
                     let again = self.outbox.connection_lost(&mut self.outcome);
                     self.show_in_flight();
@@ -379,7 +379,10 @@ impl Publisher {
             Order::Abandon { assignments, done } => {
                 let sent = self.outbox.abandon(&assignments, &mut self.outcome);
                 self.hand_out();
-                self.cutting = (sent > 0).then_some(done);
+                // Whose bytes wait cannot be told, so an answer waits for those of earlier ones too.
+                if sent > 0 || !self.cutting.is_empty() {
+                    self.cutting.push(done);
+                }
             }
         }
     }

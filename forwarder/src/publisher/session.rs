@@ -167,11 +167,11 @@ impl Publisher {
             if self.moved {
                 return ControlFlow::Continue(Ended::Moved);
             }
-            if self.cutting.is_some() {
+            if !self.cutting.is_empty() {
                 if session.sent < session.output.len() || session.needs_flush {
                     return ControlFlow::Continue(Ended::GivenUp);
                 }
-                self.cutting = None;
+                self.cutting.clear();
             }
             if let Err(ended) = self.keep_time(&mut session, timer.as_mut()) {
                 return ControlFlow::Continue(ended);

@@ -217,3 +217,28 @@ async fn a_connection_stays_that_was_made_after_the_new_address_was_declared() {
     drop(orders);
     running.await.unwrap();
 }
+
+#[test]
+fn who_gave_partitions_up_is_answered_only_when_their_bytes_are_cut() {
+    let mut publisher = rig("127.0.0.1:1", "{}").publisher;
+    let abandon = |publisher: &mut Publisher, partition: i32| {
+        let (done, answer) = blocking::channel();
+        publisher.take(Order::Abandon {
+            assignments: Arc::from([(partition, 1)]),
+            done,
+        });
+        move || answer.try_recv() == Err(blocking::TryRecvError::Disconnected)
+    };
+    publisher.take(Order::Publish(vec![parcel(0, 1)]));
+    assert!(publisher.outbox.next(0).is_some());
+    let first = abandon(&mut publisher, 0);
+    // It has nothing of this one, and nothing new of that one.
+    let other = abandon(&mut publisher, 1);
+    let again = abandon(&mut publisher, 0);
+    assert!(!first(), "the bytes of its record may still wait");
+    assert!(!other(), "nobody can tell whose bytes wait");
+    assert!(!again(), "the bytes of its record still wait");
+    publisher.cutting.clear();
+    assert!(first() && other() && again());
+    assert!(abandon(&mut publisher, 1)(), "nothing waits");
+}
