@@ -372,6 +372,13 @@ impl<T: Item> Outbox<T> {
         }
     }
 
+    /// Whether a record is out, and neither abandoned nor recalled: if it fails, it is sent again.
+    #[must_use]
+    pub fn is_awaited(&self, ticket: Ticket) -> bool {
+        self.live(ticket)
+            .is_some_and(|index| matches!(self.slots[index as usize].state, State::Written { .. }))
+    }
+
     /// Records whose ack is overdue: sent before `now - timeout`. Each is to be handed to [`Outbox::expired`].
     pub fn overdue(&mut self, now: u64, timeout: u64, tickets: &mut Vec<Ticket>) {
         self.forget_stale();

@@ -271,9 +271,11 @@ impl Publisher {
             // The stream is gone or JetStream is down: a new connection begins with a look at the stream.
             Ack::NoResponders => return Err(Ended::NoStream(self.publish.subject.clone())),
             Ack::Refused { .. } | Ack::Malformed => {
-                self.count_failures(RetryReason::Refused, 1);
-                if self.may_log_refusal() {
-                    warn!(cluster = self.cluster.name, answer = ?ack, "the stream refuses a record; its asset's records wait");
+                if self.outbox.is_awaited(ticket) {
+                    self.count_failures(RetryReason::Refused, 1);
+                    if self.may_log_refusal() {
+                        warn!(cluster = self.cluster.name, answer = ?ack, "the stream refuses a record; its asset's records wait");
+                    }
                 }
                 self.outbox.failed(ticket, now, &mut self.outcome);
             }
@@ -353,19 +355,7 @@ impl Publisher {
                 return Err(Ended::Silent(self.confirm_timeout));
             }
             if self.publish.mode == PublishMode::JetStream {
-                session.tickets.clear();
-                self.outbox.overdue(now, timeout, &mut session.tickets);
-                if !session.tickets.is_empty() {
-                    debug!(
-                        cluster = self.cluster.name,
-                        records = session.tickets.len(),
-                        "acks are overdue; sending again"
-                    );
-                }
-                self.count_failures(RetryReason::Timeout, session.tickets.len());
-                for ticket in session.tickets.drain(..) {
-                    self.outbox.expired(ticket, now, &mut self.outcome);
-                }
+                self.expire(&mut session.tickets, now);
                 self.hand_out();
             }
             if asked.is_none() && now.saturating_sub(session.pinged_at) > micros(PING_INTERVAL) {
@@ -385,6 +375,24 @@ impl Publisher {
             timer.as_mut().reset(next);
         }
         Ok(())
+    }
+
+    /// Has records sent again whose acks are overdue. `tickets` is scratch.
+    fn expire(&mut self, tickets: &mut Vec<Ticket>, now: u64) {
+        tickets.clear();
+        self.outbox.overdue(now, micros(self.confirm_timeout), tickets);
+        let expired = tickets.iter().filter(|ticket| self.outbox.is_awaited(**ticket)).count();
+        for ticket in tickets.drain(..) {
+            self.outbox.expired(ticket, now, &mut self.outcome);
+        }
+        if expired > 0 {
+            debug!(
+                cluster = self.cluster.name,
+                records = expired,
+                "acks are overdue; sending again"
+            );
+            self.count_failures(RetryReason::Timeout, expired);
+        }
     }
 
     fn count_failures(&self, reason: RetryReason, records: usize) {
@@ -428,6 +436,11 @@ fn lossy(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc;
+
+    use super::super::Order;
+    use super::super::tests::{Rig, parcel, rig};
     use super::*;
 
     #[test]
@@ -444,5 +457,41 @@ mod tests {
     #[test]
     fn no_two_connections_share_an_inbox() {
         assert_ne!(inbox(), inbox());
+    }
+
+    /// A publisher with acks and three records out: one is awaited, one was abandoned, one was recalled.
+    fn out() -> (Rig, Vec<Ticket>) {
+        let publish = "{mode: JetStream, subject: 'a.{key}.{id}', stream: {name: s}}";
+        let mut rig = rig("127.0.0.1:1", publish);
+        let publisher = &mut rig.publisher;
+        publisher.take(Order::Publish(vec![parcel(0, 1), parcel(1, 2), parcel(0, 3)]));
+        let tickets = std::iter::from_fn(|| publisher.outbox.next(0).map(|(ticket, _)| ticket)).collect();
+        publisher.take(Order::Abandon {
+            assignments: Arc::from([(1, 1)]),
+            done: mpsc::channel().0,
+        });
+        publisher.take(Order::Recall(vec![3]));
+        (rig, tickets)
+    }
+
+    #[test]
+    fn only_what_is_awaited_is_sent_again_and_counted_when_acks_are_overdue() {
+        let (mut rig, tickets) = out();
+        assert_eq!(tickets.len(), 3);
+        rig.publisher.expire(&mut Vec::new(), u64::MAX / 2);
+        assert_eq!(rig.publisher.outbox.len(), 1);
+        assert_eq!(rig.counters.publish_failures.get(), 1);
+        assert_eq!(rig.counters.retries(RetryReason::Timeout).get(), 1);
+    }
+
+    #[test]
+    fn only_what_is_awaited_is_sent_again_and_counted_when_the_stream_refuses() {
+        let (mut rig, tickets) = out();
+        for ticket in tickets {
+            assert!(rig.publisher.acked(ticket, &Ack::Malformed, 0).is_ok());
+        }
+        assert_eq!(rig.publisher.outbox.len(), 1);
+        assert_eq!(rig.counters.publish_failures.get(), 1);
+        assert_eq!(rig.counters.retries(RetryReason::Refused).get(), 1);
     }
 }
