@@ -117,7 +117,11 @@ impl Fleet {
         self.next += 1;
         let span = info_span!("publisher", cluster = cluster.name);
         let task = self.runtime.spawn(publisher.run().instrument(span));
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        // Rings come and go for as long as the process lives: nobody waits for those that have ended already.
+        tasks.retain(|task| !task.is_finished());
+        tasks.push(task);
+        drop(tasks);
         let member = Member {
             cluster: cluster.clone(),
             metrics: self.metrics.cluster(&cluster.name),
@@ -141,6 +145,12 @@ impl Fleet {
         });
     }
 
+    /// How many publishers there are.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.members.len()
+    }
+
     /// A publisher.
     #[must_use]
     pub fn get(&self, outlet: u32) -> Option<&Member> {
@@ -150,5 +160,53 @@ impl Fleet {
     /// All publishers, by outlet.
     pub fn members(&self) -> impl Iterator<Item = (u32, &Member)> {
         self.members.iter().map(|(outlet, member)| (*outlet, member))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn publishers_that_have_ended_are_forgotten_when_others_start() {
+        let config = Checked::from_yaml(
+            "
+source: {connection: {bootstrapServers: ['k:9092']}, topic: t, group: g}
+ring: {epoch: 1, clusters: [{name: C1, servers: ['nats://127.0.0.1:1']}]}
+",
+        )
+        .unwrap();
+        let clock = Clock::start();
+        let tasks = Tasks::default();
+        let mut fleet = Fleet::new(
+            Arc::new(config.clone()),
+            Handle::current(),
+            blocking::channel().0,
+            Metrics::new(&config.admin).unwrap(),
+            clock,
+            Lease::new(clock, Duration::from_secs(1)),
+            Arc::clone(&tasks),
+        );
+        let cluster = |name: &str| Cluster {
+            name: name.to_owned(),
+            ..config.ring.clusters[0].clone()
+        };
+        let stays = fleet.open(&cluster("stays")).unwrap();
+        for number in 0..3 {
+            fleet.open(&cluster(&number.to_string())).unwrap();
+            assert_eq!(fleet.size(), 2);
+            assert_eq!(tasks.lock().unwrap().len(), 2, "the one that stays, and the newest");
+            fleet.keep(|outlet| outlet == stays);
+            assert_eq!(fleet.size(), 1);
+            tokio::time::timeout(Duration::from_secs(10), async {
+                while !tasks.lock().unwrap()[1].is_finished() {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await
+            .unwrap();
+        }
     }
 }
