@@ -1,7 +1,8 @@
 //! Watches the configuration document for a new ring.
 //!
-//! The file is read once a second and compared: a mounted ConfigMap is replaced by switching symbolic links, which a
-//! watch on the file itself would miss.
+//! The file is read twice a second and compared: a mounted ConfigMap is replaced by switching symbolic links, which a
+//! watch on the file itself would miss. Only what two looks in a row have found is taken up: half of a document that is being written
+//! in place may well be a ring with fewer members, and its epoch could not be taken back.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,8 +13,8 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
-/// How often the file is looked at.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// The time between two looks at the file. Writing it in place takes less.
+const INTERVAL: Duration = Duration::from_millis(500);
 
 /// Where new rings are put up: none until the first one.
 pub type Rings = watch::Receiver<Option<Arc<RingConfig>>>;
@@ -27,8 +28,10 @@ pub struct RingWatch {
     file: PathBuf,
     /// What is in use.
     current: Config,
-    /// The text that was looked at last.
-    text: Option<String>,
+    /// What the last look found: the text, or why it cannot be read.
+    seen: Option<Result<String, String>>,
+    /// What was found twice in a row, and acted upon.
+    judged: Option<Result<String, String>>,
     rings: watch::Sender<Option<Arc<RingConfig>>>,
     refusal: watch::Sender<Option<String>>,
 }
@@ -55,7 +58,8 @@ impl RingWatch {
         let watch = Self {
             file,
             current: config.clone().into_inner(),
-            text: None,
+            seen: None,
+            judged: None,
             rings,
             refusal,
         };
@@ -68,23 +72,32 @@ impl RingWatch {
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
-            match tokio::fs::read_to_string(&self.file).await {
-                Ok(text) => self.look(text),
-                // While the file is being replaced it may be gone for a moment.
-                Err(error) => self.refuse(format!("failed to read {}: {error}", self.file.display())),
-            }
+            let read = tokio::fs::read_to_string(&self.file).await;
+            self.look(read.map_err(|error| format!("failed to read {}: {error}", self.file.display())));
         }
     }
 
-    fn look(&mut self, text: String) {
-        if self.text.as_ref() == Some(&text) {
+    fn look(&mut self, read: Result<String, String>) {
+        if self.seen.as_ref() != Some(&read) {
+            // It may be half written; while it is replaced it may be gone for a moment.
+            self.seen = Some(read);
             return;
         }
-        match judge(&self.current, &text) {
-            Verdict::Same => self.refusal.send_replace(None),
+        if self.judged.as_ref() == Some(&read) {
+            return;
+        }
+        match &read {
+            Ok(text) => self.take_up(text),
+            Err(reason) => self.refuse(reason.clone()),
+        }
+        self.judged = Some(read);
+    }
+
+    fn take_up(&mut self, text: &str) {
+        match judge(&self.current, text) {
+            Verdict::Same => {}
             Verdict::RestOnly => {
                 warn!("the configuration has changed outside of its ring: that takes effect at the next start");
-                self.refusal.send_replace(None)
             }
             Verdict::New { ring, rest } => {
                 if rest {
@@ -93,14 +106,10 @@ impl RingWatch {
                 info!(epoch = ring.epoch, "a new ring is declared");
                 self.current.ring = (*ring).clone();
                 self.rings.send_replace(Some(Arc::from(ring)));
-                self.refusal.send_replace(None)
             }
-            Verdict::Refused(reason) => {
-                self.refuse(reason);
-                None
-            }
-        };
-        self.text = Some(text);
+            Verdict::Refused(reason) => return self.refuse(reason),
+        }
+        self.refusal.send_replace(None);
     }
 
     fn refuse(&self, reason: String) {
@@ -163,6 +172,60 @@ mod tests {
 source: {connection: {bootstrapServers: ['k:9092']}, topic: t, group: g}
 ring: {epoch: 3, clusters: [{name: C1, servers: ['nats://c1:4222']}]}
 ";
+
+    /// A watch over [`DOCUMENT`], and what it puts up.
+    fn watch() -> (RingWatch, Rings, Refusal) {
+        RingWatch::new("ring.yaml".into(), &Checked::from_yaml(DOCUMENT).unwrap())
+    }
+
+    fn text(text: &str) -> Result<String, String> {
+        Ok(text.to_owned())
+    }
+
+    #[test]
+    fn a_document_that_is_still_being_written_is_not_taken_up() {
+        let whole = DOCUMENT.replace(
+            "epoch: 3, clusters: [{name: C1, servers: ['nats://c1:4222']}]}",
+            "epoch: 4\n  clusters:\n  - {name: C1, servers: ['nats://c1:4222']}\n  - {name: C2, servers: ['nats://c2:4222']}\n",
+        );
+        let whole = whole.replace("ring: {", "ring:\n  ");
+        let half = &whole[..whole.find("  - {name: C2").unwrap()];
+        let (mut watch, rings, refusal) = watch();
+        let clusters = || rings.borrow().as_ref().map(|ring| ring.clusters.len());
+        watch.look(text(half));
+        assert_eq!(clusters(), None, "who reads it once does not know that it is whole");
+        watch.look(text(&whole));
+        assert_eq!(clusters(), None);
+        watch.look(text(&whole));
+        assert_eq!(clusters(), Some(2));
+        assert_eq!(*refusal.borrow(), None);
+    }
+
+    #[test]
+    fn a_document_that_can_be_read_again_is_no_longer_refused() {
+        let (mut watch, _rings, refusal) = watch();
+        let said = || refusal.borrow().clone();
+        let look_twice = |watch: &mut RingWatch, read: Result<String, String>| {
+            watch.look(read.clone());
+            watch.look(read);
+        };
+        look_twice(&mut watch, text(DOCUMENT));
+        assert_eq!(said(), None);
+        watch.look(Err("gone".to_owned()));
+        assert_eq!(said(), None, "while it is replaced it may be gone for a moment");
+        look_twice(&mut watch, Err("gone".to_owned()));
+        assert_eq!(said().as_deref(), Some("gone"));
+        look_twice(&mut watch, text(DOCUMENT));
+        assert_eq!(said(), None);
+        // What was wrong with the text before is wrong with it still.
+        let faulty = DOCUMENT.replace("epoch: 3", "epoch: 0");
+        look_twice(&mut watch, text(&faulty));
+        let fault = said();
+        assert!(fault.is_some());
+        look_twice(&mut watch, Err("gone".to_owned()));
+        look_twice(&mut watch, text(&faulty));
+        assert_eq!(said(), fault);
+    }
 
     fn judged(change: impl Fn(&str) -> String) -> Verdict {
         let current = Checked::from_yaml(DOCUMENT).unwrap().into_inner();
