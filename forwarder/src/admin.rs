@@ -1,7 +1,7 @@
 //! The HTTP server for probes, metrics and status.
 //!
 //! `/healthz` (and `/health`, as the original has it): the loops turn; otherwise a restart helps.
-//! `/readyz`: the process does its part in the group, which may be to have no partition.
+//! `/readyz`: the process does its part in the group, which may be to have no partition; having some and taking none is not.
 //! `/metrics`: for Prometheus. `/status`: for people and the operator.
 
 mod health;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use forwarder_core::dispatch;
+use serde::{Serialize, Serializer};
 
 /// Where the process is in its life.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -11,8 +12,10 @@ pub enum Phase {
     /// Not yet a member of the group.
     #[default]
     Starting,
-    /// A stable member with partitions.
+    /// A stable member that takes records of its partitions.
     Consuming,
+    /// A stable member with partitions of which it takes none, with the reason.
+    Waiting(String),
     /// A stable member without a partition: there are more members than partitions.
     Idle,
     /// Between two assignments.
@@ -24,12 +27,38 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// Of a stable member whose ring is of the epoch `ring`, by what each of its partitions is doing.
+    #[must_use]
+    pub fn of_member(ring: u64, partitions: impl Iterator<Item = dispatch::Phase>) -> Self {
+        let mut waiting = BTreeMap::<String, usize>::new();
+        for phase in partitions {
+            match phase {
+                dispatch::Phase::Active | dispatch::Phase::Draining => return Self::Consuming,
+                dispatch::Phase::Stopped | dispatch::Phase::Behind(_) | dispatch::Phase::Announcing => {
+                    *waiting.entry(words(phase)).or_default() += 1;
+                }
+            }
+        }
+        if waiting.is_empty() {
+            return Self::Idle;
+        }
+        let reasons: Vec<String> = waiting
+            .iter()
+            .map(|(words, count)| format!("{count} × \"{words}\""))
+            .collect();
+        Self::Waiting(format!(
+            "no records of the assigned partitions are taken: {}; the ring in use has epoch {ring}",
+            reasons.join(", ")
+        ))
+    }
+
     /// Why the process is not ready, if it is not. A rebalance is part of a member's life and is ready.
     #[must_use]
     pub fn not_ready(&self) -> Option<String> {
         match self {
             Self::Consuming | Self::Idle | Self::Rebalancing => None,
             Self::Starting => Some("not yet a member of the group".to_owned()),
+            Self::Waiting(reason) => Some(reason.clone()),
             Self::Outside(reason) => Some(format!("no stable member of the group: {reason}")),
             Self::Draining => Some("stopping".to_owned()),
         }
@@ -77,17 +106,35 @@ pub struct RingStatus {
 }
 
 /// An assigned partition.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Assignment {
+    /// What it is doing.
+    #[serde(serialize_with = "in_words")]
+    pub state: dispatch::Phase,
     /// The committed offset; absent: not known yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub committed: Option<i64>,
     /// Records that are not committed; absent: not known yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag: Option<i64>,
-    /// Whether the partition waits for a person or a newer ring.
+    /// Whether nothing is read of it: it waits for room, a person or a newer ring.
     pub paused: bool,
+}
+
+/// What a partition is doing, for people.
+fn words(phase: dispatch::Phase) -> String {
+    match phase {
+        dispatch::Phase::Active => "active".to_owned(),
+        dispatch::Phase::Draining => "draining".to_owned(),
+        dispatch::Phase::Stopped => "stopped: the committed offset is gone".to_owned(),
+        dispatch::Phase::Behind(epoch) => format!("waits for ring epoch {epoch}"),
+        dispatch::Phase::Announcing => "announces its ring".to_owned(),
+    }
+}
+
+fn in_words<S: Serializer>(phase: &dispatch::Phase, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&words(*phase))
 }
 
 /// A cluster of the ring.

@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use forwarder_core::config;
+use forwarder_core::{config, dispatch};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -90,9 +90,31 @@ async fn a_member_is_ready_with_or_without_partitions() {
             (503, "no stable member of the group: no broker\n"),
         ),
         (Phase::Draining, (503, "stopping\n")),
+        (Phase::Waiting("for a reason".to_owned()), (503, "for a reason\n")),
     ] {
         status.send_modify(|status| status.phase = phase);
         assert_eq!(get(address, "/readyz").await, (expected.0, expected.1.to_owned()));
+    }
+}
+
+#[test]
+fn a_member_that_takes_none_of_its_partitions_waits_and_says_why() {
+    use dispatch::Phase::{Active, Announcing, Behind, Draining, Stopped};
+    let phase = |partitions: &[dispatch::Phase]| Phase::of_member(8, partitions.iter().copied());
+    assert_eq!(phase(&[]), Phase::Idle);
+    for taken in [Active, Draining] {
+        assert_eq!(phase(&[Stopped, taken, Behind(9)]), Phase::Consuming);
+    }
+    for (partitions, why) in [
+        (&[Stopped][..], "1 × \"stopped: the committed offset is gone\""),
+        (&[Announcing, Announcing], "2 × \"announces its ring\""),
+        (
+            &[Behind(9), Stopped, Behind(9)],
+            "1 × \"stopped: the committed offset is gone\", 2 × \"waits for ring epoch 9\"",
+        ),
+    ] {
+        let said = format!("no records of the assigned partitions are taken: {why}; the ring in use has epoch 8");
+        assert_eq!(phase(partitions).not_ready(), Some(said));
     }
 }
 
@@ -115,8 +137,10 @@ async fn metrics_and_status_are_shown() {
         status.assignment.insert(
             3,
             Assignment {
+                state: dispatch::Phase::Behind(8),
                 committed: Some(17),
-                ..Assignment::default()
+                lag: None,
+                paused: true,
             },
         );
         status.clusters.insert(
@@ -135,7 +159,7 @@ async fn metrics_and_status_are_shown() {
         "ringEpoch": 7,
         "ring": {"epoch": 0, "movedShare": 0.0, "waitingAssets": 0},
         "membershipProven": true,
-        "assignment": {"3": {"committed": 17, "paused": false}},
+        "assignment": {"3": {"state": "waits for ring epoch 8", "committed": 17, "paused": true}},
         "clusters": {"C1": {
             "connected": true,
             "pendingRecords": 0,

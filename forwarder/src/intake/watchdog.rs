@@ -157,6 +157,7 @@ impl Intake {
                 self.metrics.set_lag(topic, *partition, lag);
             }
             let assignment = Assignment {
+                state: state.phase,
                 committed: state.committed(),
                 lag,
                 paused: self.paused || !state.is_taken(),
@@ -212,10 +213,9 @@ impl Intake {
             Phase::Rebalancing
         } else if !self.watchdog.is_stable() {
             Phase::Outside(self.watchdog.state().to_owned())
-        } else if self.dispatcher.partitions().is_empty() {
-            Phase::Idle
         } else {
-            Phase::Consuming
+            let partitions = self.dispatcher.partitions().values();
+            Phase::of_member(self.dispatcher.era().epoch, partitions.map(|state| state.phase))
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Forwarders that come, go and die while records flow.
 
+use e2e_rig::forwarder::Forwarder;
 use e2e_rig::wait;
 use forwarder_core::config::{GroupProtocol, PublishMode, StartFrom};
 
@@ -127,6 +128,39 @@ async fn a_member_without_partitions_is_ready() {
     })
     .await
     .unwrap();
+}
+
+/// Behind on the ring it takes no record; who looks at its readiness must not take it for one that does.
+#[tokio::test]
+async fn a_member_that_takes_none_of_its_partitions_is_not_ready_and_says_why() {
+    let stage = Stage::new(PublishMode::Core, 1).await;
+    let mut config = stage.config();
+    config.ring.epoch = 2;
+    let mut newer = stage.start("newer", &config).await;
+    stage.traffic.send(500).await.unwrap();
+    stage.wait_committed().await;
+    assert!(newer.terminate(SOON).await.unwrap().success());
+
+    config.ring.epoch = 1;
+    let mut older = Forwarder::start_as("older", &config).unwrap();
+    stage.traffic.send(500).await.unwrap();
+    wait::eventually(SOON, "it says what it waits for", || async {
+        let (code, said) = older.page("/readyz").await?;
+        anyhow::ensure!(code == 503 && said.contains("waits for ring epoch 2"), "{code}: {said}");
+        Ok(true)
+    })
+    .await
+    .unwrap();
+    let status = older.status().await.unwrap();
+    assert_eq!(status["phase"], "waiting", "{status}");
+    for partition in 0..PARTITIONS {
+        let state = &status["assignment"][partition.to_string()]["state"];
+        assert_eq!(state, "waits for ring epoch 2", "{status}");
+    }
+    config.ring.epoch = 2;
+    older.declare_ring(&config.ring).unwrap();
+    older.wait_ready().await.unwrap();
+    stage.verdict().await.check_exactly_once().unwrap();
 }
 
 /// `Latest` begins at the end, once: what is sent while nobody runs is not skipped, and a partition that appears later

@@ -122,6 +122,12 @@ async fn the_stop_policy_leaves_the_partition_to_a_person_while_the_others_go_on
     for partition in 0..PARTITIONS {
         let paused = &status["assignment"][partition.to_string()]["paused"];
         assert_eq!(paused, partition == 0, "{status}");
+        let state = &status["assignment"][partition.to_string()]["state"];
+        let expected = match partition {
+            0 => "stopped: the committed offset is gone",
+            _ => "active",
+        };
+        assert_eq!(state, expected, "{status}");
     }
     assert!(forwarder.terminate(SOON).await.unwrap().success());
 
