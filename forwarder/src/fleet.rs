@@ -90,6 +90,8 @@ impl Fleet {
             .iter_mut()
             .find(|(_, member)| member.cluster.name == cluster.name);
         if let Some((outlet, member)) = known {
+            // How much of the ring is its is nothing to its connection.
+            member.cluster.weight = cluster.weight;
             if member.cluster != *cluster {
                 info!(
                     cluster = cluster.name,

@@ -26,6 +26,9 @@ pub const SOON: Duration = Duration::from_secs(60);
 /// In core mode: a stream without acks that records what each server really took. In JetStream mode: the target.
 pub const STREAM: &str = "all";
 
+/// Assets of a stage's traffic.
+pub const ASSETS: u32 = 200;
+
 /// Partitions of a stage's topic.
 pub const PARTITIONS: i32 = 6;
 
@@ -81,7 +84,7 @@ impl Stage {
             clusters.push((format!("C{}", clusters.len() + 1), nats));
         }
         let plan = Plan {
-            assets: 200,
+            assets: ASSETS,
             ..Plan::default()
         };
         let traffic = Traffic::new(kafka.bootstrap(), &topic, plan).unwrap();

@@ -34,7 +34,10 @@ impl Phase {
         for phase in partitions {
             match phase {
                 dispatch::Phase::Active | dispatch::Phase::Draining => return Self::Consuming,
-                dispatch::Phase::Stopped | dispatch::Phase::Behind(_) | dispatch::Phase::Announcing => {
+                dispatch::Phase::Stopped
+                | dispatch::Phase::Behind(_)
+                | dispatch::Phase::Announcing
+                | dispatch::Phase::Contested => {
                     *waiting.entry(words(phase)).or_default() += 1;
                 }
             }
@@ -130,6 +133,9 @@ fn words(phase: dispatch::Phase) -> String {
         dispatch::Phase::Stopped => "stopped: the committed offset is gone".to_owned(),
         dispatch::Phase::Behind(epoch) => format!("waits for ring epoch {epoch}"),
         dispatch::Phase::Announcing => "announces its ring".to_owned(),
+        dispatch::Phase::Contested => {
+            "waits for a higher ring epoch: others have delivered under another ring of this one".to_owned()
+        }
     }
 }
 

@@ -123,7 +123,7 @@ impl Intake {
 
     /// Ends the publishers of members that have left and have nothing more.
     fn let_go(&mut self) {
-        if self.links.fleet.members().count() <= self.dispatcher.era().outlets().len() {
+        if self.links.fleet.size() <= self.dispatcher.era().outlets().len() {
             return;
         }
         let announced = self.change.as_ref().map(|change| change.era.outlets().to_vec());

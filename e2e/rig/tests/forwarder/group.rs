@@ -1,10 +1,13 @@
 //! Forwarders that come, go and die while records flow.
 
+use std::collections::BTreeMap;
+
 use e2e_rig::forwarder::Forwarder;
+use e2e_rig::traffic::read_value;
 use e2e_rig::wait;
 use forwarder_core::config::{GroupProtocol, PublishMode, StartFrom};
 
-use crate::stage::{PARTITIONS, SOON, Stage};
+use crate::stage::{ASSETS, PARTITIONS, SOON, Stage};
 
 const RATE: u32 = 2_000;
 
@@ -144,23 +147,61 @@ async fn a_member_that_takes_none_of_its_partitions_is_not_ready_and_says_why() 
     config.ring.epoch = 1;
     let mut older = Forwarder::start_as("older", &config).unwrap();
     stage.traffic.send(500).await.unwrap();
-    wait::eventually(SOON, "it says what it waits for", || async {
-        let (code, said) = older.page("/readyz").await?;
-        anyhow::ensure!(code == 503 && said.contains("waits for ring epoch 2"), "{code}: {said}");
-        Ok(true)
-    })
-    .await
-    .unwrap();
-    let status = older.status().await.unwrap();
-    assert_eq!(status["phase"], "waiting", "{status}");
-    for partition in 0..PARTITIONS {
-        let state = &status["assignment"][partition.to_string()]["state"];
-        assert_eq!(state, "waits for ring epoch 2", "{status}");
-    }
+    wait_waiting(&older, "waits for ring epoch 2").await;
     config.ring.epoch = 2;
     older.declare_ring(&config.ring).unwrap();
     older.wait_ready().await.unwrap();
     stage.verdict().await.check_exactly_once().unwrap();
+}
+
+/// Somebody has changed the ring and not its epoch. Who runs refuses that; who starts with it must not send assets elsewhere.
+#[tokio::test]
+async fn a_ring_that_differs_from_one_of_the_same_epoch_is_not_used() {
+    let stage = Stage::new(PublishMode::Core, 2).await;
+    let mut config = stage.config();
+    let second = config.ring.clusters.pop().unwrap();
+    let mut one = stage.start("one", &config).await;
+    stage.traffic.send(500).await.unwrap();
+    stage.wait_committed().await;
+    assert!(one.terminate(SOON).await.unwrap().success());
+
+    let ledger = stage.traffic.ledger();
+    let before: BTreeMap<String, u32> = (0..ASSETS)
+        .map(|asset| (ledger.key(asset), ledger.given(asset)))
+        .collect();
+    config.ring.clusters.push(second);
+    let mut other = Forwarder::start_as("other", &config).unwrap();
+    stage.traffic.send(500).await.unwrap();
+    let waits = "waits for a higher ring epoch: others have delivered under another ring of this one";
+    wait_waiting(&other, waits).await;
+    config.ring.epoch += 1;
+    other.declare_ring(&config.ring).unwrap();
+    other.wait_ready().await.unwrap();
+    stage.wait_committed().await;
+    // Of what was sent before, nothing is at the other cluster.
+    let others = stage.stored(1).await;
+    assert!(!others.is_empty());
+    for message in others {
+        let (key, number, _) = read_value(&message.payload).unwrap();
+        assert!(number >= before[key], "record {number} of {key}");
+    }
+}
+
+/// Waits until the forwarder is not ready, and says this of each of its partitions.
+async fn wait_waiting(forwarder: &Forwarder, reason: &str) {
+    wait::eventually(SOON, "it says what it waits for", || async {
+        let (code, said) = forwarder.page("/readyz").await?;
+        anyhow::ensure!(code == 503 && said.contains(reason), "{code}: {said}");
+        Ok(true)
+    })
+    .await
+    .unwrap();
+    let status = forwarder.status().await.unwrap();
+    assert_eq!(status["phase"], "waiting", "{status}");
+    for partition in 0..PARTITIONS {
+        let state = &status["assignment"][partition.to_string()]["state"];
+        assert_eq!(state, reason, "{status}");
+    }
 }
 
 /// `Latest` begins at the end, once: what is sent while nobody runs is not skipped, and a partition that appears later
