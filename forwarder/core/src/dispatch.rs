@@ -23,8 +23,10 @@
 
 mod backlog;
 mod caps;
+mod commits;
 mod handover;
 mod pass;
+mod rings;
 
 #[cfg(test)]
 mod simulation;
@@ -33,11 +35,8 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
-
+use self::backlog::Backlog;
 pub use self::backlog::Era;
-use self::backlog::{Backlog, Ways};
 use self::caps::Caps;
 pub use self::caps::{Limits, Load};
 use self::handover::HandOver;
@@ -530,193 +529,6 @@ impl<T: Freight> Dispatcher<T> {
             }
         }
         loads
-    }
-
-    // Commits.
-
-    /// What may be committed for a partition, where the broker does not have it yet.
-    #[must_use]
-    pub fn to_commit(&self, partition: i32) -> Option<CommitPoint> {
-        let point = self.commit_point(partition)?;
-        (self.partitions.get(&partition)?.committed.as_ref() != Some(&point)).then_some(point)
-    }
-
-    /// What may be committed for a partition. None that stands still for a decision or a newer ring has anything.
-    #[must_use]
-    pub fn commit_point(&self, partition: i32) -> Option<CommitPoint> {
-        let state = self.partitions.get(&partition)?;
-        if !matches!(state.phase, Phase::Active | Phase::Draining | Phase::Announcing) {
-            return None;
-        }
-        // It is given up before we had the newer ring: the next owner still needs that.
-        let (ring, members) = self.announced;
-        if state.ring > ring {
-            return None;
-        }
-        let position = state.position();
-        Some(CommitPoint {
-            position,
-            ring,
-            members,
-            // Whoever has that ring cannot make use of what is told under another one.
-            ahead: Some(self.ahead(state)).filter(|ahead| ahead.members == members && ahead.upto > position),
-        })
-    }
-
-    /// Everything is told by who owns it under the ring in use, wherever it is now.
-    fn ahead(&self, state: &Partition) -> Ahead {
-        let mut upto = state.offsets.horizon();
-        let mut away = BTreeMap::<u32, i64>::new();
-        let mut note = |outlet: u32, from: i64| {
-            let first = away.entry(outlet).or_insert(from);
-            *first = from.min(*first);
-        };
-        for (class, parked) in state.backlog.classes() {
-            note(class.last().copied().unwrap_or_default(), parked.from);
-        }
-        for (offset, whereabouts) in state.offsets.stragglers() {
-            if whereabouts.outlet == Some(DEAD_LETTER) {
-                // It may belong to no asset, so to no cluster: it ends what can be told.
-                upto = upto.min(offset);
-                break;
-            }
-            note(self.era.outlet_of_lane(whereabouts.lane), offset);
-        }
-        let named = away.into_iter().filter(|(_, from)| *from < upto);
-        let away = named.filter_map(|(outlet, from)| Some((self.era.name_of(outlet)?.to_owned(), from)));
-        Ahead {
-            members: self.era.fingerprint(),
-            upto,
-            away: away.collect(),
-        }
-    }
-
-    /// The broker acknowledged what was asked for on behalf of this assignment. Returns whether the partition begins by
-    /// that: its records are to be asked for.
-    pub fn committed(&mut self, partition: i32, epoch: u32, point: CommitPoint) -> bool {
-        let Some(state) = self.partitions.get_mut(&partition).filter(|state| state.epoch == epoch) else {
-            return false;
-        };
-        let begins = state.phase == Phase::Announcing && point.ring >= self.era.epoch;
-        if begins {
-            state.phase = Phase::Active;
-        }
-        state.committed = Some(point);
-        begins
-    }
-
-    // The ring.
-
-    /// The ring in use.
-    #[must_use]
-    pub fn era(&self) -> &Era {
-        &self.era
-    }
-
-    /// From now on commits say that a successor needs the ring of this epoch and fingerprint. Only when all have been acknowledged may
-    /// that ring be used: otherwise a successor with the old one would send assets back.
-    pub fn announce(&mut self, epoch: u64, fingerprint: u64) {
-        if epoch > self.announced.0 {
-            self.announced = (epoch, fingerprint);
-        }
-    }
-
-    /// Whether the broker knows for each partition that a successor needs the announced ring.
-    #[must_use]
-    pub fn is_announced(&self) -> bool {
-        let mut ours = self
-            .partitions
-            .values()
-            .filter(|state| matches!(state.phase, Phase::Active | Phase::Draining));
-        ours.all(|state| {
-            state
-                .committed
-                .as_ref()
-                .is_some_and(|point| point.ring >= self.announced.0)
-        })
-    }
-
-    /// How long an asset waits for its old owner, in microseconds, from the next change of the ring on.
-    pub fn set_handover_timeout(&mut self, timeout: u64) {
-        self.handover_timeout = timeout;
-    }
-
-    /// Uses another ring from now on. Returns the partitions that waited for it and begin: their records are to be asked for.
-    pub fn set_ring(&mut self, era: Era) -> Vec<i32> {
-        self.announce(era.epoch, era.fingerprint());
-        self.era = era;
-        self.make_outlets_known();
-        let mut begun = Vec::new();
-        let mut ways = Ways::default();
-        for (partition, state) in &mut self.partitions {
-            state.backlog.change(&self.era, &mut ways);
-            match state.phase {
-                Phase::Behind(epoch) if epoch == self.era.epoch => {
-                    state.phase = Phase::Active;
-                    begun.push(*partition);
-                    let told = state.later.take().filter(|ahead| self.era.is_told_by(ahead));
-                    if let Some(ahead) = told.filter(|ahead| ahead.upto >= state.start) {
-                        let start = state.start;
-                        let away = ahead.away.into_iter().map(|(name, from)| (name, from.max(start)));
-                        state.start = ahead.upto;
-                        state.offsets = Offsets::new(ahead.upto);
-                        state.backlog = Backlog::new(self.era.clone());
-                        state.backlog.restore(&away.collect::<Vec<_>>(), self.now);
-                    }
-                }
-                Phase::Behind(epoch) if epoch < self.era.epoch => state.phase = Phase::Announcing,
-                Phase::Contested => state.phase = Phase::Announcing,
-                _ => {}
-            }
-        }
-        // What is being read again is looked at anew: its classes have other names now.
-        self.pass = None;
-        self.rebuild_hand_over();
-        self.forget_older_rings();
-        begun
-    }
-
-    /// How many assets wait for their old owner.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.hand_over.len()
-    }
-
-    /// Whether an outlet has nothing and gets nothing any more.
-    #[must_use]
-    pub fn is_done_with(&self, outlet: u32) -> bool {
-        !self.era.outlets().contains(&outlet) && self.caps.load(outlet as usize).records == 0
-    }
-
-    fn rebuild_hand_over(&mut self) {
-        let mut out = HashMap::<u64, (u32, usize), FixedState>::default();
-        for place in self.partitions.values().flat_map(|state| state.offsets.whereabouts()) {
-            let Some(outlet) = place.outlet.filter(|outlet| *outlet != DEAD_LETTER) else {
-                continue;
-            };
-            if self.hand_over.contains(place.lane) || self.era.outlet_of_lane(place.lane) != outlet {
-                out.entry(place.lane).or_insert((outlet, 0)).1 += 1;
-            }
-        }
-        let era = self.era.clone();
-        let deadline = self.now.saturating_add(self.handover_timeout);
-        for lane in self.hand_over.rebuild(&out, |lane| era.outlet_of_lane(lane), deadline) {
-            self.release(lane);
-        }
-    }
-
-    fn forget_older_rings(&mut self) {
-        if self.hand_over.is_empty() {
-            for state in self.partitions.values_mut() {
-                state.backlog.forget_older();
-            }
-        }
-    }
-
-    fn make_outlets_known(&mut self) {
-        let greatest = self.era.outlets().iter().copied().max().unwrap_or(0);
-        self.caps.make_known(greatest as usize);
-        self.caps.share(self.era.outlets().len());
     }
 
     /// Whether a record is still on its way on behalf of the present assignment.
