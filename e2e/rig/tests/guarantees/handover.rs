@@ -24,25 +24,32 @@ const FOUR: [&str; 4] = ["C1", "C2", "C3", "C4"];
 
 const EPOCH: &str = "asset_forwarder_ring_epoch";
 
-/// Each way to C1: what is handed over is on its way for as long as that, so that whoever does not wait for it is seen.
-const DELAY: Duration = Duration::from_millis(50);
+/// Each way to a cluster that assets move away from, while they do: longer than an asset's records are apart, so that whoever does
+/// not wait for the old owner is seen.
+const DELAY: Duration = Duration::from_millis(1_500);
 
-/// Four clusters, of which the first three make the ring; C1 is reached through the proxy.
-async fn stage(mode: PublishMode) -> (Stage, Proxy) {
+/// The clusters that are reached through a proxy: the one that loses assets when the ring grows, and the one that does when it shrinks.
+const PROXIED: [usize; 2] = [0, 3];
+
+/// Four clusters, of which the first three make the ring.
+async fn stage(mode: PublishMode) -> (Stage, [Proxy; 2]) {
     let mut stage = Stage::new(mode, 4).await;
     let plan = Plan {
         assets: ASSETS,
         ..Plan::default()
     };
     stage.traffic = Traffic::new(stage.kafka.bootstrap(), &stage.topic, plan).unwrap();
-    let proxy = Proxy::start(&stage.clusters[0].1.address()).await.unwrap();
-    (stage, proxy)
+    let [first, last] = PROXIED.map(|place| stage.clusters[place].1.address());
+    let proxies = [Proxy::start(&first).await.unwrap(), Proxy::start(&last).await.unwrap()];
+    (stage, proxies)
 }
 
 /// The configuration whose ring is these clusters.
-fn of(stage: &Stage, proxy: &Proxy, epoch: u64, clusters: &[&str]) -> Config {
+fn of(stage: &Stage, proxies: &[Proxy; 2], epoch: u64, clusters: &[&str]) -> Config {
     let mut config = stage.config();
-    config.ring.clusters[0].servers = vec![proxy.nats_url()];
+    for (place, proxy) in PROXIED.into_iter().zip(proxies) {
+        config.ring.clusters[place].servers = vec![proxy.nats_url()];
+    }
     config.ring.epoch = epoch;
     config
         .ring
@@ -78,16 +85,16 @@ async fn a_jetstream_ring_of_three_becomes_four_and_three_again_while_forwarders
 }
 
 async fn grows_and_shrinks(mode: PublishMode) {
-    let (stage, proxy) = stage(mode).await;
-    proxy.slow(DELAY).await.unwrap();
-    let config = of(&stage, &proxy, 1, &THREE);
+    let (stage, proxies) = stage(mode).await;
+    let config = of(&stage, &proxies, 1, &THREE);
     let first = stage.start("first", &config).await;
     let mut second = stage.start("second", &config).await;
     let flow = stage.flow(RATE);
     wait_rounds(&stage, &[&first], 2).await;
 
     // The one takes the change up, the other one finds it when it comes back.
-    let four = of(&stage, &proxy, 2, &FOUR);
+    let four = of(&stage, &proxies, 2, &FOUR);
+    proxies[0].slow(DELAY).await.unwrap();
     first.declare_ring(&four.ring).unwrap();
     second.declare_ring(&four.ring).unwrap();
     assert!(second.terminate(SOON).await.unwrap().success());
@@ -95,16 +102,19 @@ async fn grows_and_shrinks(mode: PublishMode) {
     second.wait_ready().await.unwrap();
     wait_epoch(&first, 2).await;
     wait_epoch(&second, 2).await;
+    proxies[0].heal().await.unwrap();
     wait_rounds(&stage, &[&first], 4).await;
 
     // A rebalance in the midst of the change back: the third one knows the new ring before the second one does.
-    let three = of(&stage, &proxy, 3, &THREE);
+    let three = of(&stage, &proxies, 3, &THREE);
+    proxies[1].slow(DELAY).await.unwrap();
     first.declare_ring(&three.ring).unwrap();
     let third = stage.start("third", &three).await;
     second.declare_ring(&three.ring).unwrap();
     for forwarder in [&first, &second, &third] {
         wait_epoch(forwarder, 3).await;
     }
+    proxies[1].heal().await.unwrap();
     wait_rounds(&stage, &[&first], 4).await;
     flow.stop().await.unwrap();
     stage.wait_committed().await;
@@ -182,8 +192,8 @@ const SLACK_MS: f64 = 50.0;
 
 #[tokio::test]
 async fn assets_that_do_not_move_do_not_notice_a_change_of_the_ring() {
-    let (stage, proxy) = stage(PublishMode::JetStream).await;
-    let config = of(&stage, &proxy, 1, &THREE);
+    let (stage, proxies) = stage(PublishMode::JetStream).await;
+    let config = of(&stage, &proxies, 1, &THREE);
     let first = stage.start("first", &config).await;
     let second = stage.start("second", &config).await;
     let flow = stage.flow(RATE);
@@ -195,7 +205,7 @@ async fn assets_that_do_not_move_do_not_notice_a_change_of_the_ring() {
     let mut changes = Vec::new();
     for (epoch, clusters) in [(2, &FOUR[..]), (3, &THREE[..])] {
         changes.push(now_us());
-        let config = of(&stage, &proxy, epoch, clusters);
+        let config = of(&stage, &proxies, epoch, clusters);
         for forwarder in [&first, &second] {
             forwarder.declare_ring(&config.ring).unwrap();
         }
