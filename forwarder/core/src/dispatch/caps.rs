@@ -330,6 +330,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_handed_out_and_not_sent_is_bounded_too() {
+        let mut caps = caps(50, 100_000);
+        caps.queue = 3;
+        (0..3).for_each(|_| caps.enter(1, 1));
+        assert!(!caps.has_room() && caps.unsent() == 3);
+        caps.look(0, |outlet| usize::from(outlet == 1));
+        assert!(caps.has_room() && caps.unsent() == 2);
+        // The dead letter has no such bound: what it has is never told to be sent.
+        (0..5).for_each(|_| caps.enter(0, 1));
+        assert!(caps.has_room());
+    }
+
+    #[test]
+    fn where_most_is_held_back_a_pause_is_not_worth_ending() {
+        let mut caps = caps(50, 100_000);
+        (0..99).for_each(|_| caps.hold(1));
+        assert!(caps.has_room() && !caps.has_plenty());
+        caps.hold(1);
+        assert!(!caps.has_room());
+        (0..100).for_each(|_| caps.release(1));
+        assert!(caps.has_plenty() && caps.is_clear());
+    }
+
+    #[test]
     fn an_outlet_that_is_merely_busy_slows_all_down() {
         let mut caps = caps(10, 100_000);
         (0..10).for_each(|_| caps.enter(1, 1));

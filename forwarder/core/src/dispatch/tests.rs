@@ -690,3 +690,383 @@ fn a_late_report_changes_nothing() {
     desk.hand_out();
     assert_eq!((desk.position(), desk.at(1)), (0, vec![0]));
 }
+
+#[test]
+fn an_answer_to_what_an_older_ring_asked_begins_nothing() {
+    let mut desk = Desk::new("12", 50);
+    let some = key(&[("12", 1), ("123", 1)], 0);
+    let epoch = desk.dispatcher.assign(0, &Resume::default(), Phase::Announcing);
+    let asked = desk.dispatcher.to_commit(0).unwrap();
+    desk.change(2, "123");
+    assert!(!desk.dispatcher.committed(0, epoch, asked));
+    assert_eq!(
+        desk.comes(&some),
+        Admission::Unwanted,
+        "a successor would not know that ring 2 was in use"
+    );
+    let asked = desk.dispatcher.to_commit(0).unwrap();
+    assert_eq!(asked.ring, 2);
+    assert!(desk.dispatcher.committed(0, epoch, asked));
+    assert!(matches!(desk.comes(&some), Admission::Take(_)));
+}
+
+#[test]
+fn a_partition_that_has_to_stop_midway_commits_nothing_until_it_is_given_up() {
+    let mut desk = Desk::new("12", 50);
+    let some = key(&[("12", 1)], 0);
+    desk.comes(&some);
+    desk.confirm(1, 0);
+    desk.dispatcher.set_phase(0, Phase::Stopped);
+    assert_eq!(desk.dispatcher.commit_point(0), None, "that is for a person to say");
+    desk.dispatcher.set_phase(0, Phase::Draining);
+    assert_eq!(desk.dispatcher.commit_point(0).unwrap().position, 1);
+}
+
+#[test]
+fn a_record_is_current_as_long_as_its_assignment_lasts() {
+    let mut desk = Desk::new("12", 50);
+    desk.comes(&key(&[("12", 1)], 0));
+    let tag = desk.out[&1][0].tag;
+    assert!(desk.dispatcher.is_current(tag));
+    desk.dispatcher.assign(0, &Resume::default(), Phase::Active);
+    assert!(!desk.dispatcher.is_current(tag));
+    desk.dispatcher.remove(0);
+    assert!(!desk.dispatcher.is_current(tag));
+}
+
+#[test]
+fn an_announcement_is_not_taken_back() {
+    let mut desk = Desk::new("12", 50);
+    desk.dispatcher.announce(3, 3);
+    desk.dispatcher.announce(2, 2);
+    assert_eq!(desk.dispatcher.to_commit(0).unwrap().ring, 3);
+    desk.change(2, "12");
+    assert_eq!(desk.dispatcher.to_commit(0).unwrap().ring, 3);
+}
+
+#[test]
+fn a_class_without_room_goes_on_from_the_record_that_it_has_come_to() {
+    let mut desk = Desk::new("12", 4);
+    let (away, well) = (key(&[("12", 1)], 0), key(&[("12", 2)], 0));
+    for _ in 0..4 {
+        desk.comes(&away);
+    }
+    desk.overflow();
+    for _ in 0..3 {
+        desk.comes(&away);
+        desk.comes(&well);
+        desk.comes(&well);
+        let last = desk.log.len() as i64 - 1;
+        (last - 1..=last).for_each(|offset| desk.confirm(2, offset));
+    }
+    (0..4).for_each(|offset| desk.confirm(1, offset));
+    desk.wait(1);
+    assert_eq!(desk.read_again(), [4, 7]);
+    desk.wait(SECOND);
+    assert!(desk.read_again().is_empty(), "there is still no room");
+    desk.confirm(1, 4);
+    desk.confirm(1, 7);
+    assert_eq!(desk.position(), 10, "8 and 9 need not be looked at again");
+    assert_eq!(desk.read_again(), [10]);
+}
+
+#[test]
+fn what_has_expired_is_not_looked_for() {
+    let mut desk = Desk::new("12", 4);
+    let resume = Resume {
+        offset: 9,
+        away: vec![("C1".to_owned(), 3), ("C2".to_owned(), 7)],
+        ..Resume::default()
+    };
+    desk.dispatcher.assign(0, &resume, Phase::Active);
+    assert_eq!(desk.dispatcher.job().map(|job| job.from), Some(3));
+    assert_eq!(desk.dispatcher.expired(0, 5), 2);
+    assert_eq!(desk.position(), 5);
+    assert_eq!(desk.dispatcher.job().map(|job| job.from), Some(5));
+    assert_eq!(desk.dispatcher.expired(0, 5), 0, "it is told once");
+    assert_eq!(desk.dispatcher.expired(0, 9), 4);
+    assert!(desk.dispatcher.parked().is_empty(), "all that was parked is gone");
+    assert_eq!((desk.dispatcher.job(), desk.position()), (None, 9));
+}
+
+#[test]
+fn a_pass_ends_with_the_partition_where_nothing_has_come_since() {
+    let mut desk = Desk::new("12", 50);
+    let away = key(&[("12", 1)], 0);
+    let resume = Resume {
+        offset: 9,
+        away: vec![("C1".to_owned(), 0)],
+        ..Resume::default()
+    };
+    desk.dispatcher.assign(0, &resume, Phase::Active);
+    desk.log = vec![away; 3];
+    // From 3 to 8 the partition has holes.
+    assert_eq!(desk.read_again(), [0, 1, 2]);
+    assert!(desk.dispatcher.parked().is_empty());
+    assert_eq!(desk.dispatcher.job(), None);
+    (0..3).for_each(|offset| desk.confirm(1, offset));
+    assert_eq!(desk.position(), 9);
+}
+
+#[test]
+fn partitions_have_their_turn_to_be_read_again() {
+    let mut desk = Desk::new("12", 50);
+    for partition in 0..3 {
+        let resume = Resume {
+            offset: 9,
+            away: vec![("C1".to_owned(), 3)],
+            ..Resume::default()
+        };
+        desk.dispatcher.assign(partition, &resume, Phase::Active);
+    }
+    for partition in [0, 1, 2, 0] {
+        assert_eq!(desk.dispatcher.job().map(|job| job.partition), Some(partition));
+        desk.dispatcher.stop_reading();
+    }
+}
+
+#[test]
+fn nothing_is_read_again_of_a_partition_that_is_not_taken() {
+    let mut desk = Desk::new("12", 50);
+    let away = key(&[("12", 1)], 0);
+    let resume = Resume {
+        offset: 9,
+        away: vec![("C1".to_owned(), 3)],
+        ..Resume::default()
+    };
+    for phase in [
+        Phase::Draining,
+        Phase::Stopped,
+        Phase::Behind(2),
+        Phase::Announcing,
+        Phase::Contested,
+    ] {
+        desk.dispatcher.assign(0, &resume, phase);
+        assert_eq!(desk.dispatcher.job(), None, "{phase:?}");
+        desk.dispatcher.set_phase(0, Phase::Active);
+        let job = desk.dispatcher.job().unwrap();
+        desk.dispatcher.set_phase(0, phase);
+        let again = desk.dispatcher.read_again(job.number, 3, Some(away.as_bytes()));
+        assert_eq!(again, Again::Done, "{phase:?}");
+        assert_eq!(desk.position(), 3);
+    }
+}
+
+#[test]
+fn an_asset_in_two_partitions_waits_only_for_the_one_that_is_left() {
+    let mut desk = Desk::new("12", 50);
+    let moves = key(&[("12", 1), ("2", 2)], 0);
+    desk.dispatcher.assign(1, &Resume::default(), Phase::Active);
+    let place = desk.dispatcher.era().ring.place(moves.as_bytes());
+    let Admission::Take(other) = desk.dispatcher.receive(1, 0, moves.as_bytes(), place) else {
+        panic!("it is taken");
+    };
+    let parcel = Parcel {
+        tag: other,
+        lane: place.lane,
+    };
+    desk.dispatcher.enter(parcel, place.owner);
+    desk.comes(&moves);
+    desk.change(2, "2");
+    desk.comes(&moves);
+    desk.dispatcher.remove(1);
+    desk.hand_out();
+    assert_eq!(desk.dispatcher.waiting(), 1, "record 0 is still at the old owner");
+    let epoch = desk.dispatcher.partitions()[&0].epoch;
+    desk.out.get_mut(&1).unwrap().retain(|parcel| parcel.tag.epoch == epoch);
+    desk.confirm(1, 0);
+    assert_eq!((desk.at(2), desk.dispatcher.waiting()), (vec![1], 0));
+}
+
+#[test]
+fn each_ring_change_gives_the_old_owner_its_own_time() {
+    let mut desk = Desk::new("123", 50);
+    let first = key(&[("123", 1), ("23", 2), ("3", 3)], 0);
+    let second = key(&[("123", 2), ("23", 2), ("3", 3)], 0);
+    desk.comes(&first);
+    desk.comes(&second);
+    desk.change(2, "23");
+    desk.wait(SECOND / 2);
+    desk.change(3, "3");
+    let lanes = [(1, desk.out[&1][0].lane), (2, desk.out[&2][0].lane)];
+    desk.wait(SECOND / 2);
+    assert_eq!(desk.dispatcher.overdue(), lanes[..1]);
+    desk.wait(SECOND / 2 - 1);
+    assert_eq!(desk.dispatcher.overdue(), []);
+    desk.wait(1);
+    assert_eq!(desk.dispatcher.overdue(), lanes[1..]);
+}
+
+#[test]
+fn a_ring_is_not_announced_before_what_drains_is_committed_with_it() {
+    let mut desk = Desk::new("12", 50);
+    desk.dispatcher.announce(2, 2);
+    desk.dispatcher.set_phase(0, Phase::Draining);
+    assert!(!desk.dispatcher.is_announced(), "its successor may have ring 1");
+    let epoch = desk.dispatcher.partitions()[&0].epoch;
+    let point = desk.dispatcher.to_commit(0).unwrap();
+    desk.dispatcher.committed(0, epoch, point);
+    assert!(desk.dispatcher.is_announced());
+}
+
+#[test]
+fn an_asset_that_is_parked_because_it_moves_takes_no_other_with_it() {
+    let mut desk = Desk::new("12", 2);
+    let moves = key(&[("12", 1), ("2", 2)], 0);
+    let stays = key(&[("12", 2), ("2", 2)], 0);
+    desk.comes(&moves);
+    desk.change(2, "2");
+    desk.comes(&moves);
+    assert_eq!(desk.comes(&moves), Admission::Parked, "no more is held");
+    assert!(matches!(desk.comes(&stays), Admission::Take(_)));
+    desk.confirm(1, 0);
+    desk.confirm(2, 1);
+    desk.confirm(2, 3);
+    assert_eq!(desk.read_again(), [2]);
+    desk.confirm(2, 2);
+    // That is over: whatever is parked from here on is named by the ring in use alone.
+    desk.comes(&stays);
+    desk.comes(&moves);
+    desk.overflow();
+    assert_eq!(desk.comes(&stays), Admission::Parked);
+    let classes: Vec<_> = desk.dispatcher.partitions()[&0].backlog.classes().collect();
+    assert_eq!(classes[0].0, [2]);
+    assert_eq!(desk.comes(&moves), Admission::Parked);
+    assert_eq!(desk.dispatcher.parked()[&2].records, 2);
+}
+
+#[test]
+fn a_hand_over_that_is_done_leaves_no_older_rings() {
+    let mut desk = Desk::new("12", 2);
+    let moves = key(&[("12", 1), ("2", 2)], 0);
+    desk.comes(&moves);
+    desk.change(2, "2");
+    desk.confirm(1, 0);
+    desk.comes(&moves);
+    desk.comes(&moves);
+    desk.overflow();
+    assert_eq!(desk.comes(&moves), Admission::Parked);
+    let classes: Vec<_> = desk.dispatcher.partitions()[&0].backlog.classes().collect();
+    assert_eq!(classes[0].0, [2]);
+}
+
+#[test]
+fn what_is_given_back_counts_until_it_is_settled() {
+    let mut desk = Desk::new("12", 50);
+    let moves = key(&[("12", 1), ("2", 2)], 0);
+    (0..2).for_each(|_| assert!(matches!(desk.comes(&moves), Admission::Take(_))));
+    desk.change(2, "2");
+    desk.comes(&moves);
+    desk.wait(SECOND);
+    assert_eq!(desk.dispatcher.overdue().len(), 1);
+    for (offset, there) in [(1, 0), (0, 3)] {
+        desk.give_back(1, offset);
+        assert_eq!((desk.dispatcher.total().records, desk.at(2).len()), (3, there));
+    }
+    (0..3).for_each(|offset| desk.confirm(2, offset));
+    assert!(desk.dispatcher.is_idle() && desk.dispatcher.caps.is_clear());
+}
+
+#[test]
+fn a_record_seen_before_is_not_parked() {
+    let mut desk = Desk::new("12", 2);
+    let away = key(&[("12", 1)], 0);
+    desk.comes(&away);
+    desk.comes(&away);
+    desk.overflow();
+    desk.log.pop();
+    assert_eq!(desk.comes(&away), Admission::Unwanted);
+    assert!(desk.dispatcher.parked().is_empty());
+    assert_eq!(desk.comes(&away), Admission::Parked);
+}
+
+#[test]
+fn a_record_of_no_asset_is_not_taken_where_no_other_is() {
+    let mut desk = Desk::new("12", 50);
+    assert!(matches!(desk.dispatcher.receive_stray(0, 0), Admission::Take(_)));
+    assert_eq!(desk.dispatcher.receive_stray(0, 0), Admission::Unwanted, "seen before");
+    for phase in [
+        Phase::Draining,
+        Phase::Stopped,
+        Phase::Behind(2),
+        Phase::Announcing,
+        Phase::Contested,
+    ] {
+        desk.dispatcher.set_phase(0, phase);
+        assert_eq!(desk.dispatcher.receive_stray(0, 1), Admission::Unwanted, "{phase:?}");
+    }
+    assert_eq!(desk.dispatcher.receive_stray(1, 0), Admission::Unwanted);
+}
+
+#[test]
+fn a_long_pass_makes_room_for_other_partitions_and_goes_on_later() {
+    let mut desk = Desk::new("12", 50);
+    let well = key(&[("12", 2)], 0);
+    for partition in 0..2 {
+        let resume = Resume {
+            offset: 1_000,
+            away: vec![("C1".to_owned(), 3)],
+            ..Resume::default()
+        };
+        desk.dispatcher.assign(partition, &resume, Phase::Active);
+    }
+    let mut from = 3;
+    for partition in [0, 1, 0] {
+        let job = desk.dispatcher.job().unwrap();
+        assert_eq!((job.partition, job.from), (partition, from));
+        let mut looked_at = (job.from..).take_while(|offset| {
+            let again = desk.dispatcher.read_again(job.number, *offset, Some(well.as_bytes()));
+            assert!(matches!(again, Again::Skip | Again::Done));
+            again == Again::Skip
+        });
+        let last = looked_at.by_ref().last().unwrap();
+        assert!(last < 900, "others have their turn");
+        if partition == 1 {
+            from = last + 1;
+        }
+    }
+}
+
+#[test]
+fn a_pass_waits_a_moment_for_a_cluster_without_room() {
+    let mut desk = Desk::new("12", 4);
+    let away = key(&[("12", 1)], 0);
+    let resume = Resume {
+        offset: 9,
+        away: vec![("C1".to_owned(), 0)],
+        ..Resume::default()
+    };
+    desk.dispatcher.assign(0, &resume, Phase::Active);
+    let job = desk.dispatcher.job().unwrap();
+    let key = Some(away.as_bytes());
+    let place = desk.dispatcher.era().ring.place(away.as_bytes());
+    for offset in 0..2 {
+        let Again::Take(tag) = desk.dispatcher.read_again(job.number, offset, key) else {
+            panic!("there is room");
+        };
+        desk.dispatcher.enter(Parcel { tag, lane: place.lane }, place.owner);
+    }
+    desk.hand_out();
+    assert_eq!(desk.dispatcher.read_again(job.number, 2, key), Again::Wait);
+    desk.confirm(1, 0);
+    assert!(matches!(desk.dispatcher.read_again(job.number, 2, key), Again::Take(_)));
+    assert_eq!(desk.dispatcher.job().map(|job| job.number), Some(job.number));
+}
+
+#[test]
+fn what_was_given_back_goes_with_its_partition() {
+    let mut desk = Desk::new("12", 50);
+    let moves = key(&[("12", 1), ("2", 2)], 0);
+    desk.comes(&moves);
+    desk.comes(&moves);
+    desk.change(2, "2");
+    desk.wait(SECOND);
+    assert_eq!(desk.dispatcher.overdue().len(), 1);
+    desk.give_back(1, 0);
+    desk.dispatcher.remove(0);
+    desk.hand_out();
+    assert_eq!(desk.dispatcher.total().records, 1, "record 1 is still at the old owner");
+    assert!(desk.at(2).is_empty() && desk.dispatcher.caps.is_clear());
+    desk.give_back(1, 1);
+    assert!(desk.at(2).is_empty() && desk.dispatcher.is_idle());
+}
