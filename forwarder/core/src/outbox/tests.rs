@@ -212,6 +212,146 @@ fn what_was_out_behind_a_denied_record_goes_before_what_waits() {
 }
 
 #[test]
+fn what_is_denied_after_it_was_accepted_goes_again_in_order_before_what_follows() {
+    let (mut outbox, mut outcome) = (outbox(Confirmation::Fence), Outcome::default());
+    prove(&mut outbox, &mut outcome);
+    for number in 1..5 {
+        outbox.push(record(1, number, "a"));
+    }
+    (0..3).for_each(|_| assert!(outbox.next(0).is_some()));
+    outbox.fence();
+    assert!(outbox.denied(b"a"));
+    outbox.fence_passed(0, &mut outcome);
+    assert!(!outbox.has_ready(), "4 was not sent yet: it waits");
+    outbox.wake(1_000);
+    assert_eq!(numbers(&send_all(&mut outbox)), [1]);
+    outbox.fence();
+    outbox.fence_passed(1_000, &mut outcome);
+    assert_eq!(numbers(&send_all(&mut outbox)), [2, 3, 4]);
+}
+
+#[test]
+fn a_subject_that_was_denied_is_accepted_anew_before_it_is_pipelined() {
+    let (mut outbox, mut outcome) = (outbox(Confirmation::Fence), Outcome::default());
+    prove(&mut outbox, &mut outcome);
+    outbox.push(record(1, 1, "a"));
+    send_all(&mut outbox);
+    for now in [0, 1_000] {
+        outbox.wake(now);
+        send_all(&mut outbox);
+        outbox.fence();
+        assert!(outbox.denied(b"a"));
+        outbox.fence_passed(now, &mut outcome);
+    }
+    assert_eq!(
+        outbox.overtaken(),
+        1,
+        "the second time nothing can have gone ahead of it"
+    );
+    for number in 5..7 {
+        outbox.push(record(2, number, "a"));
+    }
+    assert_eq!(numbers(&send_all(&mut outbox)), [5]);
+}
+
+#[test]
+fn what_comes_back_goes_before_what_waits_also_behind_another_head() {
+    let (mut outbox, mut outcome) = (outbox(Confirmation::Fence), Outcome::default());
+    prove(&mut outbox, &mut outcome);
+    outbox.push(record(2, 0, "b"));
+    outbox.push(record(1, 1, "a"));
+    outbox.push(record(1, 2, "a"));
+    send_all(&mut outbox);
+    outbox.fence();
+    assert!(outbox.denied(b"a"));
+    outbox.fence_passed(0, &mut outcome);
+    for (number, subject) in [(3, "b"), (4, "c"), (5, "b")] {
+        outbox.push(record(1, number, subject));
+    }
+    outbox.wake(1_000);
+    assert_eq!(numbers(&send_all(&mut outbox)), [1]);
+    outbox.fence();
+    outbox.fence_passed(1_000, &mut outcome);
+    assert_eq!(numbers(&send_all(&mut outbox)), [2, 3, 4], "4 is a probe");
+    outbox.fence();
+    assert!(outbox.denied(b"b"));
+    outbox.fence_passed(1_000, &mut outcome);
+    outbox.wake(2_000);
+    assert_eq!(numbers(&send_all(&mut outbox)), [3]);
+    outbox.fence();
+    outbox.fence_passed(2_000, &mut outcome);
+    assert_eq!(numbers(&send_all(&mut outbox)), [5]);
+}
+
+#[test]
+fn what_is_abandoned_has_no_place_among_what_comes_back() {
+    let (mut outbox, mut outcome) = (outbox(Confirmation::Fence), Outcome::default());
+    prove(&mut outbox, &mut outcome);
+    let other = |number| Record {
+        assignment: (1, 1),
+        ..record(1, number, "a")
+    };
+    outbox.push(record(1, 1, "a"));
+    outbox.push(record(1, 2, "a"));
+    send_all(&mut outbox);
+    outbox.fence();
+    outbox.push(other(3));
+    send_all(&mut outbox);
+    outbox.fence();
+    assert!(outbox.denied(b"a"));
+    outbox.fence_passed(0, &mut outcome);
+    outbox.wake(1_000);
+    assert_eq!(numbers(&send_all(&mut outbox)), [1]);
+    outbox.fence();
+    assert_eq!(outbox.abandon(&[(0, 1)], &mut outcome), 1);
+    outbox.push(other(4));
+    assert!(outbox.denied(b"a"));
+    outbox.fence_passed(1_000, &mut outcome);
+    outbox.fence_passed(1_000, &mut outcome);
+    assert_eq!(numbers(&send_all(&mut outbox)), [3]);
+}
+
+#[test]
+fn a_lane_pauses_for_its_own_head_and_to_the_end() {
+    let (mut outbox, mut outcome) = (outbox(Confirmation::Ack), Outcome::default());
+    outbox.push(record(1, 1, "a"));
+    outbox.push(record(1, 2, "a"));
+    let sent = send_all(&mut outbox);
+    outbox.failed(sent[0].0, 1, &mut outcome);
+    let first = outbox.next_wake().unwrap();
+    outbox.wake(first - 1);
+    assert!(!outbox.has_ready());
+    // It was stored all the same; now the next one is refused, when the first one's pause is not over yet.
+    outbox.acked(sent[0].0, &mut outcome);
+    let sent = send_all(&mut outbox);
+    assert_eq!(numbers(&sent), [2]);
+    outbox.failed(sent[0].0, 90, &mut outcome);
+    outbox.wake(90 + BACKOFF.initial / 2 - 1);
+    assert!(!outbox.has_ready(), "that was the first one's pause");
+    outbox.wake(90 + BACKOFF.initial);
+    assert_eq!(numbers(&send_all(&mut outbox)), [2]);
+}
+
+#[test]
+fn refusals_are_counted_for_each_record_anew() {
+    let backoff = Backoff {
+        attempts: Some(2),
+        ..BACKOFF
+    };
+    let (mut outbox, mut outcome) = (Outbox::new(Confirmation::Ack, backoff), Outcome::default());
+    for number in 1..4 {
+        outbox.push(record(1, number, "a"));
+        let sent = send_all(&mut outbox);
+        outbox.failed(sent[0].0, 0, &mut outcome);
+        outbox.wake(1_000);
+        let sent = send_all(&mut outbox);
+        assert_eq!(numbers(&sent), [number]);
+        outbox.acked(sent[0].0, &mut outcome);
+    }
+    assert_eq!((outcome.confirmed.len(), outcome.given_up.len()), (3, 0));
+}
+
+#[test]
 fn refusals_end_in_the_dead_letter_where_that_is_declared() {
     let mut outbox = Outbox::new(
         Confirmation::Ack,
@@ -333,6 +473,21 @@ fn what_is_recalled_is_not_sent_again_by_the_next_connection() {
     assert_eq!(outbox.connection_lost(&mut outcome), 0);
     assert!(!outbox.has_ready() && outbox.is_empty());
     assert!(outcome.dropped.is_empty());
+}
+
+#[test]
+fn what_an_ended_assignment_has_sent_is_not_recalled() {
+    let (mut outbox, mut outcome) = (outbox(Confirmation::Fence), Outcome::default());
+    prove(&mut outbox, &mut outcome);
+    outbox.push(record(1, 1, "a"));
+    send_all(&mut outbox);
+    outbox.fence();
+    assert_eq!(outbox.abandon(&[(0, 1)], &mut outcome), 1);
+    outbox.recall(&[1], &mut outcome);
+    assert!(outcome.recalled.is_empty());
+    outbox.fence_passed(0, &mut outcome);
+    assert_eq!((outcome.dropped.len(), outcome.confirmed.len()), (1, 0));
+    assert!(outbox.is_empty());
 }
 
 #[test]
