@@ -204,6 +204,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_cluster_is_away_only_before_what_is_called_settled() {
+        // A class that began to be parked behind the first record to come would have no place for what is before.
+        let text = "fanout1 partitions=1 ring=1 members=1 upto=5 away=C1:5,C2:4,C3:6";
+        let ahead = Metadata::parse(text).unwrap().ahead.unwrap();
+        assert_eq!((ahead.upto, &ahead.away), (5, &vec![("C2".to_owned(), 4)]));
+        let ahead = Ahead {
+            away: vec![("C1".to_owned(), 5), ("C2".to_owned(), 4)],
+            ..ahead
+        };
+        let metadata = Metadata {
+            partitions: 1,
+            ring: 1,
+            members: None,
+            ahead: Some(ahead),
+        };
+        let text = "fanout1 partitions=1 ring=1 members=0000000000000001 upto=5 away=C2:4";
+        assert_eq!(metadata.to_string(), text);
+    }
+
     proptest! {
         #[test]
         fn what_is_written_is_read(

@@ -265,6 +265,27 @@ mod tests {
     }
 
     #[test]
+    fn a_name_with_another_offset_settles_nothing() {
+        let mut offsets = Offsets::new(0);
+        let names: Vec<u64> = (0..3).map(|offset| receive(&mut offsets, offset)).collect();
+        assert_eq!(offsets.settle(names[0], 1), None);
+        assert_eq!((offsets.position(), offsets.unsettled()), (0, 3));
+    }
+
+    #[test]
+    fn a_record_read_again_behind_the_horizon_is_no_straggler_yet() {
+        let mut offsets = Offsets::new(0);
+        let stuck = receive(&mut offsets, 0);
+        assert!(offsets.pass(1));
+        let again = offsets.readmit(1, SOMEWHERE);
+        assert_eq!((offsets.horizon(), offsets.stragglers().count()), (0, 0));
+        offsets.settle(stuck, 0);
+        assert_eq!(offsets.stragglers().collect::<Vec<_>>(), [(1, SOMEWHERE)]);
+        offsets.settle(again, 1);
+        assert_eq!((offsets.position(), offsets.stragglers().count()), (2, 0));
+    }
+
+    #[test]
     fn a_record_that_is_never_settled_costs_no_memory_for_what_is_settled_behind_it() {
         let mut offsets = Offsets::new(0);
         let stuck = receive(&mut offsets, 0);

@@ -274,6 +274,22 @@ mod tests {
     }
 
     #[test]
+    fn what_was_skipped_by_hand_is_not_read_for_the_clusters_that_were_away() {
+        let ahead = Ahead {
+            members: 1,
+            upto: 60,
+            away: vec![("C2".to_owned(), 45), ("C3".to_owned(), 55)],
+        };
+        let known = Known {
+            committed: Some(50),
+            ahead: Some(&ahead),
+            ..KNOWN
+        };
+        let begin = start(&known, History::Foreign, StartFrom::Latest, POLICY);
+        assert_eq!(begin.away, [("C2".to_owned(), 50), ("C3".to_owned(), 55)]);
+    }
+
+    #[test]
     fn an_offset_that_is_gone_is_a_fault_with_a_policy() {
         let expired = Known {
             committed: Some(4),
