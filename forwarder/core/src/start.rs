@@ -290,6 +290,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_settled_ahead_of_another_topic_says_nothing_where_the_offset_is_gone() {
+        // An end that the partition does not reach, and one that has expired as well.
+        for upto in [91, 9] {
+            let ahead = Ahead {
+                members: 1,
+                upto,
+                away: Vec::new(),
+            };
+            let known = Known {
+                committed: Some(4),
+                ahead: Some(&ahead),
+                ..KNOWN
+            };
+            let begin = start(&known, History::Foreign, StartFrom::Latest, POLICY);
+            assert_eq!((begin.offset, begin.committed), (Some(10), false), "up to {upto}");
+        }
+    }
+
+    #[test]
     fn an_offset_that_is_gone_is_a_fault_with_a_policy() {
         let expired = Known {
             committed: Some(4),

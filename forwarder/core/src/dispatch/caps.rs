@@ -343,6 +343,22 @@ mod tests {
     }
 
     #[test]
+    fn an_outlet_that_had_nothing_to_do_does_not_stand_still() {
+        let mut caps = caps(50, 100_000);
+        caps.look(10 * TOLERABLE, |_| 0);
+        caps.enter(1, 1);
+        assert!(!caps.stands_still(1));
+        caps.look(11 * TOLERABLE - 1, |_| 0);
+        assert!(!caps.stands_still(1));
+        caps.look(11 * TOLERABLE, |_| 0);
+        assert!(caps.stands_still(1));
+        caps.enter(1, 1);
+        caps.leave(1, 1);
+        caps.look(11 * TOLERABLE + 1, |_| 0);
+        assert!(!caps.stands_still(1));
+    }
+
+    #[test]
     fn where_most_is_held_back_a_pause_is_not_worth_ending() {
         let mut caps = caps(50, 100_000);
         (0..99).for_each(|_| caps.hold(1));

@@ -1070,3 +1070,119 @@ fn what_was_given_back_goes_with_its_partition() {
     desk.give_back(1, 1);
     assert!(desk.at(2).is_empty() && desk.dispatcher.is_idle());
 }
+
+#[test]
+fn what_is_settled_ahead_is_told_only_under_the_ring_that_a_successor_has() {
+    let mut desk = Desk::new("12", 50);
+    let resume = Resume {
+        offset: 9,
+        away: vec![("C1".to_owned(), 3)],
+        ..Resume::default()
+    };
+    desk.dispatcher.assign(0, &resume, Phase::Active);
+    assert_eq!(desk.ahead().map(|ahead| ahead.upto), Some(9));
+    desk.dispatcher.announce(2, 7);
+    desk.dispatcher.announce(2, 8);
+    let point = desk.dispatcher.commit_point(0).unwrap();
+    assert_eq!((point.position, point.ring, point.members), (3, 2, 7));
+    assert_eq!(point.ahead, None);
+}
+
+#[test]
+fn a_partition_that_waited_for_a_ring_begins_nowhere_before_its_commit() {
+    let ahead = |upto| {
+        Some(Ahead {
+            members: era(2, "123").fingerprint(),
+            upto,
+            away: vec![("C2".to_owned(), 4)],
+        })
+    };
+    for (upto, next) in [(6, 9), (12, 12)] {
+        let mut desk = Desk::new("12", 50);
+        let resume = Resume {
+            offset: 9,
+            later: ahead(upto),
+            ..Resume::default()
+        };
+        desk.dispatcher.assign(0, &resume, Phase::Behind(2));
+        desk.change(2, "123");
+        assert_eq!(
+            (desk.dispatcher.partitions()[&0].next(), desk.position()),
+            (next, 9),
+            "4 to 8 were skipped by hand"
+        );
+        desk.dispatcher.reached(0, 20);
+        assert_eq!(
+            desk.dispatcher.partitions()[&0].next(),
+            next,
+            "no record has come that proves it"
+        );
+    }
+}
+
+#[test]
+fn a_pass_that_brings_something_goes_on() {
+    let mut desk = Desk::new("12", 50);
+    let well = key(&[("12", 2)], 0);
+    let resume = Resume {
+        offset: 9,
+        away: vec![("C1".to_owned(), 3)],
+        ..Resume::default()
+    };
+    desk.dispatcher.assign(0, &resume, Phase::Active);
+    let job = desk.dispatcher.job();
+    for offset in 3..8 {
+        desk.wait(20 * SECOND);
+        let again = desk
+            .dispatcher
+            .read_again(job.unwrap().number, offset, Some(well.as_bytes()));
+        assert_eq!((again, desk.dispatcher.job()), (Again::Skip, job));
+    }
+}
+
+#[test]
+fn a_drain_waits_for_what_is_held_as_well() {
+    let mut desk = Desk::new("12", 50);
+    let moves = key(&[("12", 1), ("2", 2)], 0);
+    desk.comes(&moves);
+    desk.change(2, "2");
+    desk.comes(&moves);
+    desk.dispatcher.set_phase(0, Phase::Draining);
+    assert_eq!(desk.dispatcher.awaited(0), 2);
+    desk.confirm(1, 0);
+    assert_eq!(desk.dispatcher.awaited(0), 1);
+    desk.confirm(2, 1);
+    assert_eq!(desk.dispatcher.awaited(0), 0);
+}
+
+#[test]
+fn what_is_told_of_clusters_that_nobody_knows_is_not_trusted() {
+    let mut desk = Desk::new("12", 50);
+    let later = Ahead {
+        members: era(2, "123").fingerprint(),
+        upto: 12,
+        away: vec![("C9".to_owned(), 10)],
+    };
+    let resume = Resume {
+        offset: 9,
+        later: Some(later),
+        ..Resume::default()
+    };
+    desk.dispatcher.assign(0, &resume, Phase::Behind(2));
+    desk.change(2, "123");
+    assert_eq!(desk.dispatcher.partitions()[&0].next(), 9, "10 may be a record of C9's");
+}
+
+#[test]
+fn a_cluster_that_is_told_twice_is_away_from_the_first_on() {
+    for offsets in [[3, 5], [5, 3]] {
+        let mut desk = Desk::new("12", 50);
+        let resume = Resume {
+            offset: 9,
+            away: offsets.map(|from| ("C1".to_owned(), from)).into(),
+            ..Resume::default()
+        };
+        desk.dispatcher.assign(0, &resume, Phase::Active);
+        assert_eq!(desk.position(), 3);
+    }
+}

@@ -333,6 +333,25 @@ fn a_lane_pauses_for_its_own_head_and_to_the_end() {
 }
 
 #[test]
+fn what_was_given_up_by_others_is_not_awaited() {
+    let (mut outbox, mut outcome) = (outbox(Confirmation::Ack), Outcome::default());
+    for lane in 1..4 {
+        outbox.push(record(lane, 1, "a"));
+    }
+    outbox.push(Record {
+        assignment: (1, 1),
+        ..record(4, 1, "a")
+    });
+    let sent = send_all(&mut outbox);
+    assert!(sent.iter().all(|(ticket, _)| outbox.is_awaited(*ticket)));
+    outbox.acked(sent[0].0, &mut outcome);
+    outbox.recall(&[2], &mut outcome);
+    outbox.abandon(&[(1, 1)], &mut outcome);
+    let awaited: Vec<bool> = sent.iter().map(|(ticket, _)| outbox.is_awaited(*ticket)).collect();
+    assert_eq!(awaited, [false, false, true, false]);
+}
+
+#[test]
 fn refusals_are_counted_for_each_record_anew() {
     let backoff = Backoff {
         attempts: Some(2),
