@@ -53,7 +53,8 @@ struct Demo {
 
 #[derive(Debug, Args)]
 struct Test {
-    /// `forwarder`, `rig`, `unit`, `fuzz`, or the name of another test binary.
+    /// Without one: all tests.
+    #[arg(value_parser = ["forwarder", "guarantees", "rig", "unit", "fuzz"])]
     suite: Option<String>,
     /// Also the long ones.
     #[arg(long)]

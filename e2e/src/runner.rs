@@ -118,7 +118,7 @@ fn forget_package(command: &mut Command) {
     }
 }
 
-/// The suites by name; any other name is that of a test binary.
+/// What nextest is told of a suite; `guarantees` is a test binary.
 fn filter(suite: &str) -> String {
     match suite {
         "forwarder" => {

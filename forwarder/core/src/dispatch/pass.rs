@@ -32,7 +32,7 @@ pub struct Job {
 /// What to do with a record that was read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Again {
-    /// As [`Admission::Take`].
+    /// As [`Admission::Take`](super::Admission::Take).
     Take(Tag),
     /// It was not parked, or is not to be delivered in this pass.
     Skip,
