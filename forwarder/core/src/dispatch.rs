@@ -110,7 +110,9 @@ pub struct Resume {
     /// Members of the ring with the offset of the first of their records that is to be delivered, where that lies before
     /// `offset`.
     pub away: Vec<(String, i64)>,
-    /// What is settled behind `offset`, as told under the ring that a partition [waits for](Phase::Behind).
+    /// The fingerprint of the ring under which others have delivered, where it is known.
+    pub members: Option<u64>,
+    /// What is settled behind `offset`, as told under that ring if it is not ours.
     pub later: Option<Ahead>,
 }
 
@@ -136,6 +138,8 @@ pub struct Partition {
     pub phase: Phase,
     /// The first offset that was to be received.
     start: i64,
+    /// See [`Resume::members`].
+    members: Option<u64>,
     /// See [`Resume::later`].
     later: Option<Ahead>,
     /// The least epoch of the ring that a commit may speak of: others have delivered under it.
@@ -247,8 +251,11 @@ impl<T: Freight> Dispatcher<T> {
                 Phase::Behind(epoch) => epoch,
                 // Where it is to begin is not known: nothing may be committed for it, whatever becomes of it.
                 Phase::Stopped => u64::MAX,
-                Phase::Active | Phase::Draining | Phase::Announcing | Phase::Contested => 0,
+                // What it says must not be overwritten by a ring that is not theirs.
+                Phase::Contested => self.era.epoch.saturating_add(1),
+                Phase::Active | Phase::Draining | Phase::Announcing => 0,
             },
+            members: resume.members,
             later: resume.later.clone(),
             start: resume.offset,
             offsets: Offsets::new(resume.offset),

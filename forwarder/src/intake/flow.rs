@@ -58,7 +58,11 @@ impl Intake {
         if self.is_rebalancing() || (!due && self.begun.is_empty()) {
             return Ok(());
         }
-        let lost = if due { self.look_what_is_lost() } else { Vec::new() };
+        let (lost, asked_all) = if due {
+            self.look_what_is_lost()
+        } else {
+            (Vec::new(), true)
+        };
         // The group may have asked for partitions meanwhile, and what is done here would be taken for the answer to that. It is
         // told by a poll, before any record: librdkafka holds these back until it is answered.
         self.poll(Duration::ZERO, 1)?;
@@ -66,7 +70,8 @@ impl Intake {
         if self.is_rebalancing() || self.consumer.assignment_lost() {
             return Ok(());
         }
-        self.repair_at = None;
+        // One that could not be asked about is asked about again, and not at once.
+        self.repair_at = (!asked_all).then(|| Instant::now() + RETRY_REPAIR);
         if let Err(error) = self.take_anew(due, lost) {
             warn!(%error, "failed to take partitions anew; trying again");
             self.repair_at = Some(Instant::now() + RETRY_REPAIR);
@@ -78,29 +83,30 @@ impl Intake {
         self.joining.is_some() || self.leaving.is_some()
     }
 
-    /// The partitions whose next record the broker does not have, with that and where to go on.
-    fn look_what_is_lost(&self) -> Vec<(i32, i64, Start)> {
-        let questions = Questions::new();
+    /// The partitions whose next record the broker does not have, with that and where to go on; and whether each could be asked
+    /// about.
+    fn look_what_is_lost(&self) -> (Vec<(i32, i64, Start)>, bool) {
+        let questions = Questions::new(self.dispatcher.partitions().len());
+        let mut asked_all = true;
         let taken = self
             .dispatcher
             .partitions()
             .iter()
             .filter(|(_, state)| state.is_taken());
-        taken
-            .filter_map(|(partition, state)| {
-                let next = state.next();
-                let found = starts::after_loss(&self.consumer, &self.config.source, *partition, next, &questions);
-                match found {
-                    Ok(start) => Some((*partition, next, start?)),
-                    Err(error) => {
-                        // A partition without a leader must not keep the others waiting: it goes on where it was, and if that is
-                        // gone, fetching will say so.
-                        warn!(%error, partition, "failed to ask what there is of a partition");
-                        None
-                    }
+        let mut lost = Vec::new();
+        for (partition, state) in taken {
+            let next = state.next();
+            match starts::after_loss(&self.consumer, &self.config.source, *partition, next, &questions) {
+                Ok(start) => lost.extend(start.map(|start| (*partition, next, start))),
+                Err(error) => {
+                    // A partition without a leader must not keep the others waiting: it goes on where it was, and if that is gone,
+                    // fetching will say so.
+                    warn!(%error, partition, "failed to ask what there is of a partition");
+                    asked_all = false;
                 }
-            })
-            .collect()
+            }
+        }
+        (lost, asked_all)
     }
 
     /// `all`: every partition that is taken, for librdkafka does not say which one it has stopped fetching.
@@ -113,7 +119,9 @@ impl Intake {
             match start.offset {
                 // A hole like any other: what was read before it is still settled first.
                 Some(offset) if offset >= next => drop(holes.insert(partition, offset)),
-                offset => self.begin_anew(partition, offset),
+                Some(offset) => self.begin_anew(partition, offset),
+                // What was read before still goes out: Kafka may not have it any more.
+                None => self.dispatcher.set_phase(partition, Phase::Stopped),
             }
         }
         let begun = std::mem::take(&mut self.begun);
@@ -134,9 +142,8 @@ impl Intake {
         Ok(())
     }
 
-    /// The topic was made anew or cut short: what was read under the old offsets is not sent. Without an offset the partition
-    /// is left to a person.
-    fn begin_anew(&mut self, partition: i32, offset: Option<i64>) {
+    /// The topic was made anew or cut short: what was read under the old offsets is not sent.
+    fn begin_anew(&mut self, partition: i32, offset: i64) {
         let Some(state) = self.dispatcher.partitions().get(&partition) else {
             return;
         };
@@ -144,15 +151,10 @@ impl Intake {
         self.abandon(&[(partition, state.epoch)]);
         let resume = Resume {
             // What was out or parked and may still be there is delivered.
-            offset: offset.map_or(settled, |offset| offset.min(settled)),
+            offset: offset.min(settled),
             ..Resume::default()
         };
-        let phase = if offset.is_some() {
-            Phase::Active
-        } else {
-            Phase::Stopped
-        };
-        self.dispatcher.assign(partition, &resume, phase);
-        info!(partition, offset = resume.offset, ?phase, "begins anew");
+        self.dispatcher.assign(partition, &resume, Phase::Active);
+        info!(partition, offset = resume.offset, "begins anew");
     }
 }

@@ -104,6 +104,7 @@ impl Intake {
             let resume = Resume {
                 offset,
                 away: start.away.clone(),
+                members: place.members,
                 later: later.clone(),
             };
             self.dispatcher.assign(*partition, &resume, phase);

@@ -72,7 +72,8 @@ impl Intake {
                     again
                 }
                 Read::End => {
-                    self.dispatcher.saw_end(job.number);
+                    let position = self.read_up_to(job);
+                    self.dispatcher.saw_end(job.number, position);
                     return false;
                 }
                 Read::Failed(error) => {
@@ -108,6 +109,19 @@ impl Intake {
         };
         self.rereader.consumer = Some(consumer);
         read
+    }
+
+    /// All before this was read: records, and what is none, such as the marks of transactions.
+    fn read_up_to(&self, job: Job) -> i64 {
+        let positions = self.rereader.consumer.as_ref().map(Consumer::position);
+        let found = positions.and_then(Result::ok).and_then(|positions| {
+            let place = positions.find_partition(&self.config.source.topic, job.partition)?;
+            match place.offset() {
+                Offset::Offset(offset) => Some(offset),
+                _ => None,
+            }
+        });
+        found.unwrap_or(job.from)
     }
 
     fn ask_again(&mut self, job: Job, message: &impl Message) -> Again {

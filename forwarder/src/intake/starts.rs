@@ -1,5 +1,6 @@
 //! Asks Kafka what [`forwarder_core::start`] needs to know.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -21,25 +22,30 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// loop for minutes.
 const ALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Questions about partitions, one after the other.
+/// The least that a question may take, however many there are.
+const LEAST_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Questions about partitions, one after the other. Each has its share of the time that is left, so that those that are not
+/// answered leave some for the others.
 pub(super) struct Questions {
     until: Instant,
+    left: Cell<usize>,
 }
 
 impl Questions {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(count: usize) -> Self {
         Self {
             until: Instant::now() + ALL_TIMEOUT,
+            left: Cell::new(count),
         }
     }
 
     /// The oldest offset of a partition and one past the newest.
     fn watermarks(&self, consumer: &KafkaConsumer, topic: &str, partition: i32) -> Result<(i64, i64), KafkaError> {
-        let left = self.until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut));
-        }
-        consumer.fetch_watermarks(topic, partition, left.min(ASK_TIMEOUT))
+        let time = self.until.saturating_duration_since(Instant::now());
+        let left = u32::try_from(self.left.get()).unwrap_or(u32::MAX).max(1);
+        self.left.set(self.left.get().saturating_sub(1));
+        consumer.fetch_watermarks(topic, partition, (time / left).clamp(LEAST_TIMEOUT, ASK_TIMEOUT))
     }
 }
 
@@ -93,7 +99,7 @@ pub(super) fn look_up(
         history => history,
     };
     let times = at_time(consumer, source, partitions)?;
-    let questions = Questions::new();
+    let questions = Questions::new(partitions.len());
     let mut places = Vec::with_capacity(partitions.len());
     for partition in partitions {
         let committed = find(&committed, *partition);

@@ -78,6 +78,8 @@ struct Outlet {
     left: u64,
     /// What had left, and when the last of it was seen to have left (or that there was nothing).
     moved: (u64, u64),
+    /// When the last one came.
+    entered: u64,
     /// Since when it stands at its cap, and what had left then.
     pressed: Option<(u64, u64)>,
     /// It is so far behind that its new records are parked.
@@ -124,7 +126,9 @@ impl Caps {
 
     pub(super) fn enter(&mut self, outlet: usize, weight: usize) {
         self.total.add(weight);
-        self.outlets[outlet].load.add(weight);
+        let state = &mut self.outlets[outlet];
+        state.load.add(weight);
+        state.entered = self.now;
         self.judge(outlet);
     }
 
@@ -200,10 +204,12 @@ impl Caps {
         flowing.below(self.limits.total.part(1, 2)) && self.total.below(self.limits.total)
     }
 
-    /// Whether it is not worth waiting for: it has something, and nothing has left for a while.
+    /// Whether it is not worth waiting for: it has something, and for a while nothing has come or left.
     pub(super) fn stands_still(&self, outlet: usize) -> bool {
         let state = &self.outlets[outlet];
-        state.overflows || self.now.saturating_sub(state.moved.1) >= TOLERABLE
+        let (left, at) = state.moved;
+        let since = at.max(state.entered);
+        state.overflows || (state.left == left && self.now.saturating_sub(since) >= TOLERABLE)
     }
 
     /// Whether its new records are to be parked.

@@ -20,11 +20,11 @@ impl<T: Freight> Dispatcher<T> {
         if !matches!(state.phase, Phase::Active | Phase::Draining | Phase::Announcing) {
             return None;
         }
-        // It is given up before we had the newer ring: the next owner still needs that.
-        let (ring, members) = self.announced;
-        if state.ring > ring {
+        // It is given up before we used the newer ring: the next owner still needs that, and what was told under it.
+        if state.ring > self.era.epoch {
             return None;
         }
+        let (ring, members) = self.announced;
         let position = state.position();
         Some(CommitPoint {
             position,

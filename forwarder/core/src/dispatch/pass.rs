@@ -202,19 +202,18 @@ impl<T: Freight> Dispatcher<T> {
         })
     }
 
-    /// The reader has seen the end of the partition in pass `number`.
+    /// The reader has seen the end of the partition in pass `number`, and has read all before `position`, be it records or not.
     ///
-    /// That ends the pass only if no record can have come behind that end which is parked: the intake has received none at
-    /// all, or none beyond what the pass has looked at. Otherwise the reader just goes on.
-    pub fn saw_end(&mut self, number: u64) {
+    /// That ends the pass only if the intake has received nothing beyond: an end may be an old one, or that of a broker that does
+    /// not know the newest records yet. Otherwise the reader just goes on.
+    pub fn saw_end(&mut self, number: u64, position: i64) {
         let Some(mut pass) = self.pass.take_if(|pass| pass.number == number) else {
             return;
         };
         let Some(state) = self.partitions.get(&pass.partition) else {
             return;
         };
-        let received = state.offsets.received();
-        if received == state.start || pass.reached >= received {
+        if pass.reached.max(position) >= state.offsets.received() {
             pass.reached = state.offsets.next();
             self.finish(pass);
         } else {

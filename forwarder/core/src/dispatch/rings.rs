@@ -52,6 +52,13 @@ impl<T: Freight> Dispatcher<T> {
         for (partition, state) in &mut self.partitions {
             state.backlog.change(&self.era, &mut ways);
             match state.phase {
+                Phase::Behind(epoch)
+                    if epoch == self.era.epoch
+                        && state.members.is_some_and(|members| members != self.era.fingerprint()) =>
+                {
+                    state.phase = Phase::Contested;
+                    state.ring = epoch.saturating_add(1);
+                }
                 Phase::Behind(epoch) if epoch == self.era.epoch => {
                     state.phase = Phase::Active;
                     begun.push(*partition);

@@ -58,6 +58,8 @@ struct Desk {
     dispatcher: Dispatcher<Parcel>,
     now: u64,
     log: Vec<String>,
+    /// One past what is no record behind those.
+    end: i64,
     out: BTreeMap<u32, Vec<Parcel>>,
 }
 
@@ -79,6 +81,7 @@ impl Desk {
             dispatcher,
             now: 0,
             log: Vec::new(),
+            end: 0,
             out: BTreeMap::new(),
         }
     }
@@ -147,6 +150,7 @@ impl Desk {
     fn read_again(&mut self) -> Vec<i64> {
         let mut taken = Vec::new();
         let Some(job) = self.dispatcher.job() else { return taken };
+        let mut position = self.end.max(self.log.len() as i64);
         for offset in job.from..self.log.len() as i64 {
             let key = self.log[offset as usize].clone();
             match self.dispatcher.read_again(job.number, offset, Some(key.as_bytes())) {
@@ -156,10 +160,13 @@ impl Desk {
                     taken.push(offset);
                 }
                 Again::Skip => {}
-                Again::Wait | Again::Done => break,
+                Again::Wait | Again::Done => {
+                    position = offset;
+                    break;
+                }
             }
         }
-        self.dispatcher.saw_end(job.number);
+        self.dispatcher.saw_end(job.number, position);
         self.hand_out();
         taken
     }

@@ -35,8 +35,8 @@ struct Reader {
     number: u64,
     partition: i32,
     at: i64,
-    /// It has seen the end, and has not said so yet.
-    ended: bool,
+    /// The end that it has seen, and has not said yet.
+    ended: Option<i64>,
 }
 
 pub(super) struct Process {
@@ -219,7 +219,7 @@ impl Process {
                 number: job.number,
                 partition: job.partition,
                 at: job.from,
-                ended: false,
+                ended: None,
             });
             let number = self.number;
             outside.say(|| format!(" {number} reads again: {job:?}"));
@@ -228,13 +228,12 @@ impl Process {
         for _ in 0..count {
             let Some(reader) = &mut self.reader else { return };
             let (number, partition, at) = (reader.number, reader.partition, reader.at);
-            if reader.ended {
-                reader.ended = false;
-                self.dispatcher.saw_end(number);
+            if let Some(end) = reader.ended.take() {
+                self.dispatcher.saw_end(number, end);
                 return;
             }
             let Some(record) = outside.record(partition, at) else {
-                reader.ended = true;
+                reader.ended = Some(outside.end(partition));
                 return;
             };
             let asset = record.asset;
@@ -420,6 +419,7 @@ impl Process {
         let resume = Resume {
             offset: begin.offset.unwrap(),
             away: begin.away,
+            members: metadata.members,
             later: metadata.ahead.filter(|ahead| ahead.members != fingerprint),
         };
         if !resume.away.is_empty() {

@@ -69,6 +69,7 @@ fn a_commit_tells_what_is_settled_ahead_and_a_successor_goes_on_from_there() {
     let resume = Resume {
         offset: ahead.upto,
         away: ahead.away,
+        members: None,
         later: None,
     };
     let (log, now) = (desk.log, desk.now);

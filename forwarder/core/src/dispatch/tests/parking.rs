@@ -27,6 +27,7 @@ fn a_pass_that_brings_nothing_gives_way_to_another_partition() {
         let resume = Resume {
             offset: 9,
             away: vec![("C1".to_owned(), 3)],
+            members: None,
             later: None,
         };
         desk.dispatcher.assign(partition, &resume, Phase::Active);
@@ -200,8 +201,14 @@ fn a_pass_ends_with_the_partition_where_nothing_has_come_since() {
     };
     desk.dispatcher.assign(0, &resume, Phase::Active);
     desk.log = vec![away; 3];
-    // From 3 to 8 the partition has holes.
     assert_eq!(desk.read_again(), [0, 1, 2]);
+    assert!(
+        desk.dispatcher.job().is_some(),
+        "an end before where the intake is must be an old one"
+    );
+    // From 3 to 8 the partition has what is no record.
+    desk.end = 9;
+    assert!(desk.read_again().is_empty());
     assert!(desk.dispatcher.parked().is_empty());
     assert_eq!(desk.dispatcher.job(), None);
     (0..3).for_each(|offset| desk.confirm(1, offset));

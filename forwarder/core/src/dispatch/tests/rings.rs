@@ -13,6 +13,7 @@ fn a_partition_that_waited_for_a_ring_begins_as_was_told_under_it() {
     };
     let resume = Resume {
         offset: 3,
+        members: Some(ahead.members),
         later: Some(ahead.clone()),
         ..Resume::default()
     };
@@ -26,7 +27,10 @@ fn a_partition_that_waited_for_a_ring_begins_as_was_told_under_it() {
     let mut desk = Desk::new("12", 50);
     desk.dispatcher.assign(0, &resume, Phase::Behind(2));
     desk.change(2, "124");
-    assert_eq!(desk.dispatcher.partitions()[&0].next(), 3);
+    let state = &desk.dispatcher.partitions()[&0];
+    assert_eq!((state.phase, state.next()), (Phase::Contested, 3));
+    desk.dispatcher.set_phase(0, Phase::Draining);
+    assert_eq!(desk.dispatcher.commit_point(0), None);
 }
 
 #[test]
@@ -36,6 +40,13 @@ fn a_partition_that_another_ring_of_our_epoch_had_waits_for_a_newer_one() {
     desk.dispatcher.assign(0, &Resume::default(), Phase::Contested);
     assert_eq!(desk.comes(&stays), Admission::Unwanted);
     assert_eq!(desk.dispatcher.commit_point(0), None);
+    desk.dispatcher.set_phase(0, Phase::Draining);
+    assert_eq!(
+        desk.dispatcher.commit_point(0),
+        None,
+        "what others have committed stays, whoever comes next"
+    );
+    desk.dispatcher.set_phase(0, Phase::Contested);
     desk.change(2, "123");
     assert_eq!(desk.dispatcher.partitions()[&0].phase, Phase::Announcing);
     let point = desk.dispatcher.commit_point(0).unwrap();
@@ -53,6 +64,12 @@ fn a_partition_of_another_ring_waits_until_both_sides_know() {
         desk.dispatcher.to_commit(0),
         None,
         "the next owner needs ring 3 all the same"
+    );
+    desk.dispatcher.announce(3, 0);
+    assert_eq!(
+        desk.dispatcher.to_commit(0),
+        None,
+        "what was told under ring 3 is not ours to overwrite before we use it"
     );
     desk.dispatcher.set_phase(0, Phase::Behind(3));
     desk.change(4, "12");
