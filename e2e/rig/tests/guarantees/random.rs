@@ -45,6 +45,33 @@ blocks! {
     seeds_from_35: 35..SHORT,
 }
 
+blocks! {
+    long_seeds_from_40: SHORT..80,
+    long_seeds_from_80: 80..120,
+    long_seeds_from_120: 120..160,
+    long_seeds_from_160: 160..200,
+    long_seeds_from_200: 200..240,
+    long_seeds_from_240: 240..280,
+    long_seeds_from_280: 280..320,
+    long_seeds_from_320: 320..360,
+    long_seeds_from_360: 360..400,
+    long_seeds_from_400: 400..440,
+    long_seeds_from_440: 440..480,
+    long_seeds_from_480: 480..520,
+    long_seeds_from_520: 520..560,
+    long_seeds_from_560: 560..600,
+    long_seeds_from_600: 600..640,
+    long_seeds_from_640: 640..680,
+    long_seeds_from_680: 680..720,
+    long_seeds_from_720: 720..760,
+    long_seeds_from_760: 760..800,
+    long_seeds_from_800: 800..840,
+    long_seeds_from_840: 840..880,
+    long_seeds_from_880: 880..920,
+    long_seeds_from_920: 920..960,
+    long_seeds_from_960: 960..1000,
+}
+
 /// Says how to come back to a run that failed.
 struct Replay<'a>(&'a Plan);
 
