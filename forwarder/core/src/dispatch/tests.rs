@@ -99,6 +99,16 @@ impl Desk {
         admission
     }
 
+    /// A partition begins at `offset`, and C1's records from `from` on are parked.
+    fn resumes(&mut self, partition: i32, offset: i64, from: i64) {
+        let resume = Resume {
+            offset,
+            away: vec![("C1".to_owned(), from)],
+            ..Resume::default()
+        };
+        self.dispatcher.assign(partition, &resume, Phase::Active);
+    }
+
     fn hand_out(&mut self) {
         let out = &mut self.out;
         self.dispatcher

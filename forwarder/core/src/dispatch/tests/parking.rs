@@ -24,13 +24,7 @@ fn a_pass_ends_where_no_record_follows() {
 fn a_pass_that_brings_nothing_gives_way_to_another_partition() {
     let mut desk = Desk::new("12", 50);
     for partition in [0, 1] {
-        let resume = Resume {
-            offset: 9,
-            away: vec![("C1".to_owned(), 3)],
-            members: None,
-            later: None,
-        };
-        desk.dispatcher.assign(partition, &resume, Phase::Active);
+        desk.resumes(partition, 9, 3);
     }
     let first = desk.dispatcher.job().unwrap();
     desk.wait(10 * SECOND);
@@ -194,12 +188,7 @@ fn what_has_expired_is_not_looked_for() {
 fn a_pass_ends_with_the_partition_where_nothing_has_come_since() {
     let mut desk = Desk::new("12", 50);
     let away = key(&[("12", 1)], 0);
-    let resume = Resume {
-        offset: 9,
-        away: vec![("C1".to_owned(), 0)],
-        ..Resume::default()
-    };
-    desk.dispatcher.assign(0, &resume, Phase::Active);
+    desk.resumes(0, 9, 0);
     desk.log = vec![away; 3];
     assert_eq!(desk.read_again(), [0, 1, 2]);
     assert!(
@@ -219,12 +208,7 @@ fn a_pass_ends_with_the_partition_where_nothing_has_come_since() {
 fn partitions_have_their_turn_to_be_read_again() {
     let mut desk = Desk::new("12", 50);
     for partition in 0..3 {
-        let resume = Resume {
-            offset: 9,
-            away: vec![("C1".to_owned(), 3)],
-            ..Resume::default()
-        };
-        desk.dispatcher.assign(partition, &resume, Phase::Active);
+        desk.resumes(partition, 9, 3);
     }
     for partition in [0, 1, 2, 0] {
         assert_eq!(desk.dispatcher.job().map(|job| job.partition), Some(partition));
@@ -277,12 +261,7 @@ fn a_long_pass_makes_room_for_other_partitions_and_goes_on_later() {
     let mut desk = Desk::new("12", 50);
     let well = key(&[("12", 2)], 0);
     for partition in 0..2 {
-        let resume = Resume {
-            offset: 1_000,
-            away: vec![("C1".to_owned(), 3)],
-            ..Resume::default()
-        };
-        desk.dispatcher.assign(partition, &resume, Phase::Active);
+        desk.resumes(partition, 1_000, 3);
     }
     let mut from = 3;
     for partition in [0, 1, 0] {
@@ -305,12 +284,7 @@ fn a_long_pass_makes_room_for_other_partitions_and_goes_on_later() {
 fn a_pass_waits_a_moment_for_a_cluster_without_room() {
     let mut desk = Desk::new("12", 4);
     let away = key(&[("12", 1)], 0);
-    let resume = Resume {
-        offset: 9,
-        away: vec![("C1".to_owned(), 0)],
-        ..Resume::default()
-    };
-    desk.dispatcher.assign(0, &resume, Phase::Active);
+    desk.resumes(0, 9, 0);
     let job = desk.dispatcher.job().unwrap();
     let key = Some(away.as_bytes());
     let place = desk.dispatcher.era().ring.place(away.as_bytes());
@@ -331,12 +305,7 @@ fn a_pass_waits_a_moment_for_a_cluster_without_room() {
 fn a_pass_that_brings_something_goes_on() {
     let mut desk = Desk::new("12", 50);
     let well = key(&[("12", 2)], 0);
-    let resume = Resume {
-        offset: 9,
-        away: vec![("C1".to_owned(), 3)],
-        ..Resume::default()
-    };
-    desk.dispatcher.assign(0, &resume, Phase::Active);
+    desk.resumes(0, 9, 3);
     let job = desk.dispatcher.job();
     for offset in 3..8 {
         desk.wait(20 * SECOND);

@@ -140,12 +140,7 @@ fn a_ring_is_not_announced_before_what_drains_is_committed_with_it() {
 #[test]
 fn what_is_settled_ahead_is_told_only_under_the_ring_that_a_successor_has() {
     let mut desk = Desk::new("12", 50);
-    let resume = Resume {
-        offset: 9,
-        away: vec![("C1".to_owned(), 3)],
-        ..Resume::default()
-    };
-    desk.dispatcher.assign(0, &resume, Phase::Active);
+    desk.resumes(0, 9, 3);
     assert_eq!(desk.ahead().map(|ahead| ahead.upto), Some(9));
     desk.dispatcher.announce(2, 7);
     desk.dispatcher.announce(2, 8);
