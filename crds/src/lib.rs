@@ -1,0 +1,17 @@
+//! The resources `NatsCluster`, `KafkaChannel` and `AssetForwarder`, as types, and the CustomResourceDefinitions made from them.
+//!
+//! What a schema or a CEL rule can refuse is refused by the API server; what needs other objects is judged by the operator.
+
+pub mod asset_forwarder;
+pub mod definition;
+pub mod kafka_channel;
+pub mod nats_cluster;
+pub mod reference;
+pub mod status;
+
+pub use self::asset_forwarder::{AssetForwarder, AssetForwarderSpec, AssetForwarderStatus};
+pub use self::kafka_channel::{KafkaChannel, KafkaChannelSpec, KafkaChannelStatus};
+pub use self::nats_cluster::{NatsCluster, NatsClusterSpec, NatsClusterStatus};
+
+/// The API group of all three.
+pub const GROUP: &str = "fanout.openfactory.io";
