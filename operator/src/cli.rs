@@ -1,0 +1,91 @@
+//! The command line; each flag has an environment variable, for the chart.
+
+use clap::{Parser, ValueEnum};
+
+/// Runs the controllers of NatsCluster, KafkaChannel and AssetForwarder, and the asset router.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "operator", version)]
+pub struct Cli {
+    /// The one namespace to watch, with Roles alone; without it: all namespaces.
+    #[arg(long, env = "WATCH_NAMESPACE", value_name = "NAMESPACE")]
+    pub watch_namespace: Option<String>,
+    /// The namespace of this process: where its Lease is.
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE", default_value = "default")]
+    pub namespace: String,
+    /// The name by which this process holds the Lease: its pod's.
+    #[arg(long, env = "POD_NAME", value_name = "NAME", default_value = "operator")]
+    pub identity: String,
+    /// The Lease that all replicas compete for.
+    #[arg(long, env = "LEASE_NAME", value_name = "NAME", default_value = "fanout-operator")]
+    pub lease: String,
+    /// The image of forwarders whose resource names none.
+    #[arg(long, env = "FORWARDER_IMAGE", value_name = "IMAGE", default_value = concat!("fanout-forwarder:", env!("CARGO_PKG_VERSION")))]
+    pub forwarder_image: String,
+    /// When forwarder pods pull their image.
+    #[arg(long, env = "FORWARDER_IMAGE_PULL_POLICY", value_enum, default_value_t = PullPolicy::IfNotPresent)]
+    pub forwarder_image_pull_policy: PullPolicy,
+    /// Address of all listeners.
+    #[arg(long, env = "LISTEN_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0")]
+    pub address: String,
+    /// Port of probes and metrics.
+    #[arg(long, env = "METRICS_PORT", value_name = "PORT", default_value_t = 8080)]
+    pub metrics_port: u16,
+    /// Port of the asset router.
+    #[arg(long, env = "ROUTER_PORT", value_name = "PORT", default_value_t = 8002)]
+    pub router_port: u16,
+    /// The least level that is logged; the variable RUST_LOG goes before it.
+    #[arg(long, env = "LOG_LEVEL", value_enum, default_value_t = Level::Info)]
+    pub log_level: Level,
+    /// How log lines are written.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = Format::Json)]
+    pub log_format: Format,
+    /// How many resources of a kind are reconciled at once.
+    #[arg(long, env = "CONCURRENCY", value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub concurrency: u16,
+}
+
+/// When pods pull an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub enum PullPolicy {
+    /// At every start.
+    Always,
+    /// When the node does not have it.
+    IfNotPresent,
+    /// Never: it must be there.
+    Never,
+}
+
+impl PullPolicy {
+    /// The word that the API has for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "Always",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Never => "Never",
+        }
+    }
+}
+
+/// The least level that is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Level {
+    /// A hand is needed.
+    Error,
+    /// Something is wrong that mends itself.
+    Warn,
+    /// What an operator wants to see in quiet times.
+    Info,
+    /// Single steps.
+    Debug,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}

@@ -1,0 +1,161 @@
+//! What all controllers share: a span and counters for each reconcile, a pause that grows per object, an end that is noticed.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use forwarder::shutdown::Shutdown;
+use futures::StreamExt as _;
+use kube::runtime::Controller;
+use kube::runtime::controller::{Action, Config};
+use kube::{Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use tracing::{Instrument as _, debug, info, info_span, warn};
+
+use crate::context::Context;
+
+/// Why a reconcile failed.
+pub trait Failure: std::error::Error + Send + 'static {
+    /// A fixed word for the metric.
+    fn reason(&self) -> &'static str;
+}
+
+/// The pauses of objects whose reconcile failed, by UID: a name that is used again begins anew.
+#[derive(Debug, Default)]
+struct Pauses(Mutex<HashMap<String, u32>>);
+
+impl Pauses {
+    /// The pause after one more failure: 1 s, doubled each time, 5 minutes at most.
+    fn failed(&self, uid: &str) -> Duration {
+        // The map is whole after every statement, so a panic elsewhere has left nothing half done.
+        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = failures.entry(uid.to_owned()).or_default();
+        *count = count.saturating_add(1);
+        pause(*count)
+    }
+
+    fn succeeded(&self, uid: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+fn pause(failures: u32) -> Duration {
+    let doubled = 1_u64 << failures.saturating_sub(1).min(16);
+    Duration::from_secs(doubled.min(300))
+}
+
+/// How a controller runs.
+#[must_use]
+pub fn config(context: &Context) -> Config {
+    // A burst of changes (an apply of many files, a roll's pods) is one reconcile.
+    Config::default()
+        .debounce(Duration::from_millis(200))
+        .concurrency(context.settings.concurrency)
+}
+
+/// Runs a controller until `stop`; reconciles that have begun are finished.
+pub async fn drive<K, F, Fut, E>(
+    name: &'static str,
+    controller: Controller<K>,
+    context: Arc<Context>,
+    reconcile: F,
+    mut stop: Shutdown,
+) where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K::DynamicType: Eq + Hash + Clone + Debug + Unpin,
+    F: Fn(Arc<K>, Arc<Context>) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = Result<Action, E>> + Send + 'static,
+    E: Failure,
+{
+    let pauses = Arc::new(Pauses::default());
+    let policy = {
+        let pauses = Arc::clone(&pauses);
+        move |object: Arc<K>, error: &E, context: Arc<Context>| {
+            let pause = pauses.failed(&object.uid().unwrap_or_default());
+            context.metrics.reconcile_failed(name, error.reason());
+            warn!(
+                controller = name,
+                namespace = object.namespace(),
+                name = object.name_any(),
+                error = describe(error),
+                again_in_seconds = pause.as_secs(),
+                "failed to reconcile"
+            );
+            Action::requeue(pause)
+        }
+    };
+    let reconcile = move |object: Arc<K>, context: Arc<Context>| {
+        let span = info_span!(
+            "reconcile",
+            controller = name,
+            namespace = object.namespace(),
+            name = object.name_any(),
+            generation = object.meta().generation
+        );
+        let (reconcile, pauses) = (reconcile.clone(), Arc::clone(&pauses));
+        async move {
+            let begin = Instant::now();
+            let uid = object.uid().unwrap_or_default();
+            let _running = context.metrics.reconcile_begins(name);
+            let result = reconcile(object, Arc::clone(&context)).await;
+            context.metrics.reconciled(name, result.is_ok(), begin.elapsed());
+            if result.is_ok() {
+                pauses.succeeded(&uid);
+            }
+            debug!(micros = begin.elapsed().as_micros(), "reconciled");
+            result
+        }
+        .instrument(span)
+    };
+    info!(controller = name, "begins");
+    controller
+        .graceful_shutdown_on(async move { stop.requested().await })
+        .run(reconcile, policy, context)
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                // The watch is tried again by itself, and failed reconciles were logged by the policy.
+                match error {
+                    kube::runtime::controller::Error::ReconcilerFailed(..)
+                    | kube::runtime::controller::Error::ObjectNotFound(_) => {}
+                    other => warn!(controller = name, error = describe(&other), "a watch failed"),
+                }
+            }
+        })
+        .await;
+    info!(controller = name, "has ended");
+}
+
+/// An error with all its sources, in one line.
+#[must_use]
+pub fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let part = error.to_string();
+        // Some libraries repeat their source in their own words.
+        if !text.contains(&part) {
+            text = format!("{text}: {part}");
+        }
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_grows_to_a_bound_and_is_forgotten_by_a_success() {
+        let pauses = Pauses::default();
+        let seconds: Vec<u64> = (0..12).map(|_| pauses.failed("a").as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
+        assert_eq!(pauses.failed("b").as_secs(), 1);
+        pauses.succeeded("a");
+        assert_eq!(pauses.failed("a").as_secs(), 1);
+        assert_eq!(pause(u32::MAX).as_secs(), 300);
+    }
+}

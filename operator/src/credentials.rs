@@ -1,0 +1,1 @@
+//! Credentials: from the Secrets that resources name to what is handed on.

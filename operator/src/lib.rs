@@ -1,0 +1,25 @@
+//! The operator: keeps clusters, channels and forwarders as their resources declare them.
+//!
+//! ```text
+//! watch ─▶ queue ─▶ reconcile: dereference ─▶ validate ─▶ build ─▶ apply ─▶ status
+//!                              (reads)        (pure)      (pure)   (writes) (one write)
+//! ```
+//! One replica, the leader, reconciles; every replica answers the router and the probes.
+
+pub mod apply;
+pub mod asset_forwarder;
+pub mod cli;
+pub mod conditions;
+pub mod context;
+pub mod controller;
+pub mod credentials;
+pub mod events;
+pub mod http;
+pub mod kafka_channel;
+pub mod leader;
+pub mod metrics;
+pub mod nats_cluster;
+pub mod reference;
+pub mod router;
+pub mod run;
+pub mod status;

@@ -1,0 +1,79 @@
+//! Whether a resource may be referred to from another namespace.
+
+use std::collections::BTreeMap;
+
+use crds::reference::{AllowedNamespaces, NamespacesFrom};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::core::{Selector, SelectorExt as _};
+
+/// Whether a resource in `namespace` with that grant lets in what is in the namespace `from` with the labels `labels`.
+/// A selector that cannot be read lets nobody in.
+#[must_use]
+pub fn grants(
+    allowed: Option<&AllowedNamespaces>,
+    namespace: &str,
+    from: &str,
+    labels: &BTreeMap<String, String>,
+) -> bool {
+    if namespace == from {
+        return true;
+    }
+    let Some(allowed) = allowed else {
+        return false;
+    };
+    match allowed.from {
+        NamespacesFrom::Same => false,
+        NamespacesFrom::All => true,
+        NamespacesFrom::Selector => allowed
+            .selector
+            .as_ref()
+            .is_some_and(|selector| chooses(selector, labels)),
+    }
+}
+
+/// Whether a label selector chooses an object with these labels. One that cannot be read chooses nothing.
+#[must_use]
+pub fn chooses(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
+    Selector::try_from(selector.clone()).is_ok_and(|selector| selector.matches(labels))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    fn allowed(from: NamespacesFrom, team: Option<&str>) -> AllowedNamespaces {
+        AllowedNamespaces {
+            from,
+            selector: team.map(|team| LabelSelector {
+                match_labels: Some(labels(&[("team", team)])),
+                ..LabelSelector::default()
+            }),
+        }
+    }
+
+    #[test]
+    fn without_a_grant_only_the_own_namespace_may_refer() {
+        let a = labels(&[("team", "a")]);
+        assert!(grants(None, "x", "x", &a));
+        assert!(!grants(None, "x", "y", &a));
+        assert!(!grants(Some(&allowed(NamespacesFrom::Same, Some("a"))), "x", "y", &a));
+        assert!(grants(Some(&allowed(NamespacesFrom::All, None)), "x", "y", &a));
+        assert!(grants(
+            Some(&allowed(NamespacesFrom::Selector, Some("a"))),
+            "x",
+            "y",
+            &a
+        ));
+        assert!(!grants(
+            Some(&allowed(NamespacesFrom::Selector, Some("b"))),
+            "x",
+            "y",
+            &a
+        ));
+        assert!(!grants(Some(&allowed(NamespacesFrom::Selector, None)), "x", "y", &a));
+    }
+}

@@ -1,0 +1,156 @@
+//! The whole process on one page: every task, and what ends it.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use forwarder::http::Server;
+use forwarder::shutdown::{self, Shutdown};
+use forwarder_core::config::{LogFormat, LogLevel, Logging};
+use kube::{Client, Config};
+use tokio::task::JoinSet;
+use tracing::{error, info};
+
+use crate::apply::Applier;
+use crate::cli::{Cli, Format, Level};
+use crate::context::{Context, Scope, Settings};
+use crate::events::Events;
+use crate::leader::{Candidate, End};
+use crate::metrics::Metrics;
+use crate::{asset_forwarder, http, kafka_channel, nats_cluster, router};
+
+/// Runs until `stop`, until the Lease is lost, or until a part ends by itself.
+///
+/// ```text
+/// every replica   metrics and probes · router (watches the rings' ConfigMaps) · candidate for the Lease
+/// the leader      NatsCluster · KafkaChannel · AssetForwarder
+/// ```
+/// Whatever ends ends the process: a replica that does a part of its work looks well and is not.
+///
+/// # Errors
+/// What the process cannot go on with.
+pub async fn run(cli: Cli, mut stop: Shutdown) -> anyhow::Result<()> {
+    forwarder::logging::init(&logging(&cli))?;
+    let config = Config::infer().await.context("found no way to the API server")?;
+    let client = Client::try_from(config.clone()).context("failed to make a client of the API server")?;
+    let metrics = Arc::new(Metrics::new()?);
+    let scope = match &cli.watch_namespace {
+        Some(namespace) if !namespace.is_empty() => Scope::Namespace(namespace.clone()),
+        _ => Scope::Cluster,
+    };
+    let metrics_server = Server::bind(&cli.address, cli.metrics_port).await?;
+    let router_server = Server::bind(&cli.address, cli.router_port).await?;
+    info!(version = env!("CARGO_PKG_VERSION"), ?scope, metrics = %metrics_server.address(), router = %router_server.address(), "begins");
+
+    // What all replicas do goes on until the controllers have ended, so it has a shutdown of its own.
+    let (trigger, last) = shutdown::channel();
+    let mut parts = JoinSet::new();
+    {
+        let (metrics, mut last) = (Arc::clone(&metrics), last.clone());
+        parts.spawn(async move {
+            let ended = http::serve(metrics_server, metrics, async move { last.requested().await }).await;
+            ("the metrics' server", ended.err().map(anyhow::Error::from))
+        });
+    }
+    {
+        let (client, scope) = (client.clone(), scope.clone());
+        parts.spawn(async move {
+            let ended = router::serve(router_server, client, &scope, last).await;
+            ("the router", ended.err().map(anyhow::Error::from))
+        });
+    }
+
+    let candidate = Candidate::new(config, &cli.namespace, &cli.lease, &cli.identity)
+        .context("failed to make a client for the Lease")?;
+    let leads = tokio::select! {
+        acquired = candidate.acquire(&mut stop) => acquired,
+        Some(ended) = parts.join_next() => return Err(ended_early(ended)),
+    };
+    let mut result = Ok(());
+    if leads {
+        info!("leads");
+        metrics.set_leader(true);
+        let context = Arc::new(Context {
+            events: Events::new(client.clone(), cli.identity.clone()),
+            applier: Applier::new(client.clone(), Arc::clone(&metrics)),
+            client,
+            scope,
+            settings: Settings {
+                forwarder_image: cli.forwarder_image,
+                forwarder_image_pull_policy: cli.forwarder_image_pull_policy.as_str(),
+                namespace: cli.namespace,
+                concurrency: cli.concurrency,
+            },
+            metrics: Arc::clone(&metrics),
+        });
+        result = lead(&candidate, context, &mut parts, stop).await;
+        metrics.set_leader(false);
+    }
+    trigger.stop();
+    while let Some(ended) = parts.join_next().await {
+        if let Ok((part, Some(error))) = ended {
+            error!(part, "{error:#}");
+        }
+    }
+    result
+}
+
+type Part = (&'static str, Option<anyhow::Error>);
+
+/// Runs the controllers for as long as the Lease is ours. It is released after they have ended: the next leader finds nobody at work.
+async fn lead(
+    candidate: &Candidate,
+    context: Arc<Context>,
+    parts: &mut JoinSet<Part>,
+    mut stop: Shutdown,
+) -> anyhow::Result<()> {
+    let (trigger, controllers_stop) = shutdown::channel();
+    let mut controllers = JoinSet::new();
+    controllers.spawn(nats_cluster::run(Arc::clone(&context), controllers_stop.clone()));
+    controllers.spawn(kafka_channel::run(Arc::clone(&context), controllers_stop.clone()));
+    controllers.spawn(asset_forwarder::run(context, controllers_stop));
+    let end = tokio::select! {
+        end = candidate.hold(&mut stop) => end,
+        Some(ended) = parts.join_next() => return Err(ended_early(ended)),
+        Some(ended) = controllers.join_next() => match ended {
+            Ok(()) => bail!("a controller has ended by itself"),
+            Err(error) => return Err(error).context("a controller has failed"),
+        },
+    };
+    if end == End::Lost {
+        // Others may begin in a moment: what is under way must not go on beside them.
+        controllers.shutdown().await;
+        bail!("the Lease is lost: another replica goes on");
+    }
+    // Reconciles that have begun are finished under a Lease that is still renewed.
+    trigger.stop();
+    let (_renewing, mut forever) = shutdown::channel();
+    tokio::select! {
+        () = async { while controllers.join_next().await.is_some() {} } => candidate.release().await,
+        _ = candidate.hold(&mut forever) => bail!("the Lease was lost while reconciles were being finished"),
+    }
+    Ok(())
+}
+
+fn ended_early(ended: Result<Part, tokio::task::JoinError>) -> anyhow::Error {
+    match ended {
+        Ok((part, Some(error))) => error.context(format!("{part} has ended")),
+        Ok((part, None)) => anyhow::anyhow!("{part} has ended by itself"),
+        Err(error) => anyhow::Error::from(error).context("a part of the process has failed"),
+    }
+}
+
+fn logging(cli: &Cli) -> Logging {
+    Logging {
+        level: match cli.log_level {
+            Level::Error => LogLevel::Error,
+            Level::Warn => LogLevel::Warn,
+            Level::Info => LogLevel::Info,
+            Level::Debug => LogLevel::Debug,
+        },
+        format: match cli.log_format {
+            Format::Text => LogFormat::Text,
+            Format::Json => LogFormat::Json,
+        },
+        http_requests: false,
+    }
+}

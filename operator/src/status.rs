@@ -1,0 +1,47 @@
+//! Writes a status: one patch, and none where nothing has changed.
+
+use std::fmt::Debug;
+
+use kube::api::{Api, Patch, PatchParams};
+use kube::{Resource, ResourceExt as _};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::context::Context;
+
+/// The field manager of statuses: another one than that of children, so that neither takes the other's fields away.
+const MANAGER: &str = "fanout-operator-status";
+
+/// Writes `new` as the status of `object` unless it is `old` already. An object that is gone is no error.
+///
+/// # Errors
+/// The API server refuses, or is not there.
+pub async fn write<K, S>(context: &Context, api: &Api<K>, object: &K, old: Option<&S>, new: &S) -> kube::Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    S: Serialize + PartialEq + Sync,
+{
+    if old == Some(new) {
+        return Ok(());
+    }
+    let patch = json!({
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
+        // With the UID an object that was made anew under the name does not get a status that is not about it.
+        "metadata": {"name": object.name_any(), "uid": object.uid()},
+        "status": new,
+    });
+    context.metrics.api_write(&K::kind(&()), "status");
+    let params = PatchParams::apply(MANAGER).force();
+    match api
+        .patch_status(&object.name_any(), &params, &Patch::Apply(&patch))
+        .await
+    {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(refusal)) if refusal.code == 404 => Ok(()),
+        // Another object has the name now: its own reconcile is on its way.
+        Err(kube::Error::Api(refusal)) if refusal.code == 409 && refusal.message.contains("UID") => Ok(()),
+        Err(error) => Err(error),
+    }
+}
