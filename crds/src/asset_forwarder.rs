@@ -467,6 +467,12 @@ pub struct RingStatus {
     /// The members' names in the ring, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
+    /// The members, as `namespace/name`, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub member_refs: Vec<String>,
+    /// Clusters that have left the ring and that some pod may still publish to, as `namespace/name`, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<String>,
     /// Clusters that the selector chooses and that are no members, with the reason, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub excluded: Vec<ExcludedCluster>,
