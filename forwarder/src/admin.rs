@@ -5,7 +5,6 @@
 //! `/metrics`: for Prometheus. `/status`: for people and the operator.
 
 mod health;
-mod status;
 #[cfg(test)]
 mod tests;
 
@@ -17,10 +16,10 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use forwarder_core::status::Status;
 use tokio::sync::watch;
 
 pub use self::health::{Health, Heartbeat, Stalled};
-pub use self::status::{Assignment, ClusterStatus, Phase, RingStatus, Status};
 use crate::http::{HttpError, Server};
 use crate::metrics::Metrics;
 

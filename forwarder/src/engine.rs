@@ -24,6 +24,7 @@ use std::time::Duration;
 use forwarder_core::config::{Checked, PublishMode};
 use forwarder_core::dispatch::Era;
 use forwarder_core::route::{RouteOptions, Router};
+use forwarder_core::status::Status;
 use forwarder_core::subject::{Template, TemplateError};
 use futures::future::join_all;
 use tokio::runtime::Handle;
@@ -31,7 +32,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tracing::{Instrument, info, info_span, warn};
 
-use crate::admin::{Admin, Health, Status};
+use crate::admin::{Admin, Health};
 use crate::clock::Clock;
 use crate::dead_letter::{DeadLetterError, DeadLetters};
 use crate::fleet::{Fleet, Tasks};

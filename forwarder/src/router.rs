@@ -25,13 +25,18 @@ pub struct Table {
 }
 
 /// The answer; the first three members are the original's, which takes the first URL.
-#[derive(Debug, Serialize)]
-struct Answer {
-    asset_id: String,
-    cluster_name: String,
-    nats_url: String,
-    nats_urls: Vec<String>,
-    ring_epoch: u64,
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Answer {
+    /// The asset that was asked for.
+    pub asset_id: String,
+    /// The cluster that owns it.
+    pub cluster_name: String,
+    /// The first server of the cluster.
+    pub nats_url: String,
+    /// All servers of the cluster, without user and password.
+    pub nats_urls: Vec<String>,
+    /// The epoch of the ring that says so.
+    pub ring_epoch: u64,
 }
 
 impl Table {
@@ -62,7 +67,9 @@ impl Table {
         })
     }
 
-    fn answer(&self, asset_id: String) -> Option<Answer> {
+    /// Who owns an asset; none only where that member has no server, which no checked ring has.
+    #[must_use]
+    pub fn answer(&self, asset_id: String) -> Option<Answer> {
         let (cluster_name, nats_urls) = self.clusters.get(self.ring.owner(asset_id.as_bytes()))?.clone();
         let nats_url = nats_urls.first()?.clone();
         Some(Answer {

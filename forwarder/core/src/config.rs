@@ -2,9 +2,12 @@
 //!
 //! The types here are the document as written ([`Config`]). An operator writes the same type.
 //! It becomes a [`Checked`] one once, which is what the engine takes: the way there names every fault by its path.
+//! The ring may stand in a document of its own ([`RingConfig`] at its top level), so that it can change while all the
+//! rest cannot; what is left then is a [`Document`] without a ring.
 //! Credentials are always paths of files, so that a document holds no secret and a rotation needs no new document.
 
 mod check;
+mod document;
 mod environment;
 mod fault;
 mod fence;
@@ -20,6 +23,7 @@ mod yaml;
 use serde::{Deserialize, Serialize};
 
 pub use self::check::Checked;
+pub use self::document::Document;
 pub use self::environment::{Notice, from_environment, identify, ring_from_environment};
 pub use self::fault::{ConfigError, ConfigErrors, Fault};
 pub use self::kafka::{DeadLetter, GroupProtocol, KafkaConnection, MissingOffset, Sasl, Source, StartFrom};

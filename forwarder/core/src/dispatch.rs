@@ -34,6 +34,7 @@ mod simulation;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use self::backlog::Backlog;
 pub use self::backlog::Era;
@@ -100,6 +101,22 @@ pub enum Phase {
     Announcing,
     /// Others have delivered under another ring of our epoch: it waits until we have a newer one.
     Contested,
+}
+
+/// What the partition is doing, for people.
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Active => f.write_str("active"),
+            Self::Draining => f.write_str("draining"),
+            Self::Stopped => f.write_str("stopped: the committed offset is gone"),
+            Self::Behind(epoch) => write!(f, "waits for ring epoch {epoch}"),
+            Self::Announcing => f.write_str("announces its ring"),
+            Self::Contested => {
+                f.write_str("waits for a higher ring epoch: others have delivered under another ring of this one")
+            }
+        }
+    }
 }
 
 /// Where an assignment begins.

@@ -16,6 +16,7 @@
 //! 6. [`dispatch`]: who gets the record, who waits, what is parked, what may be committed.
 //! 7. [`outbox`]: what waits for a cluster, and what may be sent next.
 //! 8. [`commit`]: what travels with a committed offset.
+//! 9. [`status`]: what the process says of itself.
 //!
 //! Several of them write numbers by [`decimal`].
 
@@ -42,6 +43,8 @@ pub mod dispatch;
 pub mod outbox;
 
 pub mod commit;
+
+pub mod status;
 
 pub mod decimal;
 mod percent;

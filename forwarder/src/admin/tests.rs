@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use forwarder_core::status::{Assignment, ClusterStatus, Phase};
 use forwarder_core::{config, dispatch};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -97,27 +98,6 @@ async fn a_member_is_ready_with_or_without_partitions() {
     }
 }
 
-#[test]
-fn a_member_that_takes_none_of_its_partitions_waits_and_says_why() {
-    use dispatch::Phase::{Active, Announcing, Behind, Draining, Stopped};
-    let phase = |partitions: &[dispatch::Phase]| Phase::of_member(8, partitions.iter().copied());
-    assert_eq!(phase(&[]), Phase::Idle);
-    for taken in [Active, Draining] {
-        assert_eq!(phase(&[Stopped, taken, Behind(9)]), Phase::Consuming);
-    }
-    for (partitions, why) in [
-        (&[Stopped][..], "1 × \"stopped: the committed offset is gone\""),
-        (&[Announcing, Announcing], "2 × \"announces its ring\""),
-        (
-            &[Behind(9), Stopped, Behind(9)],
-            "1 × \"stopped: the committed offset is gone\", 2 × \"waits for ring epoch 9\"",
-        ),
-    ] {
-        let said = format!("no records of the assigned partitions are taken: {why}; the ring in use has epoch 8");
-        assert_eq!(phase(partitions).not_ready(), Some(said));
-    }
-}
-
 #[tokio::test]
 async fn metrics_and_status_are_shown() {
     let Running {
@@ -137,7 +117,7 @@ async fn metrics_and_status_are_shown() {
         status.assignment.insert(
             3,
             Assignment {
-                state: dispatch::Phase::Behind(8),
+                state: dispatch::Phase::Behind(8).to_string(),
                 committed: Some(17),
                 lag: None,
                 paused: true,

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use forwarder_core::config::{Engine, GroupProtocol};
+use forwarder_core::status::{Assignment, ClusterStatus, Phase, RingStatus, Status};
 use rdkafka::Offset;
 use rdkafka::consumer::Consumer;
 use rdkafka::statistics::Statistics;
 use tracing::{debug, warn};
 
 use super::Intake;
-use crate::admin::{Assignment, ClusterStatus, Phase, RingStatus, Status};
 
 /// The process was no stable member of its group for too long; a new one may do better.
 #[derive(Debug, thiserror::Error)]
@@ -157,7 +157,7 @@ impl Intake {
                 self.metrics.set_lag(topic, *partition, lag);
             }
             let assignment = Assignment {
-                state: state.phase,
+                state: state.phase.to_string(),
                 committed: state.committed(),
                 lag,
                 paused: self.paused || !state.is_taken(),
@@ -201,6 +201,7 @@ impl Intake {
             moved_share: self.moved_share,
             waiting_assets: self.dispatcher.waiting(),
             refused: self.links.refusal.borrow().clone(),
+            ..RingStatus::default()
         }
     }
 

@@ -144,6 +144,19 @@ pub fn dead_letter_producer(config: &Checked) -> Result<Option<ClientConfig>, Cl
     Ok(Some(client))
 }
 
+/// An admin client over a connection: of no group, and of no topic. With OAUTHBEARER its context must answer librdkafka's wish
+/// for a token by [`oauth_token`].
+///
+/// # Errors
+/// A file of the connection that cannot be read or used.
+pub fn admin(connection: &KafkaConnection) -> Result<ClientConfig, ClientConfigError> {
+    let mut client = ClientConfig::new();
+    set_all(&mut client, TUNED);
+    set_properties(&mut client, connection, Scope::Both);
+    set_connection(&mut client, connection)?;
+    Ok(client)
+}
+
 /// The token that librdkafka asks for with OAUTHBEARER: read anew each time, since somebody else keeps it fresh.
 ///
 /// # Errors

@@ -9,18 +9,26 @@ mod tests;
 
 use std::ops::Deref;
 
-use super::Config;
 use super::fault::{ConfigError, ConfigErrors, Faults};
+use super::{Admin, Config, DeadLetter, Document, Engine, Publish, RingConfig, Source};
 
-/// A document without a fault. There is no other way to one than through the checks.
+/// A document, or a part of one, without a fault. There is no other way to one than through the checks.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Checked(Config);
+pub struct Checked<T = Config>(T);
 
-impl Deref for Checked {
-    type Target = Config;
+impl<T> Deref for Checked<T> {
+    type Target = T;
 
-    fn deref(&self) -> &Config {
+    fn deref(&self) -> &T {
         &self.0
+    }
+}
+
+impl<T> Checked<T> {
+    /// The document, to change it and check it again.
+    #[must_use]
+    pub fn into_inner(self) -> T {
+        self.0
     }
 }
 
@@ -33,10 +41,19 @@ impl Checked {
         Ok(Config::from_yaml(text)?.checked()?)
     }
 
-    /// The document, to change it and check it again.
+    /// The document without its ring, and the ring. No check looks at both, so what holds of the whole holds of each.
     #[must_use]
-    pub fn into_inner(self) -> Config {
-        self.0
+    pub fn split(self) -> (Checked<Document>, Checked<RingConfig>) {
+        let (document, ring) = self.0.split();
+        (Checked(document), Checked(ring))
+    }
+}
+
+impl Checked<Document> {
+    /// The whole document, with `ring` for its ring. No check looks at both.
+    #[must_use]
+    pub fn with_ring(self, ring: Checked<RingConfig>) -> Checked {
+        Checked(self.0.with_ring(ring.0))
     }
 }
 
@@ -73,8 +90,6 @@ impl Config {
     }
 
     fn check_from(&self, origin: Origin) -> Result<(), ConfigErrors> {
-        let mut list = Vec::new();
-        let mut faults = Faults::new(&mut list);
         // Destructured, so that a new field does not go unchecked.
         let Self {
             source,
@@ -85,14 +100,109 @@ impl Config {
             admin,
             logging: _,
         } = self;
-        kafka::check_source(&mut faults.at("source"), source, engine);
-        nats::check_ring(&mut faults.at("ring"), ring, origin);
-        nats::check_publish(&mut faults.at("publish"), publish, dead_letter.is_some());
-        if let Some(dead_letter) = dead_letter {
-            kafka::check_dead_letter(&mut faults.at("deadLetter"), dead_letter, source);
-        }
-        engine::check_engine(&mut faults.at("engine"), engine, source);
-        engine::check_admin(&mut faults.at("admin"), admin);
+        check_sections(
+            &Sections {
+                source,
+                ring: Some(ring),
+                publish,
+                dead_letter: dead_letter.as_ref(),
+                engine,
+                admin,
+            },
+            origin,
+        )
+    }
+}
+
+impl Document {
+    /// All that is wrong with what the document says. That it has no ring is no fault here.
+    ///
+    /// # Errors
+    /// Every fault, in the order of the fields.
+    pub fn check(&self) -> Result<(), ConfigErrors> {
+        let Self {
+            source,
+            ring,
+            publish,
+            dead_letter,
+            engine,
+            admin,
+            logging: _,
+        } = self;
+        check_sections(
+            &Sections {
+                source,
+                ring: ring.as_ref(),
+                publish,
+                dead_letter: dead_letter.as_ref(),
+                engine,
+                admin,
+            },
+            Origin::Document,
+        )
+    }
+
+    /// The document, proved to be without a fault.
+    ///
+    /// # Errors
+    /// Those of [`Document::check`].
+    pub fn checked(self) -> Result<Checked<Self>, ConfigErrors> {
+        self.check()?;
+        Ok(Checked(self))
+    }
+}
+
+impl RingConfig {
+    /// All that is wrong with a ring's own document.
+    ///
+    /// # Errors
+    /// Every fault, by its path in that document.
+    pub fn check(&self) -> Result<(), ConfigErrors> {
+        let mut list = Vec::new();
+        nats::check_ring(&mut Faults::new(&mut list), self, Origin::Document);
         ConfigErrors::from_faults(list)
     }
+
+    /// The ring, proved to be without a fault.
+    ///
+    /// # Errors
+    /// Those of [`RingConfig::check`].
+    pub fn checked(self) -> Result<Checked<Self>, ConfigErrors> {
+        self.check()?;
+        Ok(Checked(self))
+    }
+}
+
+/// What both forms of the document have.
+struct Sections<'a> {
+    source: &'a Source,
+    ring: Option<&'a RingConfig>,
+    publish: &'a Publish,
+    dead_letter: Option<&'a DeadLetter>,
+    engine: &'a Engine,
+    admin: &'a Admin,
+}
+
+fn check_sections(sections: &Sections<'_>, origin: Origin) -> Result<(), ConfigErrors> {
+    let Sections {
+        source,
+        ring,
+        publish,
+        dead_letter,
+        engine,
+        admin,
+    } = *sections;
+    let mut list = Vec::new();
+    let mut faults = Faults::new(&mut list);
+    kafka::check_source(&mut faults.at("source"), source, engine);
+    if let Some(ring) = ring {
+        nats::check_ring(&mut faults.at("ring"), ring, origin);
+    }
+    nats::check_publish(&mut faults.at("publish"), publish, dead_letter.is_some());
+    if let Some(dead_letter) = dead_letter {
+        kafka::check_dead_letter(&mut faults.at("deadLetter"), dead_letter, source);
+    }
+    engine::check_engine(&mut faults.at("engine"), engine, source);
+    engine::check_admin(&mut faults.at("admin"), admin);
+    ConfigErrors::from_faults(list)
 }

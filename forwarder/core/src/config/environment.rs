@@ -141,6 +141,7 @@ pub fn identify(admin: &mut Admin, variables: &BTreeMap<String, String>) {
         forwarder,
         version,
         node,
+        credentials_version_file: _,
     } = admin;
     forwarder.get_or_insert_with(|| first(&["APP_UUID", "HOSTNAME"], "unknown"));
     version.get_or_insert_with(|| first(&["APPLICATION_VERSION"], "UNKNOWN"));

@@ -123,6 +123,11 @@ impl<'a> Faults<'a> {
         }
     }
 
+    /// Where faults are collected now.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
     /// The same collection, one field further down.
     pub(super) fn at(&mut self, field: &str) -> Faults<'_> {
         let path = if self.path.is_empty() {

@@ -1,7 +1,8 @@
 //! The NATS side of the document: the ring, its clusters, and how records are published.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -205,6 +206,37 @@ impl Retry {
     #[must_use]
     pub const fn confirm_timeout(&self) -> Duration {
         Duration::from_millis(self.confirm_timeout_ms)
+    }
+}
+
+impl RingConfig {
+    /// The files of credentials and certificates that the members name, each once.
+    #[must_use]
+    pub fn files(&self) -> BTreeSet<&Path> {
+        self.clusters.iter().flat_map(Cluster::files).collect()
+    }
+}
+
+impl Cluster {
+    /// The files of credentials and certificates that it names.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let auth = self.auth.as_ref().map(|auth| match auth {
+            NatsAuth::Creds { file } | NatsAuth::Token { file } => file,
+            NatsAuth::NKey { seed_file } => seed_file,
+            NatsAuth::UserPassword {
+                username: _,
+                password_file,
+            } => password_file,
+        });
+        let tls = self.tls.iter().flat_map(|tls| {
+            let Tls {
+                ca_file,
+                cert_file,
+                key_file,
+            } = tls;
+            [ca_file, cert_file, key_file].into_iter().flatten()
+        });
+        auth.into_iter().chain(tls).map(PathBuf::as_path)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The process itself: caps and intervals, the HTTP server, the log.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,10 @@ pub struct Admin {
     /// Value of the label `swarm_node` of the build information; absent: `NODE_HOSTNAME`, else `unknown`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// A file that says which version of the credentials is mounted beside it. `/status` shows what it holds, so that whoever
+    /// mounts them knows when they have arrived. Absent: nothing is shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials_version_file: Option<PathBuf>,
 }
 
 /// What is logged, and how.
@@ -166,6 +171,7 @@ impl Default for Admin {
             forwarder: None,
             version: None,
             node: None,
+            credentials_version_file: None,
         }
     }
 }

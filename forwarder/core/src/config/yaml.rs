@@ -1,9 +1,11 @@
 //! Between the document's text and its type.
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_saphyr::{Options, budget, options};
 
-use super::Config;
 use super::fault::{ConfigError, Fault};
+use super::{Config, Document, RingConfig};
 
 /// No document of ours comes near it: a Kubernetes object ends at about this size.
 const MAX_BYTES: usize = 1 << 20;
@@ -18,35 +20,7 @@ impl Config {
     /// The first place at which the text is no YAML, names an unknown field, names one twice, or has a value of a
     /// wrong type. What the values mean is for [`Config::check`].
     pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
-        if text.len() > MAX_BYTES {
-            let problem = format!("the document has {} bytes, more than {MAX_BYTES}", text.len());
-            return Err(unreadable(String::new(), problem, 0, 0));
-        }
-        let mut path = String::new();
-        serde_saphyr::with_deserializer_from_str_with_options(text, reading(), |deserializer| {
-            serde_path_to_error::deserialize(deserializer).map_err(|error| {
-                path = error.path().to_string();
-                error.into_inner()
-            })
-        })
-        .map_err(|error| {
-            let error = error.without_snippet();
-            let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
-            let parent = path.strip_suffix('?').unwrap_or(&path).trim_end_matches('.');
-            let (path, problem) = match error {
-                // Such a key is refused before serde sees it: its place in the path is a question mark.
-                serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
-                    let path = if parent.is_empty() {
-                        key.clone()
-                    } else {
-                        format!("{parent}.{key}")
-                    };
-                    (path, "stands there twice".to_owned())
-                }
-                error => (parent.to_owned(), message(error, line, column)),
-            };
-            unreadable(path, problem, line, column)
-        })
+        read(text)
     }
 
     /// Writes a document, such that [`Config::from_yaml`] reads the same one.
@@ -54,8 +28,80 @@ impl Config {
     /// # Errors
     /// A path of a file that is not UTF-8 cannot be written.
     pub fn to_yaml(&self) -> Result<String, ConfigError> {
-        serde_saphyr::to_string(self).map_err(|error| unreadable(String::new(), error.to_string(), 0, 0))
+        write(self)
     }
+}
+
+impl Document {
+    /// Reads a document that may be without its ring.
+    ///
+    /// # Errors
+    /// Those of [`Config::from_yaml`].
+    pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
+        read(text)
+    }
+
+    /// Writes a document, such that [`Document::from_yaml`] reads the same one.
+    ///
+    /// # Errors
+    /// A path of a file that is not UTF-8 cannot be written.
+    pub fn to_yaml(&self) -> Result<String, ConfigError> {
+        write(self)
+    }
+}
+
+impl RingConfig {
+    /// Reads a ring's own document, which has the ring's fields at its top level.
+    ///
+    /// # Errors
+    /// Those of [`Config::from_yaml`].
+    pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
+        read(text)
+    }
+
+    /// Writes a ring's own document, such that [`RingConfig::from_yaml`] reads the same ring.
+    ///
+    /// # Errors
+    /// A path of a file that is not UTF-8 cannot be written.
+    pub fn to_yaml(&self) -> Result<String, ConfigError> {
+        write(self)
+    }
+}
+
+fn read<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
+    if text.len() > MAX_BYTES {
+        let problem = format!("the document has {} bytes, more than {MAX_BYTES}", text.len());
+        return Err(unreadable(String::new(), problem, 0, 0));
+    }
+    let mut path = String::new();
+    serde_saphyr::with_deserializer_from_str_with_options(text, reading(), |deserializer| {
+        serde_path_to_error::deserialize(deserializer).map_err(|error| {
+            path = error.path().to_string();
+            error.into_inner()
+        })
+    })
+    .map_err(|error| {
+        let error = error.without_snippet();
+        let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
+        let parent = path.strip_suffix('?').unwrap_or(&path).trim_end_matches('.');
+        let (path, problem) = match error {
+            // Such a key is refused before serde sees it: its place in the path is a question mark.
+            serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
+                let path = if parent.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{parent}.{key}")
+                };
+                (path, "stands there twice".to_owned())
+            }
+            error => (parent.to_owned(), message(error, line, column)),
+        };
+        unreadable(path, problem, line, column)
+    })
+}
+
+fn write(document: &impl Serialize) -> Result<String, ConfigError> {
+    serde_saphyr::to_string(document).map_err(|error| unreadable(String::new(), error.to_string(), 0, 0))
 }
 
 fn reading() -> Options {

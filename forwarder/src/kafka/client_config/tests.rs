@@ -1,6 +1,7 @@
 use std::error::Error as _;
 
 use forwarder_core::config::properties::Kind;
+use rdkafka::admin::AdminClient;
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::producer::BaseProducer;
 use tempfile::TempDir;
@@ -110,6 +111,27 @@ fn dead_letters_are_written_once_to_every_replica() {
     );
     assert_eq!(client.get("message.max.bytes"), Some("5000"));
     client.create::<BaseProducer>().unwrap();
+}
+
+#[test]
+fn an_admin_client_has_the_connection_alone() {
+    let dir = TempDir::new().unwrap();
+    let connection = format!(
+        "sasl: {{mechanism: SCRAM-SHA-256, username: me, passwordFile: {}}}, \
+         properties: {{client.id: it, session.timeout.ms: 30000}}",
+        file(&dir, "password", "hush\n")
+    );
+    let client = admin(&config(&connection, "", "").source.connection).unwrap();
+    for (name, value) in [
+        ("bootstrap.servers", Some("a:1,b:2")),
+        ("sasl.password", Some("hush")),
+        ("client.id", Some("it")),
+        ("session.timeout.ms", None),
+        ("group.id", None),
+    ] {
+        assert_eq!(client.get(name), value, "{name}");
+    }
+    client.create::<AdminClient<_>>().unwrap();
 }
 
 #[test]

@@ -99,6 +99,7 @@ pub(super) fn check_admin(faults: &mut Faults<'_>, admin: &Admin) {
         forwarder,
         version,
         node,
+        credentials_version_file,
     } = admin;
     if address.parse::<IpAddr>().is_err() {
         faults.at("address").add(
@@ -110,5 +111,8 @@ pub(super) fn check_admin(faults: &mut Faults<'_>, admin: &Admin) {
         if let Some(label) = label {
             faults.at(field).text(label);
         }
+    }
+    if let Some(file) = credentials_version_file {
+        faults.at("credentialsVersionFile").file(file);
     }
 }

@@ -37,13 +37,14 @@ pub(super) fn check_ring(faults: &mut Faults<'_>, ring: &RingConfig, origin: Ori
     if clusters.is_empty() {
         at.add("is empty: no cluster owns anything", "name at least one");
     }
+    let path = at.path().to_owned();
     let mut names = HashMap::new();
     for (index, cluster) in clusters.iter().enumerate() {
         let mut at = at.item(index);
         check_cluster(&mut at, cluster, origin);
         if let Some(first) = names.insert(cluster.name.as_str(), index) {
             at.at("name").add(
-                format!("{:?} is the name of ring.clusters[{first}] too", cluster.name),
+                format!("{:?} is the name of {path}[{first}] too", cluster.name),
                 "write another name",
             );
         }

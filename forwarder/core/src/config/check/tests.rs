@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use crate::config::{Checked, Config, ConfigError, properties};
+use crate::config::{Checked, Config, ConfigError, Document, RingConfig, Source, Tls, properties};
 
 const CORE: &str = "
 source:
@@ -584,6 +584,72 @@ fn debug_output_keeps_a_secret() {
     assert!(!config.check().unwrap_err().to_string().contains("hush-hush"));
 }
 
+/// The ring of [`ALL`] as a document of its own.
+fn ring() -> RingConfig {
+    Config::from_yaml(ALL).unwrap().ring
+}
+
+#[test]
+fn a_ring_may_be_a_document_of_its_own() {
+    let (document, ring) = Checked::from_yaml(ALL).unwrap().split();
+    let rest = document.to_yaml().unwrap();
+    assert!(!rest.contains("clusters"), "{rest}");
+    let text = ring.to_yaml().unwrap();
+    assert!(text.starts_with("epoch: 7\n"), "{text}");
+    let document = Document::from_yaml(&rest).unwrap().checked().unwrap();
+    let ring = RingConfig::from_yaml(&text).unwrap().checked().unwrap();
+    assert_eq!(document.with_ring(ring), Checked::from_yaml(ALL).unwrap());
+}
+
+#[test]
+fn faults_of_a_ring_are_named_by_their_path_in_its_own_document() {
+    let unreadable = RingConfig::from_yaml("epoch: 2\nclusters: [{name: C1, server: []}]").unwrap_err();
+    assert!(
+        unreadable.to_string().starts_with("clusters[0].server: "),
+        "{unreadable}"
+    );
+    let wrong = |text: &str| RingConfig::from_yaml(text).unwrap().check().unwrap_err().to_string();
+    assert_eq!(
+        wrong("{epoch: 0, clusters: [{name: C, servers: [nats://c]}, {name: C, servers: [http://x]}]}"),
+        "epoch: 0 is out of range; write a number from 1 to 9223372036854775807\n\
+         clusters[1].servers[0]: has a scheme other than nats:// and tls://; write nats://host:port or tls://host:port\n\
+         clusters[1].name: \"C\" is the name of clusters[0] too; write another name"
+    );
+    assert_eq!(
+        wrong("clusters: []"),
+        "clusters: is empty: no cluster owns anything; name at least one"
+    );
+}
+
+#[test]
+fn a_document_without_a_ring_is_checked_for_all_the_rest() {
+    let (document, _) = Config::from_yaml(ALL).unwrap().split();
+    assert_eq!(document.check(), Ok(()));
+    let wrong = Document {
+        source: Source {
+            group: String::new(),
+            ..document.source.clone()
+        },
+        ..document
+    };
+    assert_eq!(
+        wrong.check().unwrap_err().to_string(),
+        "source.group: is empty; write a value or leave the field out"
+    );
+}
+
+#[test]
+fn a_ring_names_each_of_its_files_once() {
+    let mut ring = ring();
+    ring.clusters[1].tls = Some(Tls {
+        ca_file: Some("/ca".into()),
+        cert_file: Some("/creds".into()),
+        key_file: Some("/key".into()),
+    });
+    let files: Vec<_> = ring.files().into_iter().map(|file| file.to_str().unwrap()).collect();
+    assert_eq!(files, ["/ca", "/creds", "/key", "/p", "/seed", "/token"]);
+}
+
 proptest! {
     #[test]
     fn no_text_panics(text in "\\PC*") {
@@ -610,6 +676,8 @@ proptest! {
         config.source.connection.properties = BTreeMap::from([(value.clone(), value)]);
         let written = config.to_yaml().unwrap();
         prop_assert_eq!(Config::from_yaml(&written).map_err(|error| format!("{error}\n{written}")), Ok(config.clone()));
+        let written = config.ring.to_yaml().unwrap();
+        prop_assert_eq!(RingConfig::from_yaml(&written).map_err(|error| format!("{error}\n{written}")), Ok(config.ring.clone()));
         let _result = config.check();
     }
 }

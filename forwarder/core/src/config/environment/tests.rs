@@ -106,6 +106,7 @@ fn every_variable_is_taken() {
         forwarder,
         version,
         node,
+        credentials_version_file: _,
     } = config.admin.clone();
     assert_eq!(
         (port, forwarder.as_deref(), version.as_deref(), node.as_deref()),

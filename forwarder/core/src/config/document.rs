@@ -1,0 +1,82 @@
+//! The document where the ring may stand elsewhere.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Admin, Config, DeadLetter, Engine, Logging, Publish, RingConfig, Source};
+
+/// The document as written, with its ring or without: then the ring comes from a document of its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Document {
+    /// Where records come from.
+    pub source: Source,
+    /// Who owns which asset. Absent: said elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ring: Option<RingConfig>,
+    /// How records reach their cluster.
+    #[serde(default)]
+    pub publish: Publish,
+    /// Where a record goes that can never be forwarded. Absent: it is counted, logged and stepped over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letter: Option<DeadLetter>,
+    /// Caps, intervals and bounds of the engine.
+    #[serde(default)]
+    pub engine: Engine,
+    /// The HTTP server for probes, metrics and status.
+    #[serde(default)]
+    pub admin: Admin,
+    /// What is logged, and how.
+    #[serde(default)]
+    pub logging: Logging,
+}
+
+impl Document {
+    /// The whole document, with `ring` for its ring.
+    #[must_use]
+    pub fn with_ring(self, ring: RingConfig) -> Config {
+        let Self {
+            source,
+            ring: _,
+            publish,
+            dead_letter,
+            engine,
+            admin,
+            logging,
+        } = self;
+        Config {
+            source,
+            ring,
+            publish,
+            dead_letter,
+            engine,
+            admin,
+            logging,
+        }
+    }
+}
+
+impl Config {
+    /// The document without its ring, and the ring.
+    #[must_use]
+    pub fn split(self) -> (Document, RingConfig) {
+        let Self {
+            source,
+            ring,
+            publish,
+            dead_letter,
+            engine,
+            admin,
+            logging,
+        } = self;
+        let document = Document {
+            source,
+            ring: None,
+            publish,
+            dead_letter,
+            engine,
+            admin,
+            logging,
+        };
+        (document, ring)
+    }
+}
