@@ -9,6 +9,7 @@ mod health;
 mod tests;
 
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
@@ -17,11 +18,17 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use forwarder_core::status::Status;
+use tokio::fs::File;
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::watch;
 
 pub use self::health::{Health, Heartbeat, Stalled};
 use crate::http::{HttpError, Server};
 use crate::metrics::Metrics;
+use crate::ring_watch::Outlook;
+
+/// A version is a number or a hash; a wrong path must not be read to its end.
+const MAX_VERSION: u64 = 1 << 10;
 
 /// What the server shows.
 #[derive(Clone, Debug)]
@@ -32,6 +39,10 @@ pub struct Admin {
     pub metrics: Metrics,
     /// What the engine says of itself.
     pub status: watch::Receiver<Status>,
+    /// What is known of the declared ring.
+    pub ring: watch::Receiver<Outlook>,
+    /// See [`forwarder_core::config::Admin::credentials_version_file`].
+    pub credentials_version_file: Option<PathBuf>,
 }
 
 impl Admin {
@@ -85,6 +96,19 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
 }
 
 async fn status(State(admin): State<Arc<Admin>>) -> Response {
-    let status = admin.status.borrow().clone();
+    let mut status = admin.status.borrow().clone();
+    admin.ring.borrow().show(&mut status.ring);
+    if let Some(file) = &admin.credentials_version_file {
+        status.credentials_version = credentials_version(file).await;
+    }
     axum::Json(status).into_response()
+}
+
+/// Read at each request, so that it is never older than the credentials beside it.
+async fn credentials_version(file: &Path) -> Option<String> {
+    let mut text = String::new();
+    let file = File::open(file).await.ok()?;
+    file.take(MAX_VERSION).read_to_string(&mut text).await.ok()?;
+    let version = text.trim();
+    (!version.is_empty()).then(|| version.to_owned())
 }

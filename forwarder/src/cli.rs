@@ -11,15 +11,16 @@ use std::future::Future;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Parser, Subcommand};
 use forwarder_core::config::{
-    Checked, Config, ConfigErrors, Logging, Notice, RingConfig, from_environment, identify, ring_from_environment,
+    Checked, ConfigErrors, Document, Logging, Notice, RingConfig, from_environment, identify, ring_from_environment,
 };
 use tracing::{info, warn};
 
 use crate::http::Server;
 use crate::logging;
+use crate::ring_watch::{ConfigMapKey, RingOrigin};
 use crate::router::{self, Table};
 
 /// Forwards Kafka records to the NATS cluster that owns their asset.
@@ -35,8 +36,10 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Forward until SIGTERM or SIGINT.
-    Run(Document),
+    Run(RunArgs),
     /// Check a configuration document: prints `ok` and a summary, or every fault with its path and exit code 1.
+    ///
+    /// A document without a ring is one for `run --ring-file`; all the rest of it is checked.
     Check {
         /// The document; `-` is standard input.
         file: PathBuf,
@@ -47,7 +50,7 @@ enum Command {
     /// Answer over HTTP which cluster owns an asset: GET /asset/{id}.
     Router {
         #[command(flatten)]
-        document: Document,
+        document: DocumentArgs,
         /// The address to listen on.
         #[arg(long, default_value = "0.0.0.0")]
         address: String,
@@ -58,10 +61,28 @@ enum Command {
 }
 
 #[derive(Args, Debug, Default)]
-struct Document {
+struct DocumentArgs {
     /// The configuration document; without it the environment variables of the original container are read.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+#[derive(Args, Debug, Default)]
+struct RunArgs {
+    #[command(flatten)]
+    document: DocumentArgs,
+    /// The ring, in a file of its own that has the fields of `ring` at its top level; the document must have no `ring` then.
+    ///
+    /// It is read twice a second, and a ring with a higher epoch is taken up while records flow. While there is none yet, the
+    /// process waits: /healthz answers, /readyz says why it is not ready.
+    #[arg(long, value_name = "FILE", requires = "config")]
+    ring_file: Option<PathBuf>,
+    /// The ConfigMap that is mounted as the ring's file, to be watched through the Kubernetes API too, under the key `ring.yaml`.
+    ///
+    /// A mounted ConfigMap follows a change by a minute and more, the API at once. The pod's service account needs the verbs get,
+    /// list and watch on this ConfigMap. Where the API cannot be asked, the file goes on; the higher epoch wins.
+    #[arg(long, value_name = "NAMESPACE/NAME", requires = "ring_file")]
+    ring_config_map: Option<ConfigMapKey>,
 }
 
 impl Cli {
@@ -70,18 +91,16 @@ impl Cli {
     /// # Errors
     /// What a person should read.
     pub async fn execute(self, shutdown: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
-        match self.command.unwrap_or_else(|| Command::Run(Document::default())) {
+        match self.command.unwrap_or_else(|| Command::Run(RunArgs::default())) {
             Command::Check { file } => quiet_at_closed_pipe(check::check(&read(&file)?, io::stdout().lock())),
             Command::Ring(command) => {
                 quiet_at_closed_pipe(ring::execute(command, || io::stdin().lock(), io::stdout().lock()))
             }
-            Command::Run(document) => {
-                let (config, notices) = document.load()?;
-                logging::init(&config.logging)?;
+            Command::Run(arguments) => {
+                let (document, ring, notices) = arguments.load()?;
+                logging::init(&document.logging)?;
                 log_notices(&notices);
-                // Standard input cannot be read twice.
-                let watched = document.config.filter(|file| file != Path::new("-"));
-                Ok(crate::run::run(config, watched, shutdown).await?)
+                Ok(crate::run::run(document, ring, shutdown).await?)
             }
             Command::Router {
                 document,
@@ -99,14 +118,54 @@ impl Cli {
     }
 }
 
-impl Document {
+impl RunArgs {
+    /// All but the ring, and where that is from.
+    fn load(self) -> anyhow::Result<(Checked<Document>, RingOrigin, Vec<Notice>)> {
+        let Self {
+            document,
+            ring_file,
+            ring_config_map,
+        } = self;
+        let (Some(config), Some(file)) = (&document.config, ring_file) else {
+            let (config, notices) = document.load()?;
+            let (rest, ring) = config.split();
+            let origin = RingOrigin::Given {
+                ring: Box::new(ring),
+                // Standard input cannot be read twice.
+                watched: document.config.filter(|file| file != Path::new("-")),
+            };
+            return Ok((rest, origin, notices));
+        };
+        let rest = read_document(config)?;
+        if rest.ring.is_some() {
+            bail!(
+                "{}: ring: is said by --ring-file {} too; remove one of them",
+                config.display(),
+                file.display()
+            );
+        }
+        let rest = rest.checked().with_context(|| config.display().to_string())?;
+        let origin = RingOrigin::Apart {
+            file,
+            config_map: ring_config_map,
+        };
+        Ok((rest, origin, Vec::new()))
+    }
+}
+
+impl DocumentArgs {
     fn load(&self) -> anyhow::Result<(Checked, Vec<Notice>)> {
         let Some(file) = &self.config else {
             return from_environment(variables()).map_err(environment_fault);
         };
-        let name = file.display();
-        let mut config = Config::from_yaml(&read(file)?).map_err(|error| anyhow!("{name}: {error}"))?;
-        identify(&mut config.admin, &variables().collect::<BTreeMap<_, _>>());
+        let mut document = read_document(file)?;
+        let Some(ring) = document.ring.take() else {
+            bail!(
+                "{}: ring: is missing; write it there, or run with --ring-file",
+                file.display()
+            );
+        };
+        let config = document.with_ring(ring);
         Ok((
             config.checked().with_context(|| file.display().to_string())?,
             Vec::new(),
@@ -121,6 +180,13 @@ impl Document {
         let config = self.load()?.0.into_inner();
         Ok((config.ring, config.logging))
     }
+}
+
+/// A document that may be without its ring, with the names that the environment gives to a process.
+fn read_document(file: &Path) -> anyhow::Result<Document> {
+    let mut document = Document::from_yaml(&read(file)?).map_err(|error| anyhow!("{}: {error}", file.display()))?;
+    identify(&mut document.admin, &variables().collect::<BTreeMap<_, _>>());
+    Ok(document)
 }
 
 /// A line for each fault, below one that says whose they are.

@@ -10,27 +10,26 @@
 //!                └───────────────── letters ──────────▶ ┘ (task)
 //!
 //!  task `admin`: probes, metrics, status
-//!  task `ring_watch`: the document's ring, when it changes ──▶ intake, which starts and ends publishers ([`Fleet`])
+//!  task `ring_watch`: the declared ring, when it changes ──▶ intake, which starts and ends publishers ([`Fleet`])
 //! ```
 //!
 //! The channels have no bound of their own: the intake counts what it has handed out and not got back, and takes
 //! nothing more from Kafka at the caps (`engine.maxPending…`). So each channel holds at most that much.
 
-use std::path::PathBuf;
 use std::sync::mpsc as blocking;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use forwarder_core::config::{Checked, PublishMode};
+use forwarder_core::config::{Checked, Document, PublishMode, RingConfig};
 use forwarder_core::dispatch::Era;
 use forwarder_core::route::{RouteOptions, Router};
-use forwarder_core::status::Status;
+use forwarder_core::status::{Phase, Status};
 use forwarder_core::subject::{Template, TemplateError};
 use futures::future::join_all;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{AbortHandle, JoinHandle};
-use tracing::{Instrument, info, info_span, warn};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
+use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::admin::{Admin, Health};
 use crate::clock::Clock;
@@ -40,7 +39,7 @@ use crate::http::{HttpError, Server};
 use crate::intake::{Intake, IntakeError, Links, RingChangeError, era};
 use crate::lease::Lease;
 use crate::metrics::Metrics;
-use crate::ring_watch::RingWatch;
+use crate::ring_watch::{Outlook, RingOrigin, RingWatch, Rings};
 use crate::shutdown::Shutdown;
 
 /// How long the intake's loop may stand still before `/healthz` fails. A turn that asks Kafka where many partitions
@@ -83,14 +82,45 @@ pub enum EngineError {
     CloseTimeout(Duration),
 }
 
-/// Forwards until `shutdown`, then drains, commits and leaves. `document` is watched for a new ring.
+/// Forwards until `shutdown`, then drains, commits and leaves. `document` is all but the ring, which comes from `ring`. While there
+/// is none yet, nothing is asked of Kafka; probes and status are there and say so.
 ///
 /// # Errors
 /// What keeps the forwarder from starting or from going on; see [`EngineError`]. Outages of Kafka or NATS are none.
-pub async fn run(config: Checked, document: Option<PathBuf>, shutdown: Shutdown) -> Result<(), EngineError> {
-    let config = Arc::new(config);
+pub async fn run(document: Checked<Document>, ring: RingOrigin, shutdown: Shutdown) -> Result<(), EngineError> {
+    let metrics = Metrics::new(&document.admin)?;
+    let health = Health::default();
+    let (status, statuses) = watch::channel(Status::default());
+    let (ring_watch, mut rings, outlook) = RingWatch::new(&document, ring);
+
+    let server = Server::bind(&document.admin.address, document.admin.port).await?;
+    info!(address = %server.address(), "serving probes, metrics and status");
+    let admin = Admin {
+        health: health.clone(),
+        metrics: metrics.clone(),
+        status: statuses,
+        ring: outlook.clone(),
+        credentials_version_file: document.admin.credentials_version_file.clone(),
+    };
+    let log_requests = document.logging.http_requests;
+    let mut stop = shutdown.clone();
+    let serving = async move {
+        let stop = async move { stop.requested().await };
+        if let Err(error) = admin.serve(server, log_requests, stop).await {
+            error!(error = %crate::chain(&error), "probes, metrics and status are served no more");
+        }
+    };
+    // Both end with the engine, however that ends.
+    let mut beside = JoinSet::new();
+    beside.spawn(serving.instrument(info_span!("admin")));
+    beside.spawn(ring_watch.run().instrument(info_span!("ring_watch")));
+    let Some(ring) = first_ring(&mut rings, outlook, &status, shutdown.clone()).await else {
+        info!("asked to stop before there was a ring");
+        return Ok(());
+    };
+    let config = Arc::new(document.with_ring(ring));
+
     let clock = Clock::start();
-    let metrics = Metrics::new(&config.admin)?;
     // Not held yet: nothing is published before a commit has proved that we are a member of the group.
     let lease = Lease::new(clock, config.fence_timeout());
     let (receipts_in, receipts) = blocking::channel();
@@ -106,15 +136,6 @@ pub async fn run(config: Checked, document: Option<PathBuf>, shutdown: Shutdown)
         Arc::clone(&tasks),
     );
     let era = era(&config.ring, &mut fleet)?;
-    let (rings, refusal, watching) = match document {
-        Some(document) => {
-            let (watch, rings, refusal) = RingWatch::new(document, &config);
-            let watching = tokio::spawn(watch.run().instrument(info_span!("ring_watch")));
-            (rings, refusal, Some(watching))
-        }
-        // Nobody is to declare anything: the environment of a process does not change.
-        None => (watch::channel(None).1, watch::channel(None).1, None),
-    };
 
     let mut dead_letter = None;
     if let Some(declared) = &config.dead_letter {
@@ -125,26 +146,6 @@ pub async fn run(config: Checked, document: Option<PathBuf>, shutdown: Shutdown)
         dead_letter = Some(letters_in);
     }
     drop(receipts_in);
-
-    let health = Health::default();
-    let (status, statuses) = watch::channel(Status::default());
-    let server = Server::bind(&config.admin.address, config.admin.port).await?;
-    info!(address = %server.address(), "serving probes, metrics and status");
-    let admin = Admin {
-        health: health.clone(),
-        metrics: metrics.clone(),
-        status: statuses,
-    };
-    let mut stop = shutdown.clone();
-    let http = tokio::spawn(
-        admin
-            .serve(
-                server,
-                config.logging.http_requests,
-                async move { stop.requested().await },
-            )
-            .instrument(info_span!("admin")),
-    );
 
     let heartbeat = health.heartbeat("intake", STUCK_AFTER);
     metrics
@@ -161,7 +162,6 @@ pub async fn run(config: Checked, document: Option<PathBuf>, shutdown: Shutdown)
             shutdown: shutdown.clone(),
             heartbeat,
             rings,
-            refusal,
             status,
             lease,
         },
@@ -192,13 +192,32 @@ pub async fn run(config: Checked, document: Option<PathBuf>, shutdown: Shutdown)
         warn!("not every task ended in time");
         aborts.iter().for_each(AbortHandle::abort);
     }
-    http.abort();
-    if let Some(watching) = watching {
-        watching.abort();
-    }
     match result {
         Ok(result) => Ok(result?),
         Err(_) => Err(EngineError::Thread("it panicked; see the log".to_owned())),
+    }
+}
+
+/// Waits for the ring to begin with; none, if the process is to stop before there is one.
+async fn first_ring(
+    rings: &mut Rings,
+    mut outlook: watch::Receiver<Outlook>,
+    status: &watch::Sender<Status>,
+    mut stop: Shutdown,
+) -> Option<Checked<RingConfig>> {
+    loop {
+        if let Some(ring) = rings.borrow_and_update().as_ref() {
+            status.send_modify(|status| status.phase = Phase::Starting);
+            return Some(Checked::clone(ring));
+        }
+        let reason = outlook.borrow_and_update().why_none();
+        status.send_modify(|status| status.phase = Phase::WithoutRing(reason));
+        // The watch lives as long as the engine, so neither of its ends is ever closed.
+        tokio::select! {
+            _ = rings.changed() => {}
+            _ = outlook.changed() => {}
+            () = stop.requested() => return None,
+        }
     }
 }
 

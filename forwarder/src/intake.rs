@@ -60,7 +60,7 @@ use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::parcel::{Fate, Letter, Origin, Original, Parcel, Receipts, Undeliverable};
 use crate::publisher::Order;
-use crate::ring_watch::{Refusal, Rings};
+use crate::ring_watch::Rings;
 use crate::shutdown::Shutdown;
 
 /// Below this long without room, records are just not polled: pausing makes librdkafka drop what it has prefetched.
@@ -90,8 +90,6 @@ pub struct Links {
     pub heartbeat: Heartbeat,
     /// Rings that are declared while the engine runs.
     pub rings: Rings,
-    /// What is wrong with what is declared.
-    pub refusal: Refusal,
     /// Where the status is put up.
     pub status: watch::Sender<Status>,
     /// Until when the publishers may write: renewed by what proves that we are a member of the group.

@@ -1,272 +1,276 @@
-//! Watches the configuration document for a new ring.
+//! Watches what declares the ring, and hands each new one to the engine.
 //!
-//! The file is read twice a second and compared: a mounted ConfigMap is replaced by switching symbolic links, which a
-//! watch on the file itself would miss. Only what two looks in a row have found is taken up: half of a document that is being written
-//! in place may well be a ring with fewer members, and its epoch could not be taken back.
+//! ```text
+//!  file (twice a second) ──▶ ┐
+//!                            ├─▶ the newest one ──▶ its credentials are all there? ──▶ engine
+//!  ConfigMap, by the API ──▶ ┘   (higher epoch)     (twice a second, until they are)
+//! ```
+//!
+//! Two sources may declare the same ring: a ConfigMap by the Kubernetes API, at once, and the file that it is mounted as, a
+//! minute later, which goes on where the API cannot be asked. The first ring of a process is used as soon as it is known:
+//! there is no other one to go on with, and a publisher without its credentials tries again. Every later one waits until all
+//! credential files that it names are there, because the ring in use is better than one with a member that cannot connect.
+
+pub mod config_map;
+mod credentials;
+mod declared;
+mod file;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use forwarder_core::config::{Checked, Config, RingConfig};
-use tokio::sync::watch;
+use forwarder_core::config::{Checked, Document, RingConfig};
+use forwarder_core::status::RingStatus;
+use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
-/// The time between two looks at the file. Writing it in place takes less.
+pub use self::config_map::ConfigMapKey;
+use self::declared::{Declared, Said, Source, Verdict};
+use self::file::RingFile;
+
+/// The time between two looks at files. Writing one in place takes less.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Where new rings are put up: none until the first one.
-pub type Rings = watch::Receiver<Option<Arc<RingConfig>>>;
+/// How long a process that begins waits for the API where the file tells a ring already: with an older ring it would have to
+/// leave partitions alone that others have served under a newer one.
+const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What is wrong with the document now, for people; none: nothing.
-pub type Refusal = watch::Receiver<Option<String>>;
+/// How often the log repeats what is waited for, and why the API cannot be asked.
+const REPEAT: Duration = Duration::from_secs(60);
+
+/// What the API has said and was not heard yet. It says little; a bound is all that matters.
+const HEARD_LATER: usize = 4;
+
+/// Where new rings are put up: none until there is a first one.
+pub type Rings = watch::Receiver<Option<Arc<Checked<RingConfig>>>>;
+
+/// Where a process has its ring from.
+#[derive(Clone, Debug)]
+pub enum RingOrigin {
+    /// It came with all the rest.
+    Given {
+        /// The ring to begin with.
+        ring: Box<Checked<RingConfig>>,
+        /// The document that it came from, if that can change.
+        watched: Option<PathBuf>,
+    },
+    /// It is a document of its own.
+    Apart {
+        /// The file that holds it, or will.
+        file: PathBuf,
+        /// The ConfigMap that holds it too, watched by the Kubernetes API.
+        config_map: Option<ConfigMapKey>,
+    },
+}
+
+/// What is known of the declared ring, for `/status` and people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outlook {
+    /// The epoch of the newest ring that is declared and sound.
+    pub declared: Option<u64>,
+    /// Files that it names and that are not there, while it waits for them.
+    pub waits_for: Vec<PathBuf>,
+    /// Why something that is declared cannot be used.
+    pub refused: Option<String>,
+    /// Why the API does not tell a ring.
+    pub api_fault: Option<String>,
+    /// Why the file does not tell a ring, where it never has.
+    pub file_fault: Option<String>,
+}
+
+impl Outlook {
+    /// Adds it to what the engine says of its ring.
+    pub fn show(&self, status: &mut RingStatus) {
+        let Self {
+            declared,
+            waits_for,
+            refused,
+            api_fault,
+            file_fault: _,
+        } = self;
+        status.declared = declared.filter(|epoch| *epoch > status.epoch && Some(*epoch) != status.announced);
+        if status.declared.is_some() {
+            status.waits_for.clone_from(waits_for);
+        }
+        status.refused.clone_from(refused);
+        status.api_fault.clone_from(api_fault);
+    }
+
+    /// Why there is no ring to begin with.
+    #[must_use]
+    pub fn why_none(&self) -> String {
+        let reasons = [&self.refused, &self.api_fault, &self.file_fault];
+        let reasons: Vec<_> = reasons.into_iter().flatten().map(String::as_str).collect();
+        if reasons.is_empty() {
+            "asking for it".to_owned()
+        } else {
+            reasons.join("; ")
+        }
+    }
+}
 
 /// See the module.
 #[derive(Debug)]
 pub struct RingWatch {
-    file: PathBuf,
-    /// What is in use.
-    current: Config,
-    /// What the last look found: the text, or why it cannot be read.
-    seen: Option<Result<String, String>>,
-    /// What was found twice in a row, and acted upon.
-    judged: Option<Result<String, String>>,
-    rings: watch::Sender<Option<Arc<RingConfig>>>,
-    refusal: watch::Sender<Option<String>>,
-}
-
-/// What a document brings.
-#[derive(Debug, PartialEq)]
-enum Verdict {
-    /// What is in use.
-    Same,
-    /// A new ring. `rest`: other sections have changed too, which takes a new process.
-    New { ring: Box<RingConfig>, rest: bool },
-    /// Only what takes a new process.
-    RestOnly,
-    /// It cannot be used, and why.
-    Refused(String),
+    file: Option<RingFile>,
+    config_map: Option<ConfigMapKey>,
+    declared: Declared,
+    /// When the watch began, until the first ring is handed on.
+    beginning: Option<Instant>,
+    /// Files that the newest ring waits for.
+    waits_for: Vec<PathBuf>,
+    /// What the log says again and again, and when it said so last.
+    logged_wait: Option<(u64, Instant)>,
+    logged_api: Option<Instant>,
+    rings: watch::Sender<Option<Arc<Checked<RingConfig>>>>,
+    outlook: watch::Sender<Outlook>,
 }
 
 impl RingWatch {
-    /// A watch over the file that `config` came from.
+    /// A watch over what `origin` says. `document`: what goes with the ring, to tell when that has changed.
     #[must_use]
-    pub fn new(file: PathBuf, config: &Checked) -> (Self, Rings, Refusal) {
-        let (rings, rings_out) = watch::channel(None);
-        let (refusal, refusal_out) = watch::channel(None);
+    pub fn new(document: &Checked<Document>, origin: RingOrigin) -> (Self, Rings, watch::Receiver<Outlook>) {
+        let (file, config_map, first) = match origin {
+            RingOrigin::Given { ring, watched } => {
+                let file = watched.map(|file| RingFile::of_document(file, document.clone().into_inner()));
+                (file, None, Some(Arc::from(ring)))
+            }
+            RingOrigin::Apart { file, config_map } => (Some(RingFile::of_ring(file)), config_map, None),
+        };
+        let beginning = first.is_none().then(Instant::now);
+        let declared = Declared::new(first.clone());
+        let (rings, rings_out) = watch::channel(first);
+        let (outlook, outlook_out) = watch::channel(declared.outlook());
         let watch = Self {
             file,
-            current: config.clone().into_inner(),
-            seen: None,
-            judged: None,
+            config_map,
+            declared,
+            beginning,
+            waits_for: Vec::new(),
+            logged_wait: None,
+            logged_api: None,
             rings,
-            refusal,
+            outlook,
         };
-        (watch, rings_out, refusal_out)
+        (watch, rings_out, outlook_out)
     }
 
     /// Watches for ever.
     pub async fn run(mut self) {
+        let (said_in, said) = mpsc::channel(HEARD_LATER);
+        let config_map = self.config_map.clone();
+        let asking = async {
+            match config_map {
+                Some(config_map) => config_map::watch(&config_map, said_in).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = asking => {}
+            () = self.listen(said) => {}
+        }
+    }
+
+    async fn listen(&mut self, mut api: mpsc::Receiver<Said>) {
         let mut interval = tokio::time::interval(INTERVAL);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            interval.tick().await;
-            let read = tokio::fs::read_to_string(&self.file).await;
-            self.look(read.map_err(|error| format!("failed to read {}: {error}", self.file.display())));
-        }
-    }
-
-    fn look(&mut self, read: Result<String, String>) {
-        if self.seen.as_ref() != Some(&read) {
-            // It may be half written; while it is replaced it may be gone for a moment.
-            self.seen = Some(read);
-            return;
-        }
-        if self.judged.as_ref() == Some(&read) {
-            return;
-        }
-        match &read {
-            Ok(text) => self.take_up(text),
-            Err(reason) => self.refuse(reason.clone()),
-        }
-        self.judged = Some(read);
-    }
-
-    fn take_up(&mut self, text: &str) {
-        match judge(&self.current, text) {
-            Verdict::Same => {}
-            Verdict::RestOnly => {
-                warn!("the configuration has changed outside of its ring: that takes effect at the next start");
-            }
-            Verdict::New { ring, rest } => {
-                if rest {
-                    warn!("the configuration has changed outside of its ring too: that takes effect at the next start");
+            tokio::select! {
+                _ = interval.tick() => {
+                    if let Some(file) = &mut self.file
+                        && let Some(said) = file.look().await
+                    {
+                        self.hear(Source::File, said);
+                    }
                 }
-                info!(epoch = ring.epoch, "a new ring is declared");
-                self.current.ring = (*ring).clone();
-                self.rings.send_replace(Some(Arc::from(ring)));
+                Some(said) = api.recv() => self.hear(Source::Api, said),
             }
-            Verdict::Refused(reason) => return self.refuse(reason),
+            self.hand_on().await;
+            self.publish();
         }
-        self.refusal.send_replace(None);
     }
 
-    fn refuse(&self, reason: String) {
-        let news = self.refusal.send_if_modified(|refusal| {
-            let news = refusal.as_ref() != Some(&reason);
-            if news {
-                *refusal = Some(reason.clone());
+    fn hear(&mut self, source: Source, said: Said) {
+        match self.declared.hear(source, said) {
+            Verdict::Nothing => {}
+            Verdict::Older(epoch) => info!(%source, epoch, "an older copy of the ring; the newer one stays"),
+            Verdict::New(epoch) => info!(%source, epoch, "a new ring is declared"),
+            Verdict::Refused(reason) => {
+                error!(%source, reason, "the ring cannot be used; what was read before stays in use");
             }
-            news
-        });
-        if news {
-            error!(
-                reason,
-                "the configuration cannot be used; what was read before stays in use"
+            Verdict::Silent(reason) => match source {
+                Source::File => warn!(%source, reason, "no ring yet"),
+                Source::Api => {
+                    if self.logged_api.is_none_or(|at| at.elapsed() >= REPEAT) {
+                        self.logged_api = Some(Instant::now());
+                        warn!(%source, reason, "no ring from there now; trying again for ever, and the file goes on");
+                    }
+                }
+            },
+        }
+    }
+
+    /// Hands the newest ring to the engine when its time has come.
+    async fn hand_on(&mut self) {
+        let Some(newest) = self.declared.newest().cloned() else {
+            return;
+        };
+        let known = self
+            .rings
+            .borrow()
+            .as_ref()
+            .is_some_and(|ring| ring.epoch >= newest.epoch);
+        if known {
+            return;
+        }
+        if let Some(begun) = self.beginning {
+            let all_have_spoken = self.declared.has_spoken(Source::File)
+                && (self.config_map.is_none() || self.declared.has_spoken(Source::Api));
+            if !all_have_spoken && begun.elapsed() < PATIENCE {
+                return;
+            }
+            self.beginning = None;
+        } else {
+            let missing = credentials::missing(newest.files()).await;
+            if !missing.is_empty() {
+                self.wait_for(newest.epoch, missing);
+                return;
+            }
+        }
+        self.logged_wait = None;
+        self.waits_for = Vec::new();
+        self.rings.send_replace(Some(newest));
+    }
+
+    fn wait_for(&mut self, epoch: u64, missing: Vec<PathBuf>) {
+        let said = self
+            .logged_wait
+            .is_some_and(|(of, at)| of == epoch && at.elapsed() < REPEAT);
+        if !said {
+            self.logged_wait = Some((epoch, Instant::now()));
+            warn!(
+                epoch,
+                ?missing,
+                "the new ring waits for credential files that are missing, empty or unreadable; the one in use goes on"
             );
         }
+        self.waits_for = missing;
     }
-}
 
-fn judge(current: &Config, text: &str) -> Verdict {
-    let config = match Checked::from_yaml(text) {
-        Ok(config) => config.into_inner(),
-        Err(error) => return Verdict::Refused(error.to_string()),
-    };
-    let Config {
-        source,
-        ring,
-        publish,
-        dead_letter,
-        engine,
-        admin: _,
-        logging,
-    } = &config;
-    let rest = *source != current.source
-        || *publish != current.publish
-        || *dead_letter != current.dead_letter
-        || *engine != current.engine
-        || *logging != current.logging;
-    let epoch = current.ring.epoch;
-    if *ring == current.ring {
-        return if rest { Verdict::RestOnly } else { Verdict::Same };
-    }
-    if ring.epoch <= epoch {
-        return Verdict::Refused(format!(
-            "ring: has changed, but its epoch {} is not above {epoch}, which is in use; raise ring.epoch with every change",
-            ring.epoch
-        ));
-    }
-    Verdict::New {
-        ring: Box::new(config.ring),
-        rest,
+    fn publish(&self) {
+        let outlook = Outlook {
+            waits_for: self.waits_for.clone(),
+            ..self.declared.outlook()
+        };
+        self.outlook.send_if_modified(|now| {
+            let news = *now != outlook;
+            *now = outlook;
+            news
+        });
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DOCUMENT: &str = "
-source: {connection: {bootstrapServers: ['k:9092']}, topic: t, group: g}
-ring: {epoch: 3, clusters: [{name: C1, servers: ['nats://c1:4222']}]}
-";
-
-    /// A watch over [`DOCUMENT`], and what it puts up.
-    fn watch() -> (RingWatch, Rings, Refusal) {
-        RingWatch::new("ring.yaml".into(), &Checked::from_yaml(DOCUMENT).unwrap())
-    }
-
-    fn text(text: &str) -> Result<String, String> {
-        Ok(text.to_owned())
-    }
-
-    #[test]
-    fn a_document_that_is_still_being_written_is_not_taken_up() {
-        let whole = DOCUMENT.replace(
-            "epoch: 3, clusters: [{name: C1, servers: ['nats://c1:4222']}]}",
-            "epoch: 4\n  clusters:\n  - {name: C1, servers: ['nats://c1:4222']}\n  - {name: C2, servers: ['nats://c2:4222']}\n",
-        );
-        let whole = whole.replace("ring: {", "ring:\n  ");
-        let half = &whole[..whole.find("  - {name: C2").unwrap()];
-        let (mut watch, rings, refusal) = watch();
-        let clusters = || rings.borrow().as_ref().map(|ring| ring.clusters.len());
-        watch.look(text(half));
-        assert_eq!(clusters(), None, "who reads it once does not know that it is whole");
-        watch.look(text(&whole));
-        assert_eq!(clusters(), None);
-        watch.look(text(&whole));
-        assert_eq!(clusters(), Some(2));
-        assert_eq!(*refusal.borrow(), None);
-    }
-
-    #[test]
-    fn a_document_that_can_be_read_again_is_no_longer_refused() {
-        let (mut watch, _rings, refusal) = watch();
-        let said = || refusal.borrow().clone();
-        let look_twice = |watch: &mut RingWatch, read: Result<String, String>| {
-            watch.look(read.clone());
-            watch.look(read);
-        };
-        look_twice(&mut watch, text(DOCUMENT));
-        assert_eq!(said(), None);
-        watch.look(Err("gone".to_owned()));
-        assert_eq!(said(), None, "while it is replaced it may be gone for a moment");
-        look_twice(&mut watch, Err("gone".to_owned()));
-        assert_eq!(said().as_deref(), Some("gone"));
-        look_twice(&mut watch, text(DOCUMENT));
-        assert_eq!(said(), None);
-        // What was wrong with the text before is wrong with it still.
-        let faulty = DOCUMENT.replace("epoch: 3", "epoch: 0");
-        look_twice(&mut watch, text(&faulty));
-        let fault = said();
-        assert!(fault.is_some());
-        look_twice(&mut watch, Err("gone".to_owned()));
-        look_twice(&mut watch, text(&faulty));
-        assert_eq!(said(), fault);
-    }
-
-    fn judged(change: impl Fn(&str) -> String) -> Verdict {
-        let current = Checked::from_yaml(DOCUMENT).unwrap().into_inner();
-        judge(&current, &change(DOCUMENT))
-    }
-
-    #[test]
-    fn the_same_ring_is_no_news() {
-        assert_eq!(judged(|text| format!("{text}\n# a comment")), Verdict::Same);
-    }
-
-    #[test]
-    fn a_greater_epoch_is_taken_up() {
-        let verdict = judged(|text| text.replace("epoch: 3", "epoch: 4"));
-        assert!(matches!(verdict, Verdict::New { ring, rest: false } if ring.epoch == 4));
-        let verdict = judged(|text| text.replace("epoch: 3", "epoch: 4").replace("group: g", "group: h"));
-        assert!(matches!(verdict, Verdict::New { rest: true, .. }));
-    }
-
-    #[test]
-    fn epochs_only_grow() {
-        for epoch in ["epoch: 3", "epoch: 2"] {
-            let verdict = judged(|text| text.replace("epoch: 3", epoch).replace("name: C1", "name: C9"));
-            assert!(
-                matches!(&verdict, Verdict::Refused(reason) if reason.contains("raise ring.epoch")),
-                "{verdict:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn what_takes_a_new_process_changes_nothing() {
-        assert_eq!(judged(|text| text.replace("group: g", "group: h")), Verdict::RestOnly);
-    }
-
-    #[test]
-    fn a_document_with_a_fault_is_refused_with_its_path() {
-        let verdict = judged(|text| text.replace("epoch: 3", "epoch: 0"));
-        assert!(
-            matches!(&verdict, Verdict::Refused(reason) if reason.contains("ring.epoch")),
-            "{verdict:?}"
-        );
-    }
-}
+mod tests;

@@ -1,21 +1,20 @@
 //! The engine, from a checked document to the end of the process.
 
 use std::future::Future;
-use std::path::PathBuf;
 
-use forwarder_core::config::Checked;
+use forwarder_core::config::{Checked, Document};
 
 use crate::engine::{self, EngineError};
+use crate::ring_watch::RingOrigin;
 use crate::shutdown;
 
-/// Forwards until `shutdown` completes, then drains. `document` is the file that the configuration came from, if it is to
-/// be watched for a new ring.
+/// Forwards until `shutdown` completes, then drains. `document` is all but the ring, which comes from `ring`.
 ///
 /// # Errors
 /// What the process cannot go on with.
 pub async fn run(
-    config: Checked,
-    document: Option<PathBuf>,
+    document: Checked<Document>,
+    ring: RingOrigin,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), EngineError> {
     let (trigger, stop) = shutdown::channel();
@@ -23,7 +22,7 @@ pub async fn run(
         shutdown.await;
         trigger.stop();
     });
-    let result = engine::run(config, document, stop).await;
+    let result = engine::run(document, ring, stop).await;
     waiting.abort();
     result
 }

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use forwarder_core::status::{Assignment, ClusterStatus, Phase};
 use forwarder_core::{config, dispatch};
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -14,6 +15,9 @@ struct Running {
     address: SocketAddr,
     health: Health,
     status: watch::Sender<Status>,
+    ring: watch::Sender<Outlook>,
+    /// Where the version of the credentials is.
+    dir: TempDir,
     stop: oneshot::Sender<()>,
     server: JoinHandle<Result<(), HttpError>>,
 }
@@ -24,10 +28,14 @@ async fn start() -> Running {
     let health = Health::default();
     let (status, receiver) = watch::channel(Status::default());
     let metrics = Metrics::new(&config::Admin::default()).unwrap();
+    let (ring, outlook) = watch::channel(Outlook::default());
+    let dir = tempfile::tempdir().unwrap();
     let admin = Admin {
         health: health.clone(),
         metrics,
         status: receiver,
+        ring: outlook,
+        credentials_version_file: Some(dir.path().join("version")),
     };
     let (stop, stopped) = oneshot::channel::<()>();
     let server = tokio::spawn(admin.serve(server, true, async { drop(stopped.await) }));
@@ -35,6 +43,8 @@ async fn start() -> Running {
         address,
         health,
         status,
+        ring,
+        dir,
         stop,
         server,
     }
@@ -82,6 +92,10 @@ async fn a_member_is_ready_with_or_without_partitions() {
         address, ref status, ..
     } = running;
     for (phase, expected) in [
+        (
+            Phase::WithoutRing("no file".to_owned()),
+            (503, "there is no ring yet: no file\n"),
+        ),
         (Phase::Starting, (503, "not yet a member of the group\n")),
         (Phase::Consuming, (200, "ok\n")),
         (Phase::Idle, (200, "ok\n")),
@@ -153,6 +167,57 @@ async fn metrics_and_status_are_shown() {
     stop.send(()).unwrap();
     server.await.unwrap().unwrap();
     TcpStream::connect(address).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_declared_ring_is_shown_until_the_engine_has_it() {
+    let running = start().await;
+    let Running {
+        address,
+        ref status,
+        ref ring,
+        ..
+    } = running;
+    ring.send_replace(Outlook {
+        declared: Some(8),
+        waits_for: vec!["/c4".into()],
+        refused: Some("one".to_owned()),
+        api_fault: Some("two".to_owned()),
+        file_fault: Some("three".to_owned()),
+    });
+    for (epoch, announced, waiting) in [(7, None, true), (7, Some(8), false), (8, None, false)] {
+        status.send_modify(|status| {
+            status.ring.epoch = epoch;
+            status.ring.announced = announced;
+        });
+        let mut expected = serde_json::json!({
+            "epoch": epoch, "movedShare": 0.0, "waitingAssets": 0, "refused": "one", "apiFault": "two",
+        });
+        if let Some(announced) = announced {
+            expected["announced"] = announced.into();
+        }
+        if waiting {
+            expected["declared"] = 8.into();
+            expected["waitsFor"] = serde_json::json!(["/c4"]);
+        }
+        let shown: serde_json::Value = serde_json::from_str(&get(address, "/status").await.1).unwrap();
+        assert_eq!(shown["ring"], expected);
+    }
+}
+
+#[tokio::test]
+async fn the_version_of_the_credentials_is_the_one_that_is_there_now() {
+    let running = start().await;
+    let Running { address, ref dir, .. } = running;
+    let shown = async || {
+        let status: Status = serde_json::from_str(&get(address, "/status").await.1).unwrap();
+        status.credentials_version
+    };
+    assert_eq!(shown().await, None);
+    for version in ["a1", "b2"] {
+        std::fs::write(dir.path().join("version"), format!("{version}\n")).unwrap();
+        assert_eq!(shown().await.as_deref(), Some(version));
+    }
 }
 
 #[tokio::test]

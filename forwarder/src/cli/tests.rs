@@ -103,3 +103,57 @@ fn check_says_ok_or_every_fault() {
     let error = check::check(&wrong, Vec::new()).unwrap_err().to_string();
     assert_eq!(error.lines().count(), 2, "{error}");
 }
+
+#[test]
+fn a_document_without_its_ring_is_one_for_a_ring_file() {
+    let mut out = Vec::new();
+    check::check("source: {connection: {bootstrapServers: [a:1]}}", &mut out).unwrap();
+    assert!(String::from_utf8(out).unwrap().contains("\nring: not here; "));
+}
+
+/// What `forwarder run` with these arguments makes of a document with this text.
+fn load(text: &str, arguments: &[&str]) -> anyhow::Result<RingOrigin> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    let config = file.path().to_str().unwrap();
+    let cli = Cli::try_parse_from(["forwarder", "run", "--config", config].iter().chain(arguments))?;
+    let Some(Command::Run(arguments)) = cli.command else {
+        panic!("{cli:?}")
+    };
+    Ok(arguments.load()?.1)
+}
+
+#[test]
+fn the_ring_is_said_once() {
+    const REST: &str = "source: {connection: {bootstrapServers: [a:1]}}\n";
+    const WHOLE: &str =
+        "source: {connection: {bootstrapServers: [a:1]}}\nring: {clusters: [{name: C1, servers: [nats://c1]}]}";
+    let apart = ["--ring-file", "/ring.yaml"];
+    let api = ["--ring-file", "/ring.yaml", "--ring-config-map", "plant/line-ring"];
+    let refused = |text: &str, arguments: &[&str]| format!("{:#}", load(text, arguments).unwrap_err());
+
+    assert!(matches!(
+        load(WHOLE, &[]).unwrap(),
+        RingOrigin::Given { watched: Some(_), .. }
+    ));
+    assert!(matches!(
+        load(REST, &apart).unwrap(),
+        RingOrigin::Apart { config_map: None, .. }
+    ));
+    assert!(
+        matches!(load(REST, &api).unwrap(), RingOrigin::Apart { config_map: Some(key), .. } if key.name == "line-ring")
+    );
+    let both = refused(WHOLE, &apart);
+    assert!(both.contains("ring: is said by --ring-file /ring.yaml too"), "{both}");
+    let neither = refused(REST, &[]);
+    assert!(
+        neither.contains("ring: is missing; write it there, or run with --ring-file"),
+        "{neither}"
+    );
+    let faulty = refused(&REST.replace("a:1", ""), &apart);
+    assert!(faulty.contains("source.connection.bootstrapServers"), "{faulty}");
+    let without_file = refused(REST, &api[2..]);
+    assert!(without_file.contains("--ring-file"), "{without_file}");
+    let no_name = refused(REST, &["--ring-file", "/r", "--ring-config-map", "ring"]);
+    assert!(no_name.contains("write NAMESPACE/NAME"), "{no_name}");
+}

@@ -200,7 +200,7 @@ impl Intake {
             announced: self.change.as_ref().map(|change| change.era.epoch),
             moved_share: self.moved_share,
             waiting_assets: self.dispatcher.waiting(),
-            refused: self.links.refusal.borrow().clone(),
+            // What is declared beyond that is added where it is shown.
             ..RingStatus::default()
         }
     }
