@@ -35,6 +35,8 @@ pub struct Forwarder {
     process: Process,
     admin: Port,
     dir: TempDir,
+    /// Where its ring is, if that is a document of its own.
+    ring_file: Option<PathBuf>,
 }
 
 /// A configuration for these clusters: earliest, all else as by default. Change what the test is about.
@@ -89,11 +91,7 @@ impl Forwarder {
     pub fn start_as(name: &str, config: &Config) -> Result<Self> {
         let (dir, admin) = place()?;
         let mut config = config.clone();
-        config.admin.address = "127.0.0.1".to_owned();
-        config.admin.port = admin.number();
-        if config.admin.forwarder.is_none() {
-            config.admin.forwarder = Some(name.to_owned());
-        }
+        name_and_place(&mut config.admin, name, &admin);
         let file = dir.path().join("forwarder.yaml");
         write(&file, &config)?;
         let spec = spec(name, &dir)?.args(["run", "--config"]).arg(&file);
@@ -101,6 +99,28 @@ impl Forwarder {
             process: Process::start(spec)?,
             admin,
             dir,
+            ring_file: None,
+        })
+    }
+
+    /// Starts one whose ring is a document of its own, which is not there before [`Forwarder::declare_ring`].
+    pub fn start_without_ring(config: &Config) -> Result<Self> {
+        let (dir, admin) = place()?;
+        let (mut document, _) = config.clone().split();
+        name_and_place(&mut document.admin, "forwarder", &admin);
+        let (file, ring_file) = (dir.path().join("forwarder.yaml"), dir.path().join("ring.yaml"));
+        let text = document.to_yaml().context("failed to write the configuration")?;
+        fs::write(&file, text).with_context(|| format!("failed to write {}", file.display()))?;
+        let spec = spec("forwarder", &dir)?
+            .args(["run", "--config"])
+            .arg(&file)
+            .arg("--ring-file")
+            .arg(&ring_file);
+        Ok(Self {
+            process: Process::start(spec)?,
+            admin,
+            dir,
+            ring_file: Some(ring_file),
         })
     }
 
@@ -115,6 +135,7 @@ impl Forwarder {
             process: Process::start(spec)?,
             admin,
             dir,
+            ring_file: None,
         })
     }
 
@@ -128,8 +149,14 @@ impl Forwarder {
         self.dir.path().join("forwarder.yaml")
     }
 
-    /// Declares another ring in the configuration file that it runs with, as a person or a ConfigMap would: the file is replaced at once.
+    /// Declares another ring in the file that it runs with, as a person or a ConfigMap would: the file is replaced at once.
     pub fn declare_ring(&self, ring: &config::RingConfig) -> Result<()> {
+        if let Some(file) = &self.ring_file {
+            let new = file.with_extension("new");
+            let text = ring.to_yaml().context("failed to write the ring")?;
+            fs::write(&new, text).with_context(|| format!("failed to write {}", new.display()))?;
+            return fs::rename(&new, file).with_context(|| format!("failed to replace {}", file.display()));
+        }
         let file = self.config_file();
         let text = fs::read_to_string(&file).with_context(|| format!("failed to read {}", file.display()))?;
         let mut config: Config = serde_json::from_str(&text).context("failed to read the configuration")?;
@@ -271,6 +298,14 @@ pub fn binary() -> Result<PathBuf> {
         "no forwarder binary near {}: run `cargo build -p forwarder` (or use `cargo e2e`, which does), or set {BINARY_VARIABLE}",
         own.display()
     )
+}
+
+fn name_and_place(of: &mut config::Admin, name: &str, admin: &Port) {
+    of.address = "127.0.0.1".to_owned();
+    of.port = admin.number();
+    if of.forwarder.is_none() {
+        of.forwarder = Some(name.to_owned());
+    }
 }
 
 fn write(file: &Path, config: &Config) -> Result<()> {

@@ -14,4 +14,5 @@ mod input;
 mod original;
 mod outages;
 mod ring;
+mod ring_file;
 mod stream;
