@@ -81,19 +81,14 @@ impl Presented {
                 presented.password = Some(read(password_file).await?);
             }
             Some(NatsAuth::NKey { seed_file }) => {
-                let key = user_key(seed_file, &read(seed_file).await?)?;
+                let seed = read(seed_file).await?;
+                let key = parse_seed(&seed).map_err(|problem| garbled(seed_file, problem))?;
                 presented.nkey = Some(key.public_key());
                 presented.sign(seed_file, &key, nonce)?;
             }
             Some(NatsAuth::Creds { file }) => {
                 let text = read(file).await?;
-                let part = |name, problem| section(&text, name).ok_or_else(|| garbled(file, problem));
-                let jwt = part("NATS USER JWT", "no \"BEGIN NATS USER JWT\" section with its end")?;
-                if jwt.split('.').count() != 3 {
-                    return Err(garbled(file, "a user JWT that is none: it must have three parts"));
-                }
-                let seed = part("USER NKEY SEED", "no \"BEGIN USER NKEY SEED\" section with its end")?;
-                let key = user_key(file, seed)?;
+                let (jwt, key) = parse_creds(&text).map_err(|problem| garbled(file, problem))?;
                 presented.jwt = Some(jwt.to_owned());
                 presented.sign(file, &key, nonce)?;
             }
@@ -143,12 +138,29 @@ async fn read(path: &Path) -> Result<String, CredentialsError> {
     }
 }
 
-fn user_key(path: &Path, seed: &str) -> Result<KeyPair, CredentialsError> {
-    let key = KeyPair::from_seed(seed).map_err(|_| garbled(path, "no valid NKEY seed (SU…)"))?;
+/// The key pair of a user's seed.
+///
+/// # Errors
+/// What is there instead; never the text itself.
+pub fn parse_seed(seed: &str) -> Result<KeyPair, &'static str> {
+    let key = KeyPair::from_seed(seed).map_err(|_| "no valid NKEY seed (SU…)")?;
     match key.key_pair_type() {
         KeyPairType::User => Ok(key),
-        _ => Err(garbled(path, "the NKEY seed of something else than a user (SU…)")),
+        _ => Err("the NKEY seed of something else than a user (SU…)"),
     }
+}
+
+/// The user JWT and the key pair of a credentials file.
+///
+/// # Errors
+/// What is there instead; never the text itself.
+pub fn parse_creds(text: &str) -> Result<(&str, KeyPair), &'static str> {
+    let jwt = section(text, "NATS USER JWT").ok_or("no \"BEGIN NATS USER JWT\" section with its end")?;
+    if jwt.split('.').count() != 3 {
+        return Err("a user JWT that is none: it must have three parts");
+    }
+    let seed = section(text, "USER NKEY SEED").ok_or("no \"BEGIN USER NKEY SEED\" section with its end")?;
+    Ok((jwt, parse_seed(seed)?))
 }
 
 /// What stands between the BEGIN and END lines of a section. The number of dashes differs between tools.
