@@ -1,0 +1,98 @@
+//! The credentials of a `KafkaChannel`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use crds::kafka_channel::{KafkaConnection, Sasl, SaslMechanism, SaslSecretRef};
+use forwarder_core::config;
+
+use super::nats::{resolve_tls, secrets_of_tls, username};
+use super::{CredentialsError, Files, Secrets, content};
+
+/// How to reach a Kafka, and the files for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KafkaCredentials {
+    /// How to reach it, without properties.
+    pub connection: config::KafkaConnection,
+    /// The files that it names.
+    pub files: Files,
+}
+
+/// The Secrets that a connection refers to, all in the channel's namespace.
+#[must_use]
+pub fn secrets_of_kafka(connection: &KafkaConnection) -> BTreeSet<String> {
+    let sasl = connection.sasl.iter().map(|sasl| sasl.secret_ref.name.clone());
+    sasl.chain(secrets_of_tls(connection.tls.as_ref())).collect()
+}
+
+/// Resolves what a connection refers to. The files' names begin with `prefix`, and the configuration names them in `folder`.
+///
+/// # Errors
+/// The first that is missing or holds something else.
+pub fn kafka(
+    connection: &KafkaConnection,
+    secrets: &Secrets,
+    prefix: &str,
+    folder: &Path,
+) -> Result<KafkaCredentials, CredentialsError> {
+    let KafkaConnection {
+        bootstrap_servers,
+        tls,
+        sasl,
+    } = connection;
+    let mut files = Files::default();
+    let sasl = match sasl {
+        None => None,
+        Some(sasl) => Some(resolve_sasl(sasl, secrets, prefix, folder, &mut files)?),
+    };
+    let tls = match tls {
+        None => None,
+        Some(tls) => Some(resolve_tls(tls, secrets, prefix, folder, &mut files)?),
+    };
+    let connection = config::KafkaConnection {
+        bootstrap_servers: bootstrap_servers.clone(),
+        tls,
+        sasl,
+        properties: BTreeMap::new(),
+    };
+    Ok(KafkaCredentials { connection, files })
+}
+
+fn resolve_sasl(
+    sasl: &Sasl,
+    secrets: &Secrets,
+    prefix: &str,
+    folder: &Path,
+    files: &mut Files,
+) -> Result<config::Sasl, CredentialsError> {
+    let SaslSecretRef {
+        name,
+        username_key,
+        key,
+    } = &sasl.secret_ref;
+    let is_token = sasl.mechanism == SaslMechanism::OAuthBearer;
+    let value = if is_token {
+        secrets.value(name, key.as_deref().unwrap_or("token"), content::token)?
+    } else {
+        secrets.value(name, key.as_deref().unwrap_or("password"), content::text)?
+    };
+    let file = format!("{prefix}_sasl");
+    let path = folder.join(&file);
+    files.add(file, value.to_owned());
+    let username = || username(secrets, name, username_key.as_deref());
+    Ok(match sasl.mechanism {
+        SaslMechanism::Plain => config::Sasl::Plain {
+            username: username()?,
+            password_file: path,
+        },
+        SaslMechanism::ScramSha256 => config::Sasl::ScramSha256 {
+            username: username()?,
+            password_file: path,
+        },
+        SaslMechanism::ScramSha512 => config::Sasl::ScramSha512 {
+            username: username()?,
+            password_file: path,
+        },
+        SaslMechanism::OAuthBearer => config::Sasl::OAuthBearer { token_file: path },
+    })
+}

@@ -1,0 +1,128 @@
+//! The credentials of a `NatsCluster`.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crds::nats_cluster::{NatsAuth, NatsAuthSecretRef, NatsAuthType, NatsClusterSpec};
+use crds::reference::Tls;
+use forwarder_core::config;
+
+use super::{CredentialsError, Files, Secrets, content};
+
+/// How to authenticate to a NATS cluster, and the files for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NatsCredentials {
+    /// How to authenticate.
+    pub auth: Option<config::NatsAuth>,
+    /// TLS.
+    pub tls: Option<config::Tls>,
+    /// The files that the two name.
+    pub files: Files,
+}
+
+/// The Secrets that a cluster refers to, all in its own namespace.
+#[must_use]
+pub fn secrets_of_nats(spec: &NatsClusterSpec) -> BTreeSet<String> {
+    let auth = spec.auth.iter().map(|auth| auth.secret_ref.name.clone());
+    auth.chain(secrets_of_tls(spec.tls.as_ref())).collect()
+}
+
+/// Resolves what a cluster refers to. The files' names begin with `prefix`, and the configuration names them in `folder`.
+///
+/// # Errors
+/// The first that is missing or holds something else.
+pub fn nats(
+    spec: &NatsClusterSpec,
+    secrets: &Secrets,
+    prefix: &str,
+    folder: &Path,
+) -> Result<NatsCredentials, CredentialsError> {
+    let mut files = Files::default();
+    let auth = match &spec.auth {
+        None => None,
+        Some(auth) => Some(resolve_auth(auth, secrets, prefix, folder, &mut files)?),
+    };
+    let tls = match &spec.tls {
+        None => None,
+        Some(tls) => Some(resolve_tls(tls, secrets, prefix, folder, &mut files)?),
+    };
+    Ok(NatsCredentials { auth, tls, files })
+}
+
+fn resolve_auth(
+    auth: &NatsAuth,
+    secrets: &Secrets,
+    prefix: &str,
+    folder: &Path,
+    files: &mut Files,
+) -> Result<config::NatsAuth, CredentialsError> {
+    let NatsAuthSecretRef {
+        name,
+        key,
+        username_key,
+    } = &auth.secret_ref;
+    let (default, check): (_, fn(&[u8]) -> Result<(), &'static str>) = match auth.type_ {
+        NatsAuthType::Creds => ("user.creds", content::creds),
+        NatsAuthType::NKey => ("seed", content::seed),
+        NatsAuthType::Token => ("token", content::text),
+        NatsAuthType::UserPassword => ("password", content::text),
+    };
+    let value = secrets.value(name, key.as_deref().unwrap_or(default), check)?;
+    let file = format!("{prefix}_auth");
+    let path = folder.join(&file);
+    files.add(file, value.to_owned());
+    Ok(match auth.type_ {
+        NatsAuthType::Creds => config::NatsAuth::Creds { file: path },
+        NatsAuthType::NKey => config::NatsAuth::NKey { seed_file: path },
+        NatsAuthType::Token => config::NatsAuth::Token { file: path },
+        NatsAuthType::UserPassword => config::NatsAuth::UserPassword {
+            username: username(secrets, name, username_key.as_deref())?,
+            password_file: path,
+        },
+    })
+}
+
+/// A user's name stands in the configuration itself.
+pub(super) fn username(secrets: &Secrets, name: &str, key: Option<&str>) -> Result<String, CredentialsError> {
+    let value = secrets.value(name, key.unwrap_or("username"), content::text)?;
+    Ok(content::trimmed(value).unwrap_or_default().to_owned())
+}
+
+pub(super) fn secrets_of_tls(tls: Option<&Tls>) -> impl Iterator<Item = String> {
+    tls.into_iter().flat_map(|tls| {
+        let ca = tls.ca_secret_ref.iter().map(|secret| secret.name.clone());
+        let client = tls.client_secret_ref.iter().map(|secret| secret.name.clone());
+        ca.chain(client)
+    })
+}
+
+pub(super) fn resolve_tls(
+    tls: &Tls,
+    secrets: &Secrets,
+    prefix: &str,
+    folder: &Path,
+    files: &mut Files,
+) -> Result<config::Tls, CredentialsError> {
+    let Tls {
+        ca_secret_ref,
+        client_secret_ref,
+    } = tls;
+    let mut add = |part: &str, value: &[u8]| {
+        let file = format!("{prefix}_{part}");
+        let path = folder.join(&file);
+        files.add(file, value.to_owned());
+        path
+    };
+    let mut resolved = config::Tls::default();
+    if let Some(ca) = ca_secret_ref {
+        let key = ca.key.as_deref().unwrap_or("ca.crt");
+        resolved.ca_file = Some(add("ca.crt", secrets.value(&ca.name, key, content::certificates)?));
+    }
+    if let Some(client) = client_secret_ref {
+        let certificate = secrets.value(&client.name, "tls.crt", content::certificates)?;
+        resolved.cert_file = Some(add("tls.crt", certificate));
+        let key = secrets.value(&client.name, "tls.key", content::private_key)?;
+        resolved.key_file = Some(add("tls.key", key));
+    }
+    Ok(resolved)
+}
