@@ -103,6 +103,18 @@ pub enum Phase {
     Contested,
 }
 
+impl Phase {
+    /// The least epoch that the ring must have for the partition to be taken, where the one in use, of epoch `ring`, is too low.
+    #[must_use]
+    pub const fn awaits(self, ring: u64) -> Option<u64> {
+        match self {
+            Self::Behind(epoch) => Some(epoch),
+            Self::Contested => Some(ring.saturating_add(1)),
+            Self::Active | Self::Draining | Self::Stopped | Self::Announcing => None,
+        }
+    }
+}
+
 /// What the partition is doing, for people.
 impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -125,6 +125,10 @@ pub struct RingStatus {
     /// Credential files that the declared ring names and that are not there yet, or are empty: it waits for them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub waits_for: Vec<PathBuf>,
+    /// The least epoch that the ring must have for all assigned partitions to be taken, where the one in use is too low for some:
+    /// others have delivered their records under another ring. Absent: it is high enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub awaits: Option<u64>,
     /// The share of the hash space that the last change moved, from 0 to 1.
     pub moved_share: f64,
     /// Assets that wait until their old owner has confirmed their earlier records.
@@ -223,6 +227,7 @@ mod tests {
                     announced: Some(9),
                     declared: Some(10),
                     waits_for: vec!["/credentials/c4".into()],
+                    awaits: Some(11),
                     moved_share: 0.25,
                     waiting_assets: 3,
                     refused: Some("a reason".to_owned()),

@@ -195,8 +195,11 @@ impl Intake {
     }
 
     fn ring_status(&self) -> RingStatus {
+        let epoch = self.dispatcher.era().epoch;
+        let partitions = self.dispatcher.partitions().values();
         RingStatus {
-            epoch: self.dispatcher.era().epoch,
+            epoch,
+            awaits: partitions.filter_map(|state| state.phase.awaits(epoch)).max(),
             announced: self.change.as_ref().map(|change| change.era.epoch),
             moved_share: self.moved_share,
             waiting_assets: self.dispatcher.waiting(),

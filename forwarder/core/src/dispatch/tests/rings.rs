@@ -34,6 +34,12 @@ fn a_partition_that_waited_for_a_ring_begins_as_was_told_under_it() {
 }
 
 #[test]
+fn a_partition_that_waits_for_a_ring_says_which_epoch_is_enough() {
+    let awaited = [Phase::Behind(9), Phase::Contested, Phase::Announcing, Phase::Active].map(|phase| phase.awaits(7));
+    assert_eq!(awaited, [Some(9), Some(8), None, None]);
+}
+
+#[test]
 fn a_partition_that_another_ring_of_our_epoch_had_waits_for_a_newer_one() {
     let mut desk = Desk::new("12", 50);
     let stays = key(&[("12", 1), ("123", 1)], 0);
