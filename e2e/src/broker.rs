@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -32,8 +32,10 @@ pub struct Listener {
 }
 
 /// What to start.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Setup {
+    /// Where the plain listener listens, and what clients are told: a port of 127.0.0.1 if none is given.
+    pub plain: Option<Port>,
     /// Further listeners.
     pub listeners: Vec<Listener>,
     /// Properties added to the server's, last wins.
@@ -55,19 +57,22 @@ pub struct Broker {
 
 impl Broker {
     /// Formats its storage under `dir` (which must be empty or absent), starts it and waits until it listens.
-    pub fn start(dir: &Path, setup: &Setup) -> Result<Self> {
+    pub fn start(dir: &Path, mut setup: Setup) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("failed to create {}", dir.display()))?;
-        let plain = Port::reserve()?;
+        let plain = match setup.plain.take() {
+            Some(plain) => plain,
+            None => Port::reserve()?,
+        };
         let controller = Port::reserve()?;
         let mut listeners = Vec::new();
         for listener in &setup.listeners {
             listeners.push((listener.name.clone(), Port::reserve()?));
         }
         let file = dir.join("server.properties");
-        let text = properties(dir, setup, &plain, &controller, &listeners);
+        let text = properties(dir, &setup, &plain, &controller, &listeners);
         fs::write(&file, text).with_context(|| format!("failed to write {}", file.display()))?;
         let classes = class_path()?;
-        format_storage(&classes, &file, setup)?;
+        format_storage(&classes, &file, &setup)?;
 
         let heap = if setup.heap_mb == 0 { 512 } else { setup.heap_mb };
         let spec = Spec::new("kafka", "java", dir.join("kafka.log"))
@@ -114,7 +119,7 @@ impl Broker {
 
     fn wait_listening(&mut self) -> Result<()> {
         let deadline = Instant::now() + START;
-        while let Err(error) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.plain.number())) {
+        while let Err(error) = TcpStream::connect((self.plain.host(), self.plain.number())) {
             if let Some(status) = self.process.try_exit()? {
                 bail!("Kafka ended while starting ({status})\n{}", self.process.log_tail());
             }

@@ -7,7 +7,9 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use e2e::tools;
 
+use crate::runner::cluster;
 use crate::runner::steps::Steps;
+use crate::runner::system::Purpose;
 
 mod runner;
 
@@ -29,6 +31,9 @@ enum Task {
     Fuzz(Fuzz),
     /// How fast, against how fast the client libraries alone are.
     Bench(Bench),
+    /// A Kubernetes of one node on this machine, to try things on.
+    #[command(subcommand)]
+    Cluster(cluster::Task),
     /// Only what the others do first: installs and fetches what is missing.
     Setup,
     /// Deletes what was fetched.
@@ -54,7 +59,7 @@ struct Demo {
 #[derive(Debug, Args)]
 struct Test {
     /// Without one: all tests.
-    #[arg(value_parser = ["forwarder", "guarantees", "rig", "unit", "fuzz"])]
+    #[arg(value_parser = ["forwarder", "guarantees", "operator", "rig", "unit", "fuzz"])]
     suite: Option<String>,
     /// Also the long ones.
     #[arg(long)]
@@ -95,6 +100,9 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
+    if let Task::Cluster(cluster::Task::Supervise(orders)) = cli.command {
+        return cluster::supervise(orders);
+    }
     let steps = Steps::new()?;
     let root = root()?;
     if matches!(cli.command, Task::Clean) {
@@ -104,7 +112,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(line) = runner::system::prepare(&steps)? {
+    if let Some(line) = runner::system::prepare(&steps, purpose(&cli.command))? {
         runner::say(&format!(
             "This machine lacks something that only root can install. Type this, then try again:\n\n  {line}\n"
         ));
@@ -145,14 +153,35 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Task::Test(Test { suite, full, nextest }) => {
             runner::fetch::servers(&steps)?;
             runner::fetch::nextest(&steps)?;
+            if matches!(suite.as_deref(), None | Some("operator")) {
+                cluster::fetch(&steps)?;
+            }
             runner::test(&steps, &root, suite.as_deref(), full, &nextest)
+        }
+        Task::Cluster(task) => {
+            if matches!(task, cluster::Task::Up(_)) && !cluster::given() {
+                runner::fetch::servers(&steps)?;
+                cluster::fetch(&steps)?;
+            }
+            cluster::run(&steps, &root, task)
         }
         Task::Setup | Task::Clean => {
             runner::fetch::servers(&steps)?;
+            cluster::fetch(&steps)?;
             runner::fetch::nextest(&steps)?;
             runner::fetch::cargo_deny(&steps)?;
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+/// What the machine must be ready for.
+fn purpose(task: &Task) -> Purpose {
+    match task {
+        Task::Setup => Purpose::Cluster,
+        Task::Cluster(cluster::Task::Up(_) | cluster::Task::Load(_)) if !cluster::given() => Purpose::Cluster,
+        Task::Test(Test { suite, .. }) if matches!(suite.as_deref(), None | Some("operator")) => Purpose::Cluster,
+        _ => Purpose::Servers,
     }
 }
 

@@ -10,16 +10,31 @@ use anyhow::{Context as _, Result, bail};
 /// down for a moment must find its port free when it comes back.
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
 
-/// A port on 127.0.0.1 that no other rig process of this machine uses while this value lives, whether or not a server listens on it.
+/// A port that no other rig process of this machine uses while this value lives, whether or not a server listens on it.
 #[derive(Debug)]
 pub struct Port {
+    host: Ipv4Addr,
     number: u16,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Port {
-    /// Reserves one.
+    /// Reserves one on 127.0.0.1.
     pub fn reserve() -> Result<Self> {
+        Self::reserve_at(Ipv4Addr::LOCALHOST)
+    }
+
+    /// This one, of an address whose ports nobody else uses: that of a network namespace of our own.
+    pub fn fixed(host: Ipv4Addr, number: u16) -> Self {
+        Self {
+            host,
+            number,
+            _lock: None,
+        }
+    }
+
+    /// Reserves one on another address of this machine: the one at which pods reach it.
+    pub fn reserve_at(host: Ipv4Addr) -> Result<Self> {
         let dir = std::env::temp_dir().join("fanout-e2e-ports");
         fs::create_dir_all(&dir).with_context(|| format!("failed to create {}", dir.display()))?;
         let span = RANGE.end - RANGE.start;
@@ -39,12 +54,16 @@ impl Port {
                     return Err(error).with_context(|| format!("failed to lock {}", path.display()));
                 }
             }
-            if TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok() {
-                return Ok(Self { number, _lock: lock });
+            if TcpListener::bind((host, number)).is_ok() {
+                return Ok(Self {
+                    host,
+                    number,
+                    _lock: Some(lock),
+                });
             }
         }
         bail!(
-            "no port of 127.0.0.1 between {} and {} is free; end some servers",
+            "no port of {host} between {} and {} is free; end some servers",
             RANGE.start,
             RANGE.end
         )
@@ -55,8 +74,13 @@ impl Port {
         self.number
     }
 
-    /// `127.0.0.1:number`.
+    /// Its address, of this machine.
+    pub fn host(&self) -> Ipv4Addr {
+        self.host
+    }
+
+    /// `address:number`.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.number)
+        format!("{}:{}", self.host, self.number)
     }
 }

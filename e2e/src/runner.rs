@@ -1,7 +1,9 @@
 //! The steps of a run, in their order.
 
+pub(crate) mod cluster;
 pub(crate) mod fetch;
 pub(crate) mod fuzz;
+mod images;
 pub(crate) mod steps;
 pub(crate) mod system;
 
@@ -12,9 +14,11 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result};
 use e2e::broker::{Broker, Setup};
+use e2e::port::Port;
 use e2e::process::guarded;
 use e2e::tools;
 
+use self::cluster::ForTests;
 use self::steps::Steps;
 
 /// A line for the person who runs this.
@@ -46,11 +50,26 @@ pub(crate) fn test(
         .prefix("fanout-e2e-run-")
         .tempdir()
         .context("failed to make a directory")?;
+    let cluster = match suite {
+        None | Some("operator") => Some(ForTests::start(steps)?),
+        _ => None,
+    };
+    if let Some(cluster) = &cluster {
+        cluster.load(steps, root)?;
+    }
     let shared = match suite {
         Some("unit") => None,
-        _ => Some(steps.quiet("starting the Kafka that the tests share", || {
-            Broker::start(dir.path(), &Setup::default())
-        })?),
+        _ => {
+            // With a cluster, where pods reach it too.
+            let plain = cluster.as_ref().and_then(ForTests::host_address).map(Port::reserve_at);
+            let setup = Setup {
+                plain: plain.transpose()?,
+                ..Setup::default()
+            };
+            Some(steps.quiet("starting the Kafka that the tests share", |_| {
+                Broker::start(dir.path(), setup)
+            })?)
+        }
     };
     let mut nextest = guarded(tools::nextest()?.as_os_str(), "TERM");
     forget_package(&mut nextest);
@@ -65,6 +84,9 @@ pub(crate) fn test(
     }
     if let Some(shared) = &shared {
         nextest.env("FANOUT_E2E_KAFKA", shared.address());
+    }
+    if let Some(cluster) = &cluster {
+        cluster.tell(&mut nextest)?;
     }
     steps.show(nextest.args(further))
 }
@@ -118,13 +140,13 @@ fn forget_package(command: &mut Command) {
     }
 }
 
-/// What nextest is told of a suite; `guarantees` is a test binary.
+/// What nextest is told of a suite; `guarantees` and `operator` are test binaries.
 fn filter(suite: &str) -> String {
     match suite {
         "forwarder" => {
             "package(forwarder) | package(forwarder-core) | (package(e2e-rig) & binary(forwarder))".to_owned()
         }
-        "rig" => "package(e2e) | (package(e2e-rig) & not binary(forwarder) & not binary(guarantees))".to_owned(),
+        "rig" => "package(e2e) | (package(e2e-rig) & not binary(/^(forwarder|guarantees|operator)$/))".to_owned(),
         "unit" => "kind(lib) | kind(bin)".to_owned(),
         other => format!("binary({other})"),
     }

@@ -13,6 +13,18 @@ pub const NEXTEST: &str = "0.9.128";
 /// The version of cargo-deny.
 pub const CARGO_DENY: &str = "0.20.2";
 
+/// The version of Kubernetes; what else is built with it says `e2e/tools/kubernetes/go.mod`.
+pub const KUBERNETES: &str = "1.36.3";
+/// The version of Go that builds it where the machine has none, or an older one.
+pub const GO: &str = "1.26.8";
+/// The version of our pause image.
+pub const PAUSE: &str = "1";
+
+/// What is built from Go modules, and by which versions.
+pub const GO_MOD: &str = include_str!("../tools/kubernetes/go.mod");
+/// The checksums of those modules.
+pub const GO_SUM: &str = include_str!("../tools/kubernetes/go.sum");
+
 /// The environment variable that moves the cache.
 pub const CACHE_VARIABLE: &str = "FANOUT_E2E_CACHE";
 
@@ -60,6 +72,28 @@ pub fn cargo_deny() -> Result<PathBuf> {
     there(
         cache()?.join(format!("cargo-deny-{CARGO_DENY}")).join("bin/cargo-deny"),
         "cargo-deny",
+    )
+}
+
+/// The name, in the cache, of the directory of Kubernetes' programs, kubectl, helm, CoreDNS, etcd (as `server`) and kubeconform.
+pub fn kubernetes_name() -> String {
+    // FNV-1a: any other version of any of them is another directory.
+    let hash = GO_MOD.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("kubernetes-{KUBERNETES}-{:08x}", hash >> 32)
+}
+
+/// That directory.
+pub fn kubernetes() -> Result<PathBuf> {
+    there(cache()?.join(kubernetes_name()), "Kubernetes")
+}
+
+/// The archive of the pause image.
+pub fn pause_image() -> Result<PathBuf> {
+    there(
+        cache()?.join(format!("pause-{PAUSE}")).join("pause.tar"),
+        "the pause image",
     )
 }
 

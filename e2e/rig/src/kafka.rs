@@ -119,7 +119,7 @@ impl Kafka {
             });
         }
         let place = dir.path().join("broker");
-        let broker = tokio::task::spawn_blocking(move || Broker::start(&place, &setup)).await??;
+        let broker = tokio::task::spawn_blocking(move || Broker::start(&place, setup)).await??;
         let secured = match prepared {
             Some(prepared) => {
                 let address = broker

@@ -1,15 +1,19 @@
 //! Fetches the tools that no system package brings in the version we want, each once per version.
 
+mod go;
+
 use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
-use e2e::tools::{self, CARGO_DENY, KAFKA, NATS_SERVER, NEXTEST};
+use e2e::tools::{self, CARGO_DENY, KAFKA, NATS_SERVER, NEXTEST, PAUSE};
 
 use super::steps::Steps;
-use super::system;
+use super::{images, system};
+
+pub(crate) use self::go::kubernetes;
 
 /// The plugin that copies jars. Without a version, Maven takes whatever is newest that day.
 const COPIER: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies";
@@ -18,6 +22,11 @@ const COPIER: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:cop
 pub(crate) fn servers(steps: &Steps) -> Result<()> {
     once(&format!("kafka-{KAFKA}"), |dir| kafka(steps, dir))?;
     once(&format!("nats-server-{NATS_SERVER}"), |dir| nats_server(steps, dir))
+}
+
+/// The pause image of a cluster.
+pub(crate) fn pause(steps: &Steps) -> Result<()> {
+    once(&format!("pause-{PAUSE}"), |dir| images::pause(steps, dir))
 }
 
 /// cargo-nextest.

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{IsTerminal as _, Read as _, Seek as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -66,14 +67,34 @@ impl Steps {
         Ok(status)
     }
 
-    /// Does something of our own under a progress line.
-    pub(crate) fn quiet<T: Send + 'static>(&self, what: &str, act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    /// Runs a command that takes a moment only, and keeps its output for when it fails.
+    pub(crate) fn run_quietly(&self, command: &mut Command) -> Result<()> {
+        let mut output = tempfile::tempfile().context("failed to make a temporary file")?;
+        command.stdout(output.try_clone()?).stderr(output.try_clone()?);
+        let status = self.run(command, |_| {})?;
+        if status.success() {
+            return Ok(());
+        }
+        bail!("a command failed ({status}): {command:?}\n{}", read_back(&mut output))
+    }
+
+    /// Does something of our own under a progress line. What it is given becomes true when the user wants it to end.
+    pub(crate) fn quiet<T: Send + 'static>(
+        &self,
+        what: &str,
+        act: impl FnOnce(&AtomicBool) -> Result<T> + Send,
+    ) -> Result<T> {
         let line = Line::start(what);
         let (done, result) = mpsc::channel();
         let started = Instant::now();
+        let cancelled = AtomicBool::new(false);
+        let mut signal = None;
         let result = thread::scope(|scope| {
-            scope.spawn(move || drop(done.send(act())));
+            let cancelled = &cancelled;
+            scope.spawn(move || drop(done.send(act(cancelled))));
             loop {
+                signal = signal.or_else(|| self.signals.borrow_mut().pending().next());
+                cancelled.store(signal.is_some(), Ordering::Relaxed);
                 match result.recv_timeout(POLL) {
                     Ok(result) => return result,
                     Err(mpsc::RecvTimeoutError::Timeout) => line.still(started.elapsed()),
@@ -85,7 +106,7 @@ impl Steps {
             Ok(_) => line.done(),
             Err(_) => line.failed(),
         }
-        if let Some(signal) = self.signals.borrow_mut().pending().next() {
+        if let Some(signal) = signal {
             bail!("ended by signal {signal}");
         }
         result

@@ -64,9 +64,81 @@ const NEEDS: [Need; 9] = [
     },
 ];
 
+/// What a Kubernetes of our own needs besides.
+const CLUSTER_NEEDS: [Need; 10] = [
+    Need {
+        what: "openssl",
+        package: "openssl",
+        there: || program("openssl"),
+    },
+    Need {
+        what: "containerd",
+        package: "containerd",
+        there: || program("containerd") && program("ctr"),
+    },
+    Need {
+        what: "runc",
+        package: "runc",
+        there: || program("runc"),
+    },
+    Need {
+        what: "the CNI plugins",
+        package: "containernetworking-plugins",
+        there: || {
+            ["/usr/lib/cni/bridge", "/opt/cni/bin/bridge"]
+                .iter()
+                .any(|plugin| Path::new(plugin).is_file())
+        },
+    },
+    Need {
+        what: "buildah",
+        package: "buildah",
+        there: || program("buildah"),
+    },
+    Need {
+        what: "iproute2",
+        package: "iproute2",
+        there: || program("ip"),
+    },
+    Need {
+        what: "nftables",
+        package: "nftables",
+        there: || program("nft"),
+    },
+    Need {
+        what: "conntrack",
+        package: "conntrack",
+        there: || program("conntrack"),
+    },
+    Need {
+        what: "mount and umount",
+        package: "mount",
+        there: || program("mount") && program("umount"),
+    },
+    Need {
+        what: "Python",
+        package: "python3",
+        // Only to fetch Go with.
+        there: || program("python3") || program("go"),
+    },
+];
+
+/// What the run is going to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Builds and servers.
+    Servers,
+    /// A Kubernetes of our own besides.
+    Cluster,
+}
+
 /// Installs what is missing, if this is root on Debian or Ubuntu. Otherwise yields the line that root must type.
-pub(crate) fn prepare(steps: &Steps) -> Result<Option<String>> {
-    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !(need.there)()).collect();
+pub(crate) fn prepare(steps: &Steps, purpose: Purpose) -> Result<Option<String>> {
+    let further: &[Need] = match purpose {
+        Purpose::Servers => &[],
+        Purpose::Cluster => &CLUSTER_NEEDS,
+    };
+    let missing: Vec<&Need> = NEEDS.iter().chain(further).filter(|need| !(need.there)()).collect();
     if missing.is_empty() {
         return Ok(None);
     }
@@ -89,8 +161,16 @@ pub(crate) fn prepare(steps: &Steps) -> Result<Option<String>> {
     let what = format!("installing {}", whats.join(", "));
     steps.work(
         &what,
-        apt().args(["install", "-y", "--no-install-recommends"]).args(packages),
+        apt().args(["install", "-y", "--no-install-recommends"]).args(&packages),
     )?;
+    if packages.contains(&"containerd") && Path::new("/run/systemd/system").exists() {
+        // The package starts a service at once and at each boot. We need the program only, and nobody here has asked for the service.
+        let mut disable = Command::new("systemctl");
+        steps.work(
+            "ending the containerd service that came with the package",
+            disable.args(["disable", "--now", "containerd.service"]),
+        )?;
+    }
     let still: Vec<&str> = missing
         .iter()
         .filter(|need| !(need.there)())
