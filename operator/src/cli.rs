@@ -1,11 +1,14 @@
 //! The command line; each flag has an environment variable, for the chart.
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 /// Runs the controllers of NatsCluster, KafkaChannel and AssetForwarder, and the asset router.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "operator", version)]
 pub struct Cli {
+    /// What else this program can do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// The one namespace to watch, with Roles alone; without it: all namespaces.
     #[arg(long, env = "WATCH_NAMESPACE", value_name = "NAMESPACE")]
     pub watch_namespace: Option<String>,
@@ -42,6 +45,17 @@ pub struct Cli {
     /// How many resources of a kind are reconciled at once.
     #[arg(long, env = "CONCURRENCY", value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
+}
+
+/// What this program can do beside running the controllers.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Asks whether URLs answer 2xx, each within ten seconds; exits with 1 if one does not.
+    CheckHealth {
+        /// Such as `http://fanout-operator-metrics:8080/readyz`.
+        #[arg(value_name = "URL", required = true)]
+        urls: Vec<String>,
+    },
 }
 
 /// When pods pull an image.

@@ -8,6 +8,7 @@
 
 pub mod apply;
 pub mod asset_forwarder;
+pub mod check_health;
 pub mod cli;
 pub mod conditions;
 pub mod context;

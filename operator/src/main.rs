@@ -5,12 +5,15 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use forwarder::shutdown;
-use operator::cli::Cli;
+use operator::cli::{Cli, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Some(Command::CheckHealth { urls }) = &cli.command {
+        return check_health(urls).await;
+    }
     let (trigger, stop) = shutdown::channel();
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
@@ -41,4 +44,21 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Asks all of them, so that one run says all that is wrong.
+async fn check_health(urls: &[String]) -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
+    for url in urls {
+        let line = match operator::check_health::check(url).await {
+            Ok(()) => format!("{url} is well"),
+            Err(error) => {
+                code = ExitCode::FAILURE;
+                operator::controller::describe(&error)
+            }
+        };
+        // If standard output is gone, the exit code still tells.
+        drop(writeln!(io::stdout().lock(), "{line}"));
+    }
+    code
 }
