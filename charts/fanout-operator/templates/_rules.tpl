@@ -1,0 +1,53 @@
+{{/* What the operator may do where it watches: a ClusterRole's rules, or those of a Role in the one namespace. */}}
+{{- define "fanout-operator.rules" -}}
+# The resources themselves. They are never changed but for their finalizers, which is a patch of their metadata.
+- apiGroups: [fanout.openfactory.io]
+  resources: [natsclusters, kafkachannels, assetforwarders]
+  verbs: [get, list, watch, patch]
+- apiGroups: [fanout.openfactory.io]
+  resources: [natsclusters/status, kafkachannels/status, assetforwarders/status]
+  verbs: [patch]
+# Children name their forwarder as an owner whose deletion waits for them; where the admission plugin
+# OwnerReferencesPermissionEnforcement is on, that asks for this.
+- apiGroups: [fanout.openfactory.io]
+  resources: [assetforwarders/finalizers]
+  verbs: [update]
+# The ring and the configuration of forwarders; the router watches the rings. The Role of forwarders' pods lets them read their
+# ring, and nobody may grant what they may not do themselves: get, list and watch are needed for that too.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, list, watch, create, patch, delete]
+# Credentials that resources refer to are read, watched as metadata only, and projected into one Secret for each forwarder.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, list, watch, create, patch, delete]
+# What a forwarder's pods run under, and by which they are reached.
+- apiGroups: [""]
+  resources: [services, serviceaccounts]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+# Lets a forwarder's pods read their own ring's ConfigMap, and that one only.
+- apiGroups: [rbac.authorization.k8s.io]
+  resources: [roles, rolebindings]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, watch, create, patch, delete]
+# Pods say which ring they run. An annotation, patched when credentials change, makes the kubelet bring them at once.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch, patch]
+# Whether a dead letter's volume is there.
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get]
+# What a person should see in `kubectl describe`.
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}
