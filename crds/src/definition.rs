@@ -1,6 +1,8 @@
 //! The CustomResourceDefinitions, as they are installed.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use kube::CustomResourceExt as _;
 use serde_json::json;
 
@@ -10,24 +12,66 @@ use crate::{AssetForwarder, KafkaChannel, NatsCluster};
 #[must_use]
 pub fn all() -> Vec<CustomResourceDefinition> {
     vec![
-        not_yet_observed(NatsCluster::crd()),
-        not_yet_observed(KafkaChannel::crd()),
-        not_yet_observed(AssetForwarder::crd()),
+        installed(NatsCluster::crd()),
+        installed(KafkaChannel::crd()),
+        installed(AssetForwarder::crd()),
     ]
 }
 
-/// Gives a new object's status a generation that is not its own: who judges health by `observedGeneration` (kstatus does)
-/// would otherwise call an object current that nobody has looked at.
-fn not_yet_observed(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
+/// What is derived from the types, made fit for the API server and for those who compare what they applied with what is there.
+fn installed(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut definition.spec.versions {
-        let properties = version
+        let Some(root) = version
             .schema
             .as_mut()
             .and_then(|schema| schema.open_api_v3_schema.as_mut())
-            .and_then(|schema| schema.properties.as_mut());
-        if let Some(status) = properties.and_then(|properties| properties.get_mut("status")) {
+        else {
+            continue;
+        };
+        plain(root);
+        if let Some(status) = property(root, "status") {
+            // A new object's status has a generation that is not its own: who judges health by it (kstatus does) would
+            // otherwise call an object current that nobody has looked at.
             status.default = Some(JSON(json!({"observedGeneration": -1})));
+        }
+        // The one default of a spec: `kubectl scale` and autoscalers read the field itself.
+        if let Some(replicas) = property(root, "spec").and_then(|spec| property(spec, "replicas")) {
+            replicas.default = Some(JSON(json!(1)));
         }
     }
     definition
+}
+
+fn property<'a>(schema: &'a mut JSONSchemaProps, name: &str) -> Option<&'a mut JSONSchemaProps> {
+    schema.properties.as_mut()?.get_mut(name)
+}
+
+/// Takes away what the types' serialization says and an API should not.
+fn plain(schema: &mut JSONSchemaProps) {
+    // A written default shows up as a difference for who compares (Argo CD), and freezes in objects what a later version
+    // might do better. Defaults are in the code; fields say them.
+    schema.default = None;
+    // `null` then means that the field is not there, and the API server drops it.
+    schema.nullable = None;
+    // Those of Rust are not known to Kubernetes, and kubectl would warn of them. The bounds stand in `minimum` and `maximum`.
+    match schema.format.as_deref() {
+        Some("uint32" | "uint64" | "uint") => schema.format = Some("int64".to_owned()),
+        Some("int8" | "int16" | "uint8" | "uint16") => schema.format = Some("int32".to_owned()),
+        _ => {}
+    }
+    for property in schema
+        .properties
+        .iter_mut()
+        .flat_map(|properties| properties.values_mut())
+    {
+        plain(property);
+    }
+    match schema.items.as_mut() {
+        Some(JSONSchemaPropsOrArray::Schema(item)) => plain(item),
+        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(plain),
+        None => {}
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(value)) = schema.additional_properties.as_mut() {
+        plain(value);
+    }
 }

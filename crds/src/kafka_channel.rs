@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::core::Rule;
 use kube::{CustomResource, KubeSchema};
+use schemars::{Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use crate::reference::{AllowedNamespaces, Tls};
+use crate::schema::{self, rule};
 
 /// A Kafka topic and how to reach it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -39,18 +42,19 @@ use crate::reference::{AllowedNamespaces, Tls};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 pub struct KafkaChannelSpec {
-    /// The channel's name in the catalog, such as `kafka://example.com/assets`.
+    /// The channel's name in the catalog, such as `kafka://example.com/assets`. Absent: the catalog does not serve it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "address")]
     pub address: Option<String>,
-    /// How to reach the brokers.
+    /// How to reach the brokers. A change rolls the pods of the forwarders that read the channel.
     pub connection: KafkaConnection,
     /// The topic.
     pub topic: Topic,
-    /// Named settings for clients of the catalog.
+    /// Named settings for the catalog's clients. They do not concern forwarders.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "profiles")]
     pub profiles: Vec<Profile>,
-    /// Whose forwarders may read it.
+    /// The namespaces whose forwarders may read the channel, or write their dead letters to it. Absent: only its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_namespaces: Option<AllowedNamespaces>,
 }
@@ -59,12 +63,13 @@ pub struct KafkaChannelSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KafkaConnection {
-    /// `host:port`, at least one.
+    /// Brokers to ask first for all others, as `host:port`: one at least, better three.
+    #[schemars(schema_with = "bootstrap_servers")]
     pub bootstrap_servers: Vec<String>,
-    /// TLS; absent: plain text.
+    /// TLS. Absent: plain text; an empty object: TLS with the system's certificate authorities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
-    /// SASL; absent: none.
+    /// SASL. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sasl: Option<Sasl>,
 }
@@ -72,17 +77,22 @@ pub struct KafkaConnection {
 /// How to authenticate to Kafka.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.secretRef.usernameKey) || self.mechanism != 'OAUTHBEARER'")
+    .message("usernameKey has no meaning with OAUTHBEARER, whose token says who we are: remove it")
+    .field_path(".secretRef.usernameKey"))]
 pub struct Sasl {
-    /// The mechanism.
+    /// `SCRAM-SHA-512` and `SCRAM-SHA-256`: user and password, which does not cross the network; `PLAIN`: user and password as they
+    /// are, so without `tls` everybody on the way can read them; `OAUTHBEARER`: a token, which somebody else keeps fresh in the
+    /// Secret.
     pub mechanism: SaslMechanism,
-    /// Where the credentials are.
+    /// The Secret, in the channel's namespace.
     pub secret_ref: SaslSecretRef,
 }
 
 /// A SASL mechanism.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum SaslMechanism {
-    /// User and password as they are: only with TLS.
+    /// User and password as they are; without TLS everybody on the way can read them.
     #[serde(rename = "PLAIN")]
     Plain,
     /// SCRAM with SHA-256.
@@ -101,44 +111,75 @@ pub enum SaslMechanism {
 #[serde(rename_all = "camelCase")]
 pub struct SaslSecretRef {
     /// The Secret's name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(schema_with = "schema::object_name")]
     pub name: String,
-    /// The key of the user's name; by default `username`.
+    /// The key of the user's name. By default `username`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(schema_with = "schema::secret_key")]
     pub username_key: Option<String>,
-    /// The key of the password, or of the token with OAUTHBEARER; by default `password`, `token`.
+    /// The key of the password, by default `password`; with `OAUTHBEARER` the key of the token, by default `token`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(schema_with = "schema::secret_key")]
     pub key: Option<String>,
 }
 
 /// A topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = managed_only("has(self.partitions)", ".partitions"),
+    validation = managed_only("has(self.replicationFactor)", ".replicationFactor"),
+    validation = managed_only("has(self.config) && size(self.config) > 0", ".config"),
+    validation = managed_only("has(self.allowPartitionIncrease)", ".allowPartitionIncrease"),
+    validation = managed_only("has(self.deletionPolicy) && self.deletionPolicy == 'Delete'", ".deletionPolicy"),
+    validation = Rule::new("!has(self.managed) || !self.managed || !self.name.startsWith('__')")
+        .message("topics whose names begin with __ are Kafka's own: choose another name, or remove managed")
+        .field_path(".name"),
+    // Not by way of the status: a topic that somebody else has changed must not make the operator's own writes fail.
+    validation = Rule::new("!has(self.partitions) || !has(oldSelf.partitions) || self.partitions >= oldSelf.partitions")
+        .message("a topic cannot have fewer partitions than before: keep the number, or remove the field to leave the topic as it is")
+        .field_path(".partitions"),
+    validation = Rule::new(
+        "!has(self.partitions) || !has(oldSelf.partitions) || self.partitions <= oldSelf.partitions \
+         || (has(self.allowPartitionIncrease) && self.partitions <= self.allowPartitionIncrease)"
+    )
+    .message(
+        "more partitions send most keys to other partitions, where new records can overtake old ones of the same asset: stop the \
+         producers until all is read, then say so by giving allowPartitionIncrease the same number"
+    )
+    .field_path(".partitions"),
+    validation = Rule::new(
+        "!has(self.replicationFactor) || !has(oldSelf.replicationFactor) || self.replicationFactor == oldSelf.replicationFactor"
+    )
+    .message("the copies of a topic cannot be changed here: reassign its partitions by Kafka's own tools and remove the field")
+    .field_path(".replicationFactor")
+)]
 pub struct Topic {
-    /// The topic's name; immutable.
+    /// The topic's name. It cannot change: declare another channel instead.
+    #[schemars(schema_with = "topic_name")]
     pub name: String,
-    /// Whether the operator creates it and keeps it as declared here. Otherwise it only looks.
+    /// `true`: the operator creates the topic and keeps it as declared here. `false` (the default): it only looks whether it is there.
     #[serde(default)]
     pub managed: bool,
-    /// Partitions of a managed topic. More re-map keys, which ends the order of an asset's records between old and new ones:
-    /// see `allowPartitionIncrease`. Fewer is not possible.
+    /// Partitions of a managed topic. Absent: as many as the brokers give by default. More re-map keys, so that new records can
+    /// overtake old ones of the same asset: see `allowPartitionIncrease`. Fewer is not possible.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub partitions: Option<i32>,
-    /// Copies of a managed topic; immutable. Absent: the brokers' default.
+    /// Copies of each partition of a managed topic, set when it is created. Absent: as many as the brokers give by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub replication_factor: Option<i16>,
-    /// Settings of a managed topic, such as `retention.ms`. What is not named here is left alone.
+    /// Settings of a managed topic by Kafka's names, such as `retention.ms`, with their values as text. What is not named here is
+    /// left alone; a setting that is removed here keeps its value.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::kafka_settings")]
     pub config: BTreeMap<String, String>,
-    /// Acknowledges that more partitions re-map keys: the number that `partitions` may be raised to.
+    /// Acknowledges that more partitions re-map keys: the number up to which `partitions` may be raised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub allow_partition_increase: Option<i32>,
-    /// What deleting the channel does to a managed topic.
+    /// What deleting the channel does to a managed topic. `Retain` (the default): the topic and its records stay; `Delete`: both go.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 }
@@ -157,14 +198,15 @@ pub enum DeletionPolicy {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Profile {
-    /// The profile's name.
-    #[schemars(length(min = 1, max = 63))]
+    /// The profile's name, such as `durableWrite`.
+    #[schemars(schema_with = "profile_name")]
     pub name: String,
-    /// What they are for.
+    /// Whom the settings are for. `producer`: clients that write; `consumer`: clients that read.
     #[serde(rename = "type")]
     pub type_: ProfileType,
-    /// Settings of the Kafka client.
+    /// Settings of the Kafka client by its names, such as `acks`, with their values as text.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::kafka_settings")]
     pub config: BTreeMap<String, String>,
 }
 
@@ -200,14 +242,70 @@ pub struct KafkaChannelStatus {
     pub cluster_id: Option<String>,
 }
 
+fn address(_: &mut SchemaGenerator) -> Schema {
+    schema::text(
+        512,
+        &[rule(
+            r"self.matches(r'^kafka://[A-Za-z0-9][A-Za-z0-9._:-]*/[A-Za-z0-9._~/-]+$')",
+            "is no address of a channel: write kafka://domain/name, such as kafka://example.com/assets",
+        )],
+    )
+}
+
+fn bootstrap_servers(_: &mut SchemaGenerator) -> Schema {
+    let place = format!(
+        r"self.matches(r'^([A-Za-z0-9_][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.%]+\]):{}$')",
+        schema::PORT
+    );
+    let server = schema::text(
+        300,
+        &[rule(
+            place,
+            "is no broker: write host:port without a scheme, one broker per entry",
+        )],
+    );
+    schema::set(1, 64, &server, &[])
+}
+
+fn topic_name(_: &mut SchemaGenerator) -> Schema {
+    schema::text(
+        249,
+        &[
+            rule(
+                "self.matches(r'^[A-Za-z0-9._-]+$') && self != '.' && self != '..'",
+                "is no name of a topic: write letters, digits, dots, underscores and dashes",
+            ),
+            rule(
+                "self == oldSelf",
+                "the topic of a channel cannot change: declare another KafkaChannel, and let the forwarder's channelRef name that",
+            ),
+        ],
+    )
+}
+
+fn profile_name(_: &mut SchemaGenerator) -> Schema {
+    schema::text(
+        63,
+        &[rule(
+            "self.matches(r'^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')",
+            "is no name of a profile: write letters, digits, dots, dashes and underscores, with a letter or a digit at both ends",
+        )],
+    )
+}
+
 /// Profiles merge by their name when they are applied.
-fn profiles(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    let item = generator.subschema_for::<Profile>();
-    schemars::json_schema!({
-        "type": "array",
-        "maxItems": 64,
-        "items": item,
-        "x-kubernetes-list-type": "map",
-        "x-kubernetes-list-map-keys": ["name"],
-    })
+fn profiles(generator: &mut SchemaGenerator) -> Schema {
+    let mut list = schema::list(0, 64, &generator.subschema_for::<Profile>(), &[]);
+    list.insert("x-kubernetes-list-type".to_owned(), "map".into());
+    list.insert("x-kubernetes-list-map-keys".to_owned(), vec!["name"].into());
+    list
+}
+
+/// What says how a topic is to be has no meaning for one that the operator only looks at.
+fn managed_only(is_set: &str, field: &str) -> Rule {
+    rule(
+        format!("(has(self.managed) && self.managed) || !({is_set})"),
+        "is for managed topics only: remove it, or write managed: true to give the topic into the operator's hands",
+    )
+    .field_path(field)
 }

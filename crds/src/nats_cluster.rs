@@ -2,9 +2,11 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
+use schemars::{Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use crate::reference::{AllowedNamespaces, Tls};
+use crate::schema::{self, rule};
 
 /// A NATS cluster. Every `AssetForwarder` whose selector chooses its labels has it as a member of its ring.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -36,28 +38,47 @@ use crate::reference::{AllowedNamespaces, Tls};
     printcolumn(name = "JetStream", type_ = "boolean", json_path = ".status.jetStream"),
     printcolumn(name = "Weight", type_ = "integer", json_path = ".spec.weight", priority = 1),
     printcolumn(name = "Drain", type_ = "boolean", json_path = ".spec.drain", priority = 1),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("has(self.spec.ringName) || size(self.metadata.name) <= 63")
+        .message("metadata.name is longer than the 63 characters that a name in rings may have: give a spec.ringName, or a shorter name")
+        .field_path(".spec"),
+    // The name decides who owns which asset: under another one most of this cluster's assets would go elsewhere.
+    validation = Rule::new(
+        "(has(self.spec.ringName) ? self.spec.ringName : self.metadata.name) \
+         == (has(oldSelf.spec.ringName) ? oldSelf.spec.ringName : oldSelf.metadata.name)"
+    )
+    .message(Message::Expression(
+        "'the name in rings cannot change, or assets would change their owner: keep ' \
+         + (has(oldSelf.spec.ringName) ? oldSelf.spec.ringName : oldSelf.metadata.name) \
+         + ', or declare a new NatsCluster and drain this one'"
+            .to_owned()
+    ))
+    .field_path(".spec")
 )]
 pub struct NatsClusterSpec {
-    /// The name in rings, which decides the assets that it owns; immutable. By default `metadata.name`.
+    /// The name in rings, which decides the assets that the cluster owns. By default `metadata.name`. It cannot change: declare a
+    /// new cluster and drain this one instead. Two clusters of one name in a ring keep that ring from changing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "ring_name")]
     pub ring_name: Option<String>,
-    /// A cluster that somebody else runs.
+    /// A cluster that somebody else runs. A change is taken up by running pods; assets stay.
     pub external: External,
-    /// Its share of a ring: virtual nodes = `ring.replicas` × `weight`.
+    /// Its share of a ring: it has `ring.replicas` × `weight` virtual nodes there. By default 1. A change moves the assets that make
+    /// up the difference, in order.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 1000))]
     pub weight: u32,
-    /// `true`: leaves every ring, in order; its assets go to the others. Deletion does the same first.
+    /// `true`: leaves every ring, in order; its assets go to the other members. `false` (the default): may be a member again.
+    /// Deletion drains first, too.
     #[serde(default)]
     pub drain: bool,
-    /// How to authenticate; absent: not at all.
+    /// How to authenticate. Absent: not at all. New contents of the Secret reach running pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<NatsAuth>,
-    /// TLS; absent: only where a server's URL or the server itself asks for it, with the system's authorities.
+    /// TLS. Absent: used where a server's URL (`tls://`) or the server itself asks for it, with the system's certificate authorities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
-    /// Whose forwarders may have it as a member.
+    /// The namespaces whose forwarders may have the cluster as a member. Absent: only its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_namespaces: Option<AllowedNamespaces>,
 }
@@ -66,18 +87,24 @@ pub struct NatsClusterSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct External {
-    /// `nats://host:port` or `tls://host:port`, of one cluster. Never with user and password: see `auth`.
+    /// The servers of one cluster, at least one: `nats://host:port` or `tls://host:port`; without a port it is 4222. Never with a
+    /// user, password or token: those belong into a Secret that `spec.auth` names.
+    #[schemars(schema_with = "servers")]
     pub servers: Vec<String>,
 }
 
 /// How to authenticate to NATS.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.secretRef.usernameKey) || self.type == 'UserPassword'")
+    .message("usernameKey is used with type: UserPassword only: remove it, or write that type")
+    .field_path(".secretRef.usernameKey"))]
 pub struct NatsAuth {
-    /// What the Secret holds.
+    /// What the Secret holds. `Creds`: a credentials file (user JWT and seed); `NKey`: an NKEY seed (`SU…`); `Token`: a token;
+    /// `UserPassword`: user and password.
     #[serde(rename = "type")]
     pub type_: NatsAuthType,
-    /// Where it is.
+    /// The Secret, in the cluster's namespace.
     pub secret_ref: NatsAuthSecretRef,
 }
 
@@ -99,15 +126,16 @@ pub enum NatsAuthType {
 #[serde(rename_all = "camelCase")]
 pub struct NatsAuthSecretRef {
     /// The Secret's name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(schema_with = "schema::object_name")]
     pub name: String,
-    /// The key of the credentials; by default `user.creds`, `seed`, `token` or `password`, by type.
+    /// The key of the credentials. By default `user.creds` (type `Creds`), `seed` (`NKey`), `token` (`Token`) or `password`
+    /// (`UserPassword`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(schema_with = "schema::secret_key")]
     pub key: Option<String>,
-    /// With `UserPassword`: the key of the user's name; by default `username`.
+    /// With `UserPassword`: the key of the user's name. By default `username`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(schema_with = "schema::secret_key")]
     pub username_key: Option<String>,
 }
 
@@ -144,4 +172,38 @@ pub struct NatsClusterStatus {
 
 const fn one() -> u32 {
     1
+}
+
+fn ring_name(_: &mut SchemaGenerator) -> Schema {
+    schema::text(
+        63,
+        &[rule(
+            "self.matches(r'^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')",
+            "is no name in rings: write letters, digits, dots, dashes and underscores, with a letter or a digit at both ends",
+        )],
+    )
+}
+
+fn servers(_: &mut SchemaGenerator) -> Schema {
+    // What stands before an @ passes here: the API server repeats an item that breaks a rule, and that might be a password.
+    let url = format!(
+        r"self.matches(r'^(nats|tls)://([^/?#]*@)?([A-Za-z0-9_][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(:{})?/?$')",
+        schema::PORT
+    );
+    let server = schema::text(
+        300,
+        &[rule(
+            url,
+            "is no NATS server: write nats://host:port or tls://host:port, one server per entry",
+        )],
+    );
+    schema::set(
+        1,
+        64,
+        &server,
+        &[rule(
+            "self.all(server, !server.contains('@'))",
+            "holds a user, a password or a token: put them into a Secret and name that in spec.auth",
+        )],
+    )
 }

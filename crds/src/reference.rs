@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub struct ObjectRef {
     /// The name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(schema_with = "crate::schema::object_name")]
     pub name: String,
-    /// The namespace; by default the one of the resource that refers.
+    /// The namespace; by default the one of the resource that refers. Another one's resource must let ours in by its
+    /// `allowedNamespaces`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(schema_with = "crate::schema::namespace_name")]
     pub namespace: Option<String>,
 }
 
@@ -22,11 +23,11 @@ pub struct ObjectRef {
 #[serde(rename_all = "camelCase")]
 pub struct SecretKeyRef {
     /// The Secret's name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(schema_with = "crate::schema::object_name")]
     pub name: String,
-    /// The key; each field that refers says its default.
+    /// The key in the Secret's data; what it is by default is said by the field that refers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(schema_with = "crate::schema::secret_key")]
     pub key: Option<String>,
 }
 
@@ -35,7 +36,7 @@ pub struct SecretKeyRef {
 #[serde(rename_all = "camelCase")]
 pub struct TlsSecretRef {
     /// The Secret's name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(schema_with = "crate::schema::object_name")]
     pub name: String,
 }
 
@@ -43,10 +44,12 @@ pub struct TlsSecretRef {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tls {
-    /// PEM of the certificate authorities to trust instead of the system's; the key is `ca.crt` by default.
+    /// A key of a Secret in the same namespace: PEM of the certificate authorities to trust instead of the system's. The key is
+    /// `ca.crt` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_secret_ref: Option<SecretKeyRef>,
-    /// The client certificate.
+    /// A Secret of type `kubernetes.io/tls` in the same namespace, with the client certificate to show: `tls.crt` and `tls.key`.
+    /// Absent: none is shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_secret_ref: Option<TlsSecretRef>,
 }
@@ -54,12 +57,18 @@ pub struct Tls {
 /// Which namespaces may refer to a resource. The resource's own always may.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.from) || self.from != 'Selector' || has(self.selector)")
+    .message("from: Selector needs a selector: add it, or write from: Same or All"))]
+#[x_kube(validation = Rule::new("!has(self.selector) || (has(self.from) && self.from == 'Selector')")
+    .message("selector is used with from: Selector only: write that, or remove the selector"))]
 pub struct AllowedNamespaces {
-    /// Who is let in.
+    /// `Same` (the default): the resource's own namespace alone; `All`: every namespace; `Selector`: those that `selector` chooses,
+    /// and the own.
     #[serde(default)]
     pub from: NamespacesFrom,
     /// With `from: Selector`: the labels of namespaces that are let in. An empty selector lets all in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::label_selector")]
     pub selector: Option<LabelSelector>,
 }
 

@@ -1,0 +1,159 @@
+//! The pods.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, Toleration, TopologySpreadConstraint};
+use kube::KubeSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+
+use crate::schema;
+
+/// Caps and bounds of a pod; what is absent has the forwarder's default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new(
+        "(has(self.maxPendingRecordsPerCluster) ? self.maxPendingRecordsPerCluster : 20000) \
+         <= (has(self.maxPendingRecords) ? self.maxPendingRecords : 100000)"
+    )
+    .message("one cluster could use up all records: let maxPendingRecordsPerCluster (by default 20000) be at most maxPendingRecords \
+              (by default 100000)")
+    .field_path(".maxPendingRecordsPerCluster"),
+    validation = Rule::new(
+        "(has(self.maxPendingBytesPerCluster) ? self.maxPendingBytesPerCluster : 16777216) \
+         <= (has(self.maxPendingBytes) ? self.maxPendingBytes : 67108864)"
+    )
+    .message("one cluster could use up all bytes: let maxPendingBytesPerCluster (by default 16777216) be at most maxPendingBytes (by \
+              default 67108864)")
+    .field_path(".maxPendingBytesPerCluster")
+)]
+pub struct Limits {
+    /// Most records that wait for one cluster's confirmation. By default 20000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub max_pending_records_per_cluster: Option<u32>,
+    /// Most bytes that wait for one cluster's confirmation. By default 16777216 (16 MiB).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_099_511_627_776_u64))]
+    pub max_pending_bytes_per_cluster: Option<u64>,
+    /// Most records that wait for confirmation in all. By default 100000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub max_pending_records: Option<u32>,
+    /// Most bytes that wait for confirmation in all. By default 67108864 (64 MiB). A pod's memory limit must leave room for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_099_511_627_776_u64))]
+    pub max_pending_bytes: Option<u64>,
+    /// Longest drain, in seconds, before a partition is given up or a pod ends. The pods' grace period is longer. By default 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub drain_timeout_seconds: Option<u32>,
+}
+
+/// What a pod logs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Logging {
+    /// The least level that is logged: `Error`, `Warn`, `Info` (the default), `Debug`, or `Trace`, which logs single records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<LogLevel>,
+    /// How log lines are written. `Json` (the default): an object per line; `Text`: for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<LogFormat>,
+}
+
+/// The least level that is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum LogLevel {
+    /// Loss, or a hand is needed.
+    Error,
+    /// Something is wrong that mends itself.
+    Warn,
+    /// What an operator wants to see in quiet times.
+    Info,
+    /// Single steps.
+    Debug,
+    /// Single records.
+    Trace,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Whether a new operator's default image rolls running pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum UpgradePolicy {
+    /// Only when the spec has changed.
+    #[default]
+    OnSpecChange,
+    /// As soon as the operator has another default image.
+    Automatic,
+}
+
+/// What is added to the pods. No service account, host path or privilege can be had through it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PodTemplate {
+    /// Labels of the pods. Those of the operator go before.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::labels")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the pods. Those of the operator go before.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::annotations")]
+    pub annotations: BTreeMap<String, String>,
+    /// Requests and limits of the container. Absent: the operator's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "resources")]
+    pub resources: Option<ResourceRequirements>,
+    /// Labels that a node must have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::labels")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Which nodes and which other pods are near or far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
+    /// Taints of nodes that the pods bear.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub tolerations: Vec<Toleration>,
+    /// How pods spread. Absent: over zones and nodes as far as possible; an empty list: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub topology_spread_constraints: Option<Vec<TopologySpreadConstraint>>,
+    /// The priority class. Absent: the cluster's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::object_name")]
+    pub priority_class_name: Option<String>,
+    /// Secrets in the forwarder's namespace with credentials of the image's registry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub image_pull_secrets: Vec<ImagePullSecret>,
+}
+
+/// A Secret with credentials of a registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct ImagePullSecret {
+    /// The Secret's name.
+    #[schemars(schema_with = "schema::object_name")]
+    pub name: String,
+}
+
+/// Without `claims`: they name claims of the pod, and ours has none.
+fn resources(generator: &mut SchemaGenerator) -> Schema {
+    let mut resources = ResourceRequirements::json_schema(generator);
+    if let Some(properties) = resources
+        .get_mut("properties")
+        .and_then(serde_json::Value::as_object_mut)
+    {
+        properties.remove("claims");
+    }
+    resources
+}
