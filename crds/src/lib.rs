@@ -4,6 +4,8 @@
 
 // `KubeSchema` copies each type, `pub` and all, into a function, where the lint calls that unreachable.
 #![allow(unreachable_pub)]
+// Columns that are printed have a type each, and rules a text: not what the lint takes them for.
+#![allow(clippy::duplicated_attributes)]
 
 pub mod asset_forwarder;
 pub mod definition;
