@@ -5,8 +5,8 @@ use std::io::IsTerminal as _;
 use forwarder_core::config::{LogFormat, Logging};
 use tracing_subscriber::EnvFilter;
 
-/// Libraries that narrate at our own levels; `RUST_LOG` can ask for them.
-const QUIET: &str = "async_nats=warn,librdkafka=warn,rdkafka=warn,hyper=warn";
+/// Libraries that narrate at our own levels; `RUST_LOG` can ask for them. What kube warns of at each attempt, the ring's watch says once.
+const QUIET: &str = "async_nats=warn,librdkafka=warn,rdkafka=warn,hyper=warn,kube_client=error,kube_runtime=error";
 
 /// Writes log lines to standard error, in the declared format. The variable `RUST_LOG` goes before the level.
 ///

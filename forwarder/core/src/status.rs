@@ -125,8 +125,8 @@ pub struct RingStatus {
     /// Credential files that the declared ring names and that are not there yet, or are empty: it waits for them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub waits_for: Vec<PathBuf>,
-    /// The least epoch that the ring must have for all assigned partitions to be taken, where the one in use is too low for some:
-    /// others have delivered their records under another ring. Absent: it is high enough.
+    /// The least epoch that partitions wait for which others have delivered under a newer ring, or under another one of this epoch:
+    /// none of their records is taken before a ring of it is declared. Absent: there are no such partitions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub awaits: Option<u64>,
     /// The share of the hash space that the last change moved, from 0 to 1.
@@ -139,6 +139,14 @@ pub struct RingStatus {
     /// Why the Kubernetes API does not tell the ring now. The mounted copy goes on telling it, later.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_fault: Option<String>,
+}
+
+impl RingStatus {
+    /// What [`Self::awaits`] is for a ring of the epoch `ring` and partitions in these phases.
+    #[must_use]
+    pub fn awaited(ring: u64, partitions: impl Iterator<Item = dispatch::Phase>) -> Option<u64> {
+        partitions.filter_map(|phase| phase.awaits(ring)).max()
+    }
 }
 
 /// An assigned partition.
@@ -203,6 +211,23 @@ mod tests {
         ] {
             let said = format!("no records of the assigned partitions are taken: {why}; the ring in use has epoch 8");
             assert_eq!(phase(partitions).not_ready(), Some(said));
+        }
+    }
+
+    #[test]
+    fn the_ring_that_all_partitions_can_be_served_under_is_awaited() {
+        use dispatch::Phase::{Active, Behind, Contested, Stopped};
+        for (partitions, awaits) in [
+            (&[][..], None),
+            (&[Active, Stopped], None),
+            (&[Active, Contested], Some(9)),
+            (&[Behind(10), Contested, Behind(12)], Some(12)),
+        ] {
+            assert_eq!(
+                RingStatus::awaited(8, partitions.iter().copied()),
+                awaits,
+                "{partitions:?}"
+            );
         }
     }
 

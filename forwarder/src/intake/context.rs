@@ -1,10 +1,12 @@
 //! What librdkafka tells: events are only noted here, and acted upon by the intake's loop after each poll, so that
 //! nothing is decided inside a callback and a drain can take its time without stopping the other partitions.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::bindings::rd_kafka_resp_err_t as RespErr;
 use rdkafka::client::{ClientContext, OAuthToken};
@@ -16,6 +18,9 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use tracing::{debug, warn};
 
 use crate::kafka::{self, OAuthTokenFile};
+
+/// A line per error and interval.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Something that happened to the group or to a commit.
 #[derive(Debug)]
@@ -35,6 +40,8 @@ pub(super) struct Context {
     /// The consumer is closing: give up whatever is revoked at once, for nobody polls the events any more.
     closing: AtomicBool,
     token: Option<OAuthTokenFile>,
+    // By librdkafka's word for the error, when it was logged last. Taken in callbacks alone, some of which are other threads'.
+    logged: Mutex<BTreeMap<String, Instant>>,
 }
 
 impl Context {
@@ -43,6 +50,7 @@ impl Context {
             events: Mutex::default(),
             closing: AtomicBool::new(false),
             token,
+            logged: Mutex::default(),
         }
     }
 
@@ -67,7 +75,14 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        warn!(%error, reason, "Kafka reports an error; librdkafka keeps trying");
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let last = logged.entry(error.to_string()).or_insert(now);
+        // An outage brings twenty a second.
+        if *last == now || now.duration_since(*last) >= LOG_INTERVAL {
+            *last = now;
+            warn!(%error, reason, "Kafka reports an error; librdkafka keeps trying");
+        }
     }
 
     fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {

@@ -101,7 +101,8 @@ impl Intake {
             self.moved_share = moved(&self.dispatcher.era().ring, &era.ring)
                 .iter()
                 .map(|shift| shift.share)
-                .sum();
+                // Not `sum`: of nothing that is a negative zero, which people would see.
+                .fold(0.0, |sum, share| sum + share);
             self.dispatcher
                 .set_handover_timeout(handover_timeout_ms.saturating_mul(1_000));
             self.router.set_ring(Arc::clone(&era.ring));

@@ -199,8 +199,8 @@ impl Intake {
         let partitions = self.dispatcher.partitions().values();
         RingStatus {
             epoch,
-            awaits: partitions.filter_map(|state| state.phase.awaits(epoch)).max(),
             announced: self.change.as_ref().map(|change| change.era.epoch),
+            awaits: RingStatus::awaited(epoch, partitions.map(|state| state.phase)),
             moved_share: self.moved_share,
             waiting_assets: self.dispatcher.waiting(),
             // What is declared beyond that is added where it is shown.

@@ -16,7 +16,6 @@ use tokio::sync::mpsc;
 
 use super::declared::Said;
 use super::file::read_ring;
-use crate::chain;
 
 /// The key of the ConfigMap.
 const KEY: &str = "ring.yaml";
@@ -101,11 +100,13 @@ fn client() -> Result<Client, String> {
     let mut config = Config::incluster().map_err(|error| {
         format!(
             "this process is in no pod with a service account's token: {}",
-            chain(&error)
+            told_once(&error)
         )
     })?;
     config.read_timeout = Some(READ_TIMEOUT);
-    Client::try_from(config).map_err(|error| format!("failed to make a client of the API: {}", chain(&error)))
+    // The client would repeat a request for minutes before it says anything; here each fault is to be told.
+    config.default_retry = false;
+    Client::try_from(config).map_err(|error| format!("failed to make a client of the API: {}", told_once(&error)))
 }
 
 fn read(key: &ConfigMapKey, config_map: Option<&ConfigMap>) -> Said {
@@ -139,8 +140,23 @@ fn fault(key: &ConfigMapKey, error: &watcher::Error) -> String {
             "the API answers {} {} about ConfigMap {key}",
             status.code, status.message
         ),
-        None => format!("failed to watch ConfigMap {key}: {}", chain(error)),
+        None => format!("failed to watch ConfigMap {key}: {}", told_once(error)),
     }
+}
+
+/// An error with its sources, of a library whose errors repeat some of them and leave others out.
+fn told_once(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        source = error.source();
+    }
+    text
 }
 
 #[cfg(test)]

@@ -99,12 +99,16 @@ async fn a_new_member_is_used_once_its_password_is_there() {
         status.ring.declared == Some(2)
     })
     .await;
-    assert_eq!(waiting.ring.waits_for, [password_file.clone()]);
+    assert_eq!(waiting.ring.waits_for, std::slice::from_ref(&password_file));
     fs::write(&password_file, "\n").unwrap();
     stage.wait_published(&forwarder, 4_000.0).await;
     let waiting = status(&forwarder).await.unwrap();
     assert_eq!((waiting.ring.epoch, waiting.ring.announced), (1, None), "{waiting:?}");
-    assert_eq!(waiting.ring.waits_for, [password_file.clone()], "it is blank");
+    assert_eq!(
+        waiting.ring.waits_for,
+        std::slice::from_ref(&password_file),
+        "it is blank"
+    );
     assert_eq!(waiting.clusters.keys().collect::<Vec<_>>(), ["C1"]);
 
     fs::write(&password_file, PASSWORD).unwrap();
