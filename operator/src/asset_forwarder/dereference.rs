@@ -1,0 +1,159 @@
+//! Reads all that a forwarder depends on and consists of. Nothing is judged here: what is missing is a value.
+//!
+//! Everything is read from the API server itself, in a consistent way, and a failed read is an error: "there are no clusters" must
+//! never be the answer of a cache that is still empty.
+
+mod pods;
+mod resources;
+
+use crds::AssetForwarder;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::core::PartialObjectMeta;
+
+pub use self::resources::{Dependencies, dependencies};
+use super::members::Candidate;
+use super::names::Identity;
+use super::pods::Observed;
+use crate::context::Context;
+use crate::controller::Failure;
+use crate::credentials::{CredentialsError, KafkaCredentials, SecretsError};
+
+/// All that a reconcile looks at.
+#[derive(Clone, Debug)]
+pub struct Dereferenced {
+    /// The resource, as it is now.
+    pub forwarder: AssetForwarder,
+    /// The channel that is read.
+    pub source: Reference,
+    /// The channel for dead letters, if one is declared.
+    pub dead_letter: Option<Reference>,
+    /// The clusters that the selector chooses.
+    pub candidates: Vec<Candidate>,
+    /// What there is of the forwarder.
+    pub existing: Existing,
+}
+
+/// A channel that is referred to.
+#[derive(Clone, Debug)]
+pub struct Reference {
+    /// `namespace/name`.
+    pub name: String,
+    /// What is there.
+    pub found: Found,
+}
+
+/// What is behind a reference to a channel.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// Nothing.
+    Missing,
+    /// One that does not let our namespace in: its Secrets have not been looked at.
+    Denied,
+    /// A channel.
+    Channel(Box<Channel>),
+}
+
+/// A channel with its credentials.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    /// The topic's name.
+    pub topic: String,
+    /// Why it is not ready; none: it is.
+    pub not_ready: Option<String>,
+    /// How to reach it.
+    pub credentials: Result<KafkaCredentials, CredentialsError>,
+}
+
+/// What there is of a forwarder: only what belongs to it.
+#[derive(Clone, Debug, Default)]
+pub struct Existing {
+    /// The ring.
+    pub ring: Option<ConfigMap>,
+    /// The projected credentials.
+    pub credentials: Option<Secret>,
+    /// The Deployment.
+    pub deployment: Option<Deployment>,
+    /// Its ReplicaSets.
+    pub replica_sets: Vec<ReplicaSet>,
+    /// The configurations, without their contents.
+    pub configs: Vec<PartialObjectMeta<ConfigMap>>,
+    /// The pods that have not ended.
+    pub pods: Vec<Observed>,
+}
+
+/// Something could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DereferenceError {
+    /// The API server refuses, or is not there.
+    #[error("failed to read {what}")]
+    Api {
+        /// What was to be read.
+        what: String,
+        /// Why not.
+        source: Box<kube::Error>,
+    },
+    /// A Secret could not be read.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
+}
+
+impl DereferenceError {
+    fn api(what: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Api {
+            what,
+            source: Box::new(source),
+        }
+    }
+}
+
+impl Failure for DereferenceError {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Api { .. } => "read",
+            Self::Secrets(_) => "read_secret",
+        }
+    }
+}
+
+/// Reads all that `forwarder` names; none if it is gone by now.
+///
+/// # Errors
+/// [`DereferenceError`]
+pub async fn dereference(
+    context: &Context,
+    forwarder: &AssetForwarder,
+) -> Result<Option<Dereferenced>, DereferenceError> {
+    // The watch may be behind: decisions are about what the resource says now.
+    let Some(forwarder) = resources::current(context, forwarder).await? else {
+        return Ok(None);
+    };
+    let identity = Identity::of(&forwarder);
+    let labels = resources::namespace_labels(context, &identity.namespace).await?;
+    let us = resources::Us {
+        namespace: &identity.namespace,
+        labels: &labels,
+    };
+    let spec = &forwarder.spec;
+    let source = match spec.sources.first() {
+        Some(source) => resources::channel(context, us, &source.channel_ref).await?,
+        None => Reference {
+            name: String::new(),
+            found: Found::Missing,
+        },
+    };
+    let dead_letter = match spec.dead_letter.as_ref().and_then(|letter| letter.channel_ref.as_ref()) {
+        Some(reference) => Some(resources::channel(context, us, reference).await?),
+        None => None,
+    };
+    let candidates = resources::candidates(context, us, &spec.clusters).await?;
+    let existing = pods::existing(context, &identity).await?;
+    Ok(Some(Dereferenced {
+        forwarder,
+        source,
+        dead_letter,
+        candidates,
+        existing,
+    }))
+}

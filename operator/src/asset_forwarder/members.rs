@@ -1,0 +1,228 @@
+//! Who is a member of the ring: decided from what is declared, never from anybody's health.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use crds::NatsCluster;
+use crds::asset_forwarder::ExcludedCluster;
+use forwarder_core::config::{Cluster, RingConfig};
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
+
+use super::recorded::Recorded;
+use crate::credentials::{CredentialsError, Files, NatsCredentials};
+
+/// A cluster that the selector chooses.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The resource.
+    pub cluster: NatsCluster,
+    /// Whether it lets our namespace in, and with which credentials.
+    pub access: Access,
+}
+
+/// Whether a cluster lets our namespace in.
+#[derive(Clone, Debug)]
+pub enum Access {
+    /// It does not: its Secrets have not been looked at.
+    Denied,
+    /// It does.
+    Granted(Result<NatsCredentials, CredentialsError>),
+}
+
+/// A member.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Member {
+    /// `namespace/name`.
+    pub reference: String,
+    /// What the ring's document says of it.
+    pub cluster: Cluster,
+    /// The files that it names.
+    pub files: Files,
+}
+
+/// Who is a member, and who is not.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Members {
+    /// The members, sorted by their names in the ring.
+    pub members: Vec<Member>,
+    /// Who is chosen by the selector and is no member, sorted.
+    pub excluded: Vec<ExcludedCluster>,
+    /// Members that go on as they were before, since what they say now cannot be used.
+    pub held: Vec<ExcludedCluster>,
+}
+
+/// Chooses the members. `stored` are the credentials that were projected before.
+///
+/// Who was a member stays one while its Secret is missing or its spec cannot be used: what moves with its assets costs more than
+/// a cluster that is not to be had for a while.
+#[must_use]
+pub fn choose(candidates: &[Candidate], recorded: &Recorded, stored: &Files) -> Members {
+    let mut members = Members::default();
+    let mut named = BTreeMap::<String, Vec<(Member, Option<Timestamp>)>>::new();
+    for candidate in candidates {
+        let created = candidate.cluster.creation_timestamp().map(|time| time.0);
+        match judge(candidate) {
+            Ok(member) => named
+                .entry(member.cluster.name.clone())
+                .or_default()
+                .push((member, created)),
+            Err(excluded) => match held(&excluded, recorded, stored) {
+                Some(member) => {
+                    members.held.push(excluded);
+                    named
+                        .entry(member.cluster.name.clone())
+                        .or_default()
+                        .push((member, created));
+                }
+                None => members.excluded.push(excluded),
+            },
+        }
+    }
+    for (name, mut rivals) in named {
+        rivals.sort_by(|(a, made_a), (b, made_b)| (made_a, &a.reference).cmp(&(made_b, &b.reference)));
+        let holder = holder(&name, &rivals, recorded);
+        for (index, (member, _)) in rivals.into_iter().enumerate() {
+            match &holder {
+                Ok(chosen) if *chosen == index => members.members.push(member),
+                Ok(_) | Err(_) => {
+                    let by = match &holder {
+                        Ok(_) => "another member has it; give one of them another spec.ringName".to_owned(),
+                        Err(leaving) => format!("{leaving} has it and is still leaving the ring"),
+                    };
+                    let message = format!("the name {name:?} in the ring is taken: {by}");
+                    members
+                        .excluded
+                        .push(exclude(&member.reference, "DuplicateRingName", message));
+                }
+            }
+        }
+    }
+    // Who has lost a name to another one is no member that is held.
+    let references: BTreeSet<_> = members.members.iter().map(|member| member.reference.clone()).collect();
+    members.held.retain(|held| references.contains(&reference_of(held)));
+    members
+        .excluded
+        .sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    members
+}
+
+/// Which of the clusters of one name is the member: the one that was, else the oldest. Nobody, while another cluster of that name
+/// is leaving: its assets would not wait for it.
+fn holder(name: &str, rivals: &[(Member, Option<Timestamp>)], recorded: &Recorded) -> Result<usize, String> {
+    let is = |reference: &String| rivals.iter().position(|(member, _)| member.reference == *reference);
+    if let Some(index) = recorded.members.get(name).and_then(is) {
+        return Ok(index);
+    }
+    let mut leaving = recorded.leaving.iter().filter(|(_, ring_name)| *ring_name == name);
+    let Some((first, _)) = leaving.next() else {
+        // A member that the selector no longer chooses leaves with this change.
+        return match recorded.members.get(name) {
+            Some(reference) => Err(reference.clone()),
+            None => Ok(0),
+        };
+    };
+    // Who was leaving and is chosen again just stays.
+    is(first).ok_or_else(|| first.clone())
+}
+
+fn judge(candidate: &Candidate) -> Result<Member, ExcludedCluster> {
+    let Candidate { cluster, access } = candidate;
+    let reference = reference(cluster);
+    let exclude = |reason: &str, message: &str| exclude(&reference, reason, message.to_owned());
+    if cluster.metadata.deletion_timestamp.is_some() {
+        return Err(exclude("Deleting", "it is being deleted"));
+    }
+    if cluster.spec.drain {
+        return Err(exclude("Draining", "its spec.drain is true"));
+    }
+    let credentials = match access {
+        Access::Denied => {
+            return Err(exclude(
+                "NotGranted",
+                "its spec.allowedNamespaces does not let this namespace in",
+            ));
+        }
+        Access::Granted(Err(error)) => return Err(exclude(error.reason(), &error.to_string())),
+        Access::Granted(Ok(credentials)) => credentials,
+    };
+    let NatsCredentials { auth, tls, files } = credentials.clone();
+    let member = Cluster {
+        name: ring_name(cluster),
+        servers: cluster.spec.external.servers.clone(),
+        weight: cluster.spec.weight,
+        auth,
+        tls,
+    };
+    let alone = RingConfig {
+        epoch: 1,
+        replicas: 1,
+        handover_timeout_ms: 60_000,
+        clusters: vec![member.clone()],
+    };
+    if let Err(faults) = alone.check() {
+        let faults = faults.faults().iter().map(|fault| {
+            let path = fault.path.replace("clusters[0].", "spec.");
+            format!(
+                "{}: {}",
+                path.replace("spec.servers", "spec.external.servers"),
+                fault.problem
+            )
+        });
+        return Err(exclude("InvalidSpec", &faults.collect::<Vec<_>>().join("; ")));
+    }
+    Ok(Member {
+        reference,
+        cluster: member,
+        files,
+    })
+}
+
+/// The member as it was before, if it was one and if that is no wish of anybody's to change.
+fn held(excluded: &ExcludedCluster, recorded: &Recorded, stored: &Files) -> Option<Member> {
+    if matches!(excluded.reason.as_str(), "Deleting" | "Draining" | "NotGranted") {
+        return None;
+    }
+    let reference = reference_of(excluded);
+    let (name, _) = recorded.members.iter().find(|(_, known)| **known == reference)?;
+    let clusters = &recorded.document.as_ref()?.clusters;
+    let cluster = clusters.iter().find(|cluster| cluster.name == *name)?.clone();
+    let names: BTreeSet<PathBuf> = cluster
+        .files()
+        .filter_map(|path| path.file_name())
+        .map(PathBuf::from)
+        .collect();
+    let mut files = stored.clone();
+    files.retain(|name| names.contains(&PathBuf::from(name)));
+    Some(Member {
+        reference,
+        cluster,
+        files,
+    })
+}
+
+/// The name of a cluster in rings.
+#[must_use]
+pub fn ring_name(cluster: &NatsCluster) -> String {
+    cluster.spec.ring_name.clone().unwrap_or_else(|| cluster.name_any())
+}
+
+/// `namespace/name`.
+#[must_use]
+pub fn reference(cluster: &NatsCluster) -> String {
+    format!("{}/{}", cluster.namespace().unwrap_or_default(), cluster.name_any())
+}
+
+fn reference_of(excluded: &ExcludedCluster) -> String {
+    format!("{}/{}", excluded.namespace, excluded.name)
+}
+
+fn exclude(reference: &str, reason: &str, message: String) -> ExcludedCluster {
+    let (namespace, name) = reference.split_once('/').unwrap_or(("", reference));
+    ExcludedCluster {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        reason: reason.to_owned(),
+        message,
+    }
+}

@@ -1,0 +1,156 @@
+//! The pods as they are: what Kubernetes says of them, and what they say of themselves.
+
+use std::collections::BTreeSet;
+
+use forwarder_core::status::Status;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use kube::ResourceExt as _;
+
+use super::names;
+
+/// A pod of the forwarder that has not ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observed {
+    /// Its name.
+    pub name: String,
+    /// Its address, once it has one.
+    pub address: Option<String>,
+    /// Whether it is being deleted.
+    pub terminating: bool,
+    /// What its container is doing.
+    pub process: Process,
+    /// Why it does not come up: the kubelet's or the scheduler's word, and their message.
+    pub trouble: Option<(String, String)>,
+    /// The version of the credentials that was asked for last.
+    pub credentials_asked: Option<String>,
+    /// The ConfigMaps that it mounts.
+    pub config_maps: BTreeSet<String>,
+    /// What the process says of itself; none: no answer.
+    pub report: Option<Status>,
+}
+
+/// What a pod's container is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Process {
+    /// It has not begun, or it has ended and may begin again: it publishes nothing, and begins with what is declared then.
+    Absent,
+    /// It runs, or may run: the node may have been cut off.
+    Running,
+}
+
+impl Observed {
+    /// A pod as the API has it; none if it has ended for good.
+    #[must_use]
+    pub fn of(pod: &Pod) -> Option<Self> {
+        let status = pod.status.clone().unwrap_or_default();
+        let phase = status.phase.as_deref().unwrap_or("Pending");
+        if matches!(phase, "Succeeded" | "Failed") {
+            return None;
+        }
+        let container = status.container_statuses.as_ref().and_then(|containers| {
+            containers
+                .iter()
+                .find(|container| container.name == names::CONTAINER)
+                .cloned()
+        });
+        let state = container.as_ref().and_then(|container| container.state.clone());
+        let stopped = state
+            .as_ref()
+            .is_some_and(|state| state.waiting.is_some() || state.terminated.is_some());
+        let process = match (phase, stopped) {
+            ("Pending", _) | (_, true) => Process::Absent,
+            _ => Process::Running,
+        };
+        let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+        let config_maps = volumes.filter_map(|volume| Some(volume.config_map.as_ref()?.name.clone()));
+        Some(Self {
+            name: pod.name_any(),
+            address: status.pod_ip.clone().filter(|address| !address.is_empty()),
+            terminating: pod.metadata.deletion_timestamp.is_some(),
+            process,
+            trouble: trouble(pod, container.as_ref()),
+            credentials_asked: pod.annotations().get(names::CREDENTIALS_VERSION).cloned(),
+            config_maps: config_maps.collect(),
+            report: None,
+        })
+    }
+
+    /// The epoch of the ring that it runs.
+    #[must_use]
+    pub fn epoch(&self) -> Option<u64> {
+        self.report.as_ref().map(|report| report.ring.epoch)
+    }
+
+    /// Every epoch that it was told of.
+    pub fn epochs_known(&self) -> impl Iterator<Item = u64> {
+        let rings = self.report.iter().map(|report| &report.ring);
+        rings.flat_map(|ring| [Some(ring.epoch), ring.announced, ring.declared].into_iter().flatten())
+    }
+
+    /// The least epoch that it waits for, if it waits for one.
+    #[must_use]
+    pub fn awaits(&self) -> Option<u64> {
+        self.report.as_ref().and_then(|report| report.ring.awaits)
+    }
+
+    /// Whether it certainly publishes nothing to a cluster that the ring of `epoch` does not have, now and later.
+    #[must_use]
+    pub fn has_left(&self, ring_name: &str, epoch: u64) -> bool {
+        if self.process == Process::Absent {
+            return true;
+        }
+        let Some(report) = &self.report else {
+            return false;
+        };
+        let is_out = report
+            .clusters
+            .get(ring_name)
+            .is_none_or(|cluster| cluster.pending_records == 0 && cluster.parked_records == 0);
+        report.ring.epoch >= epoch && report.ring.waiting_assets == 0 && is_out
+    }
+}
+
+/// The first reason for which a pod does not come up.
+fn trouble(pod: &Pod, container: Option<&ContainerStatus>) -> Option<(String, String)> {
+    if let Some(container) = container {
+        let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
+        let reason = waiting.and_then(|waiting| waiting.reason.clone());
+        let ended = container
+            .last_state
+            .as_ref()
+            .and_then(|state| state.terminated.as_ref());
+        return match reason.as_deref() {
+            Some("CrashLoopBackOff") => {
+                // How it ended says more than that it waits, and does not change with the pause.
+                let words = ended.map_or_else(String::new, |ended| {
+                    let said = ended.message.as_deref().map(str::trim).filter(|said| !said.is_empty());
+                    match said {
+                        Some(said) => format!("exit code {}: {said}", ended.exit_code),
+                        None => format!("exit code {}; see its log", ended.exit_code),
+                    }
+                });
+                Some(("CrashLoopBackOff".to_owned(), words))
+            }
+            // The kubelet turns between these two; with one word the status stays as it is.
+            Some("ErrImagePull" | "ImagePullBackOff") => Some((
+                "ImagePullBackOff".to_owned(),
+                format!("the image {} cannot be pulled", container.image),
+            )),
+            Some("ContainerCreating" | "PodInitializing") | None => None,
+            Some(reason) => Some((
+                reason.to_owned(),
+                waiting.and_then(|waiting| waiting.message.clone()).unwrap_or_default(),
+            )),
+        };
+    }
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let unscheduled = conditions
+        .filter(|condition| condition.type_ == "PodScheduled" && condition.status == "False")
+        .find_map(|condition| {
+            condition
+                .reason
+                .clone()
+                .map(|reason| (reason, condition.message.clone()))
+        });
+    unscheduled.map(|(reason, message)| (reason, message.unwrap_or_default()))
+}

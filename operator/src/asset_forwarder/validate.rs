@@ -1,0 +1,326 @@
+//! Judges what was read: who is a member, which ring that makes, whether pods can be configured. Pure.
+
+use std::collections::BTreeMap;
+
+use crds::AssetForwarderSpec;
+use crds::asset_forwarder::{RingUpdate, Source};
+use forwarder_core::config::{RingConfig, Sasl};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::core::Selector;
+use sha2::{Digest as _, Sha256};
+
+use super::config::{self, Topic};
+use super::dereference::{Dereferenced, Existing, Found, Reference};
+use super::image::{self, Occasion};
+use super::members::{self, Members};
+use super::names::{self, Identity};
+use super::recorded::Recorded;
+use super::ring::{self, Seen, Shape};
+use super::rollout::{self, Rollout};
+use crate::conditions::Verdict;
+use crate::context::Settings;
+use crate::credentials::{Files, KafkaCredentials};
+
+/// What is to be built.
+#[derive(Clone, Debug)]
+pub struct Validated {
+    /// Who the forwarder is.
+    pub identity: Identity,
+    /// Its spec.
+    pub spec: AssetForwarderSpec,
+    /// How many pods there are to be now.
+    pub replicas: i32,
+    /// Who is a member, and who is not.
+    pub members: Members,
+    /// The ring as it was found.
+    pub recorded: Recorded,
+    /// The ring as it is to be; none: there is no member, and there never was one.
+    pub ring: Option<Recorded>,
+    /// The credentials to project.
+    pub credentials: Files,
+    /// The pods' configuration, or why there is none for now: pods that run go on with theirs.
+    pub config: Result<Configuration, Verdict>,
+    /// The pods' image.
+    pub image: String,
+    /// When their image is pulled.
+    pub image_pull_policy: &'static str,
+    /// For which spec the image was chosen.
+    pub occasion: Occasion,
+    /// Why the source's channel is not ready; none: it is, or there is no configuration at all.
+    pub channel_not_ready: Option<String>,
+}
+
+/// A configuration of pods.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Configuration {
+    /// The document's text.
+    pub text: String,
+    /// Its hash.
+    pub hash: String,
+    /// A hash of the Kafka credentials that are read at the start.
+    pub kafka_credentials: String,
+    /// The epoch of the ring in the document, if it holds one.
+    pub ring_epoch: Option<u64>,
+    /// Most bytes that a pod holds for confirmation.
+    pub max_pending_bytes: usize,
+    /// The longest drain, in milliseconds.
+    pub drain_timeout_ms: u64,
+}
+
+/// Judges what was read.
+///
+/// # Errors
+/// What can never work: nothing is written but that.
+pub fn validate(found: &Dereferenced, settings: &Settings) -> Result<Validated, Verdict> {
+    let identity = Identity::of(&found.forwarder);
+    let spec = &found.forwarder.spec;
+    check_name(&identity.name)?;
+    check_selector("spec.clusters.selector", &spec.clusters.selector)?;
+    if let Some(selector) = &spec.clusters.namespace_selector {
+        check_selector("spec.clusters.namespaceSelector", selector)?;
+    }
+    let [source] = spec.sources.as_slice() else {
+        return Err(invalid(format!(
+            "spec.sources: has {} entries; write exactly one",
+            spec.sources.len()
+        )));
+    };
+    let occasion = Occasion::of(found.forwarder.metadata.generation.unwrap_or_default(), spec)
+        .map_err(|error| invalid(format!("spec: cannot be serialized: {error}")))?;
+
+    let existing = &found.existing;
+    let stored = stored(existing);
+    let recorded = recorded(found);
+    let members = members::choose(&found.candidates, &recorded, &stored);
+    let shape = Shape {
+        replicas: spec.ring.replicas,
+        handover_timeout_ms: u64::from(spec.ring.handover_timeout_seconds).saturating_mul(1_000),
+    };
+    let ring = ring::declare(&members.members, shape, &recorded, seen(found), |name| {
+        has_left(existing, &recorded, name)
+    })
+    .map_err(|fault| invalid(fault.to_string().replace("handoverTimeoutMs", "handoverTimeoutSeconds")))?;
+
+    let document = ring.as_ref().and_then(|ring| ring.document.as_ref());
+    let config = configuration(found, source, document);
+    let mut needed = Files::default();
+    for member in &members.members {
+        needed.merge(member.files.clone());
+    }
+    for reference in [Some(&found.source), found.dead_letter.as_ref()].into_iter().flatten() {
+        if let Ok((_, credentials)) = usable(reference, "") {
+            needed.merge(credentials.files.clone());
+        }
+    }
+    // Pods that are behind may still name files that are no longer needed.
+    let credentials = if config.is_ok() && ring.as_ref().is_none_or(|ring| is_settled(existing, &recorded, ring)) {
+        needed
+    } else {
+        let mut all = stored;
+        all.merge(needed);
+        all
+    };
+    let is_idle = ring.as_ref().is_none_or(|ring| ring.idle);
+    Ok(Validated {
+        replicas: if spec.suspend || is_idle { 0 } else { spec.replicas },
+        image: image::choose(spec, &settings.forwarder_image, &occasion, existing.deployment.as_ref()),
+        image_pull_policy: settings.forwarder_image_pull_policy,
+        channel_not_ready: match &found.source.found {
+            Found::Channel(channel) => channel.not_ready.clone(),
+            Found::Missing | Found::Denied => None,
+        },
+        spec: spec.clone(),
+        identity,
+        members,
+        recorded,
+        ring,
+        credentials,
+        config,
+        occasion,
+    })
+}
+
+fn invalid(message: String) -> Verdict {
+    Verdict::stalled("InvalidSpec", message)
+}
+
+/// The name is part of the pods' labels and of the Service's name.
+fn check_name(name: &str) -> Result<(), Verdict> {
+    let is_plain = name.starts_with(|c: char| c.is_ascii_lowercase()) && !name.contains('.');
+    if is_plain && name.len() <= names::MAX_NAME {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "metadata.name: {name:?} cannot be the name of a Service and of pods; make the resource anew with a name of at most {} characters \
+         that begins with a letter and has no dot",
+        names::MAX_NAME
+    )))
+}
+
+fn check_selector(field: &str, selector: &LabelSelector) -> Result<(), Verdict> {
+    match Selector::try_from(selector.clone()) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(invalid(format!("{field}: {error}"))),
+    }
+}
+
+/// What was projected before.
+fn stored(existing: &Existing) -> Files {
+    let data = existing.credentials.as_ref().and_then(|secret| secret.data.clone());
+    let data = data.unwrap_or_default().into_iter();
+    let files: BTreeMap<_, _> = data.map(|(name, bytes)| (name, bytes.0)).collect();
+    let mut files = Files::from(files);
+    files.retain(|name| name != names::VERSION_FILE);
+    files
+}
+
+/// What the ring's ConfigMap says; without it, what the status knows of those that pods may publish to.
+fn recorded(found: &Dereferenced) -> Recorded {
+    if let Some(map) = &found.existing.ring {
+        return Recorded::read(map);
+    }
+    let status = found.forwarder.status.as_ref().and_then(|status| status.ring.as_ref());
+    let known = status
+        .into_iter()
+        .flat_map(|ring| ring.member_refs.iter().chain(&ring.leaving));
+    Recorded {
+        // Of a name that is not known the pods' epoch must tell enough.
+        leaving: known.map(|reference| (reference.clone(), String::new())).collect(),
+        ..Recorded::default()
+    }
+}
+
+fn seen(found: &Dereferenced) -> Seen {
+    let status = found.forwarder.status.as_ref().and_then(|status| status.ring.as_ref());
+    let status = status.and_then(|ring| u64::try_from(ring.epoch).ok());
+    let pods = &found.existing.pods;
+    Seen {
+        declared: pods
+            .iter()
+            .flat_map(|pod| pod.epochs_known())
+            .chain(status)
+            .max()
+            .unwrap_or(0),
+        awaited: pods.iter().filter_map(|pod| pod.awaits()).max().unwrap_or(0),
+    }
+}
+
+/// Whether no pod publishes to a cluster any more that was leaving when we last looked.
+fn has_left(existing: &Existing, recorded: &Recorded, ring_name: &str) -> bool {
+    let pods = &existing.pods;
+    if recorded.idle {
+        // The document still has it: only who is not there does not publish.
+        let none_to_come = existing
+            .deployment
+            .as_ref()
+            .is_none_or(|deployment| rollout::desired(deployment) == 0 && Rollout::of(deployment) == Rollout::Complete);
+        return pods.is_empty() && none_to_come;
+    }
+    let epoch = recorded.epoch();
+    epoch > 0
+        && pods.iter().all(|pod| pod.has_left(ring_name, epoch))
+        && !rollout::may_begin_below(&existing.replica_sets, epoch)
+}
+
+/// Whether all pods run what is declared, so that nothing older is needed any more.
+fn is_settled(existing: &Existing, recorded: &Recorded, ring: &Recorded) -> bool {
+    let is_current = |pod: &super::pods::Observed| !pod.terminating && pod.epoch() >= Some(recorded.epoch());
+    let deployment = existing.deployment.as_ref();
+    recorded == ring
+        && ring.leaving.is_empty()
+        && existing.pods.iter().all(is_current)
+        && deployment.is_none_or(|deployment| Rollout::of(deployment) == Rollout::Complete)
+}
+
+/// The topic and credentials behind a reference.
+fn usable<'a>(reference: &'a Reference, field: &str) -> Result<(&'a str, &'a KafkaCredentials), Verdict> {
+    let name = &reference.name;
+    match &reference.found {
+        Found::Missing => Err(Verdict::reconciling(
+            "ChannelMissing",
+            format!("{field}: there is no KafkaChannel {name}; create it, or correct the reference"),
+        )),
+        Found::Denied => Err(Verdict::reconciling(
+            "NotGranted",
+            format!("{field}: the KafkaChannel {name} does not let this namespace in; its spec.allowedNamespaces must"),
+        )),
+        Found::Channel(channel) => match &channel.credentials {
+            Ok(credentials) => Ok((&channel.topic, credentials)),
+            Err(error) => Err(Verdict::reconciling(
+                error.reason(),
+                format!("the KafkaChannel {name}: {error}"),
+            )),
+        },
+    }
+}
+
+fn configuration(found: &Dereferenced, source: &Source, ring: Option<&RingConfig>) -> Result<Configuration, Verdict> {
+    let spec = &found.forwarder.spec;
+    let topic = |reference: &'_ Reference, field| -> Result<_, Verdict> {
+        let (name, credentials) = usable(reference, field)?;
+        Ok((name.to_owned(), credentials.clone()))
+    };
+    let (name, credentials) = topic(&found.source, "spec.sources[0].channelRef")?;
+    let letters = found.dead_letter.as_ref();
+    let letters = letters
+        .map(|reference| Ok((&reference.name, topic(reference, "spec.deadLetter.channelRef")?)))
+        .transpose()?;
+    let ring = match spec.ring.update {
+        RingUpdate::Live => None,
+        RingUpdate::Roll => match ring {
+            Some(ring) => Some(ring),
+            None => {
+                return Err(Verdict::reconciling(
+                    "NoClusters",
+                    "there is no ring yet that pods could run",
+                ));
+            }
+        },
+    };
+    let document = config::document(
+        spec,
+        source,
+        Topic {
+            channel: &found.source.name,
+            name: &name,
+            credentials: &credentials,
+        },
+        letters.as_ref().map(|(channel, (name, credentials))| Topic {
+            channel,
+            name,
+            credentials,
+        }),
+        ring,
+    )
+    .map_err(invalid)?;
+    let text = document
+        .to_yaml()
+        .map_err(|error| invalid(format!("the configuration cannot be written: {error}")))?;
+    let letters = letters.as_ref().map(|(_, (_, credentials))| credentials);
+    Ok(Configuration {
+        hash: hash(&text),
+        kafka_credentials: read_at_start([Some(&credentials), letters]).hash(),
+        ring_epoch: ring.map(|ring| ring.epoch),
+        max_pending_bytes: document.engine.max_pending_bytes,
+        drain_timeout_ms: document.engine.drain_timeout_ms,
+        text,
+    })
+}
+
+fn hash(text: &str) -> String {
+    let digest = Sha256::digest(text);
+    digest.iter().take(5).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The files that a change of rolls the pods for. A token is read whenever one is wanted.
+fn read_at_start(credentials: [Option<&KafkaCredentials>; 2]) -> Files {
+    let mut files = Files::default();
+    for credentials in credentials.into_iter().flatten() {
+        let mut read = credentials.files.clone();
+        if let Some(Sasl::OAuthBearer { token_file }) = &credentials.connection.sasl {
+            read.retain(|name| token_file.file_name().is_none_or(|token| token != name));
+        }
+        files.merge(read);
+    }
+    files
+}
