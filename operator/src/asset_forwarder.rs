@@ -7,6 +7,7 @@
 //! Which clusters are members ([`members`]), under which epoch, and who is still leaving ([`ring`]), is decided from what the
 //! API server has and what the pods say; all that must survive a restart is in the ring's ConfigMap ([`recorded`]).
 
+pub mod apply;
 pub mod build;
 pub mod config;
 pub mod dereference;
@@ -14,18 +15,26 @@ pub mod image;
 pub mod members;
 pub mod names;
 pub mod pods;
+pub mod reconcile;
 pub mod recorded;
 pub mod ring;
 pub mod rollout;
+pub mod status;
 pub mod validate;
+pub mod watch;
 
 use std::sync::Arc;
 
 use forwarder::shutdown::Shutdown;
 
+use self::watch::SecretIndex;
 use crate::context::Context;
+use crate::controller::drive;
 
 /// Runs the controller until `stop`.
-pub async fn run(_context: Arc<Context>, mut stop: Shutdown) {
-    stop.requested().await;
+pub async fn run(context: Arc<Context>, stop: Shutdown) {
+    let index = Arc::new(SecretIndex::default());
+    let controller = watch::controller(&context, &index);
+    let reconcile = move |forwarder, context| reconcile::reconcile(forwarder, context, Arc::clone(&index));
+    drive("asset_forwarder", controller, context, reconcile, stop).await;
 }

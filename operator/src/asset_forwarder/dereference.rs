@@ -6,6 +6,8 @@
 mod pods;
 mod resources;
 
+use std::collections::BTreeSet;
+
 use crds::AssetForwarder;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -32,6 +34,8 @@ pub struct Dereferenced {
     pub candidates: Vec<Candidate>,
     /// What there is of the forwarder.
     pub existing: Existing,
+    /// The Secrets that clusters and channels name, as namespace and name, whether they are there or not.
+    pub secrets: BTreeSet<(String, String)>,
 }
 
 /// A channel that is referred to.
@@ -135,19 +139,20 @@ pub async fn dereference(
         namespace: &identity.namespace,
         labels: &labels,
     };
+    let mut secrets = BTreeSet::new();
     let spec = &forwarder.spec;
     let source = match spec.sources.first() {
-        Some(source) => resources::channel(context, us, &source.channel_ref).await?,
+        Some(source) => resources::channel(context, us, &source.channel_ref, &mut secrets).await?,
         None => Reference {
             name: String::new(),
             found: Found::Missing,
         },
     };
     let dead_letter = match spec.dead_letter.as_ref().and_then(|letter| letter.channel_ref.as_ref()) {
-        Some(reference) => Some(resources::channel(context, us, reference).await?),
+        Some(reference) => Some(resources::channel(context, us, reference, &mut secrets).await?),
         None => None,
     };
-    let candidates = resources::candidates(context, us, &spec.clusters).await?;
+    let candidates = resources::candidates(context, us, &spec.clusters, &mut secrets).await?;
     let existing = pods::existing(context, &identity).await?;
     Ok(Some(Dereferenced {
         forwarder,
@@ -155,5 +160,6 @@ pub async fn dereference(
         dead_letter,
         candidates,
         existing,
+        secrets,
     }))
 }

@@ -9,6 +9,7 @@ use forwarder_core::config::{Cluster, RingConfig};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
+use super::names;
 use super::recorded::Recorded;
 use crate::credentials::{CredentialsError, Files, NatsCredentials};
 
@@ -62,7 +63,7 @@ pub fn choose(candidates: &[Candidate], recorded: &Recorded, stored: &Files) -> 
     let mut named = BTreeMap::<String, Vec<(Member, Option<Timestamp>)>>::new();
     for candidate in candidates {
         let created = candidate.cluster.creation_timestamp().map(|time| time.0);
-        match judge(candidate) {
+        match judge(candidate, recorded) {
             Ok(member) => named
                 .entry(member.cluster.name.clone())
                 .or_default()
@@ -126,7 +127,7 @@ fn holder(name: &str, rivals: &[(Member, Option<Timestamp>)], recorded: &Recorde
     is(first).ok_or_else(|| first.clone())
 }
 
-fn judge(candidate: &Candidate) -> Result<Member, ExcludedCluster> {
+fn judge(candidate: &Candidate, recorded: &Recorded) -> Result<Member, ExcludedCluster> {
     let Candidate { cluster, access } = candidate;
     let reference = reference(cluster);
     let exclude = |reason: &str, message: &str| exclude(&reference, reason, message.to_owned());
@@ -135,6 +136,11 @@ fn judge(candidate: &Candidate) -> Result<Member, ExcludedCluster> {
     }
     if cluster.spec.drain {
         return Err(exclude("Draining", "its spec.drain is true"));
+    }
+    // Without it a cluster could be gone while pods still publish to it.
+    let is_held_up = cluster.finalizers().iter().any(|finalizer| finalizer == names::DRAIN);
+    if !is_held_up && !recorded.members.values().any(|member| *member == reference) {
+        return Err(exclude("NotObserved", "the operator has not looked at it yet"));
     }
     let credentials = match access {
         Access::Denied => {

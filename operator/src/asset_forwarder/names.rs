@@ -29,6 +29,9 @@ pub const MOVED_PERCENT: &str = "fanout.openfactory.io/moved-percent";
 /// On a ring's ConfigMap: there are no members now, and the document is the last one that there was.
 pub const IDLE: &str = "fanout.openfactory.io/idle";
 
+/// The finalizer that keeps a NatsCluster until no pod publishes to it.
+pub const DRAIN: &str = "fanout.openfactory.io/drain";
+
 /// On a Deployment: the forwarder's generation at the last write.
 pub const GENERATION: &str = "fanout.openfactory.io/generation";
 /// On a Deployment: a hash of the forwarder's spec, without what scales it.

@@ -83,6 +83,7 @@ pub(super) async fn channel(
     context: &Context,
     us: Us<'_>,
     reference: &ObjectRef,
+    secrets: &mut BTreeSet<(String, String)>,
 ) -> Result<Reference, DereferenceError> {
     let namespace = reference.namespace.as_deref().unwrap_or(us.namespace);
     let name = format!("{namespace}/{}", reference.name);
@@ -112,12 +113,14 @@ pub(super) async fn channel(
         });
     }
     let connection = &channel.spec.connection;
-    let secrets = Secrets::read(&context.client, namespace, credentials::secrets_of_kafka(connection)).await?;
+    let names = credentials::secrets_of_kafka(connection);
+    secrets.extend(names.iter().map(|name| (namespace.to_owned(), name.clone())));
+    let read = Secrets::read(&context.client, namespace, names).await?;
     let prefix = credentials::prefix("kafka", namespace, &reference.name);
     let found = Channel {
         topic: channel.spec.topic.name.clone(),
         not_ready: not_ready(&channel),
-        credentials: credentials::kafka(connection, &secrets, &prefix, Path::new(names::CREDENTIALS_FOLDER)),
+        credentials: credentials::kafka(connection, &read, &prefix, Path::new(names::CREDENTIALS_FOLDER)),
     };
     Ok(Reference {
         name,
@@ -143,6 +146,7 @@ pub(super) async fn candidates(
     context: &Context,
     us: Us<'_>,
     clusters: &Clusters,
+    secrets: &mut BTreeSet<(String, String)>,
 ) -> Result<Vec<Candidate>, DereferenceError> {
     // A selector that cannot be read chooses nothing; the validation says so.
     let Ok(params) = params(&clusters.selector) else {
@@ -170,10 +174,11 @@ pub(super) async fn candidates(
         let allowed = cluster.spec.allowed_namespaces.as_ref();
         let access = if grants(allowed, &namespace, us.namespace, us.labels) {
             let names = credentials::secrets_of_nats(&cluster.spec);
-            let secrets = Secrets::read(&context.client, &namespace, names).await?;
+            secrets.extend(names.iter().map(|name| (namespace.clone(), name.clone())));
+            let read = Secrets::read(&context.client, &namespace, names).await?;
             let prefix = credentials::prefix("nats", &namespace, &cluster.name_any());
             let folder = Path::new(names::CREDENTIALS_FOLDER);
-            Access::Granted(credentials::nats(&cluster.spec, &secrets, &prefix, folder))
+            Access::Granted(credentials::nats(&cluster.spec, &read, &prefix, folder))
         } else {
             Access::Denied
         };

@@ -1,0 +1,239 @@
+//! One reconcile: all stages in order, and one status at the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crds::asset_forwarder::RingStatus;
+use crds::{AssetForwarder, AssetForwarderStatus};
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::controller::Action;
+use kube::{Api, Resource as _, ResourceExt as _};
+
+use super::apply::{self, Outcome};
+use super::build::{BuildError, build};
+use super::dereference::{DereferenceError, Dereferenced, dereference};
+use super::names::Identity;
+use super::validate::{Validated, validate};
+use super::watch::SecretIndex;
+use super::{image, status};
+use crate::apply::ApplyError;
+use crate::conditions::{Verdict, Words, conditions};
+use crate::context::Context;
+use crate::controller::{Failure, describe};
+
+/// Pods are asked this often while a change is on its way through them.
+const POLL: Duration = Duration::from_secs(2);
+
+/// How often to look again where the next step is somebody else's, and the watches tell of most of them.
+const WAIT: Duration = Duration::from_secs(20);
+
+/// How often a settled forwarder is looked at.
+const RESYNC: Duration = Duration::from_secs(60);
+
+/// Why a reconcile failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// Something could not be read.
+    #[error(transparent)]
+    Dereference(#[from] DereferenceError),
+    /// A child could not be built.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// A child could not be written.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The status could not be written.
+    #[error("failed to write the status")]
+    Status(#[source] Box<kube::Error>),
+}
+
+impl Failure for ReconcileError {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Dereference(error) => error.reason(),
+            Self::Build(_) => "build",
+            Self::Apply(_) => "apply",
+            Self::Status(_) => "status",
+        }
+    }
+}
+
+/// Brings a forwarder one step on, or finds that there is nothing to do.
+///
+/// # Errors
+/// [`ReconcileError`]
+pub async fn reconcile(
+    forwarder: Arc<AssetForwarder>,
+    context: Arc<Context>,
+    index: Arc<SecretIndex>,
+) -> Result<Action, ReconcileError> {
+    let Some(found) = dereference(&context, &forwarder).await? else {
+        index.forget(&forwarder);
+        return Ok(Action::await_change());
+    };
+    index.note(&found.forwarder, found.secrets.clone());
+    let old = found.forwarder.status.clone().unwrap_or_default();
+    let identity = Identity::of(&found.forwarder);
+    let validated = match validate(&found, &context.settings) {
+        Ok(validated) => validated,
+        Err(verdict) => {
+            let status = status::counted(&old, &identity, found.existing.deployment.as_ref());
+            write(&context, &found.forwarder, status, &verdict, &[]).await?;
+            return Ok(Action::requeue(RESYNC));
+        }
+    };
+    let resources = build(&validated)?;
+    register_members(&context, &found.forwarder, &validated).await?;
+    let outcome = match apply::apply(&context, &identity, resources, &found.existing).await {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            let status = status::counted(&old, &identity, found.existing.deployment.as_ref());
+            write(&context, &found.forwarder, status, &failed(&error), &[]).await?;
+            return Err(error.into());
+        }
+    };
+    tell(&context, &found, &validated, &outcome).await;
+    let (status, verdict) = status::status(&old, &validated, outcome.deployment.as_ref(), &found.existing);
+    let further = status::further(&validated);
+    write(&context, &found.forwarder, status, &verdict, &further).await?;
+    Ok(Action::requeue(pause(&verdict, &validated, &found)))
+}
+
+fn pause(verdict: &Verdict, validated: &Validated, found: &Dereferenced) -> Duration {
+    let is_leaving = validated.ring.as_ref().is_some_and(|ring| !ring.leaving.is_empty());
+    let has_changed = validated.ring.as_ref() != Some(&validated.recorded);
+    match verdict {
+        _ if is_leaving || (has_changed && validated.ring.is_some()) => POLL,
+        Verdict::Ready(_) | Verdict::Stalled(_) => RESYNC,
+        Verdict::Reconciling(words) => match words.reason {
+            "RingConverging" | "RollingOut" | "ScalingDown" => POLL,
+            "NoClusters" if !found.existing.pods.is_empty() => POLL,
+            _ => WAIT,
+        },
+    }
+}
+
+/// A new member is in the status before the first pod can publish to it: whoever deletes its cluster is held up by that.
+async fn register_members(
+    context: &Context,
+    forwarder: &AssetForwarder,
+    validated: &Validated,
+) -> Result<(), ReconcileError> {
+    let Some(ring) = &validated.ring else {
+        return Ok(());
+    };
+    let old = forwarder.status.clone().unwrap_or_default();
+    let mut known = old.ring.clone().unwrap_or_default();
+    let new: Vec<_> = ring
+        .members
+        .values()
+        .filter(|reference| !known.member_refs.contains(reference) && !known.leaving.contains(reference))
+        .cloned()
+        .collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    known.member_refs.extend(new);
+    known.member_refs.sort();
+    let status = AssetForwarderStatus {
+        ring: Some(RingStatus { ..known }),
+        ..old.clone()
+    };
+    put(context, forwarder, &old, &status).await
+}
+
+fn failed(error: &ApplyError) -> Verdict {
+    match error {
+        ApplyError::NotOurs { .. } => Verdict::stalled("NameTaken", describe(error)),
+        ApplyError::Deleting { .. } => Verdict::reconciling("ChildDeleting", describe(error)),
+        ApplyError::Api { .. } | ApplyError::Serialize { .. } => Verdict::reconciling("ApplyFailed", describe(error)),
+    }
+}
+
+async fn write(
+    context: &Context,
+    forwarder: &AssetForwarder,
+    status: AssetForwarderStatus,
+    verdict: &Verdict,
+    further: &[(&'static str, Words)],
+) -> Result<(), ReconcileError> {
+    let old = forwarder.status.clone().unwrap_or_default();
+    let generation = forwarder.metadata.generation;
+    let status = AssetForwarderStatus {
+        observed_generation: generation,
+        conditions: conditions(&old.conditions, generation, verdict, further, Timestamp::now()),
+        ..status
+    };
+    put(context, forwarder, &old, &status).await
+}
+
+async fn put(
+    context: &Context,
+    forwarder: &AssetForwarder,
+    old: &AssetForwarderStatus,
+    status: &AssetForwarderStatus,
+) -> Result<(), ReconcileError> {
+    let namespace = forwarder.namespace().unwrap_or_default();
+    let api = Api::<AssetForwarder>::namespaced(context.client.clone(), &namespace);
+    crate::status::write(context, &api, forwarder, Some(old), status)
+        .await
+        .map_err(|error| ReconcileError::Status(Box::new(error)))
+}
+
+/// Says what a person should see in the resource's events.
+async fn tell(context: &Context, found: &Dereferenced, validated: &Validated, outcome: &Outcome) {
+    let about = found.forwarder.object_ref(&());
+    let old = found.forwarder.status.as_ref().and_then(|status| status.ring.as_ref());
+    if let Some(ring) = &validated.ring
+        && outcome.ring_written
+        && ring.epoch() != validated.recorded.epoch()
+    {
+        let before = &validated.recorded.members;
+        let join = |names: Vec<&str>| {
+            if names.is_empty() {
+                "none".to_owned()
+            } else {
+                names.join(", ")
+            }
+        };
+        let joined = ring
+            .members
+            .values()
+            .filter(|member| !before.values().any(|known| known == *member));
+        let left = before
+            .values()
+            .filter(|member| !ring.members.values().any(|known| known == *member));
+        let moved = ring.moved_percent.as_deref().unwrap_or("100.0");
+        let note = format!(
+            "epoch {}: {} clusters; joined: {}; left: {}; {moved} % of the hash space moves",
+            ring.epoch(),
+            ring.members.len(),
+            join(joined.map(String::as_str).collect()),
+            join(left.map(String::as_str).collect()),
+        );
+        context.events.normal(&about, "RingChanged", note).await;
+    }
+    if let (Ok(config), true) = (&validated.config, outcome.deployment_written) {
+        let status = found.forwarder.status.as_ref();
+        let running = found.existing.deployment.as_ref().and_then(image::running);
+        let is_new = status.and_then(|status| status.config_hash.as_ref()) != Some(&config.hash)
+            || running.as_ref() != Some(&validated.image);
+        if is_new {
+            let note = format!("configuration {}, image {}", config.hash, validated.image);
+            context.events.normal(&about, "RolloutStarted", note).await;
+        }
+    }
+    for excluded in status::of_concern(&validated.members.excluded) {
+        let is_known = old.is_some_and(|old| {
+            let mut known = old.excluded.iter();
+            known.any(|known| {
+                (&known.namespace, &known.name, &known.reason)
+                    == (&excluded.namespace, &excluded.name, &excluded.reason)
+            })
+        });
+        if !is_known {
+            let note = format!("{}/{}: {}", excluded.namespace, excluded.name, excluded.message);
+            context.events.warning(&about, "ClusterExcluded", note).await;
+        }
+    }
+}

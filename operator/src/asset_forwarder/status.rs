@@ -1,0 +1,277 @@
+//! What a reconcile came to, for people and tools. Pure.
+
+use crds::AssetForwarderStatus;
+use crds::asset_forwarder::{ExcludedCluster, RingStatus};
+use k8s_openapi::api::apps::v1::Deployment;
+
+use super::dereference::Existing;
+use super::image;
+use super::names::Identity;
+use super::pods::Observed;
+use super::rollout::{self, Rollout};
+use super::validate::Validated;
+use crate::conditions::{Verdict, Words};
+
+/// The status without its conditions, and the verdict for them.
+#[must_use]
+pub fn status(
+    old: &AssetForwarderStatus,
+    validated: &Validated,
+    deployment: Option<&Deployment>,
+    existing: &Existing,
+) -> (AssetForwarderStatus, Verdict) {
+    let pods = Pods::of(validated, existing, deployment);
+    let verdict = verdict(validated, deployment, &pods);
+    let mut status = counted(old, &validated.identity, deployment);
+    status.config_hash = validated.config.as_ref().ok().map(|config| config.hash.clone());
+    status.ring = Some(ring(old.ring.as_ref(), validated, &pods));
+    (status, verdict)
+}
+
+/// The old status, with what the Deployment says of pods: also where nothing could be validated.
+#[must_use]
+pub fn counted(
+    old: &AssetForwarderStatus,
+    identity: &Identity,
+    deployment: Option<&Deployment>,
+) -> AssetForwarderStatus {
+    let live = deployment.and_then(|deployment| deployment.status.as_ref());
+    AssetForwarderStatus {
+        replicas: live.and_then(|live| live.replicas).unwrap_or(0),
+        ready_replicas: live.and_then(|live| live.ready_replicas).unwrap_or(0),
+        updated_replicas: live.and_then(|live| live.updated_replicas).unwrap_or(0),
+        selector: Some(identity.selector_text()),
+        image: deployment.and_then(image::running),
+        ..old.clone()
+    }
+}
+
+/// Clusters that a person should look after: who leaves by somebody's wish is not one.
+pub fn of_concern(excluded: &[ExcludedCluster]) -> impl Iterator<Item = &ExcludedCluster> {
+    let wished = ["Deleting", "Draining", "NotObserved"];
+    excluded
+        .iter()
+        .filter(move |excluded| !wished.contains(&excluded.reason.as_str()))
+}
+
+/// The condition `ClustersExcluded`, where there is something to say.
+#[must_use]
+pub fn further(validated: &Validated) -> Vec<(&'static str, Words)> {
+    let excluded: Vec<_> = of_concern(&validated.members.excluded).map(sentence).collect();
+    if excluded.is_empty() {
+        return Vec::new();
+    }
+    vec![("ClustersExcluded", Words::new("ClustersExcluded", excluded.join("\n")))]
+}
+
+/// What the pods say, in numbers.
+struct Pods<'a> {
+    /// How many there are to be.
+    desired: usize,
+    /// How many run the declared ring, with nothing waiting.
+    converged: usize,
+    /// One that does not come up.
+    trouble: Option<&'a (String, String)>,
+    /// What keeps one from the declared ring.
+    obstacle: Option<String>,
+    /// Whether any is there.
+    any: bool,
+}
+
+impl<'a> Pods<'a> {
+    fn of(validated: &Validated, existing: &'a Existing, deployment: Option<&Deployment>) -> Self {
+        let epoch = validated.ring.as_ref().map_or(0, |ring| ring.epoch());
+        let has_converged = |pod: &&Observed| {
+            let ring = pod.report.as_ref().map(|report| &report.ring);
+            !pod.terminating && ring.is_some_and(|ring| ring.epoch >= epoch && ring.waiting_assets == 0)
+        };
+        let staying = || existing.pods.iter().filter(|pod| !pod.terminating);
+        let desired = deployment.map_or(0, rollout::desired);
+        Self {
+            desired: usize::try_from(desired).unwrap_or(0),
+            converged: existing.pods.iter().filter(has_converged).count(),
+            trouble: staying().find_map(|pod| pod.trouble.as_ref()),
+            obstacle: staying().find_map(|pod| obstacle(pod, epoch)),
+            any: !existing.pods.is_empty(),
+        }
+    }
+}
+
+/// What keeps a pod from the ring of `epoch`.
+fn obstacle(pod: &Observed, epoch: u64) -> Option<String> {
+    let ring = &pod.report.as_ref()?.ring;
+    if ring.epoch >= epoch {
+        return None;
+    }
+    if let Some(refused) = &ring.refused {
+        return Some(format!("pod {} refuses it: {refused}", pod.name));
+    }
+    if !ring.waits_for.is_empty() {
+        return Some(format!("pod {} waits for its credentials", pod.name));
+    }
+    let fault = ring.api_fault.as_ref()?;
+    Some(format!(
+        "pod {} has it from its volume only, which is slower: {fault}",
+        pod.name
+    ))
+}
+
+fn verdict(validated: &Validated, deployment: Option<&Deployment>, pods: &Pods<'_>) -> Verdict {
+    let Validated {
+        spec,
+        members,
+        ring,
+        config,
+        channel_not_ready,
+        ..
+    } = validated;
+    if let Err(stalled @ Verdict::Stalled(_)) = config {
+        return stalled.clone();
+    }
+    let rollout = deployment.map_or(Rollout::Complete, Rollout::of);
+    let is_down = !pods.any && pods.desired == 0 && rollout == Rollout::Complete;
+    if spec.suspend || spec.replicas == 0 {
+        let (reason, message) = if spec.suspend {
+            ("Suspended", "spec.suspend is true: no pods run, and offsets stay")
+        } else {
+            ("ScaledToZero", "spec.replicas is 0: no pods run, and offsets stay")
+        };
+        return if is_down {
+            Verdict::ready(reason, message)
+        } else {
+            Verdict::reconciling("ScalingDown", "pods are ending: they confirm and commit what is out")
+        };
+    }
+    if let Err(verdict) = config {
+        return verdict.clone();
+    }
+    let Some(ring) = ring.as_ref().filter(|ring| !ring.idle) else {
+        return no_clusters(&members.excluded);
+    };
+    if let Some(reason) = channel_not_ready {
+        let source = spec.sources.first().map_or("", |source| &source.channel_ref.name);
+        return Verdict::reconciling(
+            "ChannelNotReady",
+            format!("the KafkaChannel {source} is not ready: {reason}"),
+        );
+    }
+    if let Some(held) = members.held.first() {
+        return Verdict::reconciling(
+            reason_of(held),
+            format!("{}; it stays a member as it was before", sentence(held)),
+        );
+    }
+    if let Some(excluded) = members
+        .excluded
+        .iter()
+        .find(|excluded| excluded.reason.starts_with("Secret"))
+    {
+        return Verdict::reconciling(
+            reason_of(excluded),
+            format!("{}; it becomes a member when that is mended", sentence(excluded)),
+        );
+    }
+    if let Some(verdict) = rolling(&rollout, pods) {
+        return verdict;
+    }
+    let epoch = ring.epoch();
+    if pods.converged < pods.desired {
+        let mut message = format!("{} of {} pods run epoch {epoch}", pods.converged, pods.desired);
+        if let Some(obstacle) = &pods.obstacle {
+            message = format!("{message}; {obstacle}");
+        }
+        return Verdict::reconciling("RingConverging", message);
+    }
+    if !ring.leaving.is_empty() {
+        let leaving: Vec<_> = ring.leaving.keys().map(String::as_str).collect();
+        return Verdict::reconciling(
+            "RingConverging",
+            format!(
+                "pods may still publish to what has left the ring: {}",
+                leaving.join(", ")
+            ),
+        );
+    }
+    Verdict::ready(
+        "Forwarding",
+        format!(
+            "{} pods run ring epoch {epoch} of {} clusters",
+            pods.desired,
+            ring.members.len()
+        ),
+    )
+}
+
+fn rolling(rollout: &Rollout, pods: &Pods<'_>) -> Option<Verdict> {
+    let Rollout::Progressing {
+        updated,
+        available,
+        desired,
+        late,
+    } = rollout
+    else {
+        return None;
+    };
+    if let Some((reason, message)) = pods.trouble {
+        return Some(Verdict::reconciling("PodsNotReady", format!("{reason}: {message}")));
+    }
+    let message = format!("{updated} of {desired} pods are of the present configuration, {available} are available");
+    Some(if *late {
+        Verdict::reconciling(
+            "ProgressDeadlineExceeded",
+            format!("{message}; see the pods and their logs"),
+        )
+    } else {
+        Verdict::reconciling("RollingOut", message)
+    })
+}
+
+fn no_clusters(excluded: &[ExcludedCluster]) -> Verdict {
+    let mut message = "no NatsCluster can be a member of the ring: label one as spec.clusters.selector says".to_owned();
+    if !excluded.is_empty() {
+        let excluded: Vec<_> = excluded.iter().map(sentence).collect();
+        message = format!("no NatsCluster can be a member of the ring: {}", excluded.join("; "));
+    }
+    Verdict::reconciling("NoClusters", message)
+}
+
+/// The words for conditions are fixed ones.
+fn reason_of(excluded: &ExcludedCluster) -> &'static str {
+    match excluded.reason.as_str() {
+        "SecretMissing" => "SecretMissing",
+        "SecretKeyMissing" => "SecretKeyMissing",
+        "SecretInvalid" => "SecretInvalid",
+        _ => "ClusterInvalid",
+    }
+}
+
+fn sentence(excluded: &ExcludedCluster) -> String {
+    let ExcludedCluster {
+        namespace,
+        name,
+        reason,
+        message,
+    } = excluded;
+    format!("NatsCluster {namespace}/{name}: {reason}: {message}")
+}
+
+fn ring(old: Option<&RingStatus>, validated: &Validated, pods: &Pods<'_>) -> RingStatus {
+    let mut status = RingStatus {
+        excluded: validated.members.excluded.clone(),
+        ..RingStatus::default()
+    };
+    let Some(ring) = &validated.ring else {
+        // The ConfigMap may be gone with the last members: the epoch stays known.
+        status.epoch = old.map_or(0, |old| old.epoch);
+        return status;
+    };
+    status.epoch = i64::try_from(ring.epoch()).unwrap_or(i64::MAX);
+    status.members = i32::try_from(ring.members.len()).unwrap_or(i32::MAX);
+    status.names = ring.members.keys().cloned().collect();
+    status.member_refs = ring.members.values().cloned().collect();
+    status.member_refs.sort();
+    status.leaving = ring.leaving.keys().cloned().collect();
+    status.moved_percent.clone_from(&ring.moved_percent);
+    status.converged = Some(format!("{}/{}", pods.converged.min(pods.desired), pods.desired));
+    status
+}
