@@ -15,6 +15,7 @@ pub mod context;
 pub mod controller;
 pub mod credentials;
 pub mod events;
+pub mod finalizer;
 pub mod http;
 pub mod kafka_channel;
 pub mod leader;

@@ -4,6 +4,9 @@ use forwarder::nats::credentials::{parse_creds, parse_seed};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+/// Looks at a value.
+pub(super) type Check = fn(&[u8]) -> Result<(), &'static str>;
+
 /// Text without control characters, apart from blanks around it: a token, a password.
 pub(super) fn text(value: &[u8]) -> Result<(), &'static str> {
     trimmed(value).map(|_| ())

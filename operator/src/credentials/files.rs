@@ -105,8 +105,8 @@ pub fn prefix(kind: &str, namespace: &str, name: &str) -> String {
         return whole;
     }
     let hash = hexadecimal(&Sha256::digest(&whole)[..16]);
-    let end = whole.floor_char_boundary(MOST - hash.len() - 1);
-    format!("{}_{hash}", &whole[..end])
+    let begin: String = whole.chars().take(MOST - hash.len() - 1).collect();
+    format!("{begin}_{hash}")
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {

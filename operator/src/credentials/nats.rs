@@ -61,7 +61,7 @@ fn resolve_auth(
         key,
         username_key,
     } = &auth.secret_ref;
-    let (default, check): (_, fn(&[u8]) -> Result<(), &'static str>) = match auth.type_ {
+    let (default, check): (_, content::Check) = match auth.type_ {
         NatsAuthType::Creds => ("user.creds", content::creds),
         NatsAuthType::NKey => ("seed", content::seed),
         NatsAuthType::Token => ("token", content::text),

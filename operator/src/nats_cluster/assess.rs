@@ -1,0 +1,112 @@
+//! From what was found to the status.
+
+use std::time::Duration;
+
+use crds::{NatsCluster, NatsClusterStatus};
+use jiff::Timestamp;
+use kube::Resource as _;
+
+use super::probe::{Failure, Seen};
+use super::validate::{InvalidSpec, ring_name};
+use crate::conditions::{Verdict, conditions};
+
+/// Between two looks at a cluster that is well, and the most for one that is not.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// The least for one that is not: many outages are short.
+const SOON: Duration = Duration::from_secs(2);
+
+/// While it drains, the forwarders' statuses tell; this is for what no change tells, such as a bound.
+const DRAINING: Duration = Duration::from_secs(5);
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Facts {
+    /// The spec or a Secret cannot be used.
+    Refused(InvalidSpec),
+    /// It is being drained or deleted: whether it answers does not matter any more.
+    Leaving,
+    /// No server let us in.
+    Failed(Failure),
+    /// A server let us in.
+    Connected(Seen),
+}
+
+pub(super) fn status(cluster: &NatsCluster, member_of: &[String], facts: &Facts, now: Timestamp) -> NatsClusterStatus {
+    let generation = cluster.meta().generation;
+    let old = cluster.status.clone().unwrap_or_default();
+    let verdict = verdict(cluster, member_of, facts);
+    let mut status = NatsClusterStatus {
+        observed_generation: generation,
+        conditions: conditions(&old.conditions, generation, &verdict, &[], now),
+        ring_name: Some(ring_name(cluster)),
+        member_of: member_of.to_vec(),
+        ..NatsClusterStatus::default()
+    };
+    match facts {
+        Facts::Connected(Seen {
+            version,
+            cluster_name,
+            jet_stream,
+            servers,
+        }) => {
+            status.server_version = Some(version.clone());
+            status.cluster_name.clone_from(cluster_name);
+            status.jet_stream = *jet_stream;
+            status.servers.clone_from(servers);
+        }
+        // What was seen last stays, for as long as it is about the same spec.
+        Facts::Refused(_) | Facts::Leaving | Facts::Failed(_) if old.observed_generation == generation => {
+            status.server_version = old.server_version;
+            status.cluster_name = old.cluster_name;
+            status.jet_stream = old.jet_stream;
+            status.servers = old.servers;
+        }
+        Facts::Refused(_) | Facts::Leaving | Facts::Failed(_) => {}
+    }
+    status
+}
+
+fn verdict(cluster: &NatsCluster, member_of: &[String], facts: &Facts) -> Verdict {
+    let deleted = cluster.meta().deletion_timestamp.is_some();
+    if (deleted || cluster.spec.drain) && !member_of.is_empty() {
+        return Verdict::reconciling(
+            "Draining",
+            format!(
+                "its assets go to other clusters; these forwarders may still publish to it: {}",
+                member_of.join(", ")
+            ),
+        );
+    }
+    match facts {
+        Facts::Refused(InvalidSpec::Spec(faults)) => Verdict::stalled("InvalidSpec", faults.clone()),
+        Facts::Refused(InvalidSpec::Credentials(error)) => Verdict::reconciling(error.reason(), error.to_string()),
+        Facts::Leaving if deleted => Verdict::reconciling("Draining", "no forwarder publishes to it any more"),
+        Facts::Leaving => Verdict::ready(
+            "Drained",
+            "it is in no ring, and stays out for as long as spec.drain is true",
+        ),
+        Facts::Failed(Failure { kind, message }) => Verdict::reconciling(kind.reason(), message.clone()),
+        Facts::Connected(Seen { version, .. }) => Verdict::ready(
+            "Connected",
+            format!("a server of version {version} lets the operator in"),
+        ),
+    }
+}
+
+/// When to look again. The pause of an outage grows with its age, which the condition tells: no counter is needed, and a
+/// restart changes nothing.
+pub(super) fn again_after(cluster: &NatsCluster, status: &NatsClusterStatus, now: Timestamp) -> Duration {
+    let leaving = cluster.spec.drain || cluster.meta().deletion_timestamp.is_some();
+    if leaving && !status.member_of.is_empty() {
+        return DRAINING;
+    }
+    match status.conditions.iter().find(|condition| condition.type_ == "Ready") {
+        Some(ready) if ready.status != "True" => {
+            let age = now.duration_since(ready.last_transition_time.0);
+            let half = Duration::try_from(age).unwrap_or_default() / 2;
+            half.clamp(SOON, INTERVAL)
+        }
+        _ => INTERVAL,
+    }
+}

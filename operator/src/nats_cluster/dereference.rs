@@ -1,0 +1,97 @@
+//! Reads what a cluster refers to, and who refers to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crds::{AssetForwarder, NatsCluster};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::runtime::reflector::Store;
+use kube::{Api, Resource, ResourceExt as _};
+
+use crate::context::{Context, Scope};
+use crate::credentials::{Secrets, SecretsError, secrets_of_nats};
+
+/// The list of forwarders is there within moments, or the API server is not.
+const READY_WITHIN: Duration = Duration::from_secs(10);
+
+/// What belongs to a cluster.
+#[derive(Clone, Debug)]
+pub(super) struct Dereferenced {
+    pub(super) secrets: Secrets,
+    /// The forwarders that have it in their ring, or are still leaving it, as `namespace/name`, sorted.
+    pub(super) member_of: Vec<String>,
+    /// Whether its whole namespace is being deleted.
+    pub(super) namespace_goes: bool,
+}
+
+/// What could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DereferenceError {
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
+    #[error("the list of AssetForwarders is not there yet: an empty one would let clusters go that are in use")]
+    Forwarders,
+    #[error("failed to read the namespace {name}")]
+    Namespace { name: String, source: Box<kube::Error> },
+}
+
+pub(super) async fn dereference(
+    cluster: &NatsCluster,
+    context: &Context,
+    forwarders: &Store<AssetForwarder>,
+) -> Result<Dereferenced, DereferenceError> {
+    match tokio::time::timeout(READY_WITHIN, forwarders.wait_until_ready()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) | Err(_) => return Err(DereferenceError::Forwarders),
+    }
+    let namespace = cluster.namespace().unwrap_or_default();
+    Ok(Dereferenced {
+        secrets: Secrets::read(&context.client, &namespace, secrets_of_nats(&cluster.spec)).await?,
+        member_of: members_of(&forwarders.state(), &named(cluster)),
+        namespace_goes: cluster.meta().deletion_timestamp.is_some() && namespace_goes(context, &namespace).await?,
+    })
+}
+
+/// Within one namespace its own deletion cannot be read; there the forwarders go with it, which lets its clusters go too.
+pub(crate) async fn namespace_is_deleted(context: &Context, name: &str) -> kube::Result<bool> {
+    if context.scope != Scope::Cluster {
+        return Ok(false);
+    }
+    let namespace = Api::<Namespace>::all(context.client.clone()).get_opt(name).await?;
+    Ok(namespace.is_none_or(|namespace| namespace.meta().deletion_timestamp.is_some()))
+}
+
+async fn namespace_goes(context: &Context, name: &str) -> Result<bool, DereferenceError> {
+    namespace_is_deleted(context, name)
+        .await
+        .map_err(|source| DereferenceError::Namespace {
+            name: name.to_owned(),
+            source: Box::new(source),
+        })
+}
+
+/// The forwarders in whose rings a cluster (`namespace/name`) is, or that are still leaving it, as `namespace/name`, sorted.
+#[must_use]
+pub fn members_of(forwarders: &[Arc<AssetForwarder>], cluster: &str) -> Vec<String> {
+    let mut members: Vec<String> = forwarders
+        .iter()
+        .filter(|forwarder| lists(forwarder, cluster))
+        .map(|forwarder| named(forwarder.as_ref()))
+        .collect();
+    members.sort();
+    members
+}
+
+/// Whether a forwarder says that its pods publish to a cluster, or may.
+pub(super) fn lists(forwarder: &AssetForwarder, cluster: &str) -> bool {
+    let ring = forwarder.status.as_ref().and_then(|status| status.ring.as_ref());
+    ring.is_some_and(|ring| {
+        let mut all = ring.member_refs.iter().chain(&ring.leaving);
+        all.any(|listed| listed == cluster)
+    })
+}
+
+/// `namespace/name`.
+pub(super) fn named<K: Resource<DynamicType = ()>>(object: &K) -> String {
+    format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
+}

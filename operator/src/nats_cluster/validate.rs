@@ -1,0 +1,77 @@
+//! Whether a cluster's spec can work at all, judged by the forwarder's own rules.
+
+use std::path::Path;
+
+use crds::NatsCluster;
+use forwarder_core::config::{Cluster, RingConfig};
+use kube::ResourceExt as _;
+
+use crate::credentials::{self, CredentialsError, Files, NatsCredentials, Secrets, prefix};
+
+/// A cluster that a forwarder takes as a member of its ring.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Validated {
+    /// As the ring's document has it.
+    pub cluster: Cluster,
+    /// The files that it names.
+    pub files: Files,
+}
+
+/// Why a cluster cannot be a member.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSpec {
+    /// A person must change the spec: every fault by its path.
+    #[error("{0}")]
+    Spec(String),
+    /// A Secret must come, or change.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+}
+
+/// The name that a cluster has in rings.
+#[must_use]
+pub fn ring_name(cluster: &NatsCluster) -> String {
+    cluster.spec.ring_name.clone().unwrap_or_else(|| cluster.name_any())
+}
+
+/// The cluster as a member of a ring, its files named in `folder`.
+///
+/// # Errors
+/// [`InvalidSpec`]; faults of the spec go before those of Secrets.
+pub fn validate(cluster: &NatsCluster, secrets: &Secrets, folder: &Path) -> Result<Validated, InvalidSpec> {
+    let mut member = Cluster {
+        name: ring_name(cluster),
+        servers: cluster.spec.external.servers.clone(),
+        weight: cluster.spec.weight,
+        auth: None,
+        tls: None,
+    };
+    check(&member)?;
+    let prefix = prefix("nats", &cluster.namespace().unwrap_or_default(), &cluster.name_any());
+    let NatsCredentials { auth, tls, files } = credentials::nats(&cluster.spec, secrets, &prefix, folder)?;
+    member.auth = auth;
+    member.tls = tls;
+    Ok(Validated { cluster: member, files })
+}
+
+/// The checks of a ring with this one member and otherwise nothing to find fault with.
+fn check(member: &Cluster) -> Result<(), InvalidSpec> {
+    let ring = RingConfig {
+        epoch: 1,
+        replicas: 1,
+        handover_timeout_ms: 60_000,
+        clusters: vec![member.clone()],
+    };
+    ring.check().map_err(|errors| {
+        let faults = errors.faults().iter().map(|fault| {
+            let path = fault.path.strip_prefix("clusters[0].").unwrap_or(&fault.path);
+            let path = match path {
+                "name" => "spec.ringName (by default metadata.name)".to_owned(),
+                servers if servers.starts_with("servers") => format!("spec.external.{servers}"),
+                other => format!("spec.{other}"),
+            };
+            format!("{path}: {}; {}", fault.problem, fault.remedy)
+        });
+        InvalidSpec::Spec(faults.collect::<Vec<_>>().join(". "))
+    })
+}
