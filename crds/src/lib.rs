@@ -10,6 +10,7 @@
 pub mod asset_forwarder;
 pub mod definition;
 pub mod kafka_channel;
+pub mod manifest;
 pub mod nats_cluster;
 pub mod reference;
 mod schema;
