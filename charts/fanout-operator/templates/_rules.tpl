@@ -28,6 +28,10 @@
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
+# Which configurations pods use, or would use again after a rollback.
+- apiGroups: [apps]
+  resources: [replicasets]
+  verbs: [list]
 # Lets a forwarder's pods read their own ring's ConfigMap, and that one only.
 - apiGroups: [rbac.authorization.k8s.io]
   resources: [roles, rolebindings]
@@ -42,10 +46,6 @@
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, patch]
-# Whether a dead letter's volume is there.
-- apiGroups: [""]
-  resources: [persistentvolumeclaims]
-  verbs: [get]
 # What a person should see in `kubectl describe`.
 - apiGroups: [events.k8s.io]
   resources: [events]
