@@ -5,8 +5,9 @@ use std::io::IsTerminal as _;
 use forwarder_core::config::{LogFormat, Logging};
 use tracing_subscriber::EnvFilter;
 
-/// Libraries that narrate at our own levels; `RUST_LOG` can ask for them. What kube warns of at each attempt, the ring's watch says once.
-const QUIET: &str = "async_nats=warn,librdkafka=warn,rdkafka=warn,hyper=warn,kube_client=error,kube_runtime=error";
+/// Libraries that narrate at our own levels; `RUST_LOG` can ask for them. What kube says at each attempt, the ring's watch
+/// says once.
+const QUIET: &str = "async_nats=warn,librdkafka=warn,rdkafka=warn,hyper=warn,kube_client=off,kube_runtime=off";
 
 /// Writes log lines to standard error, in the declared format. The variable `RUST_LOG` goes before the level.
 ///

@@ -3,7 +3,7 @@
 #![no_main]
 
 use forwarder_core::config::server::ServerUrl;
-use forwarder_core::config::{Config, ConfigError, Fault};
+use forwarder_core::config::{Config, ConfigError, Document, Fault, RingConfig};
 use forwarder_core::subject::{Template, covers};
 use libfuzzer_sys::fuzz_target;
 
@@ -17,6 +17,14 @@ fuzz_target!(|text: &str| {
     let written = config.to_yaml().expect("what was read can be written");
     let read = Config::from_yaml(&written);
     assert_eq!(read.as_ref(), Ok(&config), "written as\n{written}");
+
+    // The ring apart from the rest, as an operator writes it.
+    let (document, ring) = config.clone().split();
+    let (rest, apart) = (document.to_yaml(), ring.to_yaml());
+    let rest = Document::from_yaml(&rest.expect("what was read can be written")).ok();
+    let apart = RingConfig::from_yaml(&apart.expect("what was read can be written")).ok();
+    assert_eq!((rest.as_ref(), apart.as_ref()), (Some(&document), Some(&ring)));
+    assert_eq!(config.check().is_ok(), document.check().is_ok() && ring.check().is_ok());
 
     // As an operator may hold it.
     let json = serde_json::to_string(&config).expect("what was read can be written");
