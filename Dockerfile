@@ -9,7 +9,7 @@
 ARG BUILDER=docker.io/library/rust:1.90-slim-bookworm
 # What the images start from: nothing. Any base with the same or a newer glibc will do, should a policy ask for one.
 ARG RUNTIME=scratch
-# The stage or image that has the finished file systems, /operator and /forwarder: another one than `built` for binaries that exist.
+# The stage or image that has the finished file systems in /image: another one than `built` for binaries that exist already.
 ARG FILES=built
 
 FROM ${BUILDER} AS built
@@ -19,12 +19,18 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY . .
-RUN cargo build --release --locked --package forwarder --bin forwarder
-RUN .docker/root-file-system target/release/forwarder /forwarder
+RUN cargo build --release --locked --package operator --package forwarder --bins
+RUN .docker/root-file-system target/release/operator /image/operator \
+    && .docker/root-file-system target/release/forwarder /image/forwarder
 
 FROM ${FILES} AS files
 
+FROM ${RUNTIME} AS operator
+COPY --from=files /image/operator /
+USER 65532:65532
+ENTRYPOINT ["/usr/bin/operator"]
+
 FROM ${RUNTIME} AS forwarder
-COPY --from=files /forwarder /
+COPY --from=files /image/forwarder /
 USER 65532:65532
 ENTRYPOINT ["/usr/bin/forwarder"]

@@ -41,6 +41,8 @@ pub use self::plan::{Addresses, LAST_INSTANCE, Programs};
 pub use self::plant::NAMESPACE as PLANT;
 pub use self::supervisor::{Orders, supervise};
 
+/// The environment variable with the number of the cluster that `cargo e2e cluster` is about.
+pub const INSTANCE_VARIABLE: &str = "E2E_CLUSTER";
 /// The environment variable by which the runner names the cluster's kubeconfig to the tests.
 pub const KUBECONFIG_VARIABLE: &str = "FANOUT_E2E_KUBECONFIG";
 /// The one with the address at which pods reach servers of this machine.
@@ -120,9 +122,9 @@ impl Cluster {
         Self::start_at(place, lock, instance, options)
     }
 
-    /// Starts a cluster of an instance that nobody has, from `first` on.
-    pub fn start_free(first: u8, options: &Options) -> Result<Self> {
-        for instance in first..=LAST_INSTANCE {
+    /// Starts a cluster of an instance that nobody has, the last first: people count from the other end.
+    pub fn start_free(options: &Options) -> Result<Self> {
+        for instance in (0..=LAST_INSTANCE).rev() {
             let place = Place::of(instance)?;
             if let Some(lock) = place.try_lock()?
                 && place.state()? != State::Up
@@ -131,7 +133,8 @@ impl Cluster {
             }
         }
         bail!(
-            "all clusters from {first} to {LAST_INSTANCE} of this machine are in use: end one by `cargo e2e cluster down`"
+            "all {} clusters of this machine are in use: end one by `cargo e2e cluster down --instance N`",
+            u16::from(LAST_INSTANCE) + 1
         )
     }
 
@@ -167,8 +170,7 @@ impl Cluster {
 
         let mut args: Vec<std::ffi::OsString> = UNSHARE.iter().map(Into::into).collect();
         args.push(supervisor.into());
-        args.extend(["cluster", "supervise", "--instance"].map(Into::into));
-        args.push(instance.to_string().into());
+        args.extend(["cluster", "--instance", &instance.to_string(), "supervise"].map(Into::into));
         args.push("--dir".into());
         args.push(root.clone().into());
         args.push("--programs".into());

@@ -32,8 +32,7 @@ enum Task {
     /// How fast, against how fast the client libraries alone are.
     Bench(Bench),
     /// A Kubernetes of one node on this machine, to try things on.
-    #[command(subcommand)]
-    Cluster(cluster::Task),
+    Cluster(cluster::Command),
     /// Only what the others do first: installs and fetches what is missing.
     Setup,
     /// Deletes what was fetched.
@@ -100,8 +99,12 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
-    if let Task::Cluster(cluster::Task::Supervise(orders)) = cli.command {
-        return cluster::supervise(orders);
+    if let Task::Cluster(cluster::Command {
+        instance,
+        task: cluster::Task::Supervise(task),
+    }) = cli.command
+    {
+        return cluster::supervise(instance, task);
     }
     let steps = Steps::new()?;
     let root = root()?;
@@ -158,12 +161,12 @@ fn run(cli: Cli) -> Result<ExitCode> {
             }
             runner::test(&steps, &root, suite.as_deref(), full, &nextest)
         }
-        Task::Cluster(task) => {
-            if matches!(task, cluster::Task::Up(_)) && !cluster::given() {
+        Task::Cluster(command) => {
+            if matches!(command.task, cluster::Task::Up(_)) && !cluster::given() {
                 runner::fetch::servers(&steps)?;
                 cluster::fetch(&steps)?;
             }
-            cluster::run(&steps, &root, task)
+            cluster::run(&steps, &root, command)
         }
         Task::Setup | Task::Clean => {
             runner::fetch::servers(&steps)?;
@@ -179,7 +182,11 @@ fn run(cli: Cli) -> Result<ExitCode> {
 fn purpose(task: &Task) -> Purpose {
     match task {
         Task::Setup => Purpose::Cluster,
-        Task::Cluster(cluster::Task::Up(_) | cluster::Task::Load(_)) if !cluster::given() => Purpose::Cluster,
+        Task::Cluster(command)
+            if matches!(command.task, cluster::Task::Up(_) | cluster::Task::Load(_)) && !cluster::given() =>
+        {
+            Purpose::Cluster
+        }
         Task::Test(Test { suite, .. }) if matches!(suite.as_deref(), None | Some("operator")) => Purpose::Cluster,
         _ => Purpose::Servers,
     }

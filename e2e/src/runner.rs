@@ -35,6 +35,11 @@ pub(crate) fn test(
     full: bool,
     further: &[String],
 ) -> Result<ExitCode> {
+    // It comes up while the tests are built.
+    let cluster = match suite {
+        None | Some("operator") => Some(ForTests::start()?),
+        _ => None,
+    };
     // Tests and what they start in one go: cargo then chooses each dependency's features once, so nothing is compiled twice.
     let built = steps.show(cargo(root).args(["build", "--workspace", "--lib", "--bins", "--tests"]))?;
     if built != ExitCode::SUCCESS {
@@ -50,12 +55,8 @@ pub(crate) fn test(
         .prefix("fanout-e2e-run-")
         .tempdir()
         .context("failed to make a directory")?;
-    let cluster = match suite {
-        None | Some("operator") => Some(ForTests::start(steps)?),
-        _ => None,
-    };
     if let Some(cluster) = &cluster {
-        cluster.load(steps, root)?;
+        cluster.make_ready(steps, root)?;
     }
     let shared = match suite {
         Some("unit") => None,
@@ -88,7 +89,11 @@ pub(crate) fn test(
     if let Some(cluster) = &cluster {
         cluster.tell(&mut nextest)?;
     }
-    steps.show(nextest.args(further))
+    let tested = steps.show(nextest.args(further))?;
+    if let Some(cluster) = cluster {
+        cluster.end()?;
+    }
+    Ok(tested)
 }
 
 /// Builds the forwarder and the rig for speed and runs one of the rig's programs.
@@ -140,13 +145,14 @@ fn forget_package(command: &mut Command) {
     }
 }
 
-/// What nextest is told of a suite; `guarantees` and `operator` are test binaries.
+/// What nextest is told of a suite; `guarantees` is a test binary.
 fn filter(suite: &str) -> String {
     match suite {
         "forwarder" => {
             "package(forwarder) | package(forwarder-core) | (package(e2e-rig) & binary(forwarder))".to_owned()
         }
         "rig" => "package(e2e) | (package(e2e-rig) & not binary(/^(forwarder|guarantees|operator)$/))".to_owned(),
+        "operator" => "package(operator) | package(crds) | (package(e2e-rig) & binary(operator))".to_owned(),
         "unit" => "kind(lib) | kind(bin)".to_owned(),
         other => format!("binary({other})"),
     }

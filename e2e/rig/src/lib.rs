@@ -9,6 +9,7 @@
 //! with a [`stage::Stage`].
 
 pub mod certificates;
+pub mod cluster;
 pub mod forwarder;
 pub mod http;
 pub mod kafka;

@@ -279,6 +279,8 @@ authentication:
 authorization: {{mode: Webhook}}
 clusterDomain: cluster.local
 clusterDNS: [{dns}]
+# The host's search domains are not the cluster's, and its file may lead into a /run that is hidden here.
+resolvConf: \"\"
 # Machines of developers and of CI systems may have either version.
 failCgroupV1: false
 cgroupDriver: cgroupfs

@@ -3,25 +3,32 @@
 use std::env;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{self, ExitCode};
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use e2e::cluster::{
     self, BIN_VARIABLE, Cluster, FORWARDER_IMAGE_2_VARIABLE, FORWARDER_IMAGE_VARIABLE, HOST_ADDRESS_VARIABLE,
-    KUBECONFIG_VARIABLE, Lifetime, OPERATOR_IMAGE_VARIABLE, Options, Orders, PLANT, Programs,
+    INSTANCE_VARIABLE, KUBECONFIG_VARIABLE, LAST_INSTANCE, Lifetime, OPERATOR_IMAGE_VARIABLE, Options, Orders, PLANT,
+    Programs,
 };
 use e2e::tools;
 
 use super::steps::Steps;
 use super::{fetch, images, say};
 
-/// The instance of people; tests take a free one of the others.
-const PEOPLE: u8 = 0;
-
 /// Says that a cluster is given, and shall be used instead of one of our own.
 const USE_VARIABLE: &str = "E2E_USE_KUBECONFIG";
+
+#[derive(Debug, Args)]
+pub(crate) struct Command {
+    /// Which one of several side by side, 0 to 9. Each has addresses and a directory of its own; tests take free ones from 9 down.
+    #[arg(long, global = true, env = INSTANCE_VARIABLE, default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=i64::from(LAST_INSTANCE)))]
+    pub(crate) instance: u8,
+    #[command(subcommand)]
+    pub(crate) task: Task,
+}
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
@@ -48,8 +55,6 @@ pub(crate) struct Profile {
 #[derive(Debug, Args)]
 pub(crate) struct Supervise {
     #[arg(long)]
-    instance: u8,
-    #[arg(long)]
     dir: PathBuf,
     #[arg(long)]
     programs: PathBuf,
@@ -69,13 +74,8 @@ pub(crate) fn given() -> bool {
 }
 
 /// Becomes the supervisor.
-pub(crate) fn supervise(task: Supervise) -> Result<ExitCode> {
-    let Supervise {
-        instance,
-        dir,
-        programs,
-        plant,
-    } = task;
+pub(crate) fn supervise(instance: u8, task: Supervise) -> Result<ExitCode> {
+    let Supervise { dir, programs, plant } = task;
     let orders = Orders {
         instance,
         dir,
@@ -86,7 +86,8 @@ pub(crate) fn supervise(task: Supervise) -> Result<ExitCode> {
 }
 
 /// Runs one of the tasks.
-pub(crate) fn run(steps: &Steps, root: &Path, task: Task) -> Result<ExitCode> {
+pub(crate) fn run(steps: &Steps, root: &Path, command: Command) -> Result<ExitCode> {
+    let Command { instance, task } = command;
     if given() {
         say(&format!(
             "{USE_VARIABLE} is set: the cluster of KUBECONFIG is used, and there is nothing to start, load or end"
@@ -94,15 +95,15 @@ pub(crate) fn run(steps: &Steps, root: &Path, task: Task) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     match task {
-        Task::Up(profile) => up(steps, root, profile),
+        Task::Up(profile) => up(steps, root, instance, profile),
         Task::Load(profile) => {
-            let cluster = find()?;
+            let cluster = find(instance)?;
             build(steps, root, profile)?;
             images::load(steps, root, &super::target_dir()?.join(profile.dir()), &cluster)?;
             Ok(ExitCode::SUCCESS)
         }
         Task::Env => {
-            let cluster = find()?;
+            let cluster = find(instance)?;
             let (config, bin) = (cluster.kubeconfig(), tools::kubernetes()?);
             let text = format!(
                 "export KUBECONFIG='{}'\nexport PATH='{}':\"$PATH\"\n",
@@ -114,32 +115,31 @@ pub(crate) fn run(steps: &Steps, root: &Path, task: Task) -> Result<ExitCode> {
         }
         Task::Down => {
             root_only()?;
-            let ended = steps.quiet("ending the cluster", |_| cluster::down(PEOPLE))?;
+            let ended = steps.quiet("ending the cluster", |_| cluster::down(instance))?;
             if !ended {
                 say("there was none");
             }
             Ok(ExitCode::SUCCESS)
         }
-        Task::Supervise(task) => supervise(task),
+        Task::Supervise(task) => supervise(instance, task),
     }
 }
 
-fn up(steps: &Steps, root: &Path, profile: Profile) -> Result<ExitCode> {
+fn up(steps: &Steps, root: &Path, instance: u8, profile: Profile) -> Result<ExitCode> {
     root_only()?;
-    if Cluster::find(PEOPLE, programs()?)?.is_some() {
+    if Cluster::find(instance, programs()?)?.is_some() {
         say("the cluster is up already");
         return Ok(ExitCode::SUCCESS);
     }
     build(steps, root, profile)?;
-    let options = options(Lifetime::Detached, true)?;
-    let started = start(steps, || Cluster::start(PEOPLE, &options)).and_then(|cluster| {
+    let cluster = Cluster::start(instance, &options(Lifetime::Detached, true)?)?;
+    let filled = wait_ready(steps, &cluster).and_then(|()| {
         images::load_pause(steps, &cluster)?;
         images::load(steps, root, &super::target_dir()?.join(profile.dir()), &cluster)?;
         cluster.complete()
     });
-    if let Err(error) = started {
-        // Half a cluster is of no use, but its logs are.
-        return Err(error.context("the cluster is not complete; `cargo e2e cluster down` removes what there is"));
+    if let Err(error) = filled {
+        return Err(half(steps, cluster, error));
     }
     say(&format!(
         "\nGo on with\n\n  eval \"$(cargo e2e cluster env)\"\n  kubectl get nodes\n\n\
@@ -147,6 +147,17 @@ fn up(steps: &Steps, root: &Path, profile: Profile) -> Result<ExitCode> {
          Our images are fanout-forwarder:dev and fanout-operator:dev; `cargo e2e cluster load` builds and loads them anew."
     ));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Half a cluster is of no use, but its logs are: it ends if the user ended this, and stays if there was a fault.
+fn half(steps: &Steps, cluster: Cluster, error: anyhow::Error) -> anyhow::Error {
+    if !steps.told_to_end() {
+        return error.context("the cluster is not complete; `cargo e2e cluster down` removes what there is");
+    }
+    match cluster.end() {
+        Ok(()) => error,
+        Err(further) => error.context(format!("failed to end the cluster as well: {further:#}")),
+    }
 }
 
 /// A cluster for tests: our own, which ends with this, or the user's.
@@ -159,26 +170,27 @@ pub(crate) enum ForTests {
 
 impl ForTests {
     /// Starts it; it is not ready yet.
-    pub(crate) fn start(steps: &Steps) -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         if given() {
             return Ok(Self::Given);
         }
         root_only()?;
         let options = options(Lifetime::Owned, false)?;
-        start(steps, || Cluster::start_free(PEOPLE + 1, &options)).map(|cluster| Self::Own(Box::new(cluster)))
+        Ok(Self::Own(Box::new(Cluster::start_free(&options)?)))
     }
 
-    /// Loads the images, of binaries that have been built.
-    pub(crate) fn load(&self, steps: &Steps, root: &Path) -> Result<()> {
+    /// Waits until it is ready and loads the images, of binaries that have been built.
+    pub(crate) fn make_ready(&self, steps: &Steps, root: &Path) -> Result<()> {
         let Self::Own(cluster) = self else {
             return Ok(());
         };
+        wait_ready(steps, cluster)?;
         images::load_pause(steps, cluster)?;
         images::load(steps, root, &super::target_dir()?.join("debug"), cluster)
     }
 
     /// Tells a test runner of it.
-    pub(crate) fn tell(&self, command: &mut Command) -> Result<()> {
+    pub(crate) fn tell(&self, command: &mut process::Command) -> Result<()> {
         match self {
             Self::Own(cluster) => {
                 command
@@ -207,6 +219,14 @@ impl ForTests {
         Ok(())
     }
 
+    /// Ends it, if it is our own.
+    pub(crate) fn end(self) -> Result<()> {
+        match self {
+            Self::Own(cluster) => cluster.end(),
+            Self::Given => Ok(()),
+        }
+    }
+
     /// The address at which a server of this machine is reached by pods and by ourselves.
     pub(crate) fn host_address(&self) -> Option<std::net::Ipv4Addr> {
         match self {
@@ -216,17 +236,13 @@ impl ForTests {
     }
 }
 
-fn start(steps: &Steps, act: impl FnOnce() -> Result<Cluster> + Send) -> Result<Cluster> {
+fn wait_ready(steps: &Steps, cluster: &Cluster) -> Result<()> {
     let what = format!("starting Kubernetes {}", tools::KUBERNETES);
-    steps.quiet(&what, |cancelled: &AtomicBool| {
-        let cluster = act()?;
-        cluster.wait_ready(cancelled)?;
-        Ok(cluster)
-    })
+    steps.quiet(&what, |cancelled: &AtomicBool| cluster.wait_ready(cancelled))
 }
 
-fn find() -> Result<Cluster> {
-    Cluster::find(PEOPLE, programs()?)?.context("there is no cluster: `cargo e2e cluster up` starts one")
+fn find(instance: u8) -> Result<Cluster> {
+    Cluster::find(instance, programs()?)?.context("there is no cluster: `cargo e2e cluster up` starts one")
 }
 
 fn programs() -> Result<Programs> {

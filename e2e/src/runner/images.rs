@@ -15,8 +15,8 @@ use super::steps::Steps;
 /// The registry part that a name without one stands for.
 const LIBRARY: &str = "docker.io/library";
 
-/// The packages whose binaries become images, as `fanout-PACKAGE:dev` (`fanout-operator:dev` for `operator`).
-pub(crate) const PACKAGES: [&str; 1] = ["forwarder"];
+/// The packages whose binary, of the same name, becomes the image `fanout-PACKAGE:dev`; the Dockerfile has a target for each.
+pub(crate) const PACKAGES: [&str; 2] = ["operator", "forwarder"];
 
 /// A first process that holds a pod's namespaces, ends when told to and takes the exit status of orphans.
 const PAUSE: &str = r#"#include <signal.h>
@@ -91,7 +91,7 @@ pub(crate) fn load(steps: &Steps, root: &Path, built: &Path, cluster: &Cluster) 
         gather
             .arg(root.join(".docker/root-file-system"))
             .arg(built.join(package))
-            .arg(context.join(package));
+            .arg(context.join("image").join(package));
         steps.run_quietly(&mut gather)?;
     }
     write(&context.join("Dockerfile"), "FROM scratch\nCOPY . /\n")?;

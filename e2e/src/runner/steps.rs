@@ -1,6 +1,6 @@
 //! Runs one command after the other, with a progress line, and ends them when it is told to end.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io::{IsTerminal as _, Read as _, Seek as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -27,6 +27,7 @@ const STILL: Duration = Duration::from_secs(30);
 /// Runs the steps.
 pub(crate) struct Steps {
     signals: RefCell<Signals>,
+    told_to_end: Cell<bool>,
 }
 
 impl Steps {
@@ -35,7 +36,13 @@ impl Steps {
         let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("failed to register for signals")?;
         Ok(Self {
             signals: RefCell::new(signals),
+            told_to_end: Cell::new(false),
         })
+    }
+
+    /// Whether a signal has come that asks for the end.
+    pub(crate) fn told_to_end(&self) -> bool {
+        self.told_to_end.get()
     }
 
     /// Runs a command whose output is the user's.
@@ -94,7 +101,10 @@ impl Steps {
             scope.spawn(move || drop(done.send(act(cancelled))));
             loop {
                 signal = signal.or_else(|| self.signals.borrow_mut().pending().next());
-                cancelled.store(signal.is_some(), Ordering::Relaxed);
+                if signal.is_some() {
+                    self.told_to_end.set(true);
+                    cancelled.store(true, Ordering::Relaxed);
+                }
                 match result.recv_timeout(POLL) {
                     Ok(result) => return result,
                     Err(mpsc::RecvTimeoutError::Timeout) => line.still(started.elapsed()),
@@ -132,6 +142,7 @@ impl Steps {
                 return Ok(status);
             }
             for signal in self.signals.borrow_mut().pending() {
+                self.told_to_end.set(true);
                 told += 1;
                 // Whoever asks a third time means it.
                 let signal = if told > 2 {
@@ -173,7 +184,7 @@ fn read_back(output: &mut File) -> String {
 struct Line {
     what: String,
     bar: Option<ProgressBar>,
-    said: std::cell::Cell<u32>,
+    said: Cell<u32>,
     started: Instant,
 }
 
@@ -194,7 +205,7 @@ impl Line {
         Self {
             what: what.to_owned(),
             bar,
-            said: std::cell::Cell::new(0),
+            said: Cell::new(0),
             started: Instant::now(),
         }
     }
