@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 
 use crds::reference::{AllowedNamespaces, NamespacesFrom};
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::Api;
 use kube::core::{Selector, SelectorExt as _};
+
+use crate::context::{Context, Scope};
 
 /// Whether a resource in `namespace` with that grant lets in what is in the namespace `from` with the labels `labels`.
 /// A selector that cannot be read lets nobody in.
@@ -35,6 +39,19 @@ pub fn grants(
 #[must_use]
 pub fn chooses(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
     Selector::try_from(selector.clone()).is_ok_and(|selector| selector.matches(labels))
+}
+
+/// Whether a namespace is being deleted, or gone. Where only one is watched it cannot be read, and the answer is no; what is in
+/// it goes in any case.
+///
+/// # Errors
+/// The API server refuses, or is not there.
+pub async fn namespace_is_deleted(context: &Context, name: &str) -> kube::Result<bool> {
+    if context.scope != Scope::Cluster {
+        return Ok(false);
+    }
+    let namespace = Api::<Namespace>::all(context.client.clone()).get_opt(name).await?;
+    Ok(namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
 }
 
 #[cfg(test)]

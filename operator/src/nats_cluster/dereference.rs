@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::{AssetForwarder, NatsCluster};
-use k8s_openapi::api::core::v1::Namespace;
 use kube::runtime::reflector::Store;
-use kube::{Api, Resource, ResourceExt as _};
+use kube::{Resource, ResourceExt as _};
 
-use crate::context::{Context, Scope};
+use crate::context::Context;
 use crate::credentials::{Secrets, SecretsError, secrets_of_nats};
+use crate::reference::namespace_is_deleted;
 
 /// The list of forwarders is there within moments, or the API server is not.
 const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -50,15 +50,6 @@ pub(super) async fn dereference(
         member_of: members_of(&forwarders.state(), &named(cluster)),
         namespace_goes: cluster.meta().deletion_timestamp.is_some() && namespace_goes(context, &namespace).await?,
     })
-}
-
-/// Within one namespace its own deletion cannot be read; there the forwarders go with it, which lets its clusters go too.
-pub(crate) async fn namespace_is_deleted(context: &Context, name: &str) -> kube::Result<bool> {
-    if context.scope != Scope::Cluster {
-        return Ok(false);
-    }
-    let namespace = Api::<Namespace>::all(context.client.clone()).get_opt(name).await?;
-    Ok(namespace.is_none_or(|namespace| namespace.meta().deletion_timestamp.is_some()))
 }
 
 async fn namespace_goes(context: &Context, name: &str) -> Result<bool, DereferenceError> {
