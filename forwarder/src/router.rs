@@ -67,6 +67,12 @@ impl Table {
         })
     }
 
+    /// The epoch of the ring.
+    #[must_use]
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     /// Who owns an asset; none only where that member has no server, which no checked ring has.
     #[must_use]
     pub fn answer(&self, asset_id: String) -> Option<Answer> {

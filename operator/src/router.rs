@@ -1,17 +1,159 @@
 //! Answers over HTTP which cluster owns an asset, for each forwarder.
+//!
+//! Every replica answers, the leader or not, from memory: also while the API server is away.
 
+mod rings;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
 use forwarder::http::{HttpError, Server};
+use forwarder::router::Answer;
 use forwarder::shutdown::Shutdown;
 use kube::Client;
+use serde::{Deserialize, Serialize};
 
+pub use self::rings::{Key, Rings};
+
+use self::rings::NoAnswer;
 use crate::context::Scope;
 
-/// Answers until \`stop\`.
+/// Answers until `stop`.
 ///
 /// # Errors
 /// The listener fails for good.
-pub async fn serve(server: Server, _client: Client, _scope: &Scope, mut stop: Shutdown) -> Result<(), HttpError> {
-    server
-        .serve(axum::Router::new(), false, async move { stop.requested().await })
-        .await
+pub async fn serve(server: Server, client: Client, scope: &Scope, mut stop: Shutdown) -> Result<(), HttpError> {
+    let rings = Arc::new(Rings::default());
+    let serving = server.serve(routes(Arc::clone(&rings)), false, async move { stop.requested().await });
+    tokio::select! {
+        served = serving => served,
+        never = watch::follow(&client, scope, &rings) => match never {},
+    }
+}
+
+/// What is answered, from `rings`.
+pub fn routes(rings: Arc<Rings>) -> Router {
+    Router::new()
+        .route("/asset/{id}", get(asset))
+        .route("/forwarders", get(forwarders))
+        .route("/forwarders/{namespace}/{name}/asset/{id}", get(asset_of))
+        .route("/healthz", get(async || "ok\n"))
+        .fallback(async || {
+            Refusal::new(
+                StatusCode::NOT_FOUND,
+                "there is no such path; ask GET /asset/{id}, /forwarders or /forwarders/{namespace}/{name}/asset/{id}",
+            )
+        })
+        .with_state(rings)
+}
+
+/// Which forwarder's ring is meant, where there are several.
+#[derive(Deserialize)]
+struct Chosen {
+    /// `namespace/name`.
+    forwarder: Option<String>,
+}
+
+async fn asset(
+    State(rings): State<Arc<Rings>>,
+    Path(id): Path<String>,
+    Query(chosen): Query<Chosen>,
+) -> Result<Json<Answer>, Refusal> {
+    let answer = match chosen.forwarder {
+        None => rings.answer_of_only(id),
+        Some(forwarder) => {
+            let key = Key::parse(&forwarder).ok_or_else(|| {
+                Refusal::new(
+                    StatusCode::BAD_REQUEST,
+                    "the parameter forwarder is not of the form namespace/name",
+                )
+            })?;
+            rings.answer(&key, id)
+        }
+    };
+    Ok(Json(answer?))
+}
+
+async fn asset_of(
+    State(rings): State<Arc<Rings>>,
+    Path((namespace, name, id)): Path<(String, String, String)>,
+) -> Result<Json<Answer>, Refusal> {
+    Ok(Json(rings.answer(&Key { namespace, name }, id)?))
+}
+
+/// A forwarder in the list of all.
+#[derive(Serialize)]
+struct Listed {
+    namespace: String,
+    name: String,
+    /// The epoch of its ring; none: it has none now.
+    ring_epoch: Option<u64>,
+}
+
+async fn forwarders(State(rings): State<Arc<Rings>>) -> Result<Response, Refusal> {
+    let listed: Vec<Listed> = rings
+        .list()?
+        .into_iter()
+        .map(|(Key { namespace, name }, ring_epoch)| Listed {
+            namespace,
+            name,
+            ring_epoch,
+        })
+        .collect();
+    Ok(Json(serde_json::json!({ "forwarders": listed })).into_response())
+}
+
+/// An answer that is none, as JSON with a message.
+struct Refusal {
+    status: StatusCode,
+    message: String,
+    /// Those to choose from.
+    forwarders: Vec<String>,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+            forwarders: Vec::new(),
+        }
+    }
+}
+
+impl From<NoAnswer> for Refusal {
+    fn from(why: NoAnswer) -> Self {
+        let status = match &why {
+            NoAnswer::NotRead | NoAnswer::NoRing(_) | NoAnswer::Idle(_) => StatusCode::SERVICE_UNAVAILABLE,
+            NoAnswer::Unknown(_) | NoAnswer::None => StatusCode::NOT_FOUND,
+            NoAnswer::Several(_) => StatusCode::CONFLICT,
+        };
+        let mut refusal = Self::new(status, why.to_string());
+        if let NoAnswer::Several(forwarders) = why {
+            refusal.forwarders = forwarders.iter().map(ToString::to_string).collect();
+        }
+        refusal
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let Self {
+            status,
+            message,
+            forwarders,
+        } = self;
+        let mut body = serde_json::json!({ "error": message });
+        if !forwarders.is_empty() {
+            body["forwarders"] = forwarders.into();
+        }
+        (status, Json(body)).into_response()
+    }
 }
