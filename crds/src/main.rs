@@ -13,7 +13,10 @@ fn main() -> ExitCode {
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => print(),
         ["write", charts] => manifest::write(Path::new(charts)).map_err(Into::into),
-        _ => Err("wrong arguments: give none to print the definitions, or `write charts` to write them into that folder".into()),
+        _ => Err(
+            "wrong arguments: give none to print the definitions, or `write charts` to write them into that folder"
+                .into(),
+        ),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -34,7 +34,10 @@ pub enum ManifestError {
 /// # Errors
 /// A definition has no form in YAML.
 pub fn text() -> Result<String, ManifestError> {
-    definition::all().iter().map(|one| Ok(format!("---\n{}", yaml(one)?))).collect()
+    definition::all()
+        .iter()
+        .map(|one| Ok(format!("---\n{}", yaml(one)?)))
+        .collect()
 }
 
 /// The files that are made from the definitions, by their place in the folder `charts`.
