@@ -48,6 +48,9 @@ fn property<'a>(schema: &'a mut JSONSchemaProps, name: &str) -> Option<&'a mut J
 
 /// Takes away what the types' serialization says and an API should not.
 fn plain(schema: &mut JSONSchemaProps) {
+    if let Some(description) = schema.description.as_mut() {
+        *description = flowing(description);
+    }
     // A written default shows up as a difference for who compares (Argo CD), and freezes in objects what a later version
     // might do better. Defaults are in the code; fields say them.
     schema.default = None;
@@ -74,4 +77,20 @@ fn plain(schema: &mut JSONSchemaProps) {
     if let Some(JSONSchemaPropsOrBool::Schema(value)) = schema.additional_properties.as_mut() {
         plain(value);
     }
+}
+
+/// Joins the lines of a paragraph: `kubectl explain` breaks them anew. Lists keep theirs.
+fn flowing(description: &str) -> String {
+    let mut flowing = String::new();
+    for line in description.lines() {
+        if line.is_empty() || line.starts_with([' ', '-', '*']) || flowing.is_empty() || flowing.ends_with('\n') {
+            if !flowing.is_empty() {
+                flowing.push('\n');
+            }
+        } else {
+            flowing.push(' ');
+        }
+        flowing.push_str(line);
+    }
+    flowing
 }

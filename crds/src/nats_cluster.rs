@@ -57,7 +57,8 @@ use crate::schema::{self, rule};
 )]
 pub struct NatsClusterSpec {
     /// The name in rings, which decides the assets that the cluster owns. By default `metadata.name`. It cannot change: declare a
-    /// new cluster and drain this one instead. Two clusters of one name in a ring keep that ring from changing.
+    /// new cluster and drain this one instead. Of several clusters of one name
+    /// a ring has one; the forwarder's status names the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "ring_name")]
     pub ring_name: Option<String>,

@@ -57,9 +57,11 @@ pub struct Limits {
 pub struct Logging {
     /// The least level that is logged: `Error`, `Warn`, `Info` (the default), `Debug`, or `Trace`, which logs single records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "LogLevel")]
     pub level: Option<LogLevel>,
     /// How log lines are written. `Json` (the default): an object per line; `Text`: for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "LogFormat")]
     pub format: Option<LogFormat>,
 }
 

@@ -90,6 +90,7 @@ pub struct Stream {
     pub replicas: Option<u32>,
     /// Where a managed stream is kept: `File` (the default) or `Memory`. It cannot change once the stream is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Storage")]
     pub storage: Option<Storage>,
     /// How long a managed stream keeps messages, in seconds. Absent: no bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]

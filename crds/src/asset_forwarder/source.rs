@@ -25,9 +25,11 @@ pub struct Source {
     /// What to do when the broker no longer has the committed offset. `Earliest` (the default): go on at the oldest record that is
     /// there; `Latest`: go on at the end; `Stop`: leave the partition alone until a person has decided. What is missing is counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "MissingOffset")]
     pub missing_offset: Option<MissingOffset>,
     /// The group's protocol. `Classic` (the default): cooperative-sticky; `Consumer`: KIP-848, where the broker assigns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "GroupProtocol")]
     pub protocol: Option<GroupProtocol>,
     /// Settings of librdkafka by its names, such as `fetch.min.bytes`, with their values as text. Only some are allowed: none that
     /// the forwarder's promises rest on, none that reach outside it.
