@@ -20,6 +20,8 @@ pub mod recorded;
 pub mod ring;
 pub mod rollout;
 pub mod status;
+#[cfg(test)]
+mod tests;
 pub mod validate;
 pub mod watch;
 

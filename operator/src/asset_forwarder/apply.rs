@@ -115,7 +115,7 @@ pub async fn apply(
 }
 
 /// Whether a pod shows other credentials than those projected, and was not asked to look yet.
-fn is_behind(pod: &Observed, version: &str) -> bool {
+pub(super) fn is_behind(pod: &Observed, version: &str) -> bool {
     let shows = pod.report.as_ref().map(|report| report.credentials_version.as_deref());
     !pod.terminating
         && pod.process == Process::Running
@@ -160,7 +160,7 @@ fn failed(verb: &'static str, kind: &str, namespace: &str, name: &str, error: ku
 }
 
 /// The configurations that no pod uses or may come to use, but for the newest ones.
-fn obsolete(existing: &Existing, current: Option<&str>) -> Vec<String> {
+pub(super) fn obsolete(existing: &Existing, current: Option<&str>) -> Vec<String> {
     let Some(current) = current else {
         return Vec::new();
     };

@@ -89,6 +89,3 @@ pub fn build(validated: &Validated) -> Result<Resources, BuildError> {
         credentials,
     })
 }
-
-#[cfg(test)]
-mod tests;

@@ -88,7 +88,11 @@ impl Identity {
             namespace: forwarder.namespace().unwrap_or_default(),
             name: forwarder.name_any(),
             uid: forwarder.uid().unwrap_or_default(),
-            owner: forwarder.controller_owner_ref(&()),
+            owner: forwarder.controller_owner_ref(&()).map(|owner| OwnerReference {
+                // Whoever deletes the forwarder in the foreground sees it until its pods are gone.
+                block_owner_deletion: Some(true),
+                ..owner
+            }),
         }
     }
 

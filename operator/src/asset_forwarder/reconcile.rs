@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crds::asset_forwarder::RingStatus;
 use crds::{AssetForwarder, AssetForwarderStatus};
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
@@ -67,7 +66,7 @@ pub async fn reconcile(
     context: Arc<Context>,
     index: Arc<SecretIndex>,
 ) -> Result<Action, ReconcileError> {
-    let Some(found) = dereference(&context, &forwarder).await? else {
+    let Some(mut found) = dereference(&context, &forwarder).await? else {
         index.forget(&forwarder);
         return Ok(Action::await_change());
     };
@@ -83,11 +82,15 @@ pub async fn reconcile(
         }
     };
     let resources = build(&validated)?;
-    register_members(&context, &found.forwarder, &validated).await?;
+    if let Some(registered) = with_new_members(&old, &validated) {
+        put(&context, &found.forwarder, &old, &registered).await?;
+        found.forwarder.status = Some(registered);
+    }
     let outcome = match apply::apply(&context, &identity, resources, &found.existing).await {
         Ok(outcome) => outcome,
         Err(error) => {
-            let status = status::counted(&old, &identity, found.existing.deployment.as_ref());
+            let known = found.forwarder.status.clone().unwrap_or_default();
+            let status = status::counted(&known, &identity, found.existing.deployment.as_ref());
             write(&context, &found.forwarder, status, &failed(&error), &[]).await?;
             return Err(error.into());
         }
@@ -113,33 +116,22 @@ fn pause(verdict: &Verdict, validated: &Validated, found: &Dereferenced) -> Dura
     }
 }
 
-/// A new member is in the status before the first pod can publish to it: whoever deletes its cluster is held up by that.
-async fn register_members(
-    context: &Context,
-    forwarder: &AssetForwarder,
-    validated: &Validated,
-) -> Result<(), ReconcileError> {
-    let Some(ring) = &validated.ring else {
-        return Ok(());
-    };
-    let old = forwarder.status.clone().unwrap_or_default();
+/// The status with members that it does not know yet. It is written before the first pod can publish to them: whoever deletes
+/// such a cluster is held up by that.
+fn with_new_members(old: &AssetForwarderStatus, validated: &Validated) -> Option<AssetForwarderStatus> {
+    let ring = validated.ring.as_ref()?;
     let mut known = old.ring.clone().unwrap_or_default();
-    let new: Vec<_> = ring
-        .members
-        .values()
-        .filter(|reference| !known.member_refs.contains(reference) && !known.leaving.contains(reference))
-        .cloned()
-        .collect();
+    let is_new = |reference: &&String| !known.member_refs.contains(reference);
+    let new: Vec<String> = ring.members.values().filter(is_new).cloned().collect();
     if new.is_empty() {
-        return Ok(());
+        return None;
     }
     known.member_refs.extend(new);
     known.member_refs.sort();
-    let status = AssetForwarderStatus {
-        ring: Some(RingStatus { ..known }),
+    Some(AssetForwarderStatus {
+        ring: Some(known),
         ..old.clone()
-    };
-    put(context, forwarder, &old, &status).await
+    })
 }
 
 fn failed(error: &ApplyError) -> Verdict {

@@ -26,22 +26,32 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// As found.
+    /// As found. Where nobody can tell who the members were, all of `known` (`namespace/name`) are taken to be leaving: some pod may
+    /// still publish to them.
     #[must_use]
-    pub fn read(map: &ConfigMap) -> Self {
-        let text = map.data.as_ref().and_then(|data| data.get(names::RING_FILE));
-        let annotation = |name| map.annotations().get(name);
+    pub fn read(map: Option<&ConfigMap>, known: impl IntoIterator<Item = String>) -> Self {
+        let annotated = |name| map.and_then(|map| map.annotations().get(name));
         let pairs = |name| {
-            let text: Option<&String> = annotation(name);
-            text.and_then(|text| serde_json::from_str(text).ok())
-                .unwrap_or_default()
+            let text: Option<&String> = annotated(name);
+            text.and_then(|text| serde_json::from_str::<BTreeMap<String, String>>(text).ok())
+        };
+        let text = map.and_then(|map| map.data.as_ref()?.get(names::RING_FILE));
+        let document = text.and_then(|text| RingConfig::from_yaml(text).ok());
+        let (Some(members), Some(leaving)) = (pairs(names::MEMBERS), pairs(names::LEAVING)) else {
+            // Of a name in the ring that is not known the pods' epoch must tell enough.
+            let leaving = known.into_iter().map(|reference| (reference, String::new()));
+            return Self {
+                document,
+                leaving: leaving.collect(),
+                ..Self::default()
+            };
         };
         Self {
-            document: text.and_then(|text| RingConfig::from_yaml(text).ok()),
-            members: pairs(names::MEMBERS),
-            leaving: pairs(names::LEAVING),
-            moved_percent: annotation(names::MOVED_PERCENT).cloned(),
-            idle: annotation(names::IDLE).is_some(),
+            document,
+            members,
+            leaving,
+            moved_percent: annotated(names::MOVED_PERCENT).cloned(),
+            idle: annotated(names::IDLE).is_some(),
         }
     }
 

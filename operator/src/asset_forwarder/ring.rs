@@ -111,9 +111,11 @@ pub fn declare(
 fn percent(before: &RingConfig, after: &RingConfig) -> Result<String, RingFault> {
     let after = ring(after)?;
     // What was written before may be broken by hand; then all of it counts as moved.
-    let share = ring(before).map_or(1.0, |before| {
-        moved(&before, &after).iter().map(|shift| shift.share).sum()
-    });
+    let share = match ring(before) {
+        // Beginning at 0.0: the sum of nothing would be shown as -0.0.
+        Ok(before) => moved(&before, &after).iter().fold(0.0, |sum, shift| sum + shift.share),
+        Err(_) => 1.0,
+    };
     Ok(format!("{:.1}", share * 100.0))
 }
 

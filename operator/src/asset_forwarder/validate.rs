@@ -176,18 +176,11 @@ fn stored(existing: &Existing) -> Files {
 
 /// What the ring's ConfigMap says; without it, what the status knows of those that pods may publish to.
 fn recorded(found: &Dereferenced) -> Recorded {
-    if let Some(map) = &found.existing.ring {
-        return Recorded::read(map);
-    }
     let status = found.forwarder.status.as_ref().and_then(|status| status.ring.as_ref());
     let known = status
         .into_iter()
         .flat_map(|ring| ring.member_refs.iter().chain(&ring.leaving));
-    Recorded {
-        // Of a name that is not known the pods' epoch must tell enough.
-        leaving: known.map(|reference| (reference.clone(), String::new())).collect(),
-        ..Recorded::default()
-    }
+    Recorded::read(found.existing.ring.as_ref(), known.cloned())
 }
 
 fn seen(found: &Dereferenced) -> Seen {

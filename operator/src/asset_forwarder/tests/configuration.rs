@@ -1,0 +1,177 @@
+//! The pods' configuration: what it says, when it changes, and what is wrong with it.
+
+use super::*;
+
+fn hash(world: &World) -> (String, String) {
+    let config = world.validate().unwrap().config.unwrap();
+    (config.hash, config.kafka_credentials)
+}
+
+fn refused(spec: &str) -> String {
+    let mut world = World::new([cluster("c1", 1)]);
+    let mut value = serde_json::to_value(&world.forwarder.spec).unwrap();
+    let patch: serde_json::Value = yaml(spec);
+    for (key, field) in patch.as_object().unwrap() {
+        value[key] = field.clone();
+    }
+    world.forwarder.spec = serde_json::from_value(value).unwrap();
+    let verdict = match world.validate() {
+        Ok(validated) => validated.config.unwrap_err(),
+        Err(verdict) => verdict,
+    };
+    assert!(matches!(verdict, Verdict::Stalled(_)), "{verdict:?}");
+    verdict.words().message.clone()
+}
+
+#[test]
+fn what_the_forwarder_would_refuse_is_told_at_the_field_that_a_person_wrote() {
+    let source = "channelRef: {name: assets}, group: g";
+    for (spec, start) in [
+        (
+            format!("{{sources: [{{{source}, clientConfig: {{group.instance.id: x}}}}]}}"),
+            "spec.sources[0].clientConfig[\"group.instance.id\"]: ",
+        ),
+        (
+            format!("{{sources: [{{{source}, startFrom: {{type: Timestamp, timestamp: yesterday}}}}]}}"),
+            "spec.sources[0].startFrom.timestamp: ",
+        ),
+        (format!("{{sources: [{{{source}}}, {{{source}}}]}}"), "spec.sources: "),
+        ("{publish: {subject: '{key}'}}".to_owned(), "spec.publish.subject: "),
+        ("{publish: {maxAttempts: 3}}".to_owned(), "spec.publish.maxAttempts: "),
+        (
+            "{publish: {mode: JetStream, subject: 'a.{key}.{id}', stream: {name: a b}}}".to_owned(),
+            "spec.publish.stream.name: ",
+        ),
+        (
+            "{limits: {maxPendingRecords: 5, maxPendingRecordsPerCluster: 6}}".to_owned(),
+            "spec.limits.maxPendingRecordsPerCluster: ",
+        ),
+        (
+            "{limits: {drainTimeoutSeconds: 3600}}".to_owned(),
+            "spec.limits.drainTimeoutSeconds: ",
+        ),
+        (
+            "{clusters: {selector: {matchExpressions: [{key: a, operator: Like}]}}}".to_owned(),
+            "spec.clusters.selector: ",
+        ),
+    ] {
+        let message = refused(&spec);
+        assert!(message.contains(start), "{spec}: {message}");
+    }
+    let mut world = World::new([cluster("c1", 1)]);
+    world.channel.spec.topic.name = "a b".to_owned();
+    let message = world.validate().unwrap().config.unwrap_err().words().message.clone();
+    assert!(
+        message.starts_with("KafkaChannel plant/assets: spec.topic.name: "),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_name_that_pods_or_services_cannot_have_is_refused() {
+    for name in ["a.b", "1a", &"a".repeat(51)] {
+        let mut world = World::new([]);
+        world.forwarder.metadata.name = Some(name.to_owned());
+        let verdict = world.validate().unwrap_err();
+        assert!(verdict.words().message.starts_with("metadata.name: "), "{verdict:?}");
+    }
+}
+
+#[test]
+fn a_channel_that_is_not_there_leaves_pods_as_they_are() {
+    let world = World::new([cluster("c1", 1)]);
+    for (found, reason) in [(Found::Missing, "ChannelMissing"), (Found::Denied, "NotGranted")] {
+        let mut dereferenced = world.dereferenced();
+        dereferenced.source.found = found;
+        let settings = Settings {
+            forwarder_image: "i".to_owned(),
+            forwarder_image_pull_policy: "Never",
+            namespace: String::new(),
+            concurrency: 1,
+        };
+        let validated = validate(&dereferenced, &settings).unwrap();
+        assert_eq!(validated.config.as_ref().unwrap_err().words().reason, reason);
+        assert!(validated.ring.is_some(), "clusters join and leave meanwhile");
+        let resources = build(&validated).unwrap();
+        assert!(matches!(resources.workload, Workload::Scaled(2)));
+    }
+}
+
+#[test]
+fn the_configuration_changes_with_what_cannot_change_live_and_with_nothing_else() {
+    let mut world = World::new([cluster("c1", 1)]);
+    let first = hash(&world);
+    world.clusters.push(cluster("c2", 2));
+    world.forwarder.spec.replicas = 7;
+    world.forwarder.spec.ring.replicas = 64;
+    assert_eq!(hash(&world), first);
+    world.forwarder.spec.sources[0].group = "other".to_owned();
+    let other = hash(&world);
+    assert_ne!(other.0, first.0);
+}
+
+#[test]
+fn a_new_password_rolls_the_pods_and_a_new_token_does_not() {
+    let sasl = |mechanism: &str| yaml(&format!("{{mechanism: {mechanism}, secretRef: {{name: kafka}}}}"));
+    let mut world = World::new([cluster("c1", 1)])
+        .with_secret("kafka", "username", "u")
+        .with_secret("kafka", "password", "p1")
+        .with_secret("kafka", "token", "a.b.c");
+    world.channel.spec.connection.sasl = Some(sasl("SCRAM-SHA-512"));
+    let first = hash(&world);
+    world.put_secret("kafka", "password", "p2");
+    let second = hash(&world);
+    assert_eq!(first.0, second.0, "the document holds no secret");
+    assert_ne!(first.1, second.1);
+
+    world.channel.spec.connection.sasl = Some(sasl("OAUTHBEARER"));
+    let first = hash(&world);
+    world.put_secret("kafka", "token", "a.b.d");
+    assert_eq!(hash(&world), first);
+}
+
+#[test]
+fn the_default_of_a_cap_gives_way_to_the_one_that_is_given() {
+    let engine = |limits: &str| super::super::config::engine(Some(&yaml(limits)));
+    let low = engine("{maxPendingBytes: 1000}");
+    assert_eq!(
+        (low.max_pending_bytes_per_cluster, low.max_pending_bytes),
+        (1_000, 1_000)
+    );
+    let high = engine("{maxPendingRecordsPerCluster: 1000000}");
+    assert_eq!(high.max_pending_records, 1_000_000);
+}
+
+#[test]
+fn a_new_operator_rolls_nothing_that_nobody_asked_for() {
+    let mut world = World::new([cluster("c1", 1)]);
+    let image = |world: &World| world.validate().unwrap().image;
+    world.step();
+    world.default_image = "forwarder:2";
+    assert_eq!(image(&world), "forwarder:1");
+
+    world.forwarder.metadata.generation = Some(2);
+    world.forwarder.spec.replicas = 5;
+    assert_eq!(image(&world), "forwarder:1", "scaling is no reason");
+    world.forwarder.spec.sources[0].group = "other".to_owned();
+    assert_eq!(image(&world), "forwarder:2", "the pods roll anyway");
+    world.step();
+
+    world.default_image = "forwarder:3";
+    let annotations = world
+        .existing
+        .deployment
+        .as_mut()
+        .unwrap()
+        .metadata
+        .annotations
+        .as_mut();
+    annotations
+        .unwrap()
+        .insert(names::SPEC.to_owned(), "of another version".to_owned());
+    assert_eq!(image(&world), "forwarder:2", "the generation is the same");
+    world.forwarder.spec.upgrade_policy = crds::asset_forwarder::UpgradePolicy::Automatic;
+    assert_eq!(image(&world), "forwarder:3");
+    world.forwarder.spec.image = Some("mine:1".to_owned());
+    assert_eq!(image(&world), "mine:1");
+}
