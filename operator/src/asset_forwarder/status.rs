@@ -145,8 +145,16 @@ fn verdict(validated: &Validated, deployment: Option<&Deployment>, pods: &Pods<'
     if let Err(verdict) = config {
         return verdict.clone();
     }
+    let of_secret = members.excluded.iter().find(|excluded| excluded.reason.starts_with("Secret"));
+    let of_secret = of_secret.map(|excluded| {
+        Verdict::reconciling(
+            reason_of(excluded),
+            format!("{}; it becomes a member when that is mended", sentence(excluded)),
+        )
+    });
     let Some(ring) = ring.as_ref().filter(|ring| !ring.idle) else {
-        return no_clusters(&members.excluded);
+        // While pods still end it is the members that matter.
+        return of_secret.filter(|_| is_down).unwrap_or_else(|| no_clusters(&members.excluded));
     };
     if let Some(reason) = channel_not_ready {
         let source = spec.sources.first().map_or("", |source| &source.channel_ref.name);
@@ -161,15 +169,8 @@ fn verdict(validated: &Validated, deployment: Option<&Deployment>, pods: &Pods<'
             format!("{}; it stays a member as it was before", sentence(held)),
         );
     }
-    if let Some(excluded) = members
-        .excluded
-        .iter()
-        .find(|excluded| excluded.reason.starts_with("Secret"))
-    {
-        return Verdict::reconciling(
-            reason_of(excluded),
-            format!("{}; it becomes a member when that is mended", sentence(excluded)),
-        );
+    if let Some(verdict) = of_secret {
+        return verdict;
     }
     if let Some(verdict) = rolling(&rollout, pods) {
         return verdict;
