@@ -1,7 +1,7 @@
 //! What a change of another object means for which forwarders.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crds::{AssetForwarder, KafkaChannel, NatsCluster};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -25,7 +25,10 @@ use crate::reference::chooses;
 /// Which Secrets the last reconcile of each forwarder has read. The Secrets are named by clusters and channels, perhaps in other
 /// namespaces, so a forwarder's own spec does not tell.
 #[derive(Debug, Default)]
-pub struct SecretIndex(Mutex<HashMap<ObjectRef<AssetForwarder>, BTreeSet<(String, String)>>>);
+pub struct SecretIndex(Mutex<ReadBy>);
+
+/// Secrets by namespace and name, of each forwarder.
+type ReadBy = HashMap<ObjectRef<AssetForwarder>, BTreeSet<(String, String)>>;
 
 impl SecretIndex {
     /// A forwarder reads these, as namespace and name.
@@ -45,7 +48,7 @@ impl SecretIndex {
         readers.map(|(forwarder, _)| forwarder.clone()).collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ObjectRef<AssetForwarder>, BTreeSet<(String, String)>>> {
+    fn lock(&self) -> MutexGuard<'_, ReadBy> {
         // The map is whole after every statement, so a panic elsewhere has left nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

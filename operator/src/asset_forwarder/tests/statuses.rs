@@ -76,7 +76,8 @@ fn a_ring_on_its_way_says_how_far_it_has_come_and_what_keeps_it() {
 
 #[test]
 fn each_kind_of_trouble_has_its_reason() {
-    let cases: [(fn(&mut World), &str); 9] = [
+    type Change = fn(&mut World);
+    let cases: [(Change, &str); 9] = [
         (|world| world.clusters.clear(), "NoClusters"),
         (
             |world| world.channel_not_ready = Some("x".to_owned()),
