@@ -52,6 +52,16 @@ pub enum ApplyError {
         /// Its name.
         name: String,
     },
+    /// It is not what the decision was made upon.
+    #[error("{kind} {namespace}/{name} has changed meanwhile; it is decided anew")]
+    Changed {
+        /// The object's kind.
+        kind: String,
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
     /// The API server refuses, or is not there.
     #[error("failed to {verb} {kind} {namespace}/{name}")]
     Api {
@@ -122,9 +132,30 @@ impl Applier {
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
     {
+        self.write(declared, None).await
+    }
+
+    /// As [`Self::apply`], where what is declared was decided upon `read` (none: it was not there): if the object is another one by
+    /// now, nothing is written. So whoever is late (a leader that was stopped, a call that was held up) takes nothing back.
+    ///
+    /// # Errors
+    /// [`ApplyError`]
+    pub async fn apply_over<K>(&self, declared: K, read: Option<&K>) -> Result<Applied<K>, ApplyError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+    {
+        let version = read.and_then(|read| read.meta().resource_version.clone());
+        self.write(declared, Some(version)).await
+    }
+
+    /// `upon`: the version that must be there, or that none must be.
+    async fn write<K>(&self, declared: K, upon: Option<Option<String>>) -> Result<Applied<K>, ApplyError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+    {
         let about = About::of(&declared);
         let api = Api::<K>::namespaced(self.client.clone(), &about.namespace);
-        let (declared, hash) = stamped(&declared).map_err(|source| ApplyError::Serialize {
+        let (mut declared, hash) = stamped(&declared).map_err(|source| ApplyError::Serialize {
             kind: about.kind.clone(),
             name: about.name.clone(),
             source,
@@ -133,6 +164,11 @@ impl Applier {
             .get_opt(&about.name)
             .await
             .map_err(|error| about.failed("read", error))?;
+        if let Some(upon) = &upon
+            && live.as_ref().and_then(|live| live.meta().resource_version.as_ref()) != upon.as_ref()
+        {
+            return Err(about.changed());
+        }
         if let Some(live) = live {
             if owner(&live).as_deref() != owner_in(&declared).as_deref() {
                 return Err(about.not_ours());
@@ -147,18 +183,27 @@ impl Applier {
                 });
             }
         }
+        if let Some(Some(version)) = upon {
+            declared["metadata"]["resourceVersion"] = version.into();
+        }
         self.metrics.api_write(&about.kind, "apply");
         let params = PatchParams::apply(MANAGER).force();
         let object = api
             .patch(&about.name, &params, &Patch::Apply(&declared))
             .await
-            .map_err(|error| about.failed("apply", error))?;
+            .map_err(|error| match error {
+                kube::Error::Api(refusal) if refusal.code == 409 => about.changed(),
+                error => about.failed("apply", error),
+            })?;
         info!(
             kind = about.kind,
             namespace = about.namespace,
             name = about.name,
             "applied"
         );
+        if let Some(metadata) = declared["metadata"].as_object_mut() {
+            metadata.remove("resourceVersion");
+        }
         self.settle(&declared, hash, &object);
         Ok(Applied { object, written: true })
     }
@@ -260,6 +305,14 @@ impl About {
 
     fn not_ours(&self) -> ApplyError {
         ApplyError::NotOurs {
+            kind: self.kind.clone(),
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+        }
+    }
+
+    fn changed(&self) -> ApplyError {
+        ApplyError::Changed {
             kind: self.kind.clone(),
             namespace: self.namespace.clone(),
             name: self.name.clone(),

@@ -23,6 +23,28 @@ pub trait Failure: std::error::Error + Send + 'static {
     fn reason(&self) -> &'static str;
 }
 
+/// A reconcile that takes longer has met a connection that answers nothing: its place is needed, and it begins anew. What it has written
+/// stands, as after a kill.
+const LONGEST: Duration = Duration::from_secs(180);
+
+/// How a reconcile has failed.
+#[derive(Debug, thiserror::Error)]
+enum Failed<E: Failure> {
+    #[error(transparent)]
+    Reconcile(E),
+    #[error("it has not come to an end within {LONGEST:?}")]
+    TimedOut,
+}
+
+impl<E: Failure> Failure for Failed<E> {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Reconcile(error) => error.reason(),
+            Self::TimedOut => "timeout",
+        }
+    }
+}
+
 /// The pauses of objects whose reconcile failed, by UID: a name that is used again begins anew.
 #[derive(Debug, Default)]
 struct Pauses(Mutex<HashMap<String, u32>>);
@@ -73,7 +95,7 @@ pub async fn drive<K, F, Fut, E>(
     let pauses = Arc::new(Pauses::default());
     let policy = {
         let pauses = Arc::clone(&pauses);
-        move |object: Arc<K>, error: &E, context: Arc<Context>| {
+        move |object: Arc<K>, error: &Failed<E>, context: Arc<Context>| {
             let pause = pauses.failed(&object.uid().unwrap_or_default());
             context.metrics.reconcile_failed(name, error.reason());
             warn!(
@@ -100,7 +122,11 @@ pub async fn drive<K, F, Fut, E>(
             let begin = Instant::now();
             let uid = object.uid().unwrap_or_default();
             let _running = context.metrics.reconcile_begins(name);
-            let result = reconcile(object, Arc::clone(&context)).await;
+            let result = tokio::time::timeout(LONGEST, reconcile(object, Arc::clone(&context)));
+            let result = match result.await {
+                Ok(result) => result.map_err(Failed::Reconcile),
+                Err(_) => Err(Failed::TimedOut),
+            };
             context.metrics.reconciled(name, result.is_ok(), begin.elapsed());
             if result.is_ok() {
                 pauses.succeeded(&uid);

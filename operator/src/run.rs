@@ -1,6 +1,7 @@
 //! The whole process on one page: every task, and what ends it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use forwarder::http::Server;
@@ -66,7 +67,7 @@ pub async fn run(cli: Cli, mut stop: Shutdown) -> anyhow::Result<()> {
         Some(ended) = parts.join_next() => return Err(ended_early(ended)),
     };
     let mut result = Ok(());
-    if leads {
+    if let Some(mut renewed) = leads {
         info!("leads");
         metrics.set_leader(true);
         let context = Arc::new(Context {
@@ -82,7 +83,7 @@ pub async fn run(cli: Cli, mut stop: Shutdown) -> anyhow::Result<()> {
             },
             metrics: Arc::clone(&metrics),
         });
-        result = lead(&candidate, context, &mut parts, stop).await;
+        result = lead(&candidate, &mut renewed, context, &mut parts, stop).await;
         metrics.set_leader(false);
     }
     trigger.stop();
@@ -99,6 +100,7 @@ type Part = (&'static str, Option<anyhow::Error>);
 /// Runs the controllers for as long as the Lease is ours. It is released after they have ended: the next leader finds nobody at work.
 async fn lead(
     candidate: &Candidate,
+    renewed: &mut Instant,
     context: Arc<Context>,
     parts: &mut JoinSet<Part>,
     mut stop: Shutdown,
@@ -109,7 +111,7 @@ async fn lead(
     controllers.spawn(kafka_channel::run(Arc::clone(&context), controllers_stop.clone()));
     controllers.spawn(asset_forwarder::run(context, controllers_stop));
     let end = tokio::select! {
-        end = candidate.hold(&mut stop) => end,
+        end = candidate.hold(renewed, &mut stop) => end,
         Some(ended) = parts.join_next() => return Err(ended_early(ended)),
         Some(ended) = controllers.join_next() => match ended {
             Ok(()) => bail!("a controller has ended by itself"),
@@ -126,7 +128,7 @@ async fn lead(
     let (_renewing, mut forever) = shutdown::channel();
     tokio::select! {
         () = async { while controllers.join_next().await.is_some() {} } => candidate.release().await,
-        _ = candidate.hold(&mut forever) => bail!("the Lease was lost while reconciles were being finished"),
+        _ = candidate.hold(renewed, &mut forever) => bail!("the Lease was lost while reconciles were being finished"),
     }
     Ok(())
 }

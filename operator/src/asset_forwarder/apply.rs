@@ -66,7 +66,7 @@ pub async fn apply(
         .map(|version| String::from_utf8_lossy(&version.0).into_owned());
     applier.apply(credentials).await?;
     let ring_written = match ring {
-        Some(ring) => applier.apply(ring).await?.written,
+        Some(ring) => applier.apply_over(ring, existing.ring.as_ref()).await?.written,
         None => false,
     };
     applier.apply(service_account).await?;

@@ -8,15 +8,17 @@ mod resources;
 
 use std::collections::BTreeSet;
 
-use crds::AssetForwarder;
+use crds::{AssetForwarder, AssetForwarderStatus, NatsCluster};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::Api;
 use kube::core::PartialObjectMeta;
 
 pub use self::resources::{Dependencies, dependencies};
 use super::members::Candidate;
 use super::names::Identity;
 use super::pods::Observed;
+use super::validate::Validated;
 use crate::context::Context;
 use crate::controller::Failure;
 use crate::credentials::{CredentialsError, KafkaCredentials, SecretsError};
@@ -119,6 +121,37 @@ impl Failure for DereferenceError {
             Self::Secrets(_) => "read_secret",
         }
     }
+}
+
+/// Whether the members that `known` does not list are there, and are not being deleted.
+///
+/// # Errors
+/// [`DereferenceError`]
+pub async fn are_there(
+    context: &Context,
+    known: &AssetForwarderStatus,
+    validated: &Validated,
+) -> Result<bool, DereferenceError> {
+    let known = known
+        .ring
+        .as_ref()
+        .map(|ring| ring.member_refs.as_slice())
+        .unwrap_or_default();
+    let members = validated.ring.iter().flat_map(|ring| ring.members.values());
+    for member in members.filter(|member| !known.contains(member)) {
+        let Some((namespace, name)) = member.split_once('/') else {
+            continue;
+        };
+        let api = Api::<NatsCluster>::namespaced(context.client.clone(), namespace);
+        let found = api
+            .get_opt(name)
+            .await
+            .map_err(DereferenceError::api(format!("the NatsCluster {member}")))?;
+        if found.is_none_or(|cluster| cluster.metadata.deletion_timestamp.is_some()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Reads all that `forwarder` names; none if it is gone by now.

@@ -26,6 +26,8 @@ pub const MEMBERS: &str = "fanout.openfactory.io/members";
 pub const LEAVING: &str = "fanout.openfactory.io/leaving";
 /// On a ring's ConfigMap: the share of the hash space that the last change moved, in percent.
 pub const MOVED_PERCENT: &str = "fanout.openfactory.io/moved-percent";
+/// What all labels and annotations of ours begin with.
+pub const PREFIX: &str = "fanout.openfactory.io/";
 /// On a ring's ConfigMap: there are no members now, and the document is the last one that there was.
 pub const IDLE: &str = "fanout.openfactory.io/idle";
 
@@ -34,6 +36,8 @@ pub const DRAIN: &str = "fanout.openfactory.io/drain";
 
 /// On a Deployment: the forwarder's generation at the last write.
 pub const GENERATION: &str = "fanout.openfactory.io/generation";
+/// On a Deployment: what its pods read, as channel, topic and group.
+pub const SOURCE: &str = "fanout.openfactory.io/source";
 /// On a Deployment: a hash of the forwarder's spec, without what scales it.
 pub const SPEC: &str = "fanout.openfactory.io/spec";
 /// On a pod template: a hash of the Kafka credentials, which a forwarder reads at its start.

@@ -32,9 +32,10 @@ pub struct Observed {
 /// What a pod's container is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Process {
-    /// It has not begun, or it has ended and may begin again: it publishes nothing, and begins with what is declared then.
+    /// It has never begun, or it has ended in a pod that is being deleted: it publishes nothing.
     Absent,
-    /// It runs, or may run: the node may have been cut off.
+    /// It runs, or may run: the node may have been cut off, or the kubelet has begun it again and not said so yet, with whatever ring
+    /// it found.
     Running,
 }
 
@@ -54,19 +55,28 @@ impl Observed {
                 .cloned()
         });
         let state = container.as_ref().and_then(|container| container.state.clone());
-        let stopped = state
-            .as_ref()
-            .is_some_and(|state| state.waiting.is_some() || state.terminated.is_some());
-        let process = match (phase, stopped) {
-            ("Pending", _) | (_, true) => Process::Absent,
-            _ => Process::Running,
+        let terminating = pod.metadata.deletion_timestamp.is_some();
+        let has_ended = state.as_ref().is_some_and(|state| state.terminated.is_some());
+        let has_begun = container.as_ref().is_some_and(|container| {
+            container.restart_count > 0
+                || container
+                    .last_state
+                    .as_ref()
+                    .is_some_and(|last| last.terminated.is_some())
+        });
+        let waits = state.as_ref().is_some_and(|state| state.waiting.is_some());
+        let is_absent = if waits || container.is_none() {
+            !has_begun && (waits || phase == "Pending")
+        } else {
+            has_ended && terminating
         };
+        let process = if is_absent { Process::Absent } else { Process::Running };
         let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
         let config_maps = volumes.filter_map(|volume| Some(volume.config_map.as_ref()?.name.clone()));
         Some(Self {
             name: pod.name_any(),
             address: status.pod_ip.clone().filter(|address| !address.is_empty()),
-            terminating: pod.metadata.deletion_timestamp.is_some(),
+            terminating,
             process,
             trouble: trouble(pod, container.as_ref()),
             credentials_asked: pod.annotations().get(names::CREDENTIALS_VERSION).cloned(),

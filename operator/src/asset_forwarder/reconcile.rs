@@ -10,9 +10,9 @@ use kube::{Api, Resource as _, ResourceExt as _};
 
 use super::apply::{self, Outcome};
 use super::build::{BuildError, build};
-use super::dereference::{DereferenceError, Dereferenced, dereference};
+use super::dereference::{self, DereferenceError, Dereferenced, dereference};
 use super::names::Identity;
-use super::validate::{Validated, validate};
+use super::validate::{SOURCE_CHANGING, Validated, validate};
 use super::watch::SecretIndex;
 use super::{image, status};
 use crate::apply::ApplyError;
@@ -85,6 +85,10 @@ pub async fn reconcile(
     if let Some(registered) = with_new_members(&old, &validated) {
         put(&context, &found.forwarder, &old, &registered).await?;
         found.forwarder.status = Some(registered);
+        // Who was deleted before that was written was let go without us.
+        if !dereference::are_there(&context, &old, &validated).await? {
+            return Ok(Action::requeue(POLL));
+        }
     }
     let outcome = match apply::apply(&context, &identity, resources, &found.existing).await {
         Ok(outcome) => outcome,
@@ -109,7 +113,7 @@ fn pause(verdict: &Verdict, validated: &Validated, found: &Dereferenced) -> Dura
         _ if is_leaving || (has_changed && validated.ring.is_some()) => POLL,
         Verdict::Ready(_) | Verdict::Stalled(_) => RESYNC,
         Verdict::Reconciling(words) => match words.reason {
-            "RingConverging" | "RollingOut" | "ScalingDown" => POLL,
+            "RingConverging" | "RollingOut" | "ScalingDown" | SOURCE_CHANGING | "CredentialsPropagating" => POLL,
             "NoClusters" if !found.existing.pods.is_empty() => POLL,
             _ => WAIT,
         },
@@ -138,7 +142,9 @@ fn failed(error: &ApplyError) -> Verdict {
     match error {
         ApplyError::NotOurs { .. } => Verdict::stalled("NameTaken", describe(error)),
         ApplyError::Deleting { .. } => Verdict::reconciling("ChildDeleting", describe(error)),
-        ApplyError::Api { .. } | ApplyError::Serialize { .. } => Verdict::reconciling("ApplyFailed", describe(error)),
+        ApplyError::Changed { .. } | ApplyError::Api { .. } | ApplyError::Serialize { .. } => {
+            Verdict::reconciling("ApplyFailed", describe(error))
+        }
     }
 }
 

@@ -74,6 +74,8 @@ struct Pods<'a> {
     trouble: Option<&'a (String, String)>,
     /// What keeps one from the declared ring.
     obstacle: Option<String>,
+    /// How many do not show the declared credentials.
+    behind: usize,
     /// Whether any is there.
     any: bool,
 }
@@ -85,6 +87,14 @@ impl<'a> Pods<'a> {
             let ring = pod.report.as_ref().map(|report| &report.ring);
             !pod.terminating && ring.is_some_and(|ring| ring.epoch >= epoch && ring.waiting_assets == 0)
         };
+        let version = validated.credentials.hash();
+        let is_behind = |pod: &&Observed| {
+            let shows = pod
+                .report
+                .as_ref()
+                .and_then(|report| report.credentials_version.as_deref());
+            pod.report.is_some() && shows != Some(version.as_str())
+        };
         let staying = || existing.pods.iter().filter(|pod| !pod.terminating);
         let desired = deployment.map_or(0, rollout::desired);
         Self {
@@ -92,6 +102,7 @@ impl<'a> Pods<'a> {
             converged: existing.pods.iter().filter(has_converged).count(),
             trouble: staying().find_map(|pod| pod.trouble.as_ref()),
             obstacle: staying().find_map(|pod| obstacle(pod, epoch)),
+            behind: staying().filter(is_behind).count(),
             any: !existing.pods.is_empty(),
         }
     }
@@ -145,7 +156,10 @@ fn verdict(validated: &Validated, deployment: Option<&Deployment>, pods: &Pods<'
     if let Err(verdict) = config {
         return verdict.clone();
     }
-    let of_secret = members.excluded.iter().find(|excluded| excluded.reason.starts_with("Secret"));
+    let of_secret = members
+        .excluded
+        .iter()
+        .find(|excluded| excluded.reason.starts_with("Secret"));
     let of_secret = of_secret.map(|excluded| {
         Verdict::reconciling(
             reason_of(excluded),
@@ -154,7 +168,9 @@ fn verdict(validated: &Validated, deployment: Option<&Deployment>, pods: &Pods<'
     });
     let Some(ring) = ring.as_ref().filter(|ring| !ring.idle) else {
         // While pods still end it is the members that matter.
-        return of_secret.filter(|_| is_down).unwrap_or_else(|| no_clusters(&members.excluded));
+        return of_secret
+            .filter(|_| is_down)
+            .unwrap_or_else(|| no_clusters(&members.excluded));
     };
     if let Some(reason) = channel_not_ready {
         let source = spec.sources.first().map_or("", |source| &source.channel_ref.name);
@@ -182,6 +198,12 @@ fn verdict(validated: &Validated, deployment: Option<&Deployment>, pods: &Pods<'
             message = format!("{message}; {obstacle}");
         }
         return Verdict::reconciling("RingConverging", message);
+    }
+    if pods.behind > 0 {
+        return Verdict::reconciling(
+            "CredentialsPropagating",
+            "pods do not have the newest credentials yet; the kubelet brings them within a minute or two",
+        );
     }
     if !ring.leaving.is_empty() {
         let leaving: Vec<_> = ring.leaving.keys().map(String::as_str).collect();

@@ -57,6 +57,8 @@ pub struct Configuration {
     pub text: String,
     /// Its hash.
     pub hash: String,
+    /// What is read: channel, topic and group.
+    pub source: String,
     /// A hash of the Kafka credentials that are read at the start.
     pub kafka_credentials: String,
     /// The epoch of the ring in the document, if it holds one.
@@ -102,7 +104,8 @@ pub fn validate(found: &Dereferenced, settings: &Settings) -> Result<Validated, 
     .map_err(|fault| invalid(fault.to_string().replace("handoverTimeoutMs", "handoverTimeoutSeconds")))?;
 
     let document = ring.as_ref().and_then(|ring| ring.document.as_ref());
-    let config = configuration(found, source, document);
+    let config = configuration(found, source, document).and_then(|config| after_the_old_source(existing, config));
+    let changes_source = matches!(&config, Err(verdict) if verdict.words().reason == SOURCE_CHANGING);
     let mut needed = Files::default();
     for member in &members.members {
         needed.merge(member.files.clone());
@@ -113,7 +116,10 @@ pub fn validate(found: &Dereferenced, settings: &Settings) -> Result<Validated, 
         }
     }
     // Pods that are behind may still name files that are no longer needed.
-    let credentials = if config.is_ok() && ring.as_ref().is_none_or(|ring| is_settled(existing, &recorded, ring)) {
+    let is_settled = |config: &Configuration| {
+        uses(existing, &identity, config) && ring.as_ref().is_none_or(|ring| is_settled(existing, &recorded, ring))
+    };
+    let credentials = if config.as_ref().is_ok_and(is_settled) {
         needed
     } else {
         let mut all = stored;
@@ -122,7 +128,11 @@ pub fn validate(found: &Dereferenced, settings: &Settings) -> Result<Validated, 
     };
     let is_idle = ring.as_ref().is_none_or(|ring| ring.idle);
     Ok(Validated {
-        replicas: if spec.suspend || is_idle { 0 } else { spec.replicas },
+        replicas: if spec.suspend || is_idle || changes_source {
+            0
+        } else {
+            spec.replicas
+        },
         image: image::choose(spec, &settings.forwarder_image, &occasion, existing.deployment.as_ref()),
         image_pull_policy: settings.forwarder_image_pull_policy,
         channel_not_ready: match &found.source.found {
@@ -225,6 +235,41 @@ fn is_settled(existing: &Existing, recorded: &Recorded, ring: &Recorded) -> bool
         && deployment.is_none_or(|deployment| Rollout::of(deployment) == Rollout::Complete)
 }
 
+/// The reason while pods of another source end.
+pub const SOURCE_CHANGING: &str = "SourceChanging";
+
+/// Pods of another channel, topic or group must be gone before the first of this one begins: two groups at once would deliver records of
+/// one asset side by side, and no epoch is common to them.
+fn after_the_old_source(existing: &Existing, config: Configuration) -> Result<Configuration, Verdict> {
+    let Some(deployment) = &existing.deployment else {
+        return Ok(config);
+    };
+    let annotations = deployment.metadata.annotations.as_ref();
+    let before = annotations.and_then(|annotations| annotations.get(names::SOURCE));
+    let is_down = existing.pods.is_empty() && rollout::desired(deployment) == 0;
+    match before {
+        Some(before) if *before != config.source && !is_down => Err(Verdict::reconciling(
+            SOURCE_CHANGING,
+            format!(
+                "pods that read \"{before}\" (channel, topic, group) end before the first begins that reads \"{}\"",
+                config.source
+            ),
+        )),
+        _ => Ok(config),
+    }
+}
+
+/// Whether the pods' template has that configuration: until then pods may begin with an older one, and need what that names.
+fn uses(existing: &Existing, identity: &Identity, config: &Configuration) -> bool {
+    let Some(deployment) = &existing.deployment else {
+        return true;
+    };
+    let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    let mut volumes = pod.into_iter().flat_map(|pod| pod.volumes.iter().flatten());
+    let name = identity.config_map(&config.hash);
+    volumes.any(|volume| volume.config_map.as_ref().is_some_and(|map| map.name == name))
+}
+
 /// The topic and credentials behind a reference.
 fn usable<'a>(reference: &'a Reference, field: &str) -> Result<(&'a str, &'a KafkaCredentials), Verdict> {
     let name = &reference.name;
@@ -292,6 +337,7 @@ fn configuration(found: &Dereferenced, source: &Source, ring: Option<&RingConfig
     let letters = letters.as_ref().map(|(_, (_, credentials))| credentials);
     Ok(Configuration {
         hash: hash(&text),
+        source: format!("{} {name} {}", found.source.name, source.group),
         kafka_credentials: read_at_start([Some(&credentials), letters]).hash(),
         ring_epoch: ring.map(|ring| ring.epoch),
         max_pending_bytes: document.engine.max_pending_bytes,

@@ -7,12 +7,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::pod;
+use crate::asset_forwarder::names;
 use crate::asset_forwarder::validate::{Configuration, Validated};
 
 pub(super) fn deployment(validated: &Validated, config: &Configuration) -> Deployment {
     let identity = &validated.identity;
     let mut metadata = identity.child(identity.name.clone());
-    metadata.annotations = Some(validated.occasion.annotations());
+    let mut annotations = validated.occasion.annotations();
+    annotations.insert(names::SOURCE.to_owned(), config.source.clone());
+    metadata.annotations = Some(annotations);
     Deployment {
         metadata,
         spec: Some(DeploymentSpec {
@@ -41,9 +44,10 @@ pub(super) fn deployment(validated: &Validated, config: &Configuration) -> Deplo
     }
 }
 
-/// Texts as a map, after others: ours go before a person's.
+/// Texts as a map, after others: ours go before a person's, and nobody else says what we alone know (an epoch, a version).
 pub(super) fn over(theirs: &BTreeMap<String, String>, ours: BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut all = theirs.clone();
+    all.retain(|key, _| !key.starts_with(names::PREFIX));
     all.extend(ours);
     all
 }

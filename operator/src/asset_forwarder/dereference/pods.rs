@@ -16,7 +16,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::api::ListParams;
 use kube::core::PartialObjectMeta;
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tracing::debug;
@@ -37,12 +37,9 @@ const AT_ONCE: usize = 64;
 
 pub(super) async fn existing(context: &Context, identity: &Identity) -> Result<Existing, DereferenceError> {
     let deployment = get::<Deployment>(context, identity, &identity.name).await?;
-    let replica_sets = match deployment.as_ref().and_then(ResourceExt::uid) {
-        Some(uid) => list::<ReplicaSet>(context, identity, &identity.selector_text(), &[uid]).await?,
-        None => Vec::new(),
-    };
-    let owners: Vec<String> = replica_sets.iter().filter_map(ResourceExt::uid).collect();
-    let pods = list::<Pod>(context, identity, &identity.selector_text(), &owners).await?;
+    // By their labels, whoever owns them: pods whose Deployment is gone drain for a while, or live on as orphans, and publish all the same.
+    let replica_sets = list::<ReplicaSet>(context, identity, &identity.selector_text()).await?;
+    let pods = list::<Pod>(context, identity, &identity.selector_text()).await?;
     let configs = format!(
         "{}={},{}={}",
         names::FORWARDER,
@@ -50,13 +47,14 @@ pub(super) async fn existing(context: &Context, identity: &Identity) -> Result<E
         names::COMPONENT,
         names::CONFIG
     );
+    let configs = list::<PartialObjectMeta<ConfigMap>>(context, identity, &configs).await?;
     let owner = [identity.uid.clone()];
     Ok(Existing {
         ring: get(context, identity, &identity.ring_map()).await?,
         credentials: get::<Secret>(context, identity, &identity.credentials()).await?,
         deployment,
         replica_sets,
-        configs: list::<PartialObjectMeta<ConfigMap>>(context, identity, &configs, &owner).await?,
+        configs: configs.into_iter().filter(|config| is_owned(config, &owner)).collect(),
         pods: ask(pods.iter().filter_map(Observed::of).collect()).await,
     })
 }
@@ -74,12 +72,7 @@ where
     Ok(found.filter(|found| is_owned(found, std::slice::from_ref(&identity.uid))))
 }
 
-async fn list<K>(
-    context: &Context,
-    identity: &Identity,
-    labels: &str,
-    owners: &[String],
-) -> Result<Vec<K>, DereferenceError>
+async fn list<K>(context: &Context, identity: &Identity, labels: &str) -> Result<Vec<K>, DereferenceError>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
 {
@@ -92,7 +85,7 @@ where
             K::kind(&()),
             identity.name
         )))?;
-    Ok(listed.items.into_iter().filter(|item| is_owned(item, owners)).collect())
+    Ok(listed.items)
 }
 
 fn is_owned(object: &impl Resource, owners: &[String]) -> bool {
