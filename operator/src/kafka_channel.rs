@@ -33,7 +33,7 @@ use self::assess::Facts;
 use self::dereference::{DereferenceError, Dereferenced, dereference};
 use self::inspect::Failure;
 use self::plan::{Step, plan};
-use self::removal::{Removal, removal};
+use self::removal::{Removal, Why, removal};
 use crate::context::Context;
 use crate::controller::{self, drive};
 use crate::credentials::{referrers, secrets_of_kafka, watched};
@@ -97,7 +97,13 @@ async fn reconcile(channel: Arc<KafkaChannel>, context: Arc<Context>) -> Result<
             finalizer::set(&context, &api, &channel, FINALIZER, deletes_topic(&channel)).await?;
             Some(keep(&channel, &found, &context).await?)
         }
-        Removal::Deletes => remove(&channel, &found, &context).await?,
+        Removal::Deletes { past } => match (remove(&channel, &found, &context).await?, past) {
+            (Some(_), Some(bound)) => {
+                removal::tell(&context, &channel, Why::Bound(bound)).await;
+                None
+            }
+            (removed, _) => removed,
+        },
         Removal::Leaves(why) => {
             removal::tell(&context, &channel, why).await;
             None

@@ -92,7 +92,8 @@ pub async fn run(context: Arc<Context>, stop: Shutdown) {
             let forwarders = forwarders.clone();
             move |forwarder| concerned(&forwarder, &forwarders, &clusters)
         });
-    let reconcile = move |cluster, context| reconcile(cluster, context, forwarders.clone());
+    let began = Timestamp::now();
+    let reconcile = move |cluster, context| reconcile(cluster, context, forwarders.clone(), began);
     drive("NatsCluster", controller, context, reconcile, stop).await;
 }
 
@@ -129,11 +130,12 @@ async fn reconcile(
     cluster: Arc<NatsCluster>,
     context: Arc<Context>,
     forwarders: Store<AssetForwarder>,
+    began: Timestamp,
 ) -> Result<Action, ReconcileError> {
     let api = Api::<NatsCluster>::namespaced(context.client.clone(), &cluster.namespace().unwrap_or_default());
     let now = Timestamp::now();
     let found = dereference(&cluster, &context, &forwarders).await?;
-    match drain::departure(&cluster, &found, now) {
+    match drain::departure(&cluster, &found, began, now) {
         Departure::Stays => finalizer::set(&context, &api, &cluster, FINALIZER, true).await?,
         Departure::Waits => {}
         Departure::Goes(farewell) => {

@@ -22,8 +22,8 @@ const BOUND_WITH_NAMESPACE: Duration = Duration::from_secs(15);
 pub(super) enum Removal {
     /// The channel is not being deleted.
     Stays,
-    /// The topic is to be deleted.
-    Deletes,
+    /// The topic is to be deleted. With a bound that has passed, this try is the last: perhaps nobody was there to try before.
+    Deletes { past: Option<Duration> },
     /// The channel goes, the topic stays.
     Leaves(Why),
 }
@@ -57,10 +57,9 @@ pub(super) fn removal(channel: &KafkaChannel, found: &Dereferenced, now: Timesta
     };
     // A clock that runs behind the API server's makes it try longer, never shorter than once.
     let tried = Duration::try_from(now.duration_since(deleted.0)).unwrap_or_default();
-    if tried >= bound {
-        return Removal::Leaves(Why::Bound(bound));
+    Removal::Deletes {
+        past: (tried >= bound).then_some(bound),
     }
-    Removal::Deletes
 }
 
 /// Tells people why a topic stays that was to go.

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use super::assess::{again_after, status};
 use super::inspect::{Kind, Seen, SeenTopic, Setting, decisive, lasting};
 use super::plan::{Block, Drift, Plan};
-use super::removal::Why;
 use super::*;
 use crate::credentials::Secrets;
 
@@ -288,15 +287,25 @@ fn a_topic_goes_only_where_its_policy_says_so_and_within_a_bound() {
     let deleted = json!({"deletionTimestamp": "1970-01-01T00:01:40Z", "finalizers": [FINALIZER]});
     let seconds = Duration::from_secs;
     assert_eq!(removal_of("Delete", json!({}), false, 100), Removal::Stays);
-    assert_eq!(removal_of("Delete", deleted.clone(), false, 50), Removal::Deletes);
-    assert_eq!(removal_of("Delete", deleted.clone(), false, 399), Removal::Deletes);
+    assert_eq!(
+        removal_of("Delete", deleted.clone(), false, 50),
+        Removal::Deletes { past: None }
+    );
+    assert_eq!(
+        removal_of("Delete", deleted.clone(), false, 399),
+        Removal::Deletes { past: None }
+    );
     assert_eq!(
         removal_of("Delete", deleted.clone(), false, 400),
-        Removal::Leaves(Why::Bound(seconds(300)))
+        Removal::Deletes {
+            past: Some(seconds(300))
+        }
     );
     assert_eq!(
         removal_of("Delete", deleted.clone(), true, 115),
-        Removal::Leaves(Why::Bound(seconds(15)))
+        Removal::Deletes {
+            past: Some(seconds(15))
+        }
     );
     assert_eq!(removal_of("Retain", deleted, false, 100), Removal::Leaves(Why::Policy));
     let without = json!({"deletionTimestamp": "1970-01-01T00:01:40Z"});

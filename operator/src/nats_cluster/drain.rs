@@ -48,7 +48,8 @@ pub(super) enum Force {
     Bound(Duration),
 }
 
-pub(super) fn departure(cluster: &NatsCluster, found: &Dereferenced, now: Timestamp) -> Departure {
+/// `began` is when this controller did: a drain that nobody could see to does not count.
+pub(super) fn departure(cluster: &NatsCluster, found: &Dereferenced, began: Timestamp, now: Timestamp) -> Departure {
     let Some(deleted) = &cluster.meta().deletion_timestamp else {
         return Departure::Stays;
     };
@@ -76,7 +77,7 @@ pub(super) fn departure(cluster: &NatsCluster, found: &Dereferenced, now: Timest
         BOUND
     };
     // A clock that runs behind the API server's makes it wait longer, never shorter than nothing.
-    let waited = Duration::try_from(now.duration_since(deleted.0)).unwrap_or_default();
+    let waited = Duration::try_from(now.duration_since(deleted.0.max(began))).unwrap_or_default();
     if waited >= bound {
         return forced(Force::Bound(bound));
     }

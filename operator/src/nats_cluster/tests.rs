@@ -208,14 +208,14 @@ fn a_deleted_cluster_goes_when_nobody_publishes_to_it_or_nobody_may_wait_any_lon
         cluster(json!({}), metadata)
     };
     let mut plain = deleted(json!({}));
-    assert_eq!(departure(&sound(), &found(&[]), at(100)), Departure::Stays);
+    assert_eq!(departure(&sound(), &found(&[]), at(0), at(100)), Departure::Stays);
     assert_eq!(
-        departure(&plain, &found(&[]), at(100)),
+        departure(&plain, &found(&[]), at(0), at(100)),
         Departure::Goes(Farewell::Unused)
     );
-    assert_eq!(departure(&plain, &found(&["line/a"]), at(699)), Departure::Waits);
+    assert_eq!(departure(&plain, &found(&["line/a"]), at(0), at(699)), Departure::Waits);
     assert_eq!(
-        departure(&plain, &found(&["line/a"]), at(50)),
+        departure(&plain, &found(&["line/a"]), at(0), at(50)),
         Departure::Waits,
         "our clock is behind"
     );
@@ -225,26 +225,31 @@ fn a_deleted_cluster_goes_when_nobody_publishes_to_it_or_nobody_may_wait_any_lon
     };
     let seconds = Duration::from_secs;
     assert_eq!(
-        departure(&plain, &found(&["line/a"]), at(700)),
+        departure(&plain, &found(&["line/a"]), at(0), at(700)),
         forced(Force::Bound(seconds(600)))
+    );
+    assert_eq!(
+        departure(&plain, &found(&["line/a"]), at(650), at(700)),
+        Departure::Waits,
+        "nobody saw to it before"
     );
     let with_namespace = Dereferenced {
         namespace_goes: true,
         ..found(&["line/a"])
     };
-    assert_eq!(departure(&plain, &with_namespace, at(119)), Departure::Waits);
+    assert_eq!(departure(&plain, &with_namespace, at(0), at(119)), Departure::Waits);
     assert_eq!(
-        departure(&plain, &with_namespace, at(120)),
+        departure(&plain, &with_namespace, at(0), at(120)),
         forced(Force::Bound(seconds(20)))
     );
     let skipped = deleted(json!({SKIP_DRAIN: "true"}));
     assert_eq!(
-        departure(&skipped, &found(&["line/a"]), at(100)),
+        departure(&skipped, &found(&["line/a"]), at(0), at(100)),
         forced(Force::Annotation)
     );
     plain.status = Some(status(&plain, &["line/a".to_owned()], &Facts::Leaving, at(100)));
     assert_eq!(
-        departure(&plain, &found(&[]), at(110)),
+        departure(&plain, &found(&[]), at(0), at(110)),
         Departure::Goes(Farewell::Drained)
     );
 }
