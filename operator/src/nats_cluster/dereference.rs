@@ -1,9 +1,11 @@
 //! Reads what a cluster refers to, and who refers to it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crds::{AssetForwarder, NatsCluster};
+use kube::api::ListParams;
 use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt as _};
 
@@ -31,6 +33,8 @@ pub(super) enum DereferenceError {
     Secrets(#[from] SecretsError),
     #[error("the list of AssetForwarders is not there yet: an empty one would let clusters go that are in use")]
     Forwarders,
+    #[error("failed to list the AssetForwarders")]
+    List(#[source] Box<kube::Error>),
     #[error("failed to read the namespace {name}")]
     Namespace { name: String, source: Box<kube::Error> },
 }
@@ -45,11 +49,31 @@ pub(super) async fn dereference(
         Ok(Err(_)) | Err(_) => return Err(DereferenceError::Forwarders),
     }
     let namespace = cluster.namespace().unwrap_or_default();
+    let is_deleted = cluster.meta().deletion_timestamp.is_some();
+    // The store may be behind a forwarder that has just taken the cluster into its ring: who lets it go must know.
+    let forwarders = if is_deleted {
+        listed(context).await?
+    } else {
+        forwarders.state()
+    };
+    // Nothing is asked of a cluster that leaves, so a Secret that cannot be read does not hold it.
+    let names = if is_deleted {
+        BTreeSet::new()
+    } else {
+        secrets_of_nats(&cluster.spec)
+    };
     Ok(Dereferenced {
-        secrets: Secrets::read(&context.client, &namespace, secrets_of_nats(&cluster.spec)).await?,
-        member_of: members_of(&forwarders.state(), &named(cluster)),
-        namespace_goes: cluster.meta().deletion_timestamp.is_some() && namespace_goes(context, &namespace).await?,
+        secrets: Secrets::read(&context.client, &namespace, names).await?,
+        member_of: members_of(&forwarders, &named(cluster)),
+        namespace_goes: is_deleted && namespace_goes(context, &namespace).await?,
     })
+}
+
+async fn listed(context: &Context) -> Result<Vec<Arc<AssetForwarder>>, DereferenceError> {
+    let api = context.scope.api::<AssetForwarder>(&context.client);
+    let listed = api.list(&ListParams::default()).await;
+    let listed = listed.map_err(|error| DereferenceError::List(Box::new(error)))?;
+    Ok(listed.items.into_iter().map(Arc::new).collect())
 }
 
 async fn namespace_goes(context: &Context, name: &str) -> Result<bool, DereferenceError> {
