@@ -97,17 +97,26 @@ impl Cluster {
 
     /// Makes a namespace whose name begins with `name`, and in which no pod may have more rights than it needs.
     pub fn namespace(&self, name: &str) -> Result<Namespace> {
+        self.namespace_with(name, &[])
+    }
+
+    /// As [`Cluster::namespace`], with further labels.
+    pub fn namespace_with(&self, name: &str, labels: &[(&str, &str)]) -> Result<Namespace> {
         let nanos = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default()
             .as_nanos();
         let name = format!("{name}-{:x}-{:x}", std::process::id(), nanos & 0xffff_ffff);
+        let further: String = labels
+            .iter()
+            .map(|(key, value)| format!(", {key}: \"{value}\""))
+            .collect();
         self.apply(&format!(
             "apiVersion: v1
 kind: Namespace
 metadata:
   name: {name}
-  labels: {{pod-security.kubernetes.io/enforce: restricted}}
+  labels: {{pod-security.kubernetes.io/enforce: restricted{further}}}
 "
         ))?;
         Ok(Namespace {
@@ -116,7 +125,8 @@ metadata:
         })
     }
 
-    fn kubectl_with(&self, args: &[&str], input: &str) -> Result<String> {
+    /// As [`Cluster::kubectl`], with this on its standard input.
+    pub fn kubectl_with(&self, args: &[&str], input: &str) -> Result<String> {
         let mut child = self
             .program("kubectl")
             .args(args)

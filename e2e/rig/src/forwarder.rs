@@ -283,19 +283,24 @@ impl Forwarder {
 
 /// The binary: `$FANOUT_E2E_FORWARDER_BIN`, else the one beside this executable in the target directory.
 pub fn binary() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os(BINARY_VARIABLE).filter(|path| !path.is_empty()) {
-        return Ok(PathBuf::from(path));
+    match std::env::var_os(BINARY_VARIABLE).filter(|path| !path.is_empty()) {
+        Some(path) => Ok(PathBuf::from(path)),
+        None => built("forwarder"),
     }
+}
+
+/// A binary of this checkout: the one beside this executable in the target directory.
+pub fn built(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("failed to ask for this executable's path")?;
     // A test is in target/PROFILE/deps, a binary in target/PROFILE.
     for dir in own.ancestors().skip(1).take(2) {
-        let path = dir.join("forwarder");
+        let path = dir.join(name);
         if path.is_file() {
             return Ok(path);
         }
     }
     bail!(
-        "no forwarder binary near {}: run `cargo build -p forwarder` (or use `cargo e2e`, which does), or set {BINARY_VARIABLE}",
+        "no {name} binary near {}: run `cargo build -p {name}` (or use `cargo e2e`, which does)",
         own.display()
     )
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -68,6 +69,8 @@ pub struct Options {
     pub max_payload: usize,
     /// Further lines of the configuration file.
     pub config: String,
+    /// Where it listens: 127.0.0.1, or an address of this machine that pods reach.
+    pub host: Ipv4Addr,
 }
 
 impl Default for Options {
@@ -79,6 +82,7 @@ impl Default for Options {
             client_certificate: true,
             max_payload: 1 << 20,
             config: String::new(),
+            host: Ipv4Addr::LOCALHOST,
         }
     }
 }
@@ -115,7 +119,7 @@ impl Nats {
             .prefix("fanout-e2e-nats-")
             .tempdir()
             .context("failed to make a directory")?;
-        let port = Port::reserve()?;
+        let port = Port::reserve_at(options.host)?;
         let monitoring = Port::reserve()?;
         let mut tls = None;
         let mut text = format!(

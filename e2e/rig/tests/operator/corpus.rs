@@ -50,7 +50,7 @@ async fn the_api_server_refuses_what_can_never_work_and_says_why() {
 #[tokio::test]
 async fn the_examples_are_taken_as_they_are() {
     let server = Server::start("examples").await;
-    for folder in ["quickstart", "full"] {
+    for folder in ["quickstart", "joining", "full"] {
         for path in files(&charts().join("examples").join(folder)) {
             for mut document in documents(&path) {
                 document["metadata"]["namespace"] = server.namespace.name().into();

@@ -1,0 +1,93 @@
+//! The cluster of this run for tests of the operator: typed objects, operators as processes, and kubectl and helm as a person runs them.
+
+mod namespace;
+mod operator;
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context as _, Result, bail};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, Patch, PatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config, ResourceExt as _};
+use tokio::task::spawn_blocking;
+
+use crate::cluster::Cluster;
+use crate::stage::SOON;
+use crate::wait;
+
+pub use self::namespace::Namespace;
+pub use self::operator::Operator;
+
+/// The cluster of this run.
+#[derive(Clone)]
+pub struct Kubernetes {
+    /// A client that may do everything.
+    pub client: Client,
+    /// How to reach it otherwise, and what is in it.
+    pub cluster: Cluster,
+}
+
+impl Kubernetes {
+    /// See [`Cluster::of_this_run`].
+    pub async fn of_run() -> Result<Self> {
+        let cluster = Cluster::of_this_run()?;
+        let read = Kubeconfig::read_from(&cluster.kubeconfig)
+            .with_context(|| format!("failed to read {}", cluster.kubeconfig.display()))?;
+        let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?;
+        Ok(Self {
+            client: Client::try_from(config)?,
+            cluster,
+        })
+    }
+
+    /// Where a server of this machine must listen to be reached by pods.
+    pub fn host(&self) -> Ipv4Addr {
+        self.cluster.host_address
+    }
+
+    /// Installs the three resources, if they are not there as this checkout has them.
+    pub async fn install_definitions(&self) -> Result<()> {
+        let api = Api::<CustomResourceDefinition>::all(self.client.clone());
+        let params = PatchParams::apply("e2e").force();
+        for definition in crds::definition::all() {
+            let name = definition.name_any();
+            api.patch(&name, &params, &Patch::Apply(&definition))
+                .await
+                .with_context(|| format!("failed to install {name}"))?;
+            wait::eventually(SOON, "the definition is established", || async {
+                let status = api.get(&name).await?.status.unwrap_or_default();
+                let mut conditions = status.conditions.unwrap_or_default().into_iter();
+                Ok(conditions.any(|condition| condition.type_ == "Established" && condition.status == "True"))
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Runs kubectl with this standard input; yields what it printed.
+    pub async fn kubectl(&self, args: &[&str], input: &str) -> Result<String> {
+        let (cluster, input) = (self.cluster.clone(), input.to_owned());
+        let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
+        spawn_blocking(move || {
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
+            cluster.kubectl_with(&args, &input)
+        })
+        .await?
+    }
+
+    /// Runs helm; yields what it printed.
+    pub async fn helm(&self, args: &[&str]) -> Result<String> {
+        let mut helm = self.cluster.program("helm");
+        helm.args(args);
+        let output = spawn_blocking(move || helm.output())
+            .await?
+            .context("failed to run helm")?;
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            let errors = String::from_utf8_lossy(&output.stderr);
+            bail!("helm {} failed ({}): {printed}{errors}", args.join(" "), output.status);
+        }
+        Ok(printed)
+    }
+}
