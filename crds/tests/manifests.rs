@@ -23,6 +23,7 @@ fn accepted_manifests_break_no_rule_and_are_read_as_the_types() {
     let folders = [
         manifests("accepted"),
         examples.join("quickstart"),
+        examples.join("joining"),
         examples.join("full"),
     ];
     let mut seen = 0;

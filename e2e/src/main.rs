@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use e2e::tools;
 
 use crate::runner::cluster;
+use crate::runner::demo::Demo;
 use crate::runner::steps::Steps;
 use crate::runner::system::Purpose;
 
@@ -23,7 +24,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Kafka, three NATS clusters, two forwarders and live traffic; kills a forwarder on the way and says what was lost.
+    /// The operator on a Kubernetes of one node, with live traffic; a cluster joins, a pod goes, a cluster leaves, and the end says what was lost.
     Demo(Demo),
     /// All tests, or those of one suite.
     Test(Test),
@@ -37,22 +38,6 @@ enum Task {
     Setup,
     /// Deletes what was fetched.
     Clean,
-}
-
-#[derive(Debug, Args)]
-struct Demo {
-    /// Processes on this machine, without Kubernetes: for now the only way.
-    #[arg(long)]
-    local: bool,
-    /// How long records are sent, such as 30s or 2m.
-    #[arg(long = "for", value_name = "TIME", default_value = "30s")]
-    lasting: String,
-    /// Records per second.
-    #[arg(long, default_value_t = 5_000)]
-    rate: u32,
-    /// Number of assets.
-    #[arg(long, default_value_t = 10_000)]
-    assets: u32,
 }
 
 #[derive(Debug, Args)]
@@ -122,23 +107,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         return Ok(ExitCode::from(2));
     }
     match cli.command {
-        Task::Demo(Demo {
-            local: _,
-            lasting,
-            rate,
-            assets,
-        }) => {
-            runner::fetch::servers(&steps)?;
-            let args = [
-                "--for".to_owned(),
-                lasting,
-                "--rate".to_owned(),
-                rate.to_string(),
-                "--assets".to_owned(),
-                assets.to_string(),
-            ];
-            runner::program(&steps, &root, "demo", &args)
-        }
+        Task::Demo(demo) => runner::demo::run(&steps, &root, demo),
         Task::Bench(Bench { args }) => {
             runner::fetch::servers(&steps)?;
             runner::program(&steps, &root, "bench", &args)
@@ -187,6 +156,7 @@ fn purpose(task: &Task) -> Purpose {
         {
             Purpose::Cluster
         }
+        Task::Demo(Demo { local: false, .. }) if !cluster::given() => Purpose::Cluster,
         Task::Test(Test { suite, .. }) if matches!(suite.as_deref(), None | Some("operator")) => Purpose::Cluster,
         _ => Purpose::Servers,
     }

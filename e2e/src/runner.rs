@@ -1,6 +1,7 @@
 //! The steps of a run, in their order.
 
 pub(crate) mod cluster;
+pub(crate) mod demo;
 pub(crate) mod fetch;
 pub(crate) mod fuzz;
 mod images;
@@ -96,25 +97,29 @@ pub(crate) fn test(
     Ok(tested)
 }
 
-/// Builds the forwarder and the rig for speed and runs one of the rig's programs.
+/// Builds everything for speed and runs one of the rig's programs.
 pub(crate) fn program(steps: &Steps, root: &Path, name: &str, args: &[String]) -> Result<ExitCode> {
-    let mut build = cargo(root);
-    build.args([
-        "build",
-        "--release",
-        "--package",
-        "forwarder",
-        "--package",
-        "e2e-rig",
-        "--bins",
-    ]);
-    let built = steps.show(&mut build)?;
+    let built = build_release(steps, root)?;
     if built != ExitCode::SUCCESS {
         return Ok(built);
     }
+    steps.show(start(root, name)?.args(args))
+}
+
+/// Builds what the demo and the benchmarks start.
+fn build_release(steps: &Steps, root: &Path) -> Result<ExitCode> {
+    let packages = ["forwarder", "operator", "e2e-rig"];
+    let mut build = cargo(root);
+    build.args(["build", "--release", "--bins"]);
+    steps.show(build.args(packages.iter().flat_map(|package| ["--package", package])))
+}
+
+/// One of the rig's programs, built by [`build_release`].
+fn start(root: &Path, name: &str) -> Result<Command> {
     // `cargo run` would choose the features for that package alone, and compile most of the tree once more.
     let mut run = guarded(target_dir()?.join("release").join(name).as_os_str(), "TERM");
-    steps.show(run.current_dir(root).args(args))
+    run.current_dir(root);
+    Ok(run)
 }
 
 /// The target directory that we were built in.

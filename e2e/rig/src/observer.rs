@@ -45,6 +45,25 @@ impl Observer {
 
     /// As [`Observer::live`], and counts deliveries that are not `at_home` (asset key, cluster name) as foreign.
     pub async fn live_with(clusters: &[(&str, &Nats)], ledger: Arc<Ledger>, at_home: Option<AtHome>) -> Result<Self> {
+        let servers = clusters
+            .iter()
+            .map(|(name, nats)| (*name, nats.connect_options(), nats.url()));
+        Self::at(servers, ledger, at_home).await
+    }
+
+    /// Subscribes at clusters that are open to all, by their URLs.
+    pub async fn live_at(clusters: &[(&str, String)], ledger: Arc<Ledger>) -> Result<Self> {
+        let servers = clusters
+            .iter()
+            .map(|(name, url)| (*name, async_nats::ConnectOptions::new(), url.clone()));
+        Self::at(servers, ledger, None).await
+    }
+
+    async fn at(
+        clusters: impl Iterator<Item = (&'_ str, async_nats::ConnectOptions, String)>,
+        ledger: Arc<Ledger>,
+        at_home: Option<AtHome>,
+    ) -> Result<Self> {
         let tally = Arc::new(Mutex::new(Tally::new(TOLERANCE_US)));
         let slow = Arc::new(AtomicU64::new(0));
         let started = Instant::now();
@@ -55,11 +74,10 @@ impl Observer {
             slow,
             tasks: Vec::new(),
         };
-        for (index, (name, nats)) in clusters.iter().enumerate() {
+        for (index, (name, options, url)) in clusters.enumerate() {
             let cluster = u8::try_from(index).context("more than 255 clusters")?;
             let slow = Arc::clone(&observer.slow);
-            let client = nats
-                .connect_options()
+            let client = options
                 .subscription_capacity(QUEUE)
                 .event_callback(move |event| {
                     let slow = Arc::clone(&slow);
@@ -69,7 +87,7 @@ impl Observer {
                         }
                     }
                 })
-                .connect(nats.url())
+                .connect(url)
                 .await
                 .with_context(|| format!("failed to connect the observer to {name}"))?;
             let mut subscriber = client
@@ -89,7 +107,7 @@ impl Observer {
                 Arc::clone(&observer.ledger),
                 at_home.clone(),
             );
-            let name = (*name).to_owned();
+            let name = name.to_owned();
             observer.names.push(name.clone());
             observer.tasks.push(tokio::spawn(async move {
                 // The client ends its connection when its last handle goes.

@@ -18,6 +18,9 @@ use e2e::tools;
 use super::steps::Steps;
 use super::{fetch, images, say};
 
+/// The cluster of people: what `cargo e2e cluster` is about without a number.
+const PEOPLE: u8 = 0;
+
 /// Says that a cluster is given, and shall be used instead of one of our own.
 const USE_VARIABLE: &str = "E2E_USE_KUBECONFIG";
 
@@ -160,10 +163,46 @@ fn half(steps: &Steps, cluster: Cluster, error: anyhow::Error) -> anyhow::Error 
     }
 }
 
+/// A cluster for the demo: the one that people have, if it is up or is to be kept; else one of its own. Kafka and NATS are beside it.
+pub(crate) fn for_demo(steps: &Steps, root: &Path, keep: bool) -> Result<ForTests> {
+    if given() {
+        return Ok(ForTests::Given);
+    }
+    root_only()?;
+    let release = super::target_dir()?.join("release");
+    if let Some(cluster) = Cluster::find(PEOPLE, programs()?)? {
+        images::load(steps, root, &release, &cluster)?;
+        return Ok(ForTests::Kept(Box::new(cluster)));
+    }
+    let lifetime = if keep { Lifetime::Detached } else { Lifetime::Owned };
+    let options = options(lifetime, true)?;
+    let cluster = if keep {
+        Cluster::start(PEOPLE, &options)?
+    } else {
+        Cluster::start_free(&options)?
+    };
+    let filled = wait_ready(steps, &cluster).and_then(|()| {
+        images::load_pause(steps, &cluster)?;
+        images::load(steps, root, &release, &cluster)?;
+        cluster.complete()
+    });
+    if let Err(error) = filled {
+        return Err(half(steps, cluster, error));
+    }
+    let cluster = Box::new(cluster);
+    Ok(if keep {
+        ForTests::Kept(cluster)
+    } else {
+        ForTests::Own(cluster)
+    })
+}
+
 /// A cluster for tests: our own, which ends with this, or the user's.
 pub(crate) enum ForTests {
     /// Ends with this.
     Own(Box<Cluster>),
+    /// Stays when we end.
+    Kept(Box<Cluster>),
     /// That of KUBECONFIG.
     Given,
 }
@@ -192,7 +231,7 @@ impl ForTests {
     /// Tells a test runner of it.
     pub(crate) fn tell(&self, command: &mut process::Command) -> Result<()> {
         match self {
-            Self::Own(cluster) => {
+            Self::Own(cluster) | Self::Kept(cluster) => {
                 command
                     .env(KUBECONFIG_VARIABLE, cluster.kubeconfig())
                     .env(HOST_ADDRESS_VARIABLE, cluster.host_address().to_string())
@@ -223,14 +262,14 @@ impl ForTests {
     pub(crate) fn end(self) -> Result<()> {
         match self {
             Self::Own(cluster) => cluster.end(),
-            Self::Given => Ok(()),
+            Self::Kept(_) | Self::Given => Ok(()),
         }
     }
 
     /// The address at which a server of this machine is reached by pods and by ourselves.
     pub(crate) fn host_address(&self) -> Option<std::net::Ipv4Addr> {
         match self {
-            Self::Own(cluster) => Some(cluster.host_address()),
+            Self::Own(cluster) | Self::Kept(cluster) => Some(cluster.host_address()),
             Self::Given => env::var("E2E_HOST_ADDRESS").ok()?.parse().ok(),
         }
     }
@@ -256,7 +295,7 @@ fn options(lifetime: Lifetime, plant: bool) -> Result<Options> {
         programs: Programs {
             built: tools::kubernetes()?,
         },
-        supervisor: env::current_exe().context("failed to find this program")?,
+        supervisor: own_program()?,
         lifetime,
         plant,
     })
@@ -290,4 +329,15 @@ fn root_only() -> Result<()> {
 pub(crate) fn fetch(steps: &Steps) -> Result<()> {
     fetch::kubernetes(steps)?;
     fetch::pause(steps)
+}
+
+/// This program's file. A build of the whole workspace may have put another one in its place, of the same source: the kernel then calls
+/// the path of ours deleted.
+fn own_program() -> Result<PathBuf> {
+    let own = env::current_exe().context("failed to find this program")?;
+    let replaced = own
+        .to_str()
+        .and_then(|path| path.strip_suffix(" (deleted)"))
+        .map(PathBuf::from);
+    Ok(replaced.unwrap_or(own))
 }

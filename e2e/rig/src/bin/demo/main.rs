@@ -1,39 +1,30 @@
-//! A plant in miniature: Kafka, NATS clusters, two forwarders and live traffic. On the way a fourth cluster joins the ring, a forwarder is killed,
-//! and a cluster leaves the ring; the last line says what that did to the records.
+//! A plant in miniature: records of many assets flow from Kafka to the NATS clusters that own them, while clusters join and leave and
+//! forwarders end; the last line says what that did to the records.
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::Parser;
-use e2e_rig::forwarder::{self, Forwarder};
-use e2e_rig::kafka::{Kafka, unique};
-use e2e_rig::nats::Nats;
-use e2e_rig::observer::Observer;
-use e2e_rig::traffic::{Amount, Flow, Plan, Traffic};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::rings::Rings;
-use crate::view::View;
-
+mod kubernetes;
+mod local;
 mod rings;
 mod view;
-
-/// The last one joins on the way.
-const CLUSTERS: [&str; 4] = ["hall-a", "hall-b", "hall-c", "hall-d"];
-/// It leaves on the way.
-const LEAVES: &str = "hall-b";
-const PARTITIONS: i32 = 12;
 
 /// After the traffic: how long nothing new may arrive before what is missing counts as lost. Longer than a group waits for a dead member.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// Live traffic through two forwarders to three NATS clusters; one more joins, and one leaves.
+/// Live traffic through forwarders to three NATS clusters; one more joins, and one leaves.
 #[derive(Debug, Parser)]
 struct Cli {
-    /// How long records are sent, such as 30s or 2m.
-    #[arg(long = "for", default_value = "30s", value_parser = time)]
-    lasting: Duration,
+    /// Processes on this machine, without Kubernetes.
+    #[arg(long)]
+    local: bool,
+    /// How long records are sent at least, such as 30s or 2m; by default 30s with --local, else 90s.
+    #[arg(long = "for", value_parser = time)]
+    lasting: Option<Duration>,
     /// Records per second.
     #[arg(long, default_value_t = 5_000)]
     rate: u32,
@@ -42,9 +33,23 @@ struct Cli {
     assets: u32,
 }
 
+impl Cli {
+    fn lasting(&self) -> Duration {
+        // A rolling update takes its time.
+        let seconds = if self.local { 30 } else { 90 };
+        self.lasting.unwrap_or(Duration::from_secs(seconds))
+    }
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Cli::parse()).await {
+    let cli = Cli::parse();
+    let done = if cli.local {
+        local::run(&cli).await
+    } else {
+        kubernetes::run(&cli).await
+    };
+    match done {
         Ok(code) => code,
         Err(error) => {
             view::complain(&format!("error: {error:#}"));
@@ -73,185 +78,6 @@ impl Interrupts {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
-    }
-}
-
-async fn run(cli: Cli) -> Result<ExitCode> {
-    let mut interrupts = Interrupts::new()?;
-    let view = View::new(&CLUSTERS);
-    let plant = tokio::select! {
-        plant = Plant::start(&cli, &view) => plant?,
-        // What had started is dropped, and ends.
-        () = interrupts.next() => return Ok(ExitCode::from(130)),
-    };
-    plant.work(&cli, view, interrupts).await
-}
-
-struct Plant {
-    // In the order in which they end: first those who use the others.
-    flow: Flow,
-    traffic: Traffic,
-    forwarders: Vec<Forwarder>,
-    rings: Rings,
-    observer: Observer,
-    _nats: Vec<Nats>,
-    kafka: Kafka,
-}
-
-impl Plant {
-    async fn start(cli: &Cli, view: &View) -> Result<Self> {
-        view.say("starting Kafka and four NATS clusters, of which three are in the ring");
-        let kafka = Kafka::start().await?;
-        let mut nats = Vec::new();
-        for _ in CLUSTERS {
-            nats.push(Nats::start().await?);
-        }
-        let named: Vec<(&str, &Nats)> = CLUSTERS.into_iter().zip(&nats).collect();
-        let topic = kafka.topic("ofa_assets", PARTITIONS).await?;
-        let traffic = Traffic::new(
-            kafka.bootstrap(),
-            &topic,
-            Plan {
-                assets: cli.assets,
-                ..Plan::default()
-            },
-        )?;
-        let observer = Observer::live(&named, traffic.ledger()).await?;
-
-        view.say("starting two forwarders");
-        let config = forwarder::config(&kafka, &topic, &unique("demo"), &named);
-        let rings = Rings::new(config, traffic.ledger(), cli.assets, &CLUSTERS[..3])?;
-        let config = rings.config();
-        let mut forwarders = vec![
-            Forwarder::start_as("forwarder-1", config)?,
-            Forwarder::start_as("forwarder-2", config)?,
-        ];
-        for forwarder in &mut forwarders {
-            forwarder.wait_ready().await?;
-        }
-        let amount = Amount {
-            rate: Some(cli.rate),
-            lasting: Some(cli.lasting),
-            records: None,
-        };
-        view.say(&format!(
-            "sending {} records/s of {} assets for {:?}",
-            cli.rate, cli.assets, cli.lasting
-        ));
-        let flow = traffic.start(amount)?;
-        Ok(Self {
-            flow,
-            traffic,
-            forwarders,
-            rings,
-            observer,
-            _nats: nats,
-            kafka,
-        })
-    }
-
-    async fn work(mut self, cli: &Cli, mut view: View, mut interrupts: Interrupts) -> Result<ExitCode> {
-        let started = Instant::now();
-        let ledger = self.traffic.ledger();
-        let mut tick = tokio::time::interval(view.period());
-        let mut steps = Step::ALL.into_iter().peekable();
-        let mut interrupted = false;
-        while started.elapsed() < cli.lasting && !interrupted {
-            tokio::select! {
-                _ = tick.tick() => view.draw(&self.observer, &ledger, &self.forwarders).await,
-                () = interrupts.next() => interrupted = true,
-            }
-            if let Some(step) = steps.next_if(|step| started.elapsed() >= cli.lasting * step.at() / 10) {
-                self.take(step, &view).await?;
-            }
-        }
-        if !interrupted {
-            self.rings.report(&self.observer, &view);
-        }
-        view.say(if interrupted {
-            "interrupted: sending stops, what is on the way arrives"
-        } else {
-            "sending is over; what is on the way arrives"
-        });
-        let stopped = if interrupted {
-            self.flow.stop().await
-        } else {
-            self.flow.finish().await
-        };
-        stopped.with_context(|| format!("the traffic to {} failed", self.kafka.bootstrap()))?;
-        let drain = async {
-            loop {
-                tick.tick().await;
-                view.draw(&self.observer, &ledger, &self.forwarders).await;
-            }
-        };
-        let verdict = tokio::select! {
-            verdict = self.observer.settle(QUIET) => verdict?,
-            () = drain => return Err(anyhow!("the drain ended by itself")),
-            // Whoever asks twice does not want to wait: the verdict so far.
-            () = interrupts.next() => self.observer.verdict()?,
-        };
-        view.close(&verdict);
-        Ok(if verdict.check().is_ok() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        })
-    }
-}
-
-/// What happens on the way.
-#[derive(Clone, Copy)]
-enum Step {
-    Join,
-    Kill,
-    Leave,
-}
-
-impl Step {
-    const ALL: [Self; 3] = [Self::Join, Self::Kill, Self::Leave];
-
-    /// After how many tenths of the time.
-    fn at(self) -> u32 {
-        match self {
-            Self::Join => 2,
-            Self::Kill => 4,
-            Self::Leave => 7,
-        }
-    }
-}
-
-impl Plant {
-    async fn take(&mut self, step: Step, view: &View) -> Result<()> {
-        match step {
-            Step::Join => {
-                self.rings
-                    .change(&CLUSTERS, &self.forwarders, &self.observer, view)
-                    .await
-            }
-            Step::Leave => {
-                // What the join has moved must be told before more moves.
-                self.rings.report(&self.observer, view);
-                let stay: Vec<&str> = CLUSTERS.into_iter().filter(|name| *name != LEAVES).collect();
-                self.rings.change(&stay, &self.forwarders, &self.observer, view).await
-            }
-            Step::Kill => self.kill(view),
-        }
-    }
-
-    fn kill(&mut self, view: &View) -> Result<()> {
-        let victim = self
-            .forwarders
-            .first_mut()
-            .ok_or_else(|| anyhow!("there is no forwarder to kill"))?;
-        let pid = victim.process().pid();
-        victim.kill9()?;
-        let again = Forwarder::start_as("forwarder-3", self.rings.config())?;
-        view.say(&format!(
-            "killed forwarder-1 (process {pid}) with SIGKILL; forwarder-3 takes its place"
-        ));
-        drop(std::mem::replace(victim, again));
-        Ok(())
     }
 }
 

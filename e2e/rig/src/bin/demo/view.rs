@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-use e2e_rig::forwarder::Forwarder;
+use e2e_rig::forwarder::Metrics;
 use e2e_rig::observer::Observer;
 use e2e_rig::verdict::{Ledger, Verdict};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -54,12 +54,8 @@ impl View {
         }
     }
 
-    pub(crate) async fn draw(&mut self, observer: &Observer, ledger: &Ledger, forwarders: &[Forwarder]) {
-        let mut pages = Vec::new();
-        for forwarder in forwarders {
-            // One that has just been started does not answer yet.
-            pages.extend(forwarder.metrics().await.ok());
-        }
+    /// `pages`: what the forwarders that run now have counted.
+    pub(crate) fn draw(&mut self, observer: &Observer, ledger: &Ledger, pages: &[Metrics]) {
         let seconds = self.at.elapsed().as_secs_f64().max(0.001);
         self.at = Instant::now();
         let mut lines = vec![format!(
