@@ -170,14 +170,20 @@ pub(crate) fn for_demo(steps: &Steps, root: &Path, keep: bool) -> Result<ForTest
     }
     root_only()?;
     let release = super::target_dir()?.join("release");
-    if let Some(cluster) = Cluster::find(PEOPLE, programs()?)? {
+    let instance = match env::var(INSTANCE_VARIABLE) {
+        Ok(number) => number
+            .parse()
+            .with_context(|| format!("{INSTANCE_VARIABLE} is no number: {number}"))?,
+        Err(_) => PEOPLE,
+    };
+    if let Some(cluster) = Cluster::find(instance, programs()?)? {
         images::load(steps, root, &release, &cluster)?;
         return Ok(ForTests::Kept(Box::new(cluster)));
     }
     let lifetime = if keep { Lifetime::Detached } else { Lifetime::Owned };
     let options = options(lifetime, true)?;
     let cluster = if keep {
-        Cluster::start(PEOPLE, &options)?
+        Cluster::start(instance, &options)?
     } else {
         Cluster::start_free(&options)?
     };
