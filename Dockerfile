@@ -6,7 +6,7 @@
 # Each is a root file system of a program and the libraries it needs, run by a user who is not root; nothing in it is ever written.
 
 # What compiles.
-ARG BUILDER=docker.io/library/rust:1.90-slim-bookworm
+ARG BUILDER=rust:1.90-slim-bookworm
 # What the images start from: nothing. Any base with the same or a newer glibc will do, should a policy ask for one.
 ARG RUNTIME=scratch
 # The stage or image that has the finished file systems in /image: another one than `built` for binaries that exist already.
