@@ -8,6 +8,7 @@
 
 mod alone;
 mod channels;
+mod charts;
 mod cluster;
 mod clusters;
 mod corpus;
