@@ -93,7 +93,7 @@ impl<'a> Pods<'a> {
                 .report
                 .as_ref()
                 .and_then(|report| report.credentials_version.as_deref());
-            pod.report.is_some() && shows != Some(version.as_str())
+            shows.is_some_and(|shows| shows != version)
         };
         let staying = || existing.pods.iter().filter(|pod| !pod.terminating);
         let desired = deployment.map_or(0, rollout::desired);

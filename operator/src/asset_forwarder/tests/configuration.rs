@@ -175,3 +175,40 @@ fn a_new_operator_rolls_nothing_that_nobody_asked_for() {
     world.forwarder.spec.image = Some("mine:1".to_owned());
     assert_eq!(image(&world), "mine:1");
 }
+
+#[test]
+fn pods_of_another_group_end_before_the_first_of_the_new_one_begins() {
+    let mut world = World::new([cluster("c1", 1)]);
+    world.step();
+    world.pods_follow();
+    world.forwarder.spec.sources[0].group = "another".to_owned();
+    let ends_first = |world: &World| {
+        let pass = world.look();
+        let reason = pass.validated.config.err().map(|verdict| verdict.words().reason);
+        (matches!(pass.resources.workload, Workload::Scaled(0)), reason)
+    };
+    assert_eq!(ends_first(&world), (true, Some("SourceChanging")));
+    let spec = world.existing.deployment.as_mut().unwrap().spec.as_mut().unwrap();
+    spec.replicas = Some(0);
+    assert_eq!(ends_first(&world), (true, Some("SourceChanging")), "pods still drain");
+    world.existing.pods.clear();
+    assert_eq!(ends_first(&world), (false, None));
+}
+
+#[test]
+fn a_password_stays_until_the_pods_template_no_longer_names_it() {
+    let sasl = "{mechanism: PLAIN, secretRef: {name: kafka}}";
+    let mut world = World::new([cluster("c1", 1)]).with_secret("kafka", "password", "p");
+    world.put_secret("kafka", "username", "u");
+    world.channel.spec.connection.sasl = Some(yaml(sasl));
+    world.step();
+    world.pods_follow();
+    world.step();
+    let with = world.files();
+    assert!(!with.is_empty());
+    world.channel.spec.connection.sasl = None;
+    world.step();
+    assert_eq!(world.files(), with, "the template still named it when that was written");
+    world.step();
+    assert_eq!(world.files(), [""; 0]);
+}

@@ -93,6 +93,31 @@ fn a_pod_that_does_not_run_holds_nobody_up() {
 }
 
 #[test]
+fn only_what_never_began_or_has_ended_for_good_does_not_run() {
+    let crashed = "{name: forwarder, restartCount: 1, state: {waiting: {reason: CrashLoopBackOff}}, image: i, imageID: i, ready: false}";
+    let ended =
+        "{name: forwarder, restartCount: 0, state: {terminated: {exitCode: 1}}, image: i, imageID: i, ready: false}";
+    let begins = "{name: forwarder, restartCount: 0, state: {waiting: {reason: ContainerCreating}}, image: i, imageID: i, ready: false}";
+    let deleted = "deletionTimestamp: '1970-01-01T00:00:01Z', ";
+    for (metadata, phase, container, process) in [
+        ("", "Pending", "", Process::Absent),
+        ("", "Pending", begins, Process::Absent),
+        // The kubelet may have begun it again, with whatever ring it found, and not said so yet.
+        ("", "Running", crashed, Process::Running),
+        ("", "Running", ended, Process::Running),
+        (deleted, "Running", crashed, Process::Running),
+        (deleted, "Running", ended, Process::Absent),
+        ("", "Running", "", Process::Running),
+    ] {
+        let text = format!(
+            "{{metadata: {{{metadata}name: a}}, status: {{phase: {phase}, containerStatuses: [{container}]}}}}"
+        );
+        let observed = Observed::of(&yaml(&text)).unwrap();
+        assert_eq!(observed.process, process, "{text}");
+    }
+}
+
+#[test]
 fn who_comes_back_is_no_longer_leaving() {
     let mut world = left_c2();
     world.clusters.push(cluster_with_token("c2", 2));

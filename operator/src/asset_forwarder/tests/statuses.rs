@@ -92,6 +92,10 @@ fn each_kind_of_trouble_has_its_reason() {
             "InvalidSpec",
         ),
         (|world| world.existing.pods.truncate(1), "RingConverging"),
+        (
+            |world| report(&mut world.existing.pods[1]).credentials_version = Some("old".to_owned()),
+            "CredentialsPropagating",
+        ),
         (|world| world.forwarder.spec.suspend = true, "ScalingDown"),
         (
             |world| {
