@@ -20,14 +20,14 @@
 # Credentials that resources refer to are read, watched as metadata only, and projected into one Secret for each forwarder.
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch]
 # What a forwarder's pods run under, and by which they are reached.
 - apiGroups: [""]
   resources: [services, serviceaccounts]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [apps]
   resources: [deployments]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch]
 # Which configurations pods use, or would use again after a rollback.
 - apiGroups: [apps]
   resources: [replicasets]
@@ -35,13 +35,13 @@
 # Lets a forwarder's pods read their own ring's ConfigMap, and that one only.
 - apiGroups: [rbac.authorization.k8s.io]
   resources: [roles, rolebindings]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch]
 # Pods say which ring they run. An annotation, patched when credentials change, makes the kubelet bring them at once.
 - apiGroups: [""]
   resources: [pods]

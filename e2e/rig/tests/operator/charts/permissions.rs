@@ -18,8 +18,11 @@ type Rule = (&'static str, &'static str, &'static [&'static str]);
 const OURS: &str = "fanout.openfactory.io";
 const RBAC: &str = "rbac.authorization.k8s.io";
 
-/// What is done with a forwarder's children.
-const CHILD: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
+/// What is done with a forwarder's children: they go with their owner.
+const CHILD: &[&str] = &["get", "list", "watch", "create", "patch"];
+
+/// What is done with those that a forwarder may do without.
+const PASSING: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
 
 /// All that the operator needs where it watches.
 const NEEDED: [Rule; 19] = [
@@ -30,7 +33,7 @@ const NEEDED: [Rule; 19] = [
     (OURS, "kafkachannels/status", &["patch"]),
     (OURS, "assetforwarders/status", &["patch"]),
     (OURS, "assetforwarders/finalizers", &["update"]),
-    ("", "configmaps", CHILD),
+    ("", "configmaps", PASSING),
     ("", "secrets", CHILD),
     ("", "services", CHILD),
     ("", "serviceaccounts", CHILD),
@@ -38,7 +41,7 @@ const NEEDED: [Rule; 19] = [
     ("apps", "replicasets", &["list"]),
     (RBAC, "roles", CHILD),
     (RBAC, "rolebindings", CHILD),
-    ("policy", "poddisruptionbudgets", CHILD),
+    ("policy", "poddisruptionbudgets", PASSING),
     ("networking.k8s.io", "networkpolicies", CHILD),
     ("", "pods", &["get", "list", "watch", "patch"]),
     ("events.k8s.io", "events", &["create", "patch"]),
@@ -61,7 +64,7 @@ const REFUSED: [Rule; 12] = [
     ("", "pods/exec", &["create", "get"]),
     ("", "pods/ephemeralcontainers", &["patch"]),
     ("", "pods/log", &["get"]),
-    ("", "secrets", &["update", "deletecollection"]),
+    ("", "secrets", &["update", "delete", "deletecollection"]),
     ("", "serviceaccounts/token", &["create"]),
     ("", "serviceaccounts", &["impersonate"]),
     (RBAC, "roles", &["escalate", "bind"]),
