@@ -77,7 +77,7 @@ fn a_ring_on_its_way_says_how_far_it_has_come_and_what_keeps_it() {
 #[test]
 fn each_kind_of_trouble_has_its_reason() {
     type Change = fn(&mut World);
-    let cases: [(Change, &str); 9] = [
+    let cases: [(Change, &str); 10] = [
         (|world| world.clusters.clear(), "NoClusters"),
         (
             |world| world.channel_not_ready = Some("x".to_owned()),
