@@ -153,7 +153,7 @@ fn a_new_operator_rolls_nothing_that_nobody_asked_for() {
     world.forwarder.metadata.generation = Some(2);
     world.forwarder.spec.replicas = 5;
     assert_eq!(image(&world), "forwarder:1", "scaling is no reason");
-    world.forwarder.spec.sources[0].group = "other".to_owned();
+    world.forwarder.spec.sources[0].protocol = Some(crds::asset_forwarder::GroupProtocol::Consumer);
     assert_eq!(image(&world), "forwarder:2", "the pods roll anyway");
     world.step();
 
