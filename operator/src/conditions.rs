@@ -104,7 +104,7 @@ fn bounded(message: &str) -> String {
     if message.len() <= MOST {
         return message.to_owned();
     }
-    let end = message.floor_char_boundary(MOST);
+    let end = (0..=MOST).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
     format!("{}…", &message[..end])
 }
 

@@ -32,7 +32,8 @@ impl Events {
 
     async fn publish(&self, about: &ObjectReference, type_: EventType, reason: &'static str, mut note: String) {
         // The API refuses notes of more than 1 kB.
-        note.truncate(note.floor_char_boundary(1_000));
+        let most = note.len().min(1_000);
+        note.truncate((0..=most).rev().find(|at| note.is_char_boundary(*at)).unwrap_or(0));
         let event = Event {
             type_,
             reason: reason.to_owned(),

@@ -85,7 +85,6 @@ impl Metrics {
     }
 
     /// Counts one that runs, until what is returned is dropped.
-    #[must_use]
     pub fn reconcile_begins(&self, controller: &'static str) -> Running {
         let gauge = self.running.with_label_values(&[controller]);
         gauge.inc();
