@@ -32,7 +32,7 @@ pub const PREFIX: &str = "fanout.openfactory.io/";
 pub const IDLE: &str = "fanout.openfactory.io/idle";
 
 /// The finalizer that keeps a NatsCluster until no pod publishes to it.
-pub const DRAIN: &str = "fanout.openfactory.io/drain";
+pub use crate::nats_cluster::FINALIZER as DRAIN;
 
 /// On a Deployment: the forwarder's generation at the last write.
 pub const GENERATION: &str = "fanout.openfactory.io/generation";
