@@ -15,7 +15,7 @@ const BOUND: Duration = Duration::from_secs(300);
 
 /// With the namespace its Secrets go too, perhaps first: there is little hope after a try or two. With the time of the last one
 /// the namespace waits for half a minute at most.
-const BOUND_WITH_NAMESPACE: Duration = Duration::from_secs(15);
+const BOUND_WITH_NAMESPACE: Duration = Duration::from_secs(10);
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

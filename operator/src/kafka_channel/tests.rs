@@ -302,9 +302,9 @@ fn a_topic_goes_only_where_its_policy_says_so_and_within_a_bound() {
         }
     );
     assert_eq!(
-        removal_of("Delete", deleted.clone(), true, 115),
+        removal_of("Delete", deleted.clone(), true, 110),
         Removal::Deletes {
-            past: Some(seconds(15))
+            past: Some(seconds(10))
         }
     );
     assert_eq!(removal_of("Retain", deleted, false, 100), Removal::Leaves(Why::Policy));
