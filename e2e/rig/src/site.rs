@@ -3,6 +3,7 @@
 //! Like the stage it panics where something fails.
 
 #![allow(
+    clippy::panic,
     clippy::unwrap_used,
     reason = "only tests use a site, and they fail by panicking; clippy lets only functions marked as tests do so"
 )]
