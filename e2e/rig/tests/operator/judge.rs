@@ -56,7 +56,7 @@ pub(crate) async fn credentials_version(site: &Site) -> String {
             .remove("version")
             .context("there is no version")?;
         let version = String::from_utf8(version.0)?;
-        Ok((before != Value::from(version.as_str())).then_some(version))
+        Ok((before != version.as_str()).then_some(version))
     })
     .await
     .unwrap()
