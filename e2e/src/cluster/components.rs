@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use super::plan::{API_PORT, Addresses, Files, NODE, Programs};
 use crate::process::Spec;
 
-/// The name of the image whose container holds a pod's namespaces, as containerd asks for it. It is [`tools::pause_image`].
+/// The name of the image whose container holds a pod's namespaces, as containerd asks for it. It is [`crate::tools::pause_image`].
 pub const PAUSE_IMAGE: &str = "docker.io/library/fanout-e2e-pause:1";
 
 /// One process of the cluster.
