@@ -42,6 +42,25 @@ fn accepted_manifests_break_no_rule_and_are_read_as_the_types() {
     assert!(seen > 50, "{seen}");
 }
 
+/// What the README tells a reader to declare.
+#[test]
+fn the_readme_declares_what_the_rules_take() {
+    let readme = include_str!("../../README.md");
+    let block = readme
+        .split("```yaml\n")
+        .find(|block| block.starts_with("apiVersion:"))
+        .unwrap();
+    let text = block.split("```").next().unwrap();
+    let declared: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
+    let definitions = Definitions::new();
+    for document in &declared {
+        assert_eq!(definitions.broken(document, None), Vec::<String>::new(), "{document}");
+        read(document).unwrap();
+    }
+    let kinds: Vec<String> = declared.iter().map(kind).collect();
+    assert_eq!(kinds, ["NatsCluster", "KafkaChannel", "AssetForwarder"]);
+}
+
 #[test]
 fn every_rule_is_broken_by_the_manifests_that_name_it() {
     let definitions = Definitions::new();

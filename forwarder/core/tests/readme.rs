@@ -6,7 +6,9 @@ const README: &str = include_str!("../../../README.md");
 
 #[test]
 fn every_document_of_the_readme_passes() {
-    let documents = blocks(README, "yaml");
+    let mut documents = blocks(README, "yaml");
+    // Those of the API are the API's to judge.
+    documents.retain(|(_, text)| !text.starts_with("apiVersion:"));
     assert!(!documents.is_empty(), "the README shows documents");
     for (line, text) in documents {
         let config = Config::from_yaml(&text).unwrap_or_else(|error| panic!("README.md:{line}: {error}"));
