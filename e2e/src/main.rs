@@ -43,7 +43,7 @@ enum Task {
 #[derive(Debug, Args)]
 struct Test {
     /// Without one: all tests.
-    #[arg(value_parser = ["forwarder", "guarantees", "operator", "rig", "unit", "fuzz"])]
+    #[arg(value_parser = ["forwarder", "guarantees", "operator", "hardening", "rig", "unit", "fuzz"])]
     suite: Option<String>,
     /// Also the long ones.
     #[arg(long)]
@@ -125,7 +125,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Task::Test(Test { suite, full, nextest }) => {
             runner::fetch::servers(&steps)?;
             runner::fetch::nextest(&steps)?;
-            if matches!(suite.as_deref(), None | Some("operator")) {
+            if runner::needs_cluster(suite.as_deref()) {
                 cluster::fetch(&steps)?;
             }
             runner::test(&steps, &root, suite.as_deref(), full, &nextest)
@@ -157,7 +157,7 @@ fn purpose(task: &Task) -> Purpose {
             Purpose::Cluster
         }
         Task::Demo(Demo { local: false, .. }) if !cluster::given() => Purpose::Cluster,
-        Task::Test(Test { suite, .. }) if matches!(suite.as_deref(), None | Some("operator")) => Purpose::Cluster,
+        Task::Test(Test { suite, .. }) if runner::needs_cluster(suite.as_deref()) => Purpose::Cluster,
         _ => Purpose::Servers,
     }
 }

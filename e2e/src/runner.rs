@@ -28,6 +28,11 @@ pub(crate) fn say(text: &str) {
     drop(writeln!(io::stderr(), "{text}"));
 }
 
+/// Whether tests of this suite run on Kubernetes.
+pub(crate) fn needs_cluster(suite: Option<&str>) -> bool {
+    matches!(suite, None | Some("operator" | "hardening"))
+}
+
 /// Builds everything that tests start, fuzzes, starts the broker that the tests share, and lets nextest run and close the output.
 pub(crate) fn test(
     steps: &Steps,
@@ -37,9 +42,10 @@ pub(crate) fn test(
     further: &[String],
 ) -> Result<ExitCode> {
     // It comes up while the tests are built.
-    let cluster = match suite {
-        None | Some("operator") => Some(ForTests::start()?),
-        _ => None,
+    let cluster = if needs_cluster(suite) {
+        Some(ForTests::start()?)
+    } else {
+        None
     };
     // Tests and what they start in one go: cargo then chooses each dependency's features once, so nothing is compiled twice.
     let built = steps.show(cargo(root).args(["build", "--workspace", "--lib", "--bins", "--tests"]))?;
@@ -156,7 +162,9 @@ fn filter(suite: &str) -> String {
         "forwarder" => {
             "package(forwarder) | package(forwarder-core) | (package(e2e-rig) & binary(forwarder))".to_owned()
         }
-        "rig" => "package(e2e) | (package(e2e-rig) & not binary(/^(forwarder|guarantees|operator)$/))".to_owned(),
+        "rig" => {
+            "package(e2e) | (package(e2e-rig) & not binary(/^(forwarder|guarantees|operator|hardening)$/))".to_owned()
+        }
         "operator" => "package(operator) | package(crds) | (package(e2e-rig) & binary(operator))".to_owned(),
         "unit" => "kind(lib) | kind(bin)".to_owned(),
         other => format!("binary({other})"),

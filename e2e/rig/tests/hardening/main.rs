@@ -1,0 +1,7 @@
+//! The operator where things go wrong, over a long time, and in the hands of other tools. See `cargo e2e test hardening`.
+
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests fail by panicking; clippy lets only functions marked as tests do so, not their helpers"
+)]
