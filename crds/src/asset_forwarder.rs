@@ -1,5 +1,6 @@
 //! `AssetForwarder`: pods that read a channel and publish each record to the cluster that owns its asset.
 
+mod autoscaling;
 mod dead_letter;
 mod pods;
 mod publish;
@@ -11,6 +12,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
+pub use self::autoscaling::Autoscaling;
 pub use self::dead_letter::{DeadLetter, DeadLetterFile, DeadLetterType};
 pub use self::pods::{ImagePullSecret, Limits, LogFormat, LogLevel, Logging, PodTemplate, UpgradePolicy};
 pub use self::publish::{Headers, Publish, PublishMode, Storage, Stream};
@@ -53,7 +55,7 @@ use crate::schema::{self, rule};
         status_replicas_path = ".status.replicas",
         label_selector_path = ".status.selector"
     ),
-    printcolumn(name = "Desired", type_ = "integer", json_path = ".spec.replicas"),
+    printcolumn(name = "Desired", type_ = "integer", json_path = ".status.desiredReplicas"),
     printcolumn(name = "Ready-Pods", type_ = "integer", json_path = ".status.readyReplicas"),
     printcolumn(name = "Clusters", type_ = "integer", json_path = ".status.ring.members"),
     printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.ring.epoch"),
@@ -81,6 +83,10 @@ pub struct AssetForwarderSpec {
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: i32,
+    /// Has the operator choose the number of pods by measured lag; `replicas` counts for nothing then. Absent: `replicas`, which an
+    /// autoscaler of your own may change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<Autoscaling>,
     /// What is read: for now exactly one channel. A change rolls the pods; another channel or group begins where its offsets say.
     #[schemars(schema_with = "sources")]
     pub sources: Vec<Source>,
@@ -106,8 +112,8 @@ pub struct AssetForwarderSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "image")]
     pub image: Option<String>,
-    /// Whether a new operator's default image rolls running pods. `OnSpecChange` (the default): only together with a change of this
-    /// spec; `Automatic`: at once.
+    /// Whether a new operator rolls running pods: its default image, and whatever else it makes of a forwarder in another way.
+    /// `OnSpecChange` (the default): not before they roll for a reason of their own; `Automatic`: at once.
     #[serde(default)]
     pub upgrade_policy: UpgradePolicy,
     /// What is added to the pods: labels, resources, where they run. A change rolls the pods.

@@ -34,7 +34,8 @@ pub struct Listener {
 /// What to start.
 #[derive(Debug, Default)]
 pub struct Setup {
-    /// Where the plain listener listens, and what clients are told: a port of 127.0.0.1 if none is given.
+    /// Where the plain listener listens, and what clients are told: a port of 127.0.0.1 if none is given. Further listeners have the
+    /// same address.
     pub plain: Option<Port>,
     /// Further listeners.
     pub listeners: Vec<Listener>,
@@ -66,7 +67,7 @@ impl Broker {
         let controller = Port::reserve()?;
         let mut listeners = Vec::new();
         for listener in &setup.listeners {
-            listeners.push((listener.name.clone(), Port::reserve()?));
+            listeners.push((listener.name.clone(), Port::reserve_at(plain.host())?));
         }
         let file = dir.join("server.properties");
         let text = properties(dir, &setup, &plain, &controller, &listeners);
@@ -104,6 +105,16 @@ impl Broker {
             .iter()
             .find(|(of, _)| of == name)
             .map(|(_, port)| port.address())
+    }
+
+    /// Gives a SCRAM user another password. Connections that are there stay.
+    pub fn set_password(&self, mechanism: &str, user: &str, password: &str) -> Result<()> {
+        let mut command = java(&class_path()?, "kafka.admin.ConfigCommand");
+        command
+            .args(["--bootstrap-server", &self.address(), "--alter"])
+            .args(["--entity-type", "users", "--entity-name", user, "--add-config"])
+            .arg(format!("{mechanism}=[password={password}]"));
+        run(&mut command)
     }
 
     /// The process.
@@ -229,23 +240,31 @@ fn format_storage(classes: &str, file: &Path, setup: &Setup) -> Result<()> {
 }
 
 fn run_format(classes: &str, file: &Path, scram: &[(String, String, String)]) -> Result<()> {
-    let mut command = Command::new("java");
-    command
-        .args(QUICK)
-        .args(["-Xmx128m", "-cp", classes, "kafka.tools.StorageTool", "format"]);
-    command.args(["-t", CLUSTER_ID, "-c"]).arg(file);
+    let mut command = java(classes, "kafka.tools.StorageTool");
+    command.args(["format", "-t", CLUSTER_ID, "-c"]).arg(file);
     for (mechanism, name, password) in scram {
         command
             .arg("--add-scram")
             .arg(format!("{mechanism}=[name={name},password={password}]"));
     }
-    let output = command
+    run(&mut command)
+}
+
+/// One of Kafka's tools.
+fn java(classes: &str, class: &str) -> Command {
+    let mut command = Command::new("java");
+    command.args(QUICK).args(["-Xmx128m", "-cp", classes, class]);
+    command
+}
+
+fn run(tool: &mut Command) -> Result<()> {
+    let output = tool
         .output()
         .context("failed to run java: is a Java runtime (17 or newer) installed? `cargo e2e setup` says")?;
     if !output.status.success() {
         let said = [output.stdout, output.stderr].concat();
         bail!(
-            "Kafka's storage tool failed ({}):\n{}",
+            "Kafka's tool failed ({}): {tool:?}\n{}",
             output.status,
             String::from_utf8_lossy(&said)
         );

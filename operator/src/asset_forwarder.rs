@@ -8,10 +8,10 @@
 //! API server has and what the pods say; all that must survive a restart is in the ring's ConfigMap ([`recorded`]).
 
 pub mod apply;
+pub mod autoscale;
 pub mod build;
 pub mod config;
 pub mod dereference;
-pub mod image;
 pub mod members;
 pub mod names;
 pub mod pods;
@@ -22,6 +22,7 @@ pub mod rollout;
 pub mod status;
 #[cfg(test)]
 mod tests;
+pub mod upgrade;
 pub mod validate;
 pub mod watch;
 
@@ -29,6 +30,7 @@ use std::sync::Arc;
 
 use forwarder::shutdown::Shutdown;
 
+use self::autoscale::Histories;
 use self::watch::SecretIndex;
 use crate::context::Context;
 use crate::controller::drive;
@@ -37,6 +39,10 @@ use crate::controller::drive;
 pub async fn run(context: Arc<Context>, stop: Shutdown) {
     let index = Arc::new(SecretIndex::default());
     let controller = watch::controller(&context, &index);
-    let reconcile = move |forwarder, context| reconcile::reconcile(forwarder, context, Arc::clone(&index));
+    let histories = Arc::new(Histories::default());
+    let reconcile = move |forwarder, context| {
+        let (index, histories) = (Arc::clone(&index), Arc::clone(&histories));
+        async move { reconcile::reconcile(forwarder, context, &index, &histories).await }
+    };
     drive("asset_forwarder", controller, context, reconcile, stop).await;
 }

@@ -89,13 +89,13 @@ pub enum LogFormat {
     Json,
 }
 
-/// Whether a new operator's default image rolls running pods.
+/// Whether a new operator rolls running pods: its default image, and whatever else it makes of a forwarder in another way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum UpgradePolicy {
-    /// Only when the spec has changed.
+    /// Not by itself: pods take all of that up when they next roll for a reason of their own (the spec, the channel, its credentials).
     #[default]
     OnSpecChange,
-    /// As soon as the operator has another default image.
+    /// As soon as the operator makes them in another way.
     Automatic,
 }
 

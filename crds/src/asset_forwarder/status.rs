@@ -15,6 +15,9 @@ pub struct AssetForwarderStatus {
     #[serde(default)]
     #[schemars(schema_with = "crate::status::conditions")]
     pub conditions: Vec<Condition>,
+    /// Pods that there are to be: as the spec says, or as measured lag asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired_replicas: Option<i32>,
     /// Pods that there are.
     #[serde(default)]
     pub replicas: i32,

@@ -2,12 +2,14 @@
 
 mod secure;
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use e2e::broker::{Broker, Listener, Setup};
+use e2e::port::Port;
 use e2e::process::Process;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -38,6 +40,8 @@ pub struct Options {
     /// The address of a proxy that stands before the broker: a further listener tells clients to come back through it. The proxy's target is
     /// [`Kafka::behind_proxy`].
     pub proxied: Option<String>,
+    /// Where it listens, if not on 127.0.0.1: an address of this machine that pods reach.
+    pub host: Option<Ipv4Addr>,
     /// Properties of the server.
     pub properties: Vec<(String, String)>,
     /// Heap in MiB; 0: 512.
@@ -103,6 +107,7 @@ impl Kafka {
             .tempdir()
             .context("failed to make a directory")?;
         let mut setup = Setup {
+            plain: options.host.map(Port::reserve_at).transpose()?,
             properties: options.properties,
             heap_mb: options.heap_mb,
             ..Setup::default()
@@ -365,6 +370,21 @@ impl Kafka {
         tokio::task::spawn_blocking(move || broker.lock().unwrap_or_else(PoisonError::into_inner).start_again())
             .await??;
         self.wait_ready().await
+    }
+
+    /// Gives the user of [`Kafka::secured`] another password for SCRAM-SHA-512. Connections that are there stay.
+    pub async fn set_password(&self, password: &str) -> Result<()> {
+        let broker = Arc::clone(&self.own()?.broker);
+        let secured = self
+            .secured
+            .as_ref()
+            .ok_or_else(|| anyhow!("the broker asks for no password"))?;
+        let (user, password) = (secured.username.clone(), password.to_owned());
+        tokio::task::spawn_blocking(move || {
+            let broker = broker.lock().unwrap_or_else(PoisonError::into_inner);
+            broker.set_password(Mechanism::ScramSha512.name(), &user, &password)
+        })
+        .await?
     }
 
     /// Ends it in good order and starts it again.

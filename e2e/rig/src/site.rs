@@ -8,6 +8,7 @@
     reason = "only tests use a site, and they fail by panicking; clippy lets only functions marked as tests do so"
 )]
 
+use std::net::Ipv4Addr;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,6 +77,28 @@ impl Site {
         options: nats::Options,
         operator: impl FnOnce(&Kubernetes, &str, &str) -> anyhow::Result<Operator>,
     ) -> Self {
+        let kafka = Kafka::shared().await.unwrap();
+        Self::on(kafka, mode, clusters, options, operator).await
+    }
+
+    /// With a broker of the test's own, which listens where pods reach it ([`Site::host`]).
+    pub async fn on_kafka(kafka: Kafka, mode: PublishMode, clusters: usize) -> Self {
+        let options = nats::Options::default();
+        Self::on(kafka, mode, clusters, options, Operator::of_namespace).await
+    }
+
+    /// The address of this machine that pods reach.
+    pub async fn host() -> Ipv4Addr {
+        Kubernetes::of_run().await.unwrap().host()
+    }
+
+    async fn on(
+        kafka: Kafka,
+        mode: PublishMode,
+        clusters: usize,
+        options: nats::Options,
+        operator: impl FnOnce(&Kubernetes, &str, &str) -> anyhow::Result<Operator>,
+    ) -> Self {
         let kubernetes = Kubernetes::of_run().await.unwrap();
         kubernetes.install_definitions().await.unwrap();
         let namespace = Namespace::new(&kubernetes).unwrap();
@@ -84,7 +107,7 @@ impl Site {
             host: kubernetes.host(),
             ..options
         };
-        let stage = Stage::with_servers(Kafka::shared().await.unwrap(), mode, clusters, options).await;
+        let stage = Stage::with_servers(kafka, mode, clusters, options).await;
         operator.wait_leads().await.unwrap();
         Self {
             operator: Arc::new(Mutex::new(operator)),
@@ -113,6 +136,15 @@ impl Site {
     /// Stops the operator in good order.
     pub async fn stop_operator(&self) -> ExitStatus {
         self.operator.lock().await.stop().unwrap()
+    }
+
+    /// Puts another operator in the place of this one, after its end: one whose forwarders run this image by default.
+    pub async fn upgrade_operator(&self, image: &str) {
+        let mut operator = self.operator.lock().await;
+        operator.stop().unwrap();
+        let (kubernetes, namespace) = (&self.namespace.kubernetes, &self.namespace.name);
+        *operator = Operator::of_namespace_with(kubernetes, namespace, "operator-2", image).unwrap();
+        operator.wait_leads().await.unwrap();
     }
 
     /// Kills the operator and starts it again.

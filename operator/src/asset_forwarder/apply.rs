@@ -19,7 +19,7 @@ use super::build::{Resources, Workload};
 use super::dereference::Existing;
 use super::names::{self, Identity};
 use super::pods::{Observed, Process};
-use super::rollout;
+use super::{rollout, upgrade};
 use crate::apply::{ApplyError, MANAGER};
 use crate::context::Context;
 
@@ -89,6 +89,11 @@ pub async fn apply(
         Workload::Configured { config, deployment } => {
             current = Some(config.name_any());
             applier.apply(*config).await?;
+            let applied = applier.apply(*deployment).await?;
+            (Some(applied.object), applied.written)
+        }
+        Workload::Kept { deployment } => {
+            current = upgrade::configuration(&deployment, identity).map(|hash| identity.config_map(&hash));
             let applied = applier.apply(*deployment).await?;
             (Some(applied.object), applied.written)
         }

@@ -52,6 +52,11 @@ pub enum Workload {
         /// The pods.
         deployment: Box<Deployment>,
     },
+    /// The pods stay on a configuration that an operator before us has written.
+    Kept {
+        /// The pods.
+        deployment: Box<Deployment>,
+    },
     /// There is no configuration for now: pods that there are go on with theirs, as many as are wanted.
     Scaled(i32),
 }
@@ -62,6 +67,9 @@ pub enum BuildError {
     /// The ring's document has no text.
     #[error("failed to write the ring's document")]
     Ring(#[source] ConfigError),
+    /// The pods' template cannot be written down.
+    #[error("failed to write the pods' template down")]
+    Template(#[source] serde_json::Error),
 }
 
 /// Builds all children.

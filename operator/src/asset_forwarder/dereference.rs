@@ -8,13 +8,14 @@ mod resources;
 
 use std::collections::BTreeSet;
 
+use crds::kafka_channel::KafkaConnection;
 use crds::{AssetForwarder, AssetForwarderStatus, NatsCluster};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Api;
 use kube::core::PartialObjectMeta;
 
-pub use self::resources::{Dependencies, dependencies};
+pub use self::resources::{Dependencies, current, dependencies};
 use super::members::Candidate;
 use super::names::Identity;
 use super::pods::Observed;
@@ -36,6 +37,8 @@ pub struct Dereferenced {
     pub candidates: Vec<Candidate>,
     /// What there is of the forwarder.
     pub existing: Existing,
+    /// How many pods there are to be for the lag; none: as many as the spec says.
+    pub scaled: Option<i32>,
     /// The Secrets that clusters and channels name, as namespace and name, whether they are there or not.
     pub secrets: BTreeSet<(String, String)>,
 }
@@ -47,6 +50,17 @@ pub struct Reference {
     pub name: String,
     /// What is there.
     pub found: Found,
+}
+
+impl Reference {
+    /// The channel, if there is one that lets us in.
+    #[must_use]
+    pub fn channel(&self) -> Option<&Channel> {
+        match &self.found {
+            Found::Channel(channel) => Some(channel),
+            Found::Missing | Found::Denied => None,
+        }
+    }
 }
 
 /// What is behind a reference to a channel.
@@ -63,11 +77,17 @@ pub enum Found {
 /// A channel with its credentials.
 #[derive(Clone, Debug)]
 pub struct Channel {
+    /// Which version of its spec this is: UID and generation.
+    pub revision: String,
     /// The topic's name.
     pub topic: String,
+    /// The topic's partitions, once they are known.
+    pub partitions: Option<i32>,
+    /// How it is reached, as declared.
+    pub connection: KafkaConnection,
     /// Why it is not ready; none: it is.
     pub not_ready: Option<String>,
-    /// How to reach it.
+    /// The same with credentials that were read.
     pub credentials: Result<KafkaCredentials, CredentialsError>,
 }
 
@@ -111,6 +131,18 @@ impl DereferenceError {
             what,
             source: Box::new(source),
         }
+    }
+}
+
+impl DereferenceError {
+    /// Whether the API server does not let us read it: that ends when a person grants it, not by trying again.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        let source = match self {
+            Self::Api { source, .. } => source,
+            Self::Secrets(SecretsError { source, .. }) => source,
+        };
+        matches!(source.as_ref(), kube::Error::Api(refusal) if refusal.code == 403)
     }
 }
 
@@ -193,6 +225,7 @@ pub async fn dereference(
         dead_letter,
         candidates,
         existing,
+        scaled: None,
         secrets,
     }))
 }

@@ -34,12 +34,16 @@ pub const IDLE: &str = "fanout.openfactory.io/idle";
 /// The finalizer that keeps a NatsCluster until no pod publishes to it.
 pub use crate::nats_cluster::FINALIZER as DRAIN;
 
-/// On a Deployment: the forwarder's generation at the last write.
+/// On a Deployment: the generations of the forwarder and of its channels at the last write.
 pub const GENERATION: &str = "fanout.openfactory.io/generation";
 /// On a Deployment: what its pods read, as channel, topic and group.
 pub const SOURCE: &str = "fanout.openfactory.io/source";
-/// On a Deployment: a hash of the forwarder's spec, without what scales it.
+/// On a Deployment: a hash of the forwarder's spec, without what scales it, and of its channels.
 pub const SPEC: &str = "fanout.openfactory.io/spec";
+/// On a Deployment: what else its pods read at their start: a hash of Kafka credentials, and the epoch of the ring in the configuration.
+pub const READ_AT_START: &str = "fanout.openfactory.io/read-at-start";
+/// On a Deployment: the pod template as it was declared last.
+pub const TEMPLATE: &str = "fanout.openfactory.io/pod-template";
 /// On a pod template: a hash of the Kafka credentials, which a forwarder reads at its start.
 pub const KAFKA_CREDENTIALS: &str = "fanout.openfactory.io/kafka-credentials";
 /// On a pod template: the epoch of the ring that the configuration holds; absent where pods watch their ring.

@@ -1,20 +1,22 @@
 //! One reconcile: all stages in order, and one status at the end.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crds::{AssetForwarder, AssetForwarderStatus};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource as _, ResourceExt as _};
 
 use super::apply::{self, Outcome};
+use super::autoscale::Histories;
 use super::build::{BuildError, build};
 use super::dereference::{self, DereferenceError, Dereferenced, dereference};
 use super::names::Identity;
 use super::validate::{SOURCE_CHANGING, Validated, validate};
 use super::watch::SecretIndex;
-use super::{image, status};
+use super::{status, upgrade};
 use crate::apply::ApplyError;
 use crate::conditions::{Verdict, Words, conditions};
 use crate::context::Context;
@@ -25,6 +27,9 @@ const POLL: Duration = Duration::from_secs(2);
 
 /// How often to look again where the next step is somebody else's, and the watches tell of most of them.
 const WAIT: Duration = Duration::from_secs(20);
+
+/// How often lag is measured where it says how many pods there are.
+const MEASURE: Duration = Duration::from_secs(5);
 
 /// How often a settled forwarder is looked at.
 const RESYNC: Duration = Duration::from_secs(60);
@@ -64,13 +69,25 @@ impl Failure for ReconcileError {
 pub async fn reconcile(
     forwarder: Arc<AssetForwarder>,
     context: Arc<Context>,
-    index: Arc<SecretIndex>,
+    index: &SecretIndex,
+    histories: &Histories,
 ) -> Result<Action, ReconcileError> {
-    let Some(mut found) = dereference(&context, &forwarder).await? else {
-        index.forget(&forwarder);
-        return Ok(Action::await_change());
+    let mut found = match dereference(&context, &forwarder).await {
+        Ok(Some(found)) => found,
+        Ok(None) => {
+            index.forget(&forwarder);
+            histories.forget(&forwarder);
+            return Ok(Action::await_change());
+        }
+        Err(error) => {
+            if error.is_refused() {
+                tell_refusal(&context, &forwarder, &error).await?;
+            }
+            return Err(error.into());
+        }
     };
     index.note(&found.forwarder, found.secrets.clone());
+    found.scaled = histories.decide(&found, Instant::now());
     let old = found.forwarder.status.clone().unwrap_or_default();
     let identity = Identity::of(&found.forwarder);
     let validated = match validate(&found, &context.settings) {
@@ -81,7 +98,10 @@ pub async fn reconcile(
             return Ok(Action::requeue(RESYNC));
         }
     };
-    let resources = build(&validated)?;
+    let occasion = validated.config.as_ref().ok().map(|config| &config.occasion);
+    let policy = validated.spec.upgrade_policy;
+    let resources = upgrade::hold(build(&validated)?, policy, occasion, &found.existing, &identity)
+        .map_err(BuildError::Template)?;
     if let Some(registered) = with_new_members(&old, &validated) {
         put(&context, &found.forwarder, &old, &registered).await?;
         found.forwarder.status = Some(registered);
@@ -107,9 +127,14 @@ pub async fn reconcile(
 }
 
 fn pause(verdict: &Verdict, validated: &Validated, found: &Dereferenced) -> Duration {
+    let longest = if validated.spec.autoscaling.is_some() {
+        MEASURE
+    } else {
+        RESYNC
+    };
     let is_leaving = validated.ring.as_ref().is_some_and(|ring| !ring.leaving.is_empty());
     let has_changed = validated.ring.as_ref() != Some(&validated.recorded);
-    match verdict {
+    let pause = match verdict {
         _ if is_leaving || (has_changed && validated.ring.is_some()) => POLL,
         Verdict::Ready(_) | Verdict::Stalled(_) => RESYNC,
         Verdict::Reconciling(words) => match words.reason {
@@ -117,7 +142,8 @@ fn pause(verdict: &Verdict, validated: &Validated, found: &Dereferenced) -> Dura
             "NoClusters" if !found.existing.pods.is_empty() => POLL,
             _ => WAIT,
         },
-    }
+    };
+    pause.min(longest)
 }
 
 /// The status with members that it does not know yet. It is written before the first pod can publish to them: whoever deletes
@@ -136,6 +162,21 @@ fn with_new_members(old: &AssetForwarderStatus, validated: &Validated) -> Option
         ring: Some(known),
         ..old.clone()
     })
+}
+
+/// Says in the status what may not be read: nothing else would, and `Ready` would stay as it was.
+async fn tell_refusal(
+    context: &Context,
+    forwarder: &AssetForwarder,
+    error: &DereferenceError,
+) -> Result<(), ReconcileError> {
+    // The watch may be behind, and the status of before says who is a member: it must be the last one.
+    let Some(current) = dereference::current(context, forwarder).await? else {
+        return Ok(());
+    };
+    let status = current.status.clone().unwrap_or_default();
+    let verdict = Verdict::reconciling("ReadFailed", describe(error));
+    write(context, &current, status, &verdict, &[]).await
 }
 
 fn failed(error: &ApplyError) -> Verdict {
@@ -211,13 +252,13 @@ async fn tell(context: &Context, found: &Dereferenced, validated: &Validated, ou
         );
         context.events.normal(&about, "RingChanged", note).await;
     }
-    if let (Ok(config), true) = (&validated.config, outcome.deployment_written) {
-        let status = found.forwarder.status.as_ref();
-        let running = found.existing.deployment.as_ref().and_then(image::running);
-        let is_new = status.and_then(|status| status.config_hash.as_ref()) != Some(&config.hash)
-            || running.as_ref() != Some(&validated.image);
-        if is_new {
-            let note = format!("configuration {}, image {}", config.hash, validated.image);
+    if let (Some(now), true) = (&outcome.deployment, outcome.deployment_written) {
+        let template = |deployment: &Deployment| deployment.spec.as_ref().map(|spec| spec.template.clone());
+        let before = found.existing.deployment.as_ref();
+        if before.and_then(template) != template(now) {
+            let configuration = upgrade::configuration(now, &validated.identity).unwrap_or_default();
+            let image = upgrade::image(now).unwrap_or_default();
+            let note = format!("configuration {configuration}, image {image}");
             context.events.normal(&about, "RolloutStarted", note).await;
         }
     }

@@ -5,10 +5,10 @@ use crds::asset_forwarder::{ExcludedCluster, RingStatus};
 use k8s_openapi::api::apps::v1::Deployment;
 
 use super::dereference::Existing;
-use super::image;
 use super::names::Identity;
 use super::pods::Observed;
 use super::rollout::{self, Rollout};
+use super::upgrade;
 use super::validate::Validated;
 use crate::conditions::{Verdict, Words};
 
@@ -23,7 +23,8 @@ pub fn status(
     let pods = Pods::of(validated, existing, deployment);
     let verdict = verdict(validated, deployment, &pods);
     let mut status = counted(old, &validated.identity, deployment);
-    status.config_hash = validated.config.as_ref().ok().map(|config| config.hash.clone());
+    let has_one = deployment.filter(|_| validated.config.is_ok());
+    status.config_hash = has_one.and_then(|deployment| upgrade::configuration(deployment, &validated.identity));
     status.ring = Some(ring(old.ring.as_ref(), validated, &pods));
     (status, verdict)
 }
@@ -37,11 +38,12 @@ pub fn counted(
 ) -> AssetForwarderStatus {
     let live = deployment.and_then(|deployment| deployment.status.as_ref());
     AssetForwarderStatus {
+        desired_replicas: deployment.map(rollout::desired),
         replicas: live.and_then(|live| live.replicas).unwrap_or(0),
         ready_replicas: live.and_then(|live| live.ready_replicas).unwrap_or(0),
         updated_replicas: live.and_then(|live| live.updated_replicas).unwrap_or(0),
         selector: Some(identity.selector_text()),
-        image: deployment.and_then(image::running),
+        image: deployment.and_then(upgrade::image),
         ..old.clone()
     }
 }

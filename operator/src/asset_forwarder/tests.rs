@@ -1,11 +1,13 @@
 //! The pure stages in a world of their own: what the API server would have, and what pods would say.
 
+mod autoscaling;
 mod children;
 mod configuration;
 mod leaving;
 mod members;
 mod rings;
 mod statuses;
+mod upgrades;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,6 +18,7 @@ use forwarder_core::status::{ClusterStatus, RingStatus, Status};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt as _;
+use kube::core::PartialObjectMetaExt as _;
 use serde::de::DeserializeOwned;
 
 use super::build::{Resources, Workload, build};
@@ -23,8 +26,9 @@ use super::dereference::{Channel, Dereferenced, Existing, Found, Reference};
 use super::members::{Access, Candidate};
 use super::names;
 use super::pods::{Observed, Process};
-use super::status;
 use super::validate::{Validated, validate};
+use super::{status, upgrade};
+use crate::apply::MANAGER;
 use crate::conditions::Verdict;
 use crate::context::Settings;
 use crate::credentials::{self, Secrets};
@@ -126,6 +130,9 @@ impl World {
         let channel = Channel {
             topic: self.channel.spec.topic.name.clone(),
             not_ready: self.channel_not_ready.clone(),
+            revision: format!("c1@{}", self.channel.metadata.generation.unwrap_or(1)),
+            partitions: Some(4),
+            connection: self.channel.spec.connection.clone(),
             credentials: credentials::kafka(&self.channel.spec.connection, &secrets, &prefix, folder),
         };
         Dereferenced {
@@ -137,26 +144,31 @@ impl World {
             dead_letter: None,
             candidates: candidates.collect(),
             existing: self.existing.clone(),
+            scaled: None,
             secrets: [].into(),
         }
     }
 
     fn validate(&self) -> Result<Validated, Verdict> {
-        validate(
-            &self.dereferenced(),
-            &Settings {
-                forwarder_image: self.default_image.to_owned(),
-                forwarder_image_pull_policy: "IfNotPresent",
-                namespace: "operators".to_owned(),
-                concurrency: 1,
-            },
-        )
+        validate(&self.dereferenced(), &self.settings())
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            forwarder_image: self.default_image.to_owned(),
+            forwarder_image_pull_policy: "IfNotPresent",
+            namespace: "operators".to_owned(),
+            concurrency: 1,
+        }
     }
 
     /// Judges and builds.
     fn look(&self) -> Pass {
         let validated = self.validate().unwrap();
+        let occasion = validated.config.as_ref().ok().map(|config| &config.occasion);
+        let policy = validated.spec.upgrade_policy;
         let resources = build(&validated).unwrap();
+        let resources = upgrade::hold(resources, policy, occasion, &self.existing, &validated.identity).unwrap();
         Pass { validated, resources }
     }
 
@@ -171,8 +183,12 @@ impl World {
         } = pass.resources.clone();
         self.existing.credentials = Some(credentials);
         self.existing.ring = ring.or(self.existing.ring.take());
-        if let Workload::Configured { deployment, .. } = workload {
-            self.existing.deployment = Some(rolled_out(*deployment));
+        if let Workload::Configured { config, .. } = &workload {
+            let metadata = config.metadata.clone();
+            self.existing.configs.push(metadata.into_response_partial());
+        }
+        if let Workload::Configured { deployment, .. } | Workload::Kept { deployment } = workload {
+            self.existing.deployment = Some(rolled_out(managed(*deployment, MANAGER)));
         }
         let (status, _) = status::status(
             &self.status(),
@@ -227,6 +243,16 @@ impl World {
         let data = self.existing.credentials.clone().unwrap().data.unwrap();
         data.into_keys().filter(|name| name != names::VERSION_FILE).collect()
     }
+}
+
+/// The Deployment with a note of who has written the template down.
+fn managed(mut deployment: Deployment, manager: &str) -> Deployment {
+    let fields = format!(
+        "{{'f:metadata': {{'f:annotations': {{'f:{}': {{}}}}}}}}",
+        names::TEMPLATE
+    );
+    deployment.metadata.managed_fields = Some(vec![yaml(&format!("{{manager: {manager}, fieldsV1: {fields}}}"))]);
+    deployment
 }
 
 fn ring_in(map: &ConfigMap) -> RingConfig {

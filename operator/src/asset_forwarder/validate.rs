@@ -11,12 +11,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::config::{self, Topic};
 use super::dereference::{Dereferenced, Existing, Found, Reference};
-use super::image::{self, Occasion};
 use super::members::{self, Members};
 use super::names::{self, Identity};
 use super::recorded::Recorded;
 use super::ring::{self, Seen, Shape};
 use super::rollout::{self, Rollout};
+use super::upgrade::Occasion;
 use crate::conditions::Verdict;
 use crate::context::Settings;
 use crate::credentials::{Files, KafkaCredentials};
@@ -26,7 +26,7 @@ use crate::credentials::{Files, KafkaCredentials};
 pub struct Validated {
     /// Who the forwarder is.
     pub identity: Identity,
-    /// Its spec.
+    /// Its spec, with as many replicas as its lag asks for where that is declared.
     pub spec: AssetForwarderSpec,
     /// How many pods there are to be now.
     pub replicas: i32,
@@ -40,12 +40,10 @@ pub struct Validated {
     pub credentials: Files,
     /// The pods' configuration, or why there is none for now: pods that run go on with theirs.
     pub config: Result<Configuration, Verdict>,
-    /// The pods' image.
+    /// The image that pods begin with which roll now.
     pub image: String,
     /// When their image is pulled.
     pub image_pull_policy: &'static str,
-    /// For which spec the image was chosen.
-    pub occasion: Occasion,
     /// Why the source's channel is not ready; none: it is, or there is no configuration at all.
     pub channel_not_ready: Option<String>,
 }
@@ -63,6 +61,8 @@ pub struct Configuration {
     pub kafka_credentials: String,
     /// The epoch of the ring in the document, if it holds one.
     pub ring_epoch: Option<u64>,
+    /// For what it was made.
+    pub occasion: Occasion,
     /// Most bytes that a pod holds for confirmation.
     pub max_pending_bytes: usize,
     /// The longest drain, in milliseconds.
@@ -75,7 +75,11 @@ pub struct Configuration {
 /// What can never work: nothing is written but that.
 pub fn validate(found: &Dereferenced, settings: &Settings) -> Result<Validated, Verdict> {
     let identity = Identity::of(&found.forwarder);
-    let spec = &found.forwarder.spec;
+    let spec = &AssetForwarderSpec {
+        // From here on it is one number, wherever it comes from.
+        replicas: found.scaled.unwrap_or(found.forwarder.spec.replicas),
+        ..found.forwarder.spec.clone()
+    };
     check_name(&identity.name)?;
     check_selector("spec.clusters.selector", &spec.clusters.selector)?;
     if let Some(selector) = &spec.clusters.namespace_selector {
@@ -87,8 +91,6 @@ pub fn validate(found: &Dereferenced, settings: &Settings) -> Result<Validated, 
             spec.sources.len()
         )));
     };
-    let occasion = Occasion::of(found.forwarder.metadata.generation.unwrap_or_default(), spec)
-        .map_err(|error| invalid(format!("spec: cannot be serialized: {error}")))?;
 
     let existing = &found.existing;
     let stored = stored(existing);
@@ -133,7 +135,7 @@ pub fn validate(found: &Dereferenced, settings: &Settings) -> Result<Validated, 
         } else {
             spec.replicas
         },
-        image: image::choose(spec, &settings.forwarder_image, &occasion, existing.deployment.as_ref()),
+        image: spec.image.clone().unwrap_or_else(|| settings.forwarder_image.clone()),
         image_pull_policy: settings.forwarder_image_pull_policy,
         channel_not_ready: match &found.source.found {
             Found::Channel(channel) => channel.not_ready.clone(),
@@ -146,7 +148,6 @@ pub fn validate(found: &Dereferenced, settings: &Settings) -> Result<Validated, 
         ring,
         credentials,
         config,
-        occasion,
     })
 }
 
@@ -335,11 +336,19 @@ fn configuration(found: &Dereferenced, source: &Source, ring: Option<&RingConfig
         .to_yaml()
         .map_err(|error| invalid(format!("the configuration cannot be written: {error}")))?;
     let letters = letters.as_ref().map(|(_, (_, credentials))| credentials);
+    let kafka_credentials = read_at_start([Some(&credentials), letters]).hash();
+    let ring_epoch = ring.map(|ring| ring.epoch);
+    let references = [Some(&found.source), found.dead_letter.as_ref()].into_iter().flatten();
+    let channels: Vec<_> = references.filter_map(Reference::channel).collect();
+    let generation = found.forwarder.metadata.generation.unwrap_or_default();
+    let occasion = Occasion::of(generation, spec, &channels, &kafka_credentials, ring_epoch)
+        .map_err(|error| invalid(format!("spec: cannot be serialized: {error}")))?;
     Ok(Configuration {
         hash: hash(&text),
         source: format!("{} {name} {}", found.source.name, source.group),
-        kafka_credentials: read_at_start([Some(&credentials), letters]).hash(),
-        ring_epoch: ring.map(|ring| ring.epoch),
+        kafka_credentials,
+        ring_epoch,
+        occasion,
         max_pending_bytes: document.engine.max_pending_bytes,
         drain_timeout_ms: document.engine.drain_timeout_ms,
         text,

@@ -53,7 +53,8 @@ impl Namespace {
         self.kubectl_with(&["apply", "-f", "-"], manifests).await
     }
 
-    async fn kubectl_with(&self, args: &[&str], input: &str) -> Result<String> {
+    /// Runs kubectl with this as its input.
+    pub async fn kubectl_with(&self, args: &[&str], input: &str) -> Result<String> {
         let args: Vec<&str> = ["--namespace", &self.name]
             .into_iter()
             .chain(args.iter().copied())

@@ -26,15 +26,39 @@ pub struct Operator {
 impl Operator {
     /// Starts one that watches a namespace alone, and holds its Lease there.
     pub fn of_namespace(kubernetes: &Kubernetes, namespace: &str, identity: &str) -> Result<Self> {
-        Self::start(kubernetes, namespace, identity, &["--watch-namespace", namespace])
+        let image = &kubernetes.cluster.forwarder_image;
+        Self::of_namespace_with(kubernetes, namespace, identity, image)
+    }
+
+    /// As [`Operator::of_namespace`], whose forwarders run this image by default.
+    pub fn of_namespace_with(kubernetes: &Kubernetes, namespace: &str, identity: &str, image: &str) -> Result<Self> {
+        Self::start(
+            kubernetes,
+            namespace,
+            identity,
+            image,
+            &["--watch-namespace", namespace],
+        )
     }
 
     /// Starts one that watches all namespaces: no other test may run beside it.
     pub fn of_cluster(kubernetes: &Kubernetes, namespace: &str, identity: &str) -> Result<Self> {
-        Self::start(kubernetes, namespace, identity, &[])
+        Self::start(
+            kubernetes,
+            namespace,
+            identity,
+            &kubernetes.cluster.forwarder_image,
+            &[],
+        )
     }
 
-    fn start(kubernetes: &Kubernetes, namespace: &str, identity: &str, further: &[&str]) -> Result<Self> {
+    fn start(
+        kubernetes: &Kubernetes,
+        namespace: &str,
+        identity: &str,
+        forwarder_image: &str,
+        further: &[&str],
+    ) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("fanout-e2e-operator-")
             .tempdir()
@@ -54,7 +78,7 @@ impl Operator {
             .args(["--router-port".to_owned(), router.number().to_string()])
             .args([
                 "--forwarder-image",
-                &kubernetes.cluster.forwarder_image,
+                forwarder_image,
                 "--log-format",
                 "text",
                 "--log-level",

@@ -5,3 +5,7 @@
     clippy::unwrap_used,
     reason = "tests fail by panicking; clippy lets only functions marked as tests do so, not their helpers"
 )]
+
+mod rotation;
+mod scaling;
+mod upgrade;

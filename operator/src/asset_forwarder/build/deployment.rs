@@ -13,9 +13,7 @@ use crate::asset_forwarder::validate::{Configuration, Validated};
 pub(super) fn deployment(validated: &Validated, config: &Configuration) -> Deployment {
     let identity = &validated.identity;
     let mut metadata = identity.child(identity.name.clone());
-    let mut annotations = validated.occasion.annotations();
-    annotations.insert(names::SOURCE.to_owned(), config.source.clone());
-    metadata.annotations = Some(annotations);
+    metadata.annotations = Some(names::pairs([(names::SOURCE, &config.source)]));
     Deployment {
         metadata,
         spec: Some(DeploymentSpec {

@@ -49,7 +49,11 @@ pub fn dependencies(forwarder: &AssetForwarder) -> Dependencies {
     }
 }
 
-pub(super) async fn current(
+/// The resource as it is now; none if it is gone or going.
+///
+/// # Errors
+/// [`DereferenceError`]
+pub async fn current(
     context: &Context,
     forwarder: &AssetForwarder,
 ) -> Result<Option<AssetForwarder>, DereferenceError> {
@@ -118,7 +122,10 @@ pub(super) async fn channel(
     let read = Secrets::read(&context.client, namespace, names).await?;
     let prefix = credentials::prefix("kafka", namespace, &reference.name);
     let found = Channel {
+        revision: revision(&channel),
         topic: channel.spec.topic.name.clone(),
+        partitions: channel.status.as_ref().and_then(|status| status.partitions),
+        connection: connection.clone(),
         not_ready: not_ready(&channel),
         credentials: credentials::kafka(connection, &read, &prefix, Path::new(names::CREDENTIALS_FOLDER)),
     };
@@ -126,6 +133,11 @@ pub(super) async fn channel(
         name,
         found: Found::Channel(Box::new(found)),
     })
+}
+
+fn revision(channel: &KafkaChannel) -> String {
+    let generation = channel.metadata.generation.unwrap_or_default();
+    format!("{}@{generation}", channel.uid().unwrap_or_default())
 }
 
 /// Why a channel is not ready, as of its present generation.

@@ -19,9 +19,18 @@ fn children(world: &World) -> Value {
         disruption_budget,
         workload,
     } = world.look().resources;
-    let Workload::Configured { config, deployment } = workload else {
+    let Workload::Configured { config, mut deployment } = workload else {
         panic!("there is a configuration");
     };
+    // The same once more, which nobody wants to read twice.
+    let template = serde_json::to_value(&deployment.spec.as_ref().unwrap().template).unwrap();
+    let noted = deployment
+        .metadata
+        .annotations
+        .as_mut()
+        .unwrap()
+        .remove(names::TEMPLATE);
+    assert_eq!(noted, Some(template.to_string()));
     json!({
         "credentials": credentials,
         "ring": ring,

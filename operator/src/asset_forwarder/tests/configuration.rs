@@ -143,40 +143,6 @@ fn the_default_of_a_cap_gives_way_to_the_one_that_is_given() {
 }
 
 #[test]
-fn a_new_operator_rolls_nothing_that_nobody_asked_for() {
-    let mut world = World::new([cluster("c1", 1)]);
-    let image = |world: &World| world.validate().unwrap().image;
-    world.step();
-    world.default_image = "forwarder:2";
-    assert_eq!(image(&world), "forwarder:1");
-
-    world.forwarder.metadata.generation = Some(2);
-    world.forwarder.spec.replicas = 5;
-    assert_eq!(image(&world), "forwarder:1", "scaling is no reason");
-    world.forwarder.spec.sources[0].protocol = Some(crds::asset_forwarder::GroupProtocol::Consumer);
-    assert_eq!(image(&world), "forwarder:2", "the pods roll anyway");
-    world.step();
-
-    world.default_image = "forwarder:3";
-    let annotations = world
-        .existing
-        .deployment
-        .as_mut()
-        .unwrap()
-        .metadata
-        .annotations
-        .as_mut();
-    annotations
-        .unwrap()
-        .insert(names::SPEC.to_owned(), "of another version".to_owned());
-    assert_eq!(image(&world), "forwarder:2", "the generation is the same");
-    world.forwarder.spec.upgrade_policy = crds::asset_forwarder::UpgradePolicy::Automatic;
-    assert_eq!(image(&world), "forwarder:3");
-    world.forwarder.spec.image = Some("mine:1".to_owned());
-    assert_eq!(image(&world), "mine:1");
-}
-
-#[test]
 fn pods_of_another_group_end_before_the_first_of_the_new_one_begins() {
     let mut world = World::new([cluster("c1", 1)]);
     world.step();

@@ -1,0 +1,34 @@
+//! Pods by lag.
+
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::schema::rule;
+
+/// How many pods there are, by how far the group lags. Never more than the topic has partitions: those beyond would be idle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = rule(
+    "self.minReplicas <= self.maxReplicas",
+    "minReplicas is more than maxReplicas: give a smaller one, or more maxReplicas",
+))]
+pub struct Autoscaling {
+    /// Fewest pods.
+    #[schemars(range(min = 1, max = 1000))]
+    pub min_replicas: i32,
+    /// Most pods.
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_replicas: i32,
+    /// Records that are not committed, for each pod: with more of them there is another one. What pods clear away within a few seconds
+    /// is a good value.
+    #[schemars(range(min = 1, max = 1_000_000_000_000_i64))]
+    pub lag_per_replica: i64,
+    /// For how many seconds fewer pods must have been enough before one of them ends. By default 300.
+    #[serde(default = "scale_down_delay")]
+    #[schemars(range(min = 0, max = 86_400))]
+    pub scale_down_delay_seconds: u32,
+}
+
+const fn scale_down_delay() -> u32 {
+    300
+}

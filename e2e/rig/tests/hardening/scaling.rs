@@ -1,0 +1,48 @@
+//! Pods by lag.
+
+use std::cell::RefCell;
+
+use anyhow::Context as _;
+use e2e_rig::site::{FORWARDER, PODS, Site, status};
+use forwarder_core::config::PublishMode;
+use serde_json::json;
+
+#[tokio::test]
+async fn pods_come_with_lag_and_go_one_by_one_without_it() {
+    let mut site = Site::new(PublishMode::JetStream, 1).await;
+    let mut manifest = site.forwarder(1);
+    // Of the topic's six partitions.
+    manifest["spec"]["autoscaling"] =
+        json!({"minReplicas": 1, "maxReplicas": 3, "lagPerReplica": 500, "scaleDownDelaySeconds": 3});
+    site.apply(&[site.cluster(0), site.channel(), manifest]).await;
+    site.wait_ready().await;
+    let flow = site.stage.flow(300);
+
+    site.stage.clusters[0].1.pause().unwrap();
+    let grown = |forwarder: &crds::AssetForwarder| status(forwarder).desired_replicas == Some(3);
+    site.wait("three pods for the lag", grown).await;
+    // A hand that scales the resource meanwhile changes nothing: lag does.
+    let scale = ["scale", "assetforwarder", FORWARDER, "--replicas=5"];
+    site.namespace.kubectl(&scale).await.unwrap();
+    site.stage.clusters[0].1.resume().unwrap();
+
+    let seen = RefCell::new(vec![3]);
+    e2e_rig::wait::eventually(PODS, "one pod is enough", || async {
+        let desired = status(&site.get().await).desired_replicas.context("it is not told")?;
+        let mut seen = seen.borrow_mut();
+        if seen.last() != Some(&desired) {
+            seen.push(desired);
+        }
+        Ok(desired == 1)
+    })
+    .await
+    .unwrap();
+    let seen = seen.into_inner();
+    assert!(
+        seen.windows(2).all(|pair| pair[0] - pair[1] == 1),
+        "one at a time: {seen:?}"
+    );
+    site.wait_ready().await;
+    flow.stop().await.unwrap();
+    site.stage.verdict().await.check_exactly_once().unwrap();
+}

@@ -1,0 +1,146 @@
+//! How many pods measured lag asks for.
+
+use std::time::{Duration, Instant};
+
+use forwarder_core::status::{Assignment, Phase};
+
+use super::super::autoscale::Histories;
+use super::*;
+
+/// A forwarder of two pods and four partitions, and a clock.
+struct Scaled {
+    world: World,
+    histories: Histories,
+    now: Instant,
+}
+
+impl Scaled {
+    fn new(autoscaling: &str) -> Self {
+        let mut world = World::new([cluster("c1", 1)]);
+        world.forwarder.spec.autoscaling = Some(yaml(autoscaling));
+        world.step();
+        world.pods_follow();
+        let mut scaled = Self {
+            world,
+            histories: Histories::default(),
+            now: Instant::now(),
+        };
+        scaled.lags([10; 4]);
+        scaled
+    }
+
+    /// The lags of partitions 0 to 3, of which each pod has two.
+    fn lags(&mut self, lags: [i64; 4]) {
+        for (place, pod) in self.world.existing.pods.iter_mut().enumerate() {
+            let report = report(pod);
+            report.phase = Phase::Consuming;
+            let assignment = |partition: usize| Assignment {
+                lag: Some(lags[partition]),
+                ..Assignment::default()
+            };
+            report.assignment = [2 * place, 2 * place + 1]
+                .map(|partition| (i32::try_from(partition).unwrap(), assignment(partition)))
+                .into();
+        }
+    }
+
+    fn after(&mut self, seconds: u64) -> i32 {
+        self.now += Duration::from_secs(seconds);
+        self.histories.decide(&self.world.dereferenced(), self.now).unwrap()
+    }
+}
+
+const ONE_TO_TEN: &str = "{minReplicas: 1, maxReplicas: 10, lagPerReplica: 100, scaleDownDelaySeconds: 60}";
+
+#[test]
+fn lag_brings_pods_at_once_but_no_more_than_partitions() {
+    let mut scaled = Scaled::new(ONE_TO_TEN);
+    scaled.lags([50, 50, 50, 50]);
+    assert_eq!(scaled.after(0), 2, "exactly what two are there for");
+    scaled.lags([50, 51, 50, 50]);
+    assert_eq!(scaled.after(5), 3);
+    scaled.lags([1_000_000; 4]);
+    assert_eq!(scaled.after(5), 4, "a fifth would be idle");
+    scaled.world.forwarder.spec.autoscaling.as_mut().unwrap().max_replicas = 3;
+    assert_eq!(scaled.after(5), 3);
+}
+
+#[test]
+fn a_pod_goes_when_fewer_were_enough_all_the_time() {
+    let mut scaled = Scaled::new(ONE_TO_TEN);
+    for _ in 0..6 {
+        assert_eq!(scaled.after(10), 2);
+    }
+    assert_eq!(scaled.after(10), 1, "after a minute");
+    // One that had a use for the second meanwhile.
+    let mut scaled = Scaled::new(ONE_TO_TEN);
+    assert_eq!(scaled.after(0), 2);
+    scaled.lags([101, 0, 0, 0]);
+    assert_eq!(scaled.after(30), 2);
+    scaled.lags([0; 4]);
+    assert_eq!(scaled.after(40), 2, "the peak is less than a minute ago");
+    assert_eq!(scaled.after(21), 1);
+    let mut scaled = Scaled::new("{minReplicas: 2, maxReplicas: 3, lagPerReplica: 100, scaleDownDelaySeconds: 0}");
+    assert_eq!(scaled.after(0), 2, "never below the least");
+}
+
+#[test]
+fn nothing_is_changed_while_the_lag_cannot_be_told() {
+    type Unrest = (&'static str, fn(&mut World));
+    let unrest: [Unrest; 7] = [
+        ("a pod without an answer", |world| world.existing.pods[1].report = None),
+        ("a pod on its way out", |world| {
+            world.existing.pods[1].terminating = true
+        }),
+        ("a rebalance", |world| {
+            report(&mut world.existing.pods[1]).phase = Phase::Rebalancing
+        }),
+        ("a partition without a pod", |world| {
+            report(&mut world.existing.pods[1]).assignment.clear()
+        }),
+        ("a hand-over", |world| {
+            report(&mut world.existing.pods[1]).ring.waiting_assets = 1
+        }),
+        ("another ring", |world| {
+            report(&mut world.existing.pods[1]).ring.epoch = 9
+        }),
+        ("a rollout", |world| {
+            let status = world.existing.deployment.as_mut().unwrap().status.as_mut().unwrap();
+            status.updated_replicas = Some(1);
+        }),
+    ];
+    for (what, disturb) in unrest {
+        for lags in [[0; 4], [1_000_000; 4]] {
+            let mut scaled =
+                Scaled::new("{minReplicas: 1, maxReplicas: 9, lagPerReplica: 1, scaleDownDelaySeconds: 0}");
+            scaled.lags(lags);
+            disturb(&mut scaled.world);
+            assert_eq!(scaled.after(0), 2, "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_time_without_measurements_does_not_count() {
+    let mut scaled = Scaled::new(ONE_TO_TEN);
+    assert_eq!(scaled.after(0), 2);
+    assert_eq!(scaled.after(121), 2, "nobody knows what was in between");
+    assert_eq!(scaled.after(60), 1);
+}
+
+#[test]
+fn the_number_that_lag_asks_for_is_that_of_everything() {
+    let mut world = World::new([cluster("c1", 1)]);
+    world.forwarder.spec.replicas = 0;
+    world.forwarder.spec.autoscaling = Some(yaml(ONE_TO_TEN));
+    let histories = Histories::default();
+    let scaled = histories.decide(&world.dereferenced(), Instant::now());
+    assert_eq!(scaled, Some(1), "the least at first");
+    let mut found = world.dereferenced();
+    found.scaled = Some(3);
+    let validated = validate(&found, &world.settings()).unwrap();
+    assert_eq!(validated.replicas, 3);
+    assert!(build(&validated).unwrap().disruption_budget.is_some());
+    world.forwarder.spec.autoscaling = None;
+    assert_eq!(histories.decide(&world.dereferenced(), Instant::now()), None);
+}
