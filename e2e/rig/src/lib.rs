@@ -17,6 +17,7 @@ pub mod kubernetes;
 pub mod nats;
 pub mod observer;
 pub mod proxy;
+pub mod random;
 pub mod site;
 pub mod stage;
 pub mod traffic;

@@ -138,10 +138,9 @@ impl Site {
         self.operator.lock().await.stop().unwrap()
     }
 
-    /// Puts another operator in the place of this one, after its end: one whose forwarders run this image by default.
-    pub async fn upgrade_operator(&self, image: &str) {
+    /// Puts another operator in the place of one that was stopped, whose forwarders run this image by default.
+    pub async fn start_operator(&self, image: &str) {
         let mut operator = self.operator.lock().await;
-        operator.stop().unwrap();
         let (kubernetes, namespace) = (&self.namespace.kubernetes, &self.namespace.name);
         *operator = Operator::of_namespace_with(kubernetes, namespace, "operator-2", image).unwrap();
         operator.wait_leads().await.unwrap();
@@ -153,6 +152,13 @@ impl Site {
         operator.kill9().unwrap();
         operator.start_again().unwrap();
         operator.wait_leads().await.unwrap();
+    }
+
+    /// Stops the operator in good order, and yields its log.
+    pub async fn end_operator(&self) -> (ExitStatus, String) {
+        let mut operator = self.operator.lock().await;
+        let exit = operator.stop().unwrap();
+        (exit, operator.process().log().unwrap())
     }
 
     /// Waits until the operator ends by itself, and yields its log.

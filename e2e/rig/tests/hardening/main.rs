@@ -6,6 +6,7 @@
     reason = "tests fail by panicking; clippy lets only functions marked as tests do so, not their helpers"
 )]
 
+mod random_specs;
 mod rotation;
 mod scaling;
 mod upgrade;

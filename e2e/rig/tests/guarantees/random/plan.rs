@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use e2e_rig::random::Random;
 use forwarder_core::config::{GroupProtocol, PublishMode};
 
 /// Whether forwarders are stopped beyond their session and wake up late. A switch, to look for a fault without them.
@@ -138,7 +139,7 @@ impl Kind {
 
 impl Plan {
     pub(crate) fn new(seed: u64) -> Self {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mode = random.pick(&[PublishMode::Core, PublishMode::JetStream]);
         let clusters = random.pick(&[2, 3]);
         let mut plan = Self {
@@ -338,31 +339,6 @@ impl fmt::Display for Plan {
             }
         }
         Ok(())
-    }
-}
-
-/// SplitMix64: the same numbers on every machine and with every version of every library.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn within(&mut self, range: std::ops::Range<u64>) -> u64 {
-        range.start + self.next() % (range.end - range.start)
-    }
-
-    fn one_in(&mut self, many: u64) -> bool {
-        self.next().is_multiple_of(many)
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.within(0..from.len() as u64) as usize]
     }
 }
 
