@@ -48,9 +48,14 @@ impl Kubernetes {
 
     /// Installs the three resources, if they are not there as this checkout has them.
     pub async fn install_definitions(&self) -> Result<()> {
+        self.install(crds::definition::all()).await
+    }
+
+    /// Installs definitions, in the place of those that are there.
+    pub async fn install(&self, definitions: Vec<CustomResourceDefinition>) -> Result<()> {
         let api = Api::<CustomResourceDefinition>::all(self.client.clone());
         let params = PatchParams::apply("e2e").force();
-        for definition in crds::definition::all() {
+        for definition in definitions {
             let name = definition.name_any();
             api.patch(&name, &params, &Patch::Apply(&definition))
                 .await

@@ -214,6 +214,14 @@ impl Site {
         self.operator.lock().await.route(path).await.unwrap()
     }
 
+    /// Memory of the operator's process, now and at its peak, in bytes, and the seconds of CPU that it has used.
+    pub async fn operator_usage(&self) -> (u64, u64, f64) {
+        let mut operator = self.operator.lock().await;
+        let process = operator.process();
+        let now = e2e::process::rss_bytes(process.pid()).unwrap();
+        (now, process.peak_rss_bytes().unwrap(), process.cpu_seconds().unwrap())
+    }
+
     /// What the operator has logged last.
     pub async fn log_tail(&self) -> String {
         self.operator.lock().await.process().log_tail()

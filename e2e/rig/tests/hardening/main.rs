@@ -6,7 +6,9 @@
     reason = "tests fail by panicking; clippy lets only functions marked as tests do so, not their helpers"
 )]
 
+mod alone;
 mod random_specs;
+mod rights;
 mod rotation;
 mod scaling;
 mod upgrade;

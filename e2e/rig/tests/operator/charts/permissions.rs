@@ -1,5 +1,6 @@
 //! What the chart's roles allow, as the API server sees it: what the operator needs, and nothing beside.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Stdio;
 use std::time::Duration;
@@ -77,6 +78,9 @@ fn one_namespace_is_all_that_a_namespaced_operator_may_touch() {
     let [own, watched, other] = ["own", "watched", "other"].map(|name| helm.cluster.namespace(name).unwrap());
     let roles = Roles::apply(&helm, &own, &[&format!("--set=watchNamespace={}", watched.name())]);
     roles.check(watched.name());
+    roles.is_listed(watched.name(), include_str!("rights/watched.txt"));
+    roles.is_listed(own.name(), include_str!("rights/own.txt"));
+    roles.is_listed(other.name(), include_str!("rights/none.txt"));
     roles.none(own.name(), &NEEDED);
     roles.none(other.name(), &NEEDED);
     roles.none("", &[("", "namespaces", &["get", "list", "watch"])]);
@@ -92,6 +96,7 @@ fn a_cluster_wide_operator_may_do_what_it_needs_everywhere_and_no_more() {
     let [own, other] = ["own", "other"].map(|name| helm.cluster.namespace(name).unwrap());
     let roles = Roles::apply(&helm, &own, &["--set=rbac.aggregate=false"]);
     roles.check(other.name());
+    roles.is_listed(other.name(), include_str!("rights/everywhere.txt"));
     roles.all("", &[("", "namespaces", &["get", "list", "watch"])]);
     roles.none(
         "",
@@ -214,6 +219,12 @@ impl Roles {
         );
     }
 
+    /// Compares all that the account may do in a namespace, beside what everybody may, with a list that somebody has agreed to.
+    fn is_listed(&self, namespace: &str, agreed: &str) {
+        let found = listed(&self.cluster, &self.account(), namespace).replace(&self.name, "OPERATOR");
+        assert_eq!(found, agreed, "in {namespace}, what is allowed now:\n{found}");
+    }
+
     fn all(&self, namespace: &str, rules: &[Rule]) {
         let found = allowed(&self.cluster, &self.account(), namespace, "", rules);
         assert!(found.all(), "not allowed in {namespace:?}: {:?}", found.that_are(false));
@@ -245,6 +256,31 @@ impl Drop for Roles {
         // The cluster goes anyway.
         drop(delete.stdout(Stdio::null()).stderr(Stdio::null()).status());
     }
+}
+
+/// What `kubectl auth can-i --list` says of an account, and not of one that nobody has given anything; sorted.
+fn listed(cluster: &Cluster, account: &str, namespace: &str) -> String {
+    let list = |account: &str| -> BTreeSet<String> {
+        let mut list = cluster.program("kubectl");
+        list.args([
+            "auth",
+            "can-i",
+            "--list",
+            "--no-headers",
+            "--namespace",
+            namespace,
+            "--as",
+            account,
+        ]);
+        let said = stdout(&mut list);
+        let lines = said
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+        lines.collect()
+    };
+    let everybody = list("system:serviceaccount:nowhere:nobody");
+    let lines = list(account);
+    lines.difference(&everybody).map(|line| format!("{line}\n")).collect()
 }
 
 /// What was asked, and whether it is allowed.
