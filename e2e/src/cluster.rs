@@ -37,7 +37,7 @@ use crate::process::{Process, Spec};
 use crate::tools;
 
 pub use self::components::PAUSE_IMAGE;
-pub use self::plan::{Addresses, LAST_INSTANCE, Programs};
+pub use self::plan::{AUDIT_LOG, Addresses, LAST_INSTANCE, Programs};
 pub use self::plant::NAMESPACE as PLANT;
 pub use self::supervisor::{Orders, supervise};
 

@@ -11,6 +11,16 @@ use crate::process::Spec;
 /// The name of the image whose container holds a pod's namespaces, as containerd asks for it. It is [`crate::tools::pause_image`].
 pub const PAUSE_IMAGE: &str = "docker.io/library/fanout-e2e-pause:1";
 
+/// Who wrote what, and when it was done. Reads are too many, and tests ask for none of them.
+const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived, ResponseStarted]
+rules:
+  - level: Metadata
+    verbs: [create, update, patch, delete, deletecollection]
+  - level: None
+";
+
 /// One process of the cluster.
 pub(super) struct Component {
     /// How to start it.
@@ -52,6 +62,7 @@ pub(super) fn configure(outside: &Files, addresses: Addresses) -> Result<()> {
         ("cni/10-bridge.conflist", cni(addresses)),
         ("kubelet.yaml", kubelet_config(&inside, addresses)),
         ("kube-proxy.yaml", proxy_config(&inside, addresses)),
+        ("audit-policy.yaml", AUDIT_POLICY.to_owned()),
         ("Corefile", corefile(&inside)),
     ] {
         let path = outside.at(name);
@@ -134,7 +145,11 @@ impl Start<'_> {
                 files.certificate("admin").display()
             ))
             .arg(format!("--kubelet-client-key={}", files.key("admin").display()))
-            .arg("--kubelet-preferred-address-types=InternalIP");
+            .arg("--kubelet-preferred-address-types=InternalIP")
+            .arg(format!("--audit-policy-file={}", files.at("audit-policy.yaml").display()))
+            .arg(format!("--audit-log-path={}", files.audit_log().display()))
+            // In MiB, as the disk is: three files of this are some 200,000 writes.
+            .args(["--audit-log-maxsize=64", "--audit-log-maxbackup=2"]);
         Component {
             spec,
             listens: Some(Listens::Port(API_PORT)),

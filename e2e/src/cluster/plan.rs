@@ -15,6 +15,9 @@ pub(super) const NODE: &str = "node";
 /// The port of the API.
 pub(super) const API_PORT: u16 = 6443;
 
+/// The API server's audit log, beside the kubeconfig of the administrator.
+pub const AUDIT_LOG: &str = "logs/audit.log";
+
 /// Where the directory of the instance appears inside the cluster's own mount namespace: short, because paths of Unix sockets have an end.
 const INSIDE: &str = "/run/fanout-e2e";
 
@@ -121,6 +124,11 @@ impl Files {
 
     pub(super) fn log(&self, name: &str) -> PathBuf {
         self.root.join("logs").join(format!("{name}.log"))
+    }
+
+    /// Who wrote what by the API.
+    pub(super) fn audit_log(&self) -> PathBuf {
+        self.root.join(AUDIT_LOG)
     }
 
     /// A kubeconfig: `admin` or `kubelet`.
