@@ -1,5 +1,7 @@
 //! The cluster of this run for tests of the operator: typed objects, operators as processes, and kubectl and helm as a person runs them.
 
+mod api_proxy;
+mod audit;
 mod namespace;
 mod operator;
 
@@ -16,6 +18,8 @@ use crate::cluster::Cluster;
 use crate::stage::SOON;
 use crate::wait;
 
+pub use self::api_proxy::{ApiProxy, Call, Fault, Moment, Rule, Verb};
+pub use self::audit::{AuditLog, Write};
 pub use self::namespace::Namespace;
 pub use self::operator::Operator;
 
@@ -32,13 +36,24 @@ impl Kubernetes {
     /// See [`Cluster::of_this_run`].
     pub async fn of_run() -> Result<Self> {
         let cluster = Cluster::of_this_run()?;
-        let read = Kubeconfig::read_from(&cluster.kubeconfig)
-            .with_context(|| format!("failed to read {}", cluster.kubeconfig.display()))?;
-        let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?;
+        let config = config(&cluster).await?;
         Ok(Self {
             client: Client::try_from(config)?,
             cluster,
         })
+    }
+
+    /// A proxy before the API server.
+    pub async fn api_proxy(&self) -> Result<ApiProxy> {
+        let mut config = config(&self.cluster).await?;
+        // Whoever asks is to hear what the server says.
+        config.default_retry = false;
+        ApiProxy::start(Client::try_from(config)?).await
+    }
+
+    /// The audit log from now on.
+    pub fn audit_log(&self) -> Result<AuditLog> {
+        AuditLog::follow(&self.cluster)
     }
 
     /// Where a server of this machine must listen to be reached by pods.
@@ -95,4 +110,10 @@ impl Kubernetes {
         }
         Ok(printed)
     }
+}
+
+async fn config(cluster: &Cluster) -> Result<Config> {
+    let read = Kubeconfig::read_from(&cluster.kubeconfig)
+        .with_context(|| format!("failed to read {}", cluster.kubeconfig.display()))?;
+    Ok(Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?)
 }

@@ -8,6 +8,9 @@
     reason = "only tests use a site, and they fail by panicking; clippy lets only functions marked as tests do so"
 )]
 
+mod kills;
+mod state;
+
 use std::net::Ipv4Addr;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -22,11 +25,15 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
+use crate::forwarder::Metrics;
 use crate::kafka::Kafka;
-use crate::kubernetes::{Kubernetes, Namespace, Operator};
+use crate::kubernetes::{ApiProxy, AuditLog, Kubernetes, Namespace, Operator};
 use crate::nats::{self, Nats};
 use crate::stage::{SOON, STREAM, Stage};
 use crate::wait;
+
+pub use self::kills::Kills;
+pub use self::state::{State, differences};
 
 /// Within which pods start, roll and end, on a machine that is busy: an image that is there, a group join, a drain.
 pub const PODS: Duration = Duration::from_secs(120);
@@ -47,6 +54,7 @@ pub struct Site {
     // Before the namespace, so that nobody works in it while it goes.
     operator: Arc<Mutex<Operator>>,
     unrest: Option<JoinHandle<()>>,
+    api: Option<Arc<ApiProxy>>,
     /// The namespace.
     pub namespace: Namespace,
     /// The servers and what is sent.
@@ -69,6 +77,17 @@ impl Site {
     /// With an operator that watches all namespaces: no other test may run beside it.
     pub async fn of_cluster(mode: PublishMode, clusters: usize) -> Self {
         Self::with(mode, clusters, nats::Options::default(), Operator::of_cluster).await
+    }
+
+    /// With a proxy between the operator and the API server: [`Site::api`].
+    pub async fn behind_proxy(mode: PublishMode, clusters: usize) -> Self {
+        let proxy = Arc::new(Kubernetes::of_run().await.unwrap().api_proxy().await.unwrap());
+        let operator = |kubernetes: &Kubernetes, namespace: &str, identity: &str| {
+            Operator::behind(&proxy, kubernetes, namespace, identity)
+        };
+        let mut site = Self::with(mode, clusters, nats::Options::default(), operator).await;
+        site.api = Some(proxy);
+        site
     }
 
     async fn with(
@@ -112,6 +131,7 @@ impl Site {
         Self {
             operator: Arc::new(Mutex::new(operator)),
             unrest: None,
+            api: None,
             namespace,
             stage,
             mode,
@@ -131,6 +151,34 @@ impl Site {
                 drop(operator.wait_leads().await);
             }
         }));
+    }
+
+    /// The proxy of a site that is behind one.
+    pub fn api(&self) -> &ApiProxy {
+        self.api.as_ref().unwrap()
+    }
+
+    /// The API server's audit log from now on, and the operator's name in it.
+    pub async fn audit(&self) -> (AuditLog, String) {
+        let user = self.operator.lock().await.user().to_owned();
+        (self.namespace.kubernetes.audit_log().unwrap(), user)
+    }
+
+    /// The operator's metrics.
+    pub async fn operator_metrics(&self) -> Metrics {
+        self.operator.lock().await.metrics().await.unwrap()
+    }
+
+    /// Whether the operator has ended by itself, and how.
+    pub async fn operator_exit(&self) -> Option<ExitStatus> {
+        self.operator.lock().await.process().try_exit().unwrap()
+    }
+
+    /// Starts the operator again after it has ended.
+    pub async fn start_operator_again(&self) {
+        let mut operator = self.operator.lock().await;
+        operator.start_again().unwrap();
+        operator.wait_leads().await.unwrap();
     }
 
     /// Stops the operator in good order.
@@ -170,8 +218,9 @@ impl Site {
 
     /// How often the operator has written to the API server, Events and its Lease aside.
     pub async fn operator_writes(&self) -> f64 {
-        let metrics = self.operator.lock().await.metrics().await.unwrap();
-        metrics.sum("fanout_operator_api_writes_total", &[])
+        self.operator_metrics()
+            .await
+            .sum("fanout_operator_api_writes_total", &[])
     }
 
     /// Waits until the operator has reconciled each object here since its start.

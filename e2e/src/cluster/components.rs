@@ -146,7 +146,10 @@ impl Start<'_> {
             ))
             .arg(format!("--kubelet-client-key={}", files.key("admin").display()))
             .arg("--kubelet-preferred-address-types=InternalIP")
-            .arg(format!("--audit-policy-file={}", files.at("audit-policy.yaml").display()))
+            .arg(format!(
+                "--audit-policy-file={}",
+                files.at("audit-policy.yaml").display()
+            ))
             .arg(format!("--audit-log-path={}", files.audit_log().display()))
             // In MiB, as the disk is: three files of this are some 200,000 writes.
             .args(["--audit-log-maxsize=64", "--audit-log-maxbackup=2"]);

@@ -1,14 +1,16 @@
 //! The built `operator` binary as a process of this machine, so that a test can kill it.
 
+use std::fs;
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use e2e::port::Port;
 use e2e::process::{Process, Spec};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::Kubernetes;
+use super::{ApiProxy, Kubernetes};
 use crate::forwarder::Metrics;
 use crate::{forwarder, http, wait};
 
@@ -20,52 +22,72 @@ pub struct Operator {
     process: Process,
     metrics: Port,
     router: Port,
+    user: String,
     _dir: TempDir,
+}
+
+/// What is not as usual.
+#[derive(Clone, Copy, Default)]
+struct With<'a> {
+    /// The default image of its forwarders.
+    image: Option<&'a str>,
+    /// What stands before the API server.
+    proxy: Option<&'a ApiProxy>,
 }
 
 impl Operator {
     /// Starts one that watches a namespace alone, and holds its Lease there.
     pub fn of_namespace(kubernetes: &Kubernetes, namespace: &str, identity: &str) -> Result<Self> {
-        let image = &kubernetes.cluster.forwarder_image;
-        Self::of_namespace_with(kubernetes, namespace, identity, image)
-    }
-
-    /// As [`Operator::of_namespace`], whose forwarders run this image by default.
-    pub fn of_namespace_with(kubernetes: &Kubernetes, namespace: &str, identity: &str, image: &str) -> Result<Self> {
         Self::start(
             kubernetes,
             namespace,
             identity,
-            image,
+            With::default(),
             &["--watch-namespace", namespace],
         )
     }
 
+    /// As [`Operator::of_namespace`], whose forwarders run this image by default.
+    pub fn of_namespace_with(kubernetes: &Kubernetes, namespace: &str, identity: &str, image: &str) -> Result<Self> {
+        let with = With {
+            image: Some(image),
+            ..With::default()
+        };
+        Self::start(kubernetes, namespace, identity, with, &["--watch-namespace", namespace])
+    }
+
+    /// As [`Operator::of_namespace`], with a proxy before the API server.
+    pub fn behind(proxy: &ApiProxy, kubernetes: &Kubernetes, namespace: &str, identity: &str) -> Result<Self> {
+        let with = With {
+            proxy: Some(proxy),
+            ..With::default()
+        };
+        Self::start(kubernetes, namespace, identity, with, &["--watch-namespace", namespace])
+    }
+
     /// Starts one that watches all namespaces: no other test may run beside it.
     pub fn of_cluster(kubernetes: &Kubernetes, namespace: &str, identity: &str) -> Result<Self> {
-        Self::start(
-            kubernetes,
-            namespace,
-            identity,
-            &kubernetes.cluster.forwarder_image,
-            &[],
-        )
+        Self::start(kubernetes, namespace, identity, With::default(), &[])
     }
 
     fn start(
         kubernetes: &Kubernetes,
         namespace: &str,
         identity: &str,
-        forwarder_image: &str,
+        with: With<'_>,
         further: &[&str],
     ) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("fanout-e2e-operator-")
             .tempdir()
             .context("failed to make a directory")?;
+        let user = format!("{identity}.{namespace}");
+        let kubeconfig = dir.path().join("kubeconfig");
+        fs::write(&kubeconfig, kubeconfig_of(&user, kubernetes, with.proxy)?.to_string())
+            .context("failed to write a kubeconfig")?;
         let (metrics, router) = (Port::reserve()?, Port::reserve()?);
         let spec = Spec::new(identity, forwarder::built("operator")?, dir.path().join("operator.log"))
-            .env("KUBECONFIG", &kubernetes.cluster.kubeconfig)
+            .env("KUBECONFIG", &kubeconfig)
             .args([
                 "--namespace",
                 namespace,
@@ -78,7 +100,7 @@ impl Operator {
             .args(["--router-port".to_owned(), router.number().to_string()])
             .args([
                 "--forwarder-image",
-                forwarder_image,
+                with.image.unwrap_or(&kubernetes.cluster.forwarder_image),
                 "--log-format",
                 "text",
                 "--log-level",
@@ -89,8 +111,14 @@ impl Operator {
             process: Process::start(spec)?,
             metrics,
             router,
+            user,
             _dir: dir,
         })
+    }
+
+    /// Its name in the API server's audit log.
+    pub fn user(&self) -> &str {
+        &self.user
     }
 
     /// Waits until it holds the Lease.
@@ -134,4 +162,29 @@ impl Operator {
         self.process.terminate()?;
         self.process.wait_exit(Duration::from_secs(30))
     }
+}
+
+/// An administrator's, by the name of another, who may do as much: so the audit log tells one operator from another.
+fn kubeconfig_of(user: &str, kubernetes: &Kubernetes, proxy: Option<&ApiProxy>) -> Result<Value> {
+    let named = json!({"as": user, "as-groups": ["system:masters"]});
+    if let Some(proxy) = proxy {
+        return Ok(json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "proxy",
+            "contexts": [{"name": "proxy", "context": {"cluster": "proxy", "user": "operator"}}],
+            "clusters": [{"name": "proxy", "cluster": {"server": proxy.url()}}],
+            "users": [{"name": "operator", "user": named}],
+        }));
+    }
+    let path = &kubernetes.cluster.kubeconfig;
+    let text = fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?;
+    let mut config: Value =
+        serde_saphyr::from_str(&text).with_context(|| format!("failed to understand {}", path.display()))?;
+    for entry in config["users"].as_array_mut().into_iter().flatten() {
+        for (field, value) in named.as_object().into_iter().flatten() {
+            entry["user"][field] = value.clone();
+        }
+    }
+    Ok(config)
 }

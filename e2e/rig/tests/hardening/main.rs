@@ -7,6 +7,7 @@
 )]
 
 mod alone;
+mod kills;
 mod random_specs;
 mod rights;
 mod rotation;

@@ -10,7 +10,9 @@ async fn listed(site: &Site, account: &str) -> BTreeSet<String> {
     let account = format!("--as={account}");
     let list = ["auth", "can-i", "--list", "--no-headers", &account];
     let said = site.namespace.kubectl(&list).await.unwrap();
-    let lines = said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+    let lines = said
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
     lines.collect()
 }
 
