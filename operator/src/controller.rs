@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use forwarder::shutdown::Shutdown;
 use futures::StreamExt as _;
-use kube::runtime::Controller;
 use kube::runtime::controller::{Action, Config};
+use kube::runtime::{Controller, watcher};
 use kube::{Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tracing::{Instrument as _, debug, info, info_span, warn};
@@ -67,6 +67,16 @@ impl Pauses {
 fn pause(failures: u32) -> Duration {
     let doubled = 1_u64 << failures.saturating_sub(1).min(16);
     Duration::from_secs(doubled.min(300))
+}
+
+/// The API server ends a watch after so long, and the next one goes on where it stood. Who hears nothing for longer has a connection
+/// that a network has forgotten, or a server that hangs, and begins anew: half open, it would be taken for quiet.
+pub const WATCH: Duration = Duration::from_secs(45);
+
+/// How everything is watched.
+#[must_use]
+pub fn watching() -> watcher::Config {
+    watcher::Config::default().timeout(u32::try_from(WATCH.as_secs()).unwrap_or(u32::MAX))
 }
 
 /// How a controller runs.

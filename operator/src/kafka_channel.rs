@@ -24,7 +24,7 @@ use crds::kafka_channel::DeletionPolicy;
 use forwarder::shutdown::Shutdown;
 use jiff::Timestamp;
 use kube::runtime::controller::Action;
-use kube::runtime::{Controller, watcher};
+use kube::runtime::Controller;
 use kube::{Api, Resource as _, ResourceExt as _};
 
 pub use self::validate::{InvalidSpec, Validated, validate};
@@ -76,10 +76,10 @@ impl controller::Failure for ReconcileError {
 /// Runs the controller until `stop`.
 pub async fn run(context: Arc<Context>, stop: Shutdown) {
     let api = context.scope.api::<KafkaChannel>(&context.client);
-    let controller = Controller::new(api, watcher::Config::default()).with_config(controller::config(&context));
+    let controller = Controller::new(api, controller::watching()).with_config(controller::config(&context));
     let channels = controller.store();
     let secrets = watched(&context.client, &context.scope);
-    let controller = controller.watches(secrets, watcher::Config::default(), move |secret| {
+    let controller = controller.watches(secrets, controller::watching(), move |secret| {
         referrers(&channels, &secret, |channel: &KafkaChannel| {
             secrets_of_kafka(&channel.spec.connection)
         })

@@ -70,17 +70,17 @@ impl Failure for ReconcileError {
 /// Runs the controller until `stop`.
 pub async fn run(context: Arc<Context>, stop: Shutdown) {
     let api = context.scope.api::<NatsCluster>(&context.client);
-    let controller = Controller::new(api, watcher::Config::default()).with_config(controller::config(&context));
+    let controller = Controller::new(api, controller::watching()).with_config(controller::config(&context));
     let clusters = controller.store();
     let (forwarders, writer) = reflector::store();
     // Through one stream, so that a reconcile that a change has caused finds it in the store.
     let watch = watcher(
         context.scope.api::<AssetForwarder>(&context.client),
-        watcher::Config::default(),
+        controller::watching(),
     );
     let changes = reflector::reflector(writer, watch).default_backoff().touched_objects();
     let controller = controller
-        .watches(watched(&context.client, &context.scope), watcher::Config::default(), {
+        .watches(watched(&context.client, &context.scope), controller::watching(), {
             let clusters = clusters.clone();
             move |secret| {
                 referrers(&clusters, &secret, |cluster: &NatsCluster| {

@@ -1,7 +1,7 @@
 //! The whole process on one page: every task, and what ends it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use forwarder::http::Server;
@@ -14,10 +14,14 @@ use tracing::{error, info};
 use crate::apply::Applier;
 use crate::cli::{Cli, Format, Level};
 use crate::context::{Context, Scope, Settings};
+use crate::controller::WATCH;
 use crate::events::Events;
 use crate::leader::{Candidate, End};
 use crate::metrics::Metrics;
 use crate::{asset_forwarder, http, kafka_channel, nats_cluster, router};
+
+/// A request of which nothing is heard for so long has failed; a watch is ended by the server before.
+const SILENCE: Duration = Duration::from_secs(WATCH.as_secs() + 15);
 
 /// Runs until `stop`, until the Lease is lost, or until a part ends by itself.
 ///
@@ -31,7 +35,10 @@ use crate::{asset_forwarder, http, kafka_channel, nats_cluster, router};
 /// What the process cannot go on with.
 pub async fn run(cli: Cli, mut stop: Shutdown) -> anyhow::Result<()> {
     forwarder::logging::init(&logging(&cli))?;
-    let config = Config::infer().await.context("found no way to the API server")?;
+    let mut config = Config::infer().await.context("found no way to the API server")?;
+    config.read_timeout = Some(SILENCE);
+    // What counts is for how long a request has waited, not its connection before it.
+    config.reset_reader_on_write = true;
     let client = Client::try_from(config.clone()).context("failed to make a client of the API server")?;
     let metrics = Arc::new(Metrics::new()?);
     let scope = match &cli.watch_namespace {

@@ -55,6 +55,8 @@ pub struct Site {
     operator: Arc<Mutex<Operator>>,
     unrest: Option<JoinHandle<()>>,
     api: Option<Arc<ApiProxy>>,
+    // Where the operator's Lease is, if not where its work is. It goes with the site.
+    home: Option<Namespace>,
     /// The namespace.
     pub namespace: Namespace,
     /// The servers and what is sent.
@@ -79,13 +81,34 @@ impl Site {
         Self::with(mode, clusters, nats::Options::default(), Operator::of_cluster).await
     }
 
+    /// With an operator that has its Lease in another namespace, and does not go with this one.
+    pub async fn from_elsewhere(mode: PublishMode, clusters: usize) -> Self {
+        let home = Namespace::new(&Kubernetes::of_run().await.unwrap()).unwrap();
+        let operator = |kubernetes: &Kubernetes, namespace: &str, identity: &str| {
+            Operator::from_elsewhere(kubernetes, &home.name, namespace, identity)
+        };
+        let mut site = Self::with(mode, clusters, nats::Options::default(), operator).await;
+        site.home = Some(home);
+        site
+    }
+
+    /// As [`Site::from_elsewhere`], with an operator that watches all namespaces: no other test may run beside it.
+    pub async fn of_cluster_from_elsewhere(mode: PublishMode, clusters: usize) -> Self {
+        let home = Namespace::new(&Kubernetes::of_run().await.unwrap()).unwrap();
+        let operator =
+            |kubernetes: &Kubernetes, _: &str, identity: &str| Operator::of_cluster(kubernetes, &home.name, identity);
+        let mut site = Self::with(mode, clusters, nats::Options::default(), operator).await;
+        site.home = Some(home);
+        site
+    }
+
     /// With a proxy between the operator and the API server: [`Site::api`].
-    pub async fn behind_proxy(mode: PublishMode, clusters: usize) -> Self {
+    pub async fn behind_proxy(mode: PublishMode, clusters: usize, options: nats::Options) -> Self {
         let proxy = Arc::new(Kubernetes::of_run().await.unwrap().api_proxy().await.unwrap());
         let operator = |kubernetes: &Kubernetes, namespace: &str, identity: &str| {
             Operator::behind(&proxy, kubernetes, namespace, identity)
         };
-        let mut site = Self::with(mode, clusters, nats::Options::default(), operator).await;
+        let mut site = Self::with(mode, clusters, options, operator).await;
         site.api = Some(proxy);
         site
     }
@@ -132,6 +155,7 @@ impl Site {
             operator: Arc::new(Mutex::new(operator)),
             unrest: None,
             api: None,
+            home: None,
             namespace,
             stage,
             mode,
@@ -172,6 +196,11 @@ impl Site {
     /// Whether the operator has ended by itself, and how.
     pub async fn operator_exit(&self) -> Option<ExitStatus> {
         self.operator.lock().await.process().try_exit().unwrap()
+    }
+
+    /// Kills the operator; see [`Site::start_operator_again`].
+    pub async fn kill_operator(&self) {
+        self.operator.lock().await.kill9().unwrap();
     }
 
     /// Starts the operator again after it has ended.
@@ -472,5 +501,6 @@ impl Drop for Site {
         if let Some(unrest) = self.unrest.take() {
             unrest.abort();
         }
+        drop(self.home.take());
     }
 }

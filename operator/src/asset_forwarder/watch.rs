@@ -10,15 +10,15 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::core::PartialObjectMeta;
+use kube::runtime::Controller;
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::{Controller, watcher};
 use kube::{Api, Resource as _, ResourceExt as _};
 
 use super::dereference::dependencies;
 use super::members::reference;
 use super::names;
 use crate::context::{Context, Scope};
-use crate::controller::config;
+use crate::controller::{config, watching};
 use crate::credentials;
 use crate::reference::chooses;
 
@@ -63,7 +63,7 @@ fn key(forwarder: &AssetForwarder) -> ObjectRef<AssetForwarder> {
 /// of them is read at the reconcile.
 pub fn controller(context: &Context, index: &Arc<SecretIndex>) -> Controller<AssetForwarder> {
     let (client, scope) = (&context.client, &context.scope);
-    let plain = watcher::Config::default;
+    let plain = watching;
     let labelled =
         || plain().labels("app.kubernetes.io/name=asset-forwarder,app.kubernetes.io/managed-by=fanout-operator");
     let controller = Controller::new(scope.api::<AssetForwarder>(client), plain()).with_config(config(context));

@@ -21,13 +21,13 @@ use tracing::warn;
 use super::rings::{Document, Key, Rings};
 use crate::asset_forwarder::names::{COMPONENT, FORWARDER, IDLE, RING, RING_FILE};
 use crate::context::Scope;
-use crate::controller::describe;
+use crate::controller::{describe, watching};
 
 /// Keeps `rings` up to date for ever. While a watch is down, what it said last stays.
 pub(super) async fn follow(client: &Client, scope: &Scope, rings: &Rings) -> Infallible {
-    let labelled = watcher::Config::default().labels(&format!("{COMPONENT}={RING}"));
+    let labelled = watching().labels(&format!("{COMPONENT}={RING}"));
     let documents = follow_kind::<ConfigMap>(client, scope, labelled, |event| documents_changed(rings, event));
-    let plain = watcher::Config::default();
+    let plain = watching();
     let forwarders = follow_kind::<PartialObjectMeta<AssetForwarder>>(client, scope, plain, |event| {
         forwarders_changed(rings, event)
     });

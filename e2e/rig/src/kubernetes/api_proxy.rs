@@ -56,8 +56,17 @@ struct Shared {
     // Every request that came, and every write that was done.
     requests: Mutex<Vec<Call>>,
     writes: Mutex<Vec<Call>>,
-    // Watches that began under a smaller number are silent.
-    silenced: watch::Sender<u64>,
+    // What becomes of the watches that there are, at each change.
+    watches: watch::Sender<Turn>,
+}
+
+/// What the watches that there are do at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// They say nothing more, and their connections stay.
+    Silent,
+    /// They end.
+    Ended,
 }
 
 type Answer = Response<UnsyncBoxBody<Bytes, kube::Error>>;
@@ -73,7 +82,7 @@ impl ApiProxy {
             gate: Gate::default(),
             requests: Mutex::default(),
             writes: Mutex::default(),
-            silenced: watch::Sender::new(0),
+            watches: watch::Sender::new(Turn::Ended),
         });
         let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { address, shared, task })
@@ -91,7 +100,12 @@ impl ApiProxy {
 
     /// The watches that there are say nothing more, and their connections stay. New ones are as ever.
     pub fn silence_watches(&self) {
-        self.shared.silenced.send_modify(|number| *number += 1);
+        self.shared.watches.send_replace(Turn::Silent);
+    }
+
+    /// The watches that there are end, as they do when an API server is restarted.
+    pub fn end_watches(&self) {
+        self.shared.watches.send_replace(Turn::Ended);
     }
 
     /// The next write, Leases and Events aside, is the last one that passes; what it was is told at that moment.
@@ -187,7 +201,7 @@ impl Shared {
         }
         let (head, body) = answer.map_err(io::Error::other)?.into_parts();
         let body = if watches {
-            self.until_silenced(body)
+            self.until_turned(body)
         } else {
             body.boxed_unsync()
         };
@@ -208,22 +222,21 @@ impl Shared {
         self.client.send(Request::from_parts(head, Body::from(body))).await
     }
 
-    fn until_silenced(&self, body: Body) -> UnsyncBoxBody<Bytes, kube::Error> {
-        let mut silenced = self.silenced.subscribe();
-        let is_silenced = async move {
-            // The sender lives as long as any connection does.
-            drop(silenced.changed().await);
-        };
-        let frames = body
-            .into_data_stream()
-            .map(|data| data.map(Frame::data))
-            .map(Some)
-            .chain(stream::once(async { None }))
-            .take_until(is_silenced)
-            // Its own end ends it; a silence does not.
-            .chain(stream::pending())
-            .take_while(|frame| std::future::ready(frame.is_some()))
-            .filter_map(std::future::ready);
+    /// The body, until its own end or the turn of all watches.
+    fn until_turned(&self, body: Body) -> UnsyncBoxBody<Bytes, kube::Error> {
+        let state = (body.into_data_stream(), self.watches.subscribe());
+        let frames = stream::unfold(state, |(mut data, mut watches)| async move {
+            tokio::select! {
+                // The sender lives as long as any connection does.
+                Ok(()) = watches.changed() => {
+                    if *watches.borrow_and_update() == Turn::Silent {
+                        never().await;
+                    }
+                    None
+                }
+                next = data.next() => Some((next?.map(Frame::data), (data, watches))),
+            }
+        });
         StreamBody::new(frames).boxed_unsync()
     }
 }

@@ -56,6 +56,11 @@ impl Operator {
         Self::start(kubernetes, namespace, identity, with, &["--watch-namespace", namespace])
     }
 
+    /// As [`Operator::of_namespace`], with its Lease in the namespace `home`.
+    pub fn from_elsewhere(kubernetes: &Kubernetes, home: &str, namespace: &str, identity: &str) -> Result<Self> {
+        Self::start(kubernetes, home, identity, None, &["--watch-namespace", namespace])
+    }
+
     /// As [`Operator::of_namespace`], with a proxy before the API server.
     pub fn behind(proxy: &ApiProxy, kubernetes: &Kubernetes, namespace: &str, identity: &str) -> Result<Self> {
         let with = With {

@@ -1,4 +1,5 @@
-//! Tests that change what all namespaces share: each runs while no other test does.
+//! Tests that change what all namespaces share, or whose operator watches all of them: each runs while no other test does.
 
 mod crowd;
+mod namespaces;
 mod versions;

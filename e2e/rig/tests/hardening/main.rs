@@ -7,9 +7,13 @@
 )]
 
 mod alone;
+mod faults;
 mod kills;
+mod namespaces;
+mod quiet;
 mod random_specs;
 mod rights;
 mod rotation;
 mod scaling;
+mod scenario;
 mod upgrade;

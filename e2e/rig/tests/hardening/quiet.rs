@@ -1,0 +1,46 @@
+//! A settled system makes no writes.
+
+use std::time::Duration;
+
+use e2e_rig::site::Site;
+use e2e_rig::stage::SOON;
+use e2e_rig::wait;
+use forwarder_core::config::PublishMode;
+use tokio::time::sleep;
+
+use crate::scenario;
+
+/// Nobody but the holder of the Lease writes about a settled site for so long, by the API server's own word, while records flow.
+async fn nothing_is_written_for(duration: Duration) {
+    let site = Site::new(PublishMode::Core, 2).await;
+    site.apply(&[scenario::managed(&site)]).await;
+    site.start(2).await;
+    let flow = site.stage.flow(500);
+    site.wait_quiet().await;
+    let (mut log, user) = site.audit().await;
+    sleep(duration).await;
+    let mut renewed = 0;
+    wait::eventually(SOON, "the log is written up to now", || {
+        for write in log.read().unwrap() {
+            let ours = write.user == user || write.namespace == site.namespace.name;
+            renewed += u32::from(ours && write.resource == "leases");
+            assert!(!ours || write.resource == "leases", "{write} by {}", write.user);
+        }
+        std::future::ready(Ok(u64::from(renewed) * 3 >= duration.as_secs()))
+    })
+    .await
+    .unwrap();
+    flow.stop().await.unwrap();
+    site.stage.verdict().await.check_exactly_once().unwrap();
+}
+
+#[tokio::test]
+async fn a_settled_system_writes_nothing() {
+    // With the time until it counts as settled, some three quarters of the objects are looked at again meanwhile; the long one sees all.
+    nothing_is_written_for(Duration::from_secs(40)).await;
+}
+
+#[tokio::test]
+async fn long_a_settled_system_writes_nothing_for_minutes() {
+    nothing_is_written_for(Duration::from_secs(480)).await;
+}
