@@ -132,7 +132,7 @@ fn sources(generator: &mut SchemaGenerator) -> Schema {
     schema::list(1, 1, &generator.subschema_for::<Source>(), &[])
 }
 
-fn image(_: &mut SchemaGenerator) -> Schema {
+pub(crate) fn image(_: &mut SchemaGenerator) -> Schema {
     schema::text(
         512,
         &[rule(

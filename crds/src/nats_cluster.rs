@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::reference::{AllowedNamespaces, Tls};
 use crate::schema::{self, rule};
 
+pub mod managed;
+
+pub use self::managed::Managed;
+
 /// A NATS cluster. Every `AssetForwarder` whose selector chooses its labels has it as a member of its ring.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -53,7 +57,24 @@ use crate::schema::{self, rule};
          + ', or declare a new NatsCluster and drain this one'"
             .to_owned()
     ))
-    .field_path(".spec")
+    .field_path(".spec"),
+    validation = Rule::new("has(self.spec.external) != has(self.spec.managed)")
+        .message("give either external (servers that somebody else runs) or managed (servers that the operator runs)")
+        .field_path(".spec"),
+    // Its streams would stay behind, and the servers of a managed one would go.
+    validation = Rule::new("has(self.spec.managed) == has(oldSelf.spec.managed)")
+        .message("external and managed cannot replace each other: declare a new NatsCluster and drain this one")
+        .field_path(".spec"),
+    validation = Rule::new("!has(self.spec.managed) || !has(self.spec.auth)")
+        .message("the operator makes the credentials of a managed cluster: remove auth")
+        .field_path(".spec.auth"),
+    validation = Rule::new("!has(self.spec.managed) || !has(self.spec.tls)")
+        .message("a managed cluster has no TLS: remove tls, or declare an external cluster")
+        .field_path(".spec.tls"),
+    validation = Rule::new("!has(self.spec.managed) || self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')")
+        .message("metadata.name becomes part of the names of a managed cluster's pods and Services: at most 40 lower case letters, digits \
+                  and dashes, beginning with a letter")
+        .field_path(".spec.managed")
 )]
 pub struct NatsClusterSpec {
     /// The name in rings, which decides the assets that the cluster owns. By default `metadata.name`. It cannot change: declare a
@@ -62,8 +83,13 @@ pub struct NatsClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "ring_name")]
     pub ring_name: Option<String>,
-    /// A cluster that somebody else runs. A change is taken up by running pods; assets stay.
-    pub external: External,
+    /// A cluster that somebody else runs: this, or `managed`. A change is taken up by running pods; assets stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
+    /// A cluster that the operator runs: this, or `external`. It makes the servers and their credentials, and changes them one at a
+    /// time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub managed: Option<Managed>,
     /// Its share of a ring: it has `ring.replicas` × `weight` virtual nodes there. By default 1. A change moves the assets that make
     /// up the difference, in order.
     #[serde(default = "one")]
@@ -166,6 +192,9 @@ pub struct NatsClusterStatus {
     /// The servers that the cluster names, and those declared, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub servers: Vec<String>,
+    /// The servers that the operator runs, by name; of a managed cluster only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub managed: Option<managed::ManagedStatus>,
     /// The forwarders whose ring it is a member of, as `namespace/name`, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub member_of: Vec<String>,

@@ -25,6 +25,7 @@ fn accepted_manifests_break_no_rule_and_are_read_as_the_types() {
         examples.join("quickstart"),
         examples.join("joining"),
         examples.join("full"),
+        examples.join("managed"),
     ];
     let mut seen = 0;
     for path in folders.iter().flat_map(|folder| files(folder)) {
@@ -100,6 +101,7 @@ fn the_full_examples_name_every_field() {
             .iter()
             .filter(|field| {
                 *field != "spec.deadLetter.channelRef"
+                    && *field != "spec.managed"
                     && !field.starts_with("spec.podTemplate.affinity")
                     && !field.starts_with("spec.podTemplate.tolerations")
                     && !field.starts_with("spec.podTemplate.topologySpreadConstraints")

@@ -5,11 +5,14 @@
 //! (Secrets,      (pure)      (a connection)  (pure)    (one write)
 //!  forwarders)
 //! ```
+//! Servers that the operator runs are looked after before: see `managed`.
 //! What is found here never changes a ring: an owner that is away keeps its assets.
 
+mod access;
 mod assess;
 mod dereference;
 mod drain;
+mod managed;
 mod probe;
 #[cfg(test)]
 mod tests;
@@ -17,23 +20,30 @@ mod validate;
 
 use std::sync::Arc;
 
+use crds::nats_cluster::Managed;
 use crds::{AssetForwarder, NatsCluster};
 use forwarder::shutdown::Shutdown;
 use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{Controller, WatchStreamExt as _, watcher};
 use kube::{Api, Resource as _, ResourceExt as _};
 
+pub use self::access::ClusterAccess;
 pub use self::dereference::members_of;
 pub use self::validate::{InvalidSpec, Validated, ring_name, validate};
 
-use self::assess::Facts;
+use self::assess::{Facts, Served};
 use self::dereference::{DereferenceError, dereference};
 use self::drain::Departure;
 use crate::context::Context;
 use crate::controller::{self, Failure, drive};
-use crate::credentials::{referrers, secrets_of_nats, watched};
+use crate::credentials::{Secrets, referrers, secrets_of_nats, watched};
 use crate::finalizer::{self, FinalizerError};
 use crate::status;
 
@@ -50,6 +60,8 @@ enum ReconcileError {
     Dereference(#[from] DereferenceError),
     #[error(transparent)]
     Finalizer(#[from] FinalizerError),
+    #[error(transparent)]
+    Managed(#[from] managed::ManagedError),
     #[error("failed to keep credentials in a private folder")]
     Folder(#[from] std::io::Error),
     #[error("failed to write the status")]
@@ -61,6 +73,7 @@ impl Failure for ReconcileError {
         match self {
             Self::Dereference(_) => "dereference",
             Self::Finalizer(_) => "finalizer",
+            Self::Managed(_) => "managed",
             Self::Folder(_) => "folder",
             Self::Status(_) => "status",
         }
@@ -84,7 +97,7 @@ pub async fn run(context: Arc<Context>, stop: Shutdown) {
             let clusters = clusters.clone();
             move |secret| {
                 referrers(&clusters, &secret, |cluster: &NatsCluster| {
-                    secrets_of_nats(&cluster.spec)
+                    secrets_of_nats(&ClusterAccess::of(cluster))
                 })
             }
         })
@@ -92,9 +105,27 @@ pub async fn run(context: Arc<Context>, stop: Shutdown) {
             let forwarders = forwarders.clone();
             move |forwarder| concerned(&forwarder, &forwarders, &clusters)
         });
+    let controller = owned(&context, controller);
     let began = Timestamp::now();
     let reconcile = move |cluster, context| reconcile(cluster, context, forwarders.clone(), began);
     drive("NatsCluster", controller, context, reconcile, stop).await;
+}
+
+/// With watches of what a managed cluster consists of, as metadata: what is needed of it is read at the reconcile.
+fn owned(context: &Context, controller: Controller<NatsCluster>) -> Controller<NatsCluster> {
+    let (client, scope) = (&context.client, &context.scope);
+    let labelled = || watcher::Config::default().labels(managed::names::CLUSTER);
+    controller
+        .owns(scope.api::<PartialObjectMeta<StatefulSet>>(client), labelled())
+        .owns(scope.api::<PartialObjectMeta<ConfigMap>>(client), labelled())
+        .owns(scope.api::<PartialObjectMeta<Secret>>(client), labelled())
+        .owns(scope.api::<PartialObjectMeta<Service>>(client), labelled())
+        .owns(scope.api::<PartialObjectMeta<PodDisruptionBudget>>(client), labelled())
+        .owns(scope.api::<PartialObjectMeta<NetworkPolicy>>(client), labelled())
+        .watches(scope.api::<PartialObjectMeta<Pod>>(client), labelled(), |pod| {
+            let name = pod.labels().get(managed::names::CLUSTER)?;
+            Some(ObjectRef::new(name).within(&pod.namespace()?))
+        })
 }
 
 /// The clusters whose membership a forwarder's change has changed. A forwarder writes its status often; few of these writes
@@ -146,12 +177,41 @@ async fn reconcile(
             return Ok(Action::await_change());
         }
     }
-    let facts = look(&cluster, &found).await?;
+    let facts = match &cluster.spec.managed {
+        Some(declared) if cluster.meta().deletion_timestamp.is_none() => {
+            Facts::Managed(serve(&context, &cluster, declared).await?)
+        }
+        _ => look(&cluster, &found).await?,
+    };
     let status = assess::status(&cluster, &found.member_of, &facts, now);
     status::write(&context, &api, &cluster, cluster.status.as_ref(), &status)
         .await
         .map_err(|error| ReconcileError::Status(Box::new(error)))?;
     Ok(Action::requeue(assess::again_after(&cluster, &status, now)))
+}
+
+/// Brings a managed cluster on, and when all is well looks whether clients are let in.
+async fn serve(context: &Context, cluster: &NatsCluster, declared: &Managed) -> Result<Served, ReconcileError> {
+    let outcome = managed::bring_on(context, cluster, declared).await?;
+    let mut seen = None;
+    if outcome.verdict.is_ready() {
+        let names = secrets_of_nats(&ClusterAccess::of(cluster));
+        let secrets = Secrets::read(&context.client, &cluster.namespace().unwrap_or_default(), names)
+            .await
+            .map_err(DereferenceError::from)?;
+        let folder = tempfile::tempdir()?;
+        if let Ok(mut validated) = validate(cluster, &secrets, folder.path()) {
+            validated.files.write(folder.path())?;
+            // By the servers' own addresses: whether names resolve here says nothing about them.
+            validated.cluster.servers = outcome
+                .addresses
+                .iter()
+                .map(|address| managed::names::url(*address))
+                .collect();
+            seen = Some(probe::probe(&validated.cluster, folder.path()).await);
+        }
+    }
+    Ok(Served { outcome, seen })
 }
 
 /// What can be learnt about the cluster now.

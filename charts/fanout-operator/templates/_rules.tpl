@@ -7,10 +7,10 @@
 - apiGroups: [fanout.openfactory.io]
   resources: [natsclusters/status, kafkachannels/status, assetforwarders/status]
   verbs: [patch]
-# Children name their forwarder as an owner whose deletion waits for them; where the admission plugin
+# Children name their forwarder or cluster as an owner whose deletion waits for them; where the admission plugin
 # OwnerReferencesPermissionEnforcement is on, that asks for this.
 - apiGroups: [fanout.openfactory.io]
-  resources: [assetforwarders/finalizers]
+  resources: [assetforwarders/finalizers, natsclusters/finalizers]
   verbs: [update]
 # The ring and the configuration of forwarders; the router watches the rings. The Role of forwarders' pods lets them read their
 # ring, and nobody may grant what they may not do themselves: get, list and watch are needed for that too.
@@ -28,6 +28,10 @@
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch]
+# The servers of a managed NatsCluster.
+- apiGroups: [apps]
+  resources: [statefulsets]
+  verbs: [get, list, watch, create, patch]
 # Which configurations pods use, or would use again after a rollback.
 - apiGroups: [apps]
   resources: [replicasets]
@@ -42,10 +46,11 @@
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
   verbs: [get, list, watch, create, patch]
-# Pods say which ring they run. An annotation, patched when credentials change, makes the kubelet bring them at once.
+# Pods say which ring they run. An annotation, patched when credentials change, makes the kubelet bring them at once. A server's pod is
+# deleted to be replaced, when all others are well.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, patch]
+  verbs: [get, list, watch, patch, delete]
 # What a person should see in `kubectl describe`.
 - apiGroups: [events.k8s.io]
   resources: [events]

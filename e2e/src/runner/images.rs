@@ -18,6 +18,9 @@ const LIBRARY: &str = "docker.io/library";
 /// The packages whose binary, of the same name, becomes the image `fanout-PACKAGE:dev`; the Dockerfile has a target for each.
 pub(crate) const PACKAGES: [&str; 2] = ["operator", "forwarder"];
 
+/// The image of NATS servers.
+const NATS: &str = "fanout-e2e-nats";
+
 /// A first process that holds a pod's namespaces, ends when told to and takes the exit status of orphans.
 const PAUSE: &str = r#"#include <signal.h>
 #include <sys/wait.h>
@@ -77,7 +80,7 @@ pub(crate) fn load_pause(steps: &Steps, cluster: &Cluster) -> Result<()> {
 }
 
 /// Makes images of the binaries in `built` (a directory of cargo's), by the Dockerfile of the checkout, and imports them: `fanout-…:dev`,
-/// and the same again as `…:dev2`.
+/// and the same again as `…:dev2`; and that of NATS servers.
 pub(crate) fn load(steps: &Steps, root: &Path, built: &Path, cluster: &Cluster) -> Result<()> {
     let work = tempfile::Builder::new()
         .prefix("images-")
@@ -111,10 +114,35 @@ pub(crate) fn load(steps: &Steps, root: &Path, built: &Path, cluster: &Cluster) 
         };
         store.save(steps, &name, &archive.name, &archive.path)?;
         import(steps, cluster, &archive)?;
-        let second = format!("{LIBRARY}/{name}:dev2");
-        steps.run_quietly(ctr(cluster).args(["images", "tag", "--force", &archive.name, &second]))?;
+        tag_second(steps, cluster, &name, &archive)?;
     }
-    Ok(())
+    nats(steps, work.path(), &store, cluster)
+}
+
+/// Makes and imports the image of NATS servers that run in pods: the program alone, in the path, as in the official one.
+fn nats(steps: &Steps, work: &Path, store: &Store, cluster: &Cluster) -> Result<()> {
+    let context = work.join("nats");
+    fs::create_dir(&context).with_context(|| format!("failed to create {}", context.display()))?;
+    let program = tools::nats_server()?;
+    fs::copy(&program, context.join("nats-server")).with_context(|| format!("failed to copy {}", program.display()))?;
+    write(
+        &context.join("Dockerfile"),
+        "FROM scratch\nCOPY nats-server /nats-server\nENV PATH=/\nENTRYPOINT [\"/nats-server\"]\n",
+    )?;
+    store.build(steps, &format!("building the image {NATS}"), NATS, &context, &[])?;
+    let archive = Archive {
+        name: format!("{LIBRARY}/{NATS}:dev"),
+        path: work.join("nats.tar"),
+    };
+    store.save(steps, NATS, &archive.name, &archive.path)?;
+    import(steps, cluster, &archive)?;
+    tag_second(steps, cluster, NATS, &archive)
+}
+
+/// The same again under another tag, for tests of a change.
+fn tag_second(steps: &Steps, cluster: &Cluster, name: &str, archive: &Archive) -> Result<()> {
+    let second = format!("{LIBRARY}/{name}:dev2");
+    steps.run_quietly(ctr(cluster).args(["images", "tag", "--force", &archive.name, &second]))
 }
 
 /// Buildah's storage, of our own: the machine's may be anybody's.

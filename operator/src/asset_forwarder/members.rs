@@ -12,6 +12,7 @@ use kube::ResourceExt as _;
 use super::names;
 use super::recorded::Recorded;
 use crate::credentials::{CredentialsError, Files, NatsCredentials};
+use crate::nats_cluster::ClusterAccess;
 
 /// A cluster that the selector chooses.
 #[derive(Clone, Debug)]
@@ -155,7 +156,7 @@ fn judge(candidate: &Candidate, recorded: &Recorded) -> Result<Member, ExcludedC
     let NatsCredentials { auth, tls, files } = credentials.clone();
     let member = Cluster {
         name: ring_name(cluster),
-        servers: cluster.spec.external.servers.clone(),
+        servers: ClusterAccess::of(cluster).servers,
         weight: cluster.spec.weight,
         auth,
         tls,

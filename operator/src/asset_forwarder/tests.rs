@@ -123,7 +123,12 @@ impl World {
             let prefix = credentials::prefix("nats", "plant", &cluster.name_any());
             Candidate {
                 cluster: cluster.clone(),
-                access: Access::Granted(credentials::nats(&cluster.spec, &secrets, &prefix, folder)),
+                access: Access::Granted(credentials::nats(
+                    &crate::nats_cluster::ClusterAccess::of(&cluster),
+                    &secrets,
+                    &prefix,
+                    folder,
+                )),
             }
         });
         let prefix = credentials::prefix("kafka", "plant", "assets");

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crds::nats_cluster::{NatsAuth, NatsAuthSecretRef, NatsAuthType, NatsClusterSpec};
+use crds::nats_cluster::{NatsAuth, NatsAuthSecretRef, NatsAuthType};
 use crds::reference::Tls;
 use forwarder_core::config;
 
 use super::{CredentialsError, Files, Secrets, content};
+use crate::nats_cluster::ClusterAccess;
 
 /// How to authenticate to a NATS cluster, and the files for it.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,9 +23,9 @@ pub struct NatsCredentials {
 
 /// The Secrets that a cluster refers to, all in its own namespace.
 #[must_use]
-pub fn secrets_of_nats(spec: &NatsClusterSpec) -> BTreeSet<String> {
-    let auth = spec.auth.iter().map(|auth| auth.secret_ref.name.clone());
-    auth.chain(secrets_of_tls(spec.tls.as_ref())).collect()
+pub fn secrets_of_nats(access: &ClusterAccess) -> BTreeSet<String> {
+    let auth = access.auth.iter().map(|auth| auth.secret_ref.name.clone());
+    auth.chain(secrets_of_tls(access.tls.as_ref())).collect()
 }
 
 /// Resolves what a cluster refers to. The files' names begin with `prefix`, and the configuration names them in `folder`.
@@ -32,17 +33,17 @@ pub fn secrets_of_nats(spec: &NatsClusterSpec) -> BTreeSet<String> {
 /// # Errors
 /// The first that is missing or holds something else.
 pub fn nats(
-    spec: &NatsClusterSpec,
+    access: &ClusterAccess,
     secrets: &Secrets,
     prefix: &str,
     folder: &Path,
 ) -> Result<NatsCredentials, CredentialsError> {
     let mut files = Files::default();
-    let auth = match &spec.auth {
+    let auth = match &access.auth {
         None => None,
         Some(auth) => Some(resolve_auth(auth, secrets, prefix, folder, &mut files)?),
     };
-    let tls = match &spec.tls {
+    let tls = match &access.tls {
         None => None,
         Some(tls) => Some(resolve_tls(tls, secrets, prefix, folder, &mut files)?),
     };

@@ -1,13 +1,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crds::NatsClusterSpec;
+use crds::NatsCluster;
 use crds::kafka_channel::KafkaConnection;
 use forwarder_core::config;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::nats_cluster::ClusterAccess;
 
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
 const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n";
@@ -20,17 +21,18 @@ fn secrets(data: &[(&str, &str)]) -> Secrets {
     Secrets::new("plant", BTreeMap::from([("s".to_owned(), data.collect())]))
 }
 
-fn cluster(more: Value) -> NatsClusterSpec {
+fn cluster(more: Value) -> ClusterAccess {
     let mut spec = json!({"external": {"servers": ["nats://c1"]}});
     spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    serde_json::from_value(spec).unwrap()
+    let object = json!({"metadata": {"name": "c1"}, "spec": spec});
+    ClusterAccess::of(&serde_json::from_value::<NatsCluster>(object).unwrap())
 }
 
-fn auth(type_: &str) -> NatsClusterSpec {
+fn auth(type_: &str) -> ClusterAccess {
     cluster(json!({"auth": {"type": type_, "secretRef": {"name": "s"}}}))
 }
 
-fn resolved(spec: &NatsClusterSpec, secrets: &Secrets) -> Result<NatsCredentials, CredentialsError> {
+fn resolved(spec: &ClusterAccess, secrets: &Secrets) -> Result<NatsCredentials, CredentialsError> {
     nats(spec, secrets, "nats_plant_c1", Path::new("/etc/creds"))
 }
 

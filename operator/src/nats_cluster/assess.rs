@@ -6,6 +6,8 @@ use crds::{NatsCluster, NatsClusterStatus};
 use jiff::Timestamp;
 use kube::Resource as _;
 
+use super::access::ClusterAccess;
+use super::managed::Outcome;
 use super::probe::{Failure, Seen};
 use super::validate::{InvalidSpec, ring_name};
 use crate::conditions::{Verdict, conditions};
@@ -19,6 +21,9 @@ const SOON: Duration = Duration::from_secs(2);
 /// While it drains, the forwarders' statuses tell; this is for what no change tells, such as a bound.
 const DRAINING: Duration = Duration::from_secs(5);
 
+/// Between two looks at servers of ours that are well: what a stream lacks, no object's change tells.
+const SERVERS: Duration = Duration::from_secs(15);
+
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Facts {
@@ -30,6 +35,17 @@ pub(super) enum Facts {
     Failed(Failure),
     /// A server let us in.
     Connected(Seen),
+    /// Its servers are ours.
+    Managed(Served),
+}
+
+/// How servers of ours are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Served {
+    /// What came of looking after them.
+    pub(super) outcome: Outcome,
+    /// Whether they let a client in; none: they are not all well, so nobody asked.
+    pub(super) seen: Option<Result<Seen, Failure>>,
 }
 
 pub(super) fn status(cluster: &NatsCluster, member_of: &[String], facts: &Facts, now: Timestamp) -> NatsClusterStatus {
@@ -55,12 +71,26 @@ pub(super) fn status(cluster: &NatsCluster, member_of: &[String], facts: &Facts,
             status.jet_stream = *jet_stream;
             status.servers.clone_from(servers);
         }
+        Facts::Managed(Served { outcome, seen }) => {
+            status.managed = Some(outcome.status.clone());
+            status.server_version.clone_from(&outcome.version);
+            status.servers = ClusterAccess::of(cluster).servers;
+            let seen = seen.as_ref().and_then(|seen| seen.as_ref().ok());
+            let known = old.observed_generation == generation;
+            status.cluster_name = seen
+                .and_then(|seen| seen.cluster_name.clone())
+                .or(old.cluster_name.filter(|_| known));
+            status.jet_stream = seen
+                .and_then(|seen| seen.jet_stream)
+                .or(old.jet_stream.filter(|_| known));
+        }
         // What was seen last stays, for as long as it is about the same spec.
         Facts::Refused(_) | Facts::Leaving | Facts::Failed(_) if old.observed_generation == generation => {
             status.server_version = old.server_version;
             status.cluster_name = old.cluster_name;
             status.jet_stream = old.jet_stream;
             status.servers = old.servers;
+            status.managed = old.managed;
         }
         Facts::Refused(_) | Facts::Leaving | Facts::Failed(_) => {}
     }
@@ -82,16 +112,29 @@ fn verdict(cluster: &NatsCluster, member_of: &[String], facts: &Facts) -> Verdic
         Facts::Refused(InvalidSpec::Spec(faults)) => Verdict::stalled("InvalidSpec", faults.clone()),
         Facts::Refused(InvalidSpec::Credentials(error)) => Verdict::reconciling(error.reason(), error.to_string()),
         Facts::Leaving if deleted => Verdict::reconciling("Draining", "no forwarder publishes to it any more"),
-        Facts::Leaving => Verdict::ready(
-            "Drained",
-            "it is in no ring, and stays out for as long as spec.drain is true",
-        ),
+        Facts::Leaving => drained(),
         Facts::Failed(Failure { kind, message }) => Verdict::reconciling(kind.reason(), message.clone()),
+        Facts::Managed(Served { outcome, seen }) => match seen {
+            Some(Err(Failure { kind, message })) => Verdict::reconciling(kind.reason(), message.clone()),
+            Some(Ok(_)) if cluster.spec.drain => drained(),
+            Some(Ok(_)) => outcome.verdict.clone(),
+            None if outcome.verdict.is_ready() => {
+                Verdict::reconciling("NotConnected", "nobody has looked yet whether clients are let in")
+            }
+            None => outcome.verdict.clone(),
+        },
         Facts::Connected(Seen { version, .. }) => Verdict::ready(
             "Connected",
             format!("a server of version {version} lets the operator in"),
         ),
     }
+}
+
+fn drained() -> Verdict {
+    Verdict::ready(
+        "Drained",
+        "it is in no ring, and stays out for as long as spec.drain is true",
+    )
 }
 
 /// When to look again. The pause of an outage grows with its age, which the condition tells: no counter is needed, and a
@@ -101,7 +144,12 @@ pub(super) fn again_after(cluster: &NatsCluster, status: &NatsClusterStatus, now
     if leaving && !status.member_of.is_empty() {
         return DRAINING;
     }
-    match status.conditions.iter().find(|condition| condition.type_ == "Ready") {
+    let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
+    if cluster.spec.managed.is_some() {
+        let is_ready = ready.is_some_and(|ready| ready.status == "True");
+        return if is_ready { SERVERS } else { SOON };
+    }
+    match ready {
         Some(ready) if ready.status != "True" => {
             let age = now.duration_since(ready.last_transition_time.0);
             let half = Duration::try_from(age).unwrap_or_default() / 2;

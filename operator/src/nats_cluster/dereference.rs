@@ -9,6 +9,7 @@ use kube::api::ListParams;
 use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt as _};
 
+use super::access::ClusterAccess;
 use crate::context::Context;
 use crate::credentials::{Secrets, SecretsError, secrets_of_nats};
 use crate::reference::namespace_is_deleted;
@@ -60,7 +61,7 @@ pub(super) async fn dereference(
     let names = if is_deleted {
         BTreeSet::new()
     } else {
-        secrets_of_nats(&cluster.spec)
+        secrets_of_nats(&ClusterAccess::of(cluster))
     };
     Ok(Dereferenced {
         secrets: Secrets::read(&context.client, &namespace, names).await?,

@@ -149,31 +149,36 @@ const NOT_ENABLED: [u64; 2] = [10076, 10039];
 
 /// Asks for the account's JetStream; none: there is no telling.
 async fn jet_stream(connection: &mut Connection) -> Option<bool> {
+    let answer = request(connection, "$JS.API.INFO", b"").await?;
+    // No body: nobody listens to JetStream's API.
+    if answer.is_empty() {
+        return Some(false);
+    }
+    let info: AccountInfo = serde_json::from_slice(&answer).ok()?;
+    match info.error {
+        None => Some(true),
+        Some(Refusal { err_code }) if NOT_ENABLED.contains(&err_code) => Some(false),
+        Some(_) => None,
+    }
+}
+
+/// Asks, and yields the answer's body; none: we may not ask, or not hear the answer.
+pub(super) async fn request(connection: &mut Connection, subject: &str, body: &[u8]) -> Option<Vec<u8>> {
     let inbox = format!("_INBOX.{}.{}", connection.info.server_id, connection.info.client_id);
     let mut out = Vec::new();
     encode_sub(&mut out, inbox.as_bytes(), 1);
-    encode_pub(&mut out, b"$JS.API.INFO", Some(inbox.as_bytes()), b"", b"");
+    encode_pub(&mut out, subject.as_bytes(), Some(inbox.as_bytes()), b"", body);
     encode_ping(&mut out);
     write(connection, &out).await?;
     let mut parser = Parser::default();
     loop {
         match next_op(connection, &mut parser).await? {
-            // No body: nobody listens to JetStream's API.
-            Op::Message(message) if message.payload.is_empty() => return Some(false),
-            Op::Message(message) => {
-                let info: AccountInfo = serde_json::from_slice(&message.payload).ok()?;
-                return match info.error {
-                    None => Some(true),
-                    Some(Refusal { err_code }) if NOT_ENABLED.contains(&err_code) => Some(false),
-                    Some(_) => None,
-                };
-            }
+            Op::Message(message) => return Some(message.payload.to_vec()),
             Op::Ping => {
                 out.clear();
                 encode_pong(&mut out);
                 write(connection, &out).await?;
             }
-            // We may not ask, or not hear the answer.
             Op::Error(_) => return None,
             Op::Info(_) | Op::Pong | Op::Ok => {}
         }

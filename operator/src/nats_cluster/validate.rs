@@ -6,6 +6,7 @@ use crds::NatsCluster;
 use forwarder_core::config::{Cluster, RingConfig};
 use kube::ResourceExt as _;
 
+use super::access::ClusterAccess;
 use crate::credentials::{self, CredentialsError, Files, NatsCredentials, Secrets, prefix};
 
 /// A cluster that a forwarder takes as a member of its ring.
@@ -39,16 +40,17 @@ pub fn ring_name(cluster: &NatsCluster) -> String {
 /// # Errors
 /// [`InvalidSpec`]; faults of the spec go before those of Secrets.
 pub fn validate(cluster: &NatsCluster, secrets: &Secrets, folder: &Path) -> Result<Validated, InvalidSpec> {
+    let access = ClusterAccess::of(cluster);
     let mut member = Cluster {
         name: ring_name(cluster),
-        servers: cluster.spec.external.servers.clone(),
+        servers: access.servers.clone(),
         weight: cluster.spec.weight,
         auth: None,
         tls: None,
     };
     check(&member)?;
     let prefix = prefix("nats", &cluster.namespace().unwrap_or_default(), &cluster.name_any());
-    let NatsCredentials { auth, tls, files } = credentials::nats(&cluster.spec, secrets, &prefix, folder)?;
+    let NatsCredentials { auth, tls, files } = credentials::nats(&access, secrets, &prefix, folder)?;
     member.auth = auth;
     member.tls = tls;
     Ok(Validated { cluster: member, files })

@@ -17,6 +17,7 @@ use crate::asset_forwarder::members::{Access, Candidate};
 use crate::asset_forwarder::names;
 use crate::context::{Context, Scope};
 use crate::credentials::{self, Secrets};
+use crate::nats_cluster::ClusterAccess;
 use crate::reference::grants;
 
 /// Who asks.
@@ -185,12 +186,13 @@ pub(super) async fn candidates(
         let namespace = cluster.namespace().unwrap_or_default();
         let allowed = cluster.spec.allowed_namespaces.as_ref();
         let access = if grants(allowed, &namespace, us.namespace, us.labels) {
-            let names = credentials::secrets_of_nats(&cluster.spec);
+            let reached = ClusterAccess::of(&cluster);
+            let names = credentials::secrets_of_nats(&reached);
             secrets.extend(names.iter().map(|name| (namespace.clone(), name.clone())));
             let read = Secrets::read(&context.client, &namespace, names).await?;
             let prefix = credentials::prefix("nats", &namespace, &cluster.name_any());
             let folder = Path::new(names::CREDENTIALS_FOLDER);
-            Access::Granted(credentials::nats(&cluster.spec, &read, &prefix, folder))
+            Access::Granted(credentials::nats(&reached, &read, &prefix, folder))
         } else {
             Access::Denied
         };

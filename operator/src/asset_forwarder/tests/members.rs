@@ -94,9 +94,15 @@ fn a_member_whose_spec_is_broken_goes_on_as_it_was_and_a_newcomer_is_left_out() 
     let mut world = World::new([cluster("c1", 1)]);
     world.step();
     let broken = vec!["http://c:80".to_owned()];
-    world.clusters[0].spec.external.servers.clone_from(&broken);
+    world.clusters[0]
+        .spec
+        .external
+        .as_mut()
+        .unwrap()
+        .servers
+        .clone_from(&broken);
     world.clusters.push(cluster("c2", 1));
-    world.clusters[1].spec.external.servers = broken;
+    world.clusters[1].spec.external.as_mut().unwrap().servers = broken;
     let pass = world.step();
     assert_eq!(names(&pass), ["plant/c1"]);
     assert_eq!(world.brief().0, 1);

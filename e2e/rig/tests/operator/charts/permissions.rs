@@ -26,7 +26,7 @@ const CHILD: &[&str] = &["get", "list", "watch", "create", "patch"];
 const PASSING: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
 
 /// All that the operator needs where it watches.
-const NEEDED: [Rule; 19] = [
+const NEEDED: [Rule; 21] = [
     (OURS, "natsclusters", &["get", "list", "watch", "patch"]),
     (OURS, "kafkachannels", &["get", "list", "watch", "patch"]),
     (OURS, "assetforwarders", &["get", "list", "watch", "patch"]),
@@ -34,22 +34,24 @@ const NEEDED: [Rule; 19] = [
     (OURS, "kafkachannels/status", &["patch"]),
     (OURS, "assetforwarders/status", &["patch"]),
     (OURS, "assetforwarders/finalizers", &["update"]),
+    (OURS, "natsclusters/finalizers", &["update"]),
     ("", "configmaps", PASSING),
     ("", "secrets", CHILD),
     ("", "services", CHILD),
     ("", "serviceaccounts", CHILD),
     ("apps", "deployments", CHILD),
+    ("apps", "statefulsets", CHILD),
     ("apps", "replicasets", &["list"]),
     (RBAC, "roles", CHILD),
     (RBAC, "rolebindings", CHILD),
     ("policy", "poddisruptionbudgets", PASSING),
     ("networking.k8s.io", "networkpolicies", CHILD),
-    ("", "pods", &["get", "list", "watch", "patch"]),
+    ("", "pods", &["get", "list", "watch", "patch", "delete"]),
     ("events.k8s.io", "events", &["create", "patch"]),
 ];
 
 /// What whoever takes the operator over would like to have.
-const REFUSED: [Rule; 12] = [
+const REFUSED: [Rule; 14] = [
     (
         OURS,
         "natsclusters",
@@ -61,7 +63,9 @@ const REFUSED: [Rule; 12] = [
         &["create", "update", "delete", "deletecollection"],
     ),
     (OURS, "assetforwarders/scale", &["patch"]),
-    ("", "pods", &["create", "update", "delete", "deletecollection"]),
+    ("", "pods", &["create", "update", "deletecollection"]),
+    ("", "persistentvolumeclaims", &["get", "create", "patch", "delete"]),
+    ("apps", "statefulsets", &["delete", "deletecollection"]),
     ("", "pods/exec", &["create", "get"]),
     ("", "pods/ephemeralcontainers", &["patch"]),
     ("", "pods/log", &["get"]),

@@ -1,0 +1,254 @@
+//! A cluster whose servers the operator runs.
+//!
+//! ```text
+//! observe ─▶ plan ─▶ build ─▶ apply ─▶ situation ─▶ decide ─▶ one step
+//! (reads)    (pure)  (pure)   (writes)  (asks)       (pure)    (a pod deleted, one server more or fewer, a copy moved)
+//! ```
+//! The StatefulSet replaces no pod by itself. Each reconcile takes one step at most, and the next one begins with looking again, so a kill
+//! in between costs nothing.
+
+mod build;
+mod decide;
+mod jetstream;
+mod monitor;
+pub(crate) mod names;
+mod observe;
+mod plan;
+mod random;
+mod request;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+
+use crds::NatsCluster;
+use crds::nats_cluster::Managed;
+use crds::nats_cluster::managed::ManagedStatus;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, Preconditions};
+use kube::{Api, Resource as _};
+
+use self::build::{Resources, build};
+use self::decide::{Server, State, Step, decide};
+use self::names::Identity;
+use self::plan::Plan;
+use crate::apply::ApplyError;
+use crate::conditions::{Verdict, Words};
+use crate::context::Context;
+use crate::controller::describe;
+
+/// Something could not be read or written; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ManagedError {
+    #[error("failed to read the {kind} {name}")]
+    Read {
+        kind: &'static str,
+        name: String,
+        source: Box<kube::Error>,
+    },
+    #[error("failed to delete the Pod {name}")]
+    Delete { name: String, source: Box<kube::Error> },
+    #[error(
+        "the key {key:?} of the Secret {secret} holds no password of at least 8 letters, digits, dashes or underscores: write one, or delete the Secret"
+    )]
+    Password { secret: String, key: String },
+    #[error("failed to make up a password: the system has no randomness")]
+    Random,
+}
+
+impl ManagedError {
+    fn read(kind: &'static str, name: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
+        let name = name.into();
+        move |source| Self::Read {
+            kind,
+            name,
+            source: Box::new(source),
+        }
+    }
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Outcome {
+    pub(super) verdict: Verdict,
+    pub(super) status: ManagedStatus,
+    /// The servers' version, where all have the same.
+    pub(super) version: Option<String>,
+    /// Where servers that are well can be reached.
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+impl Outcome {
+    fn without_servers(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            status: ManagedStatus::default(),
+            version: None,
+            addresses: Vec::new(),
+        }
+    }
+}
+
+/// Brings the servers one step on, or finds that there is nothing to do.
+pub(super) async fn bring_on(
+    context: &Context,
+    cluster: &NatsCluster,
+    managed: &Managed,
+) -> Result<Outcome, ManagedError> {
+    let identity = Identity::of(cluster);
+    let live = observe::servers(context, &identity).await?;
+    let passwords = match observe::passwords(context, &identity).await {
+        Ok(passwords) => passwords,
+        Err(error @ ManagedError::Password { .. }) => {
+            return Ok(Outcome::without_servers(Verdict::reconciling(
+                "SecretInvalid",
+                error.to_string(),
+            )));
+        }
+        Err(error) => return Err(error),
+    };
+    let plan = match plan::plan(cluster, managed, passwords, &context.settings.namespace) {
+        Ok(plan) => plan,
+        Err(unusable) => {
+            return Ok(Outcome::without_servers(Verdict::stalled(
+                "InvalidSpec",
+                unusable.to_string(),
+            )));
+        }
+    };
+    let replicas = live.as_ref().map_or(plan.replicas, observe::replicas);
+    let set = match apply(context, build(&plan, replicas)).await {
+        Ok(set) => set,
+        Err(error) => return Ok(Outcome::without_servers(refused(&error))),
+    };
+    let (situation, addresses) = observe::situation(context, &plan, &set).await?;
+    let step = decide(&situation);
+    let verdict = take(context, cluster, &plan, &step, addresses.first().copied()).await?;
+    Ok(Outcome {
+        verdict,
+        status: counted(&situation.servers),
+        version: version(&situation.servers),
+        addresses,
+    })
+}
+
+/// Writes the children, in the order in which servers come to need them.
+async fn apply(context: &Context, resources: Resources) -> Result<StatefulSet, ApplyError> {
+    let Resources {
+        config,
+        client_secret,
+        server_secret,
+        headless,
+        service,
+        network_policy,
+        disruption_budget,
+        servers,
+    } = resources;
+    let applier = &context.applier;
+    applier.apply(client_secret).await?;
+    applier.apply(server_secret).await?;
+    applier.apply(config).await?;
+    applier.apply(headless).await?;
+    applier.apply(service).await?;
+    applier.apply(network_policy).await?;
+    applier.apply(disruption_budget).await?;
+    Ok(applier.apply(servers).await?.object)
+}
+
+fn refused(error: &ApplyError) -> Verdict {
+    match error {
+        ApplyError::NotOurs { .. } => Verdict::stalled("NameTaken", describe(error)),
+        ApplyError::Deleting { .. } => Verdict::reconciling("ChildDeleting", describe(error)),
+        ApplyError::Changed { .. } | ApplyError::Api { .. } | ApplyError::Serialize { .. } => {
+            Verdict::reconciling("ApplyFailed", describe(error))
+        }
+    }
+}
+
+/// Takes the step, and says how it stands.
+async fn take(
+    context: &Context,
+    cluster: &NatsCluster,
+    plan: &Plan,
+    step: &Step,
+    server: Option<IpAddr>,
+) -> Result<Verdict, ManagedError> {
+    let about = cluster.object_ref(&());
+    let done = match step {
+        Step::Settled => {
+            let message = format!("all {} servers are healthy, as declared, and complete", plan.replicas);
+            return Ok(Verdict::ready("ServersReady", message));
+        }
+        Step::Wait(words) => return Ok(Verdict::Reconciling(words.clone())),
+        Step::Hold(words) => return Ok(Verdict::Stalled(words.clone())),
+        Step::Restart { name, uid, why } => {
+            delete_pod(context, &plan.identity, name, uid).await?;
+            (why, Ok(()))
+        }
+        Step::Scale { to, why } => {
+            let scaled = apply(context, build(plan, *to)).await;
+            (why, scaled.map(drop).map_err(|error| describe(&error)))
+        }
+        Step::Move { stream, from, why } => match server {
+            Some(server) => (why, request::move_stream(server, &plan.passwords, stream, from).await),
+            None => (why, Err("no server is well".to_owned())),
+        },
+        Step::Forget { server: gone, why } => match server {
+            Some(server) => (why, request::forget(server, &plan.passwords, gone).await),
+            None => (why, Err("no server is well".to_owned())),
+        },
+    };
+    let (why, result) = done;
+    Ok(Verdict::Reconciling(match result {
+        Ok(()) => {
+            context.events.normal(&about, why.reason, why.message.clone()).await;
+            why.clone()
+        }
+        Err(error) => Words::new(
+            why.reason,
+            format!("{}; it failed, and is tried again: {error}", why.message),
+        ),
+    }))
+}
+
+/// Deletes just this pod: one that has its name by now is left alone.
+async fn delete_pod(context: &Context, identity: &Identity, name: &str, uid: &str) -> Result<(), ManagedError> {
+    let params = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: Some(uid.to_owned()),
+            resource_version: None,
+        }),
+        ..DeleteParams::default()
+    };
+    context.metrics.api_write("Pod", "delete");
+    let api = Api::<Pod>::namespaced(context.client.clone(), &identity.namespace);
+    match api.delete(name, &params).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(refusal)) if matches!(refusal.code, 404 | 409) => Ok(()),
+        Err(error) => Err(ManagedError::Delete {
+            name: name.to_owned(),
+            source: Box::new(error),
+        }),
+    }
+}
+
+fn counted(servers: &[Server]) -> ManagedStatus {
+    let count =
+        |such: &dyn Fn(&&Server) -> bool| u32::try_from(servers.iter().filter(such).count()).unwrap_or(u32::MAX);
+    let healthy = |server: &&Server| matches!(server.state, State::Healthy(_));
+    ManagedStatus {
+        replicas: count(&|_| true),
+        ready_replicas: count(&healthy),
+        updated_replicas: count(&|server| server.updated),
+    }
+}
+
+fn version(servers: &[Server]) -> Option<String> {
+    let mut versions = servers.iter().filter_map(|server| match &server.state {
+        State::Healthy(version) => Some(version),
+        State::Stopping | State::Down(_) | State::Unhealthy(_) => None,
+    });
+    let first = versions.next()?;
+    versions.all(|version| version == first).then(|| first.clone())
+}

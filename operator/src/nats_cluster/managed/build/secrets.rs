@@ -1,0 +1,86 @@
+//! Who may log in: clients by one Secret, the servers themselves and the operator by another, which no client is given.
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+
+use super::hash;
+use crate::nats_cluster::managed::names::{CLIENT_USER, ROUTE_PORT, ROUTE_USER, SYSTEM_USER};
+use crate::nats_cluster::managed::plan::{Passwords, Plan};
+
+/// The keys of the passwords, by which they are read again.
+pub(in crate::nats_cluster::managed) const CLIENT_KEY: &str = "password";
+pub(in crate::nats_cluster::managed) const SYSTEM_KEY: &str = "system-password";
+pub(in crate::nats_cluster::managed) const ROUTE_KEY: &str = "route-password";
+
+pub(super) fn client(plan: &Plan) -> Secret {
+    secret(
+        plan,
+        plan.identity.client_secret(),
+        vec![
+            ("username", CLIENT_USER.to_owned()),
+            (CLIENT_KEY, plan.passwords.client.clone()),
+        ],
+    )
+}
+
+pub(super) fn server(plan: &Plan, replicas: u32) -> Secret {
+    let Passwords { system, route, .. } = &plan.passwords;
+    secret(
+        plan,
+        plan.identity.server_secret(),
+        vec![
+            (SYSTEM_KEY, system.clone()),
+            (ROUTE_KEY, route.clone()),
+            ("accounts.conf", accounts(plan)),
+            ("cluster.conf", cluster(plan, replicas)),
+        ],
+    )
+}
+
+/// A hash of what servers must have in common to find each other.
+pub(in crate::nats_cluster::managed) fn shared_hash(plan: &Plan) -> String {
+    let Passwords { system, route, .. } = &plan.passwords;
+    hash(&format!("{system}\n{route}"))
+}
+
+fn accounts(plan: &Plan) -> String {
+    let Passwords { client, system, .. } = &plan.passwords;
+    let jet_stream = if plan.jet_stream.is_some() {
+        "jetstream: enabled, "
+    } else {
+        ""
+    };
+    format!(
+        "system_account: SYS\n\
+         accounts {{\n  \
+           SYS {{ users: [{{user: \"{SYSTEM_USER}\", password: \"{system}\"}}] }}\n  \
+           CLIENTS {{ {jet_stream}users: [{{user: \"{CLIENT_USER}\", password: \"{client}\"}}] }}\n\
+         }}\n"
+    )
+}
+
+fn cluster(plan: &Plan, replicas: u32) -> String {
+    let (headless, namespace, route) = (
+        plan.identity.headless(),
+        &plan.identity.namespace,
+        &plan.passwords.route,
+    );
+    let routes = (0..replicas).map(|ordinal| {
+        let server = plan.identity.server(ordinal);
+        format!("  \"nats://{ROUTE_USER}:{route}@{server}.{headless}.{namespace}.svc:{ROUTE_PORT}\"\n")
+    });
+    let routes: String = routes.collect();
+    format!("authorization {{ user: \"{ROUTE_USER}\", password: \"{route}\", timeout: 5 }}\nroutes: [\n{routes}]\n")
+}
+
+fn secret(plan: &Plan, name: String, data: Vec<(&str, String)>) -> Secret {
+    let data = data
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes())));
+    Secret {
+        metadata: plan.identity.child(name),
+        data: Some(data.collect()),
+        type_: Some("Opaque".to_owned()),
+        ..Secret::default()
+    }
+}

@@ -1,0 +1,97 @@
+//! Asks a server over HTTP how it is.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::HOST;
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::net::TcpStream;
+
+use super::decide::State;
+use super::jetstream::Jsz;
+use super::names::MONITOR_PORT;
+
+/// A server answers from memory; what takes longer is no health.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Thousands of streams and consumers are far below.
+const MOST_BYTES: usize = 64 << 20;
+
+/// What `/healthz` says.
+#[derive(Deserialize)]
+struct Health {
+    #[serde(default)]
+    status: String,
+    #[serde(default)]
+    error: String,
+}
+
+#[derive(Deserialize)]
+struct Varz {
+    version: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum AskError {
+    #[error("failed to connect")]
+    Connect(#[from] std::io::Error),
+    #[error("failed to ask")]
+    Http(#[from] hyper::Error),
+    #[error("failed to make a request")]
+    Request(#[from] hyper::http::Error),
+    #[error("failed to read the answer")]
+    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("failed to understand the answer")]
+    Json(#[from] serde_json::Error),
+}
+
+/// How the server at this address is, and what it says about streams, which is asked only of one that is well.
+pub(super) async fn ask(address: IpAddr, jet_stream: bool) -> (State, Option<Jsz>) {
+    let asked = async {
+        let health: Health = get(address, "/healthz").await?;
+        if health.status != "ok" {
+            let why = if health.error.is_empty() {
+                "it says that it is not well".to_owned()
+            } else {
+                health.error
+            };
+            return Ok((State::Unhealthy(why), None));
+        }
+        let varz: Varz = get(address, "/varz").await?;
+        let jsz = match jet_stream {
+            true => Some(get(address, "/jsz?accounts=true&streams=true&consumers=true&config=true").await?),
+            false => None,
+        };
+        Ok::<_, AskError>((State::Healthy(varz.version), jsz))
+    };
+    match tokio::time::timeout(TIMEOUT, asked).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => (State::Unhealthy(error.to_string()), None),
+        Err(_) => (State::Unhealthy(format!("no answer within {TIMEOUT:?}")), None),
+    }
+}
+
+async fn get<T: DeserializeOwned>(address: IpAddr, path: &str) -> Result<T, AskError> {
+    let address = SocketAddr::new(address, MONITOR_PORT);
+    let stream = TcpStream::connect(address).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let request = Request::get(path)
+        .header(HOST, address.to_string())
+        .body(Empty::<Bytes>::new())?;
+    let answer = async {
+        let response = sender.send_request(request).await?;
+        let body = Limited::new(response.into_body(), MOST_BYTES).collect().await;
+        Ok(serde_json::from_slice(&body.map_err(AskError::Body)?.to_bytes())?)
+    };
+    // The connection is driven beside, and ends with the answer.
+    tokio::select! {
+        answer = answer => answer,
+        Err(error) = connection => Err(error.into()),
+    }
+}

@@ -1,0 +1,83 @@
+//! Requests that change where copies of streams are, as a client of the servers.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use forwarder::nats::{Login, ServerAddress, connect};
+use forwarder_core::config::{Cluster, NatsAuth};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
+
+use super::names::{CLIENT_USER, SYSTEM_USER, url};
+use super::plan::Passwords;
+use crate::controller::describe;
+use crate::nats_cluster::probe;
+
+/// For a connection and an answer.
+const WITHIN: Duration = Duration::from_secs(5);
+
+#[derive(Deserialize)]
+struct Answer {
+    error: Option<Refusal>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    #[serde(default)]
+    description: String,
+}
+
+/// Gives a stream's copy on that server to another one. An error is for people.
+pub(super) async fn move_stream(server: IpAddr, passwords: &Passwords, stream: &str, from: &str) -> Result<(), String> {
+    let subject = format!("$JS.API.STREAM.PEER.REMOVE.{stream}");
+    request(
+        server,
+        (CLIENT_USER, &passwords.client),
+        &subject,
+        &json!({"peer": from}),
+    )
+    .await
+}
+
+/// Takes a server that does not come back out of the servers' own list.
+pub(super) async fn forget(server: IpAddr, passwords: &Passwords, gone: &str) -> Result<(), String> {
+    request(
+        server,
+        (SYSTEM_USER, &passwords.system),
+        "$JS.API.SERVER.REMOVE",
+        &json!({"peer": gone}),
+    )
+    .await
+}
+
+async fn request(server: IpAddr, (user, password): (&str, &str), subject: &str, body: &Value) -> Result<(), String> {
+    let folder = tempfile::tempdir().map_err(|error| format!("failed to make a private folder: {error}"))?;
+    let file = folder.path().join("password");
+    std::fs::write(&file, password).map_err(|error| format!("failed to write a password: {error}"))?;
+    let url = url(server);
+    let cluster = Cluster {
+        name: "managed".to_owned(),
+        servers: vec![url.clone()],
+        weight: 1,
+        auth: Some(NatsAuth::UserPassword {
+            username: user.to_owned(),
+            password_file: file,
+        }),
+        tls: None,
+    };
+    let address = ServerAddress::parse(&url).map_err(|error| error.to_string())?;
+    let deadline = Instant::now() + WITHIN;
+    let mut connection = connect(&address, Login::of(&cluster, "fanout-operator"), WITHIN)
+        .await
+        .map_err(|error| describe(&error))?;
+    let body = body.to_string();
+    let asked = probe::request(&mut connection, subject, body.as_bytes());
+    let answer = timeout_at(deadline + WITHIN, asked).await.ok().flatten();
+    let answer = answer.ok_or_else(|| format!("no answer to {subject}"))?;
+    let answer: Answer = serde_json::from_slice(&answer).map_err(|error| format!("{subject}: {error}"))?;
+    match answer.error {
+        None => Ok(()),
+        Some(Refusal { description }) => Err(format!("{subject}: {description}")),
+    }
+}

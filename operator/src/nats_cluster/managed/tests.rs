@@ -1,0 +1,367 @@
+use serde_json::{Value, json};
+
+use super::build::build;
+use super::decide::{Server, Situation, State, Step, decide};
+use super::jetstream::{Jsz, Led, Peer, View};
+use super::names::Identity;
+use super::plan::{Passwords, plan};
+use super::*;
+
+fn cluster(managed: Value) -> NatsCluster {
+    serde_json::from_value(json!({
+        "metadata": {"name": "c1", "namespace": "plant", "uid": "u"},
+        "spec": {"managed": managed},
+    }))
+    .unwrap()
+}
+
+fn planned(managed: Value) -> Plan {
+    let cluster = cluster(managed);
+    let passwords = Passwords {
+        client: "pclient1".to_owned(),
+        system: "psystem1".to_owned(),
+        route: "proute11".to_owned(),
+    };
+    plan(
+        &cluster,
+        cluster.spec.managed.as_ref().unwrap(),
+        passwords,
+        "fanout-system",
+    )
+    .unwrap()
+}
+
+fn three() -> Value {
+    json!({"replicas": 3, "version": "2.12.1", "jetStream": {"storage": {"size": "10Gi"}}})
+}
+
+/// `number` servers that are well and run as declared, with a stream of three copies on the first three.
+fn sound(number: u32) -> Situation {
+    let identity = Identity::of(&cluster(three()));
+    let servers = (0..number).map(|ordinal| Server {
+        name: identity.server(ordinal),
+        uid: format!("uid-{ordinal}"),
+        state: State::Healthy("2.12.1".to_owned()),
+        updated: true,
+        shares_passwords: true,
+    });
+    Situation {
+        wanted: number,
+        version: Some("2.12.1".to_owned()),
+        jet_stream: true,
+        replicas: number,
+        observed: true,
+        servers: servers.collect(),
+        view: view(number, &[("orders", 3, "file", &[0, 1, 2])]),
+        identity,
+    }
+}
+
+type Placed<'a> = (&'a str, usize, &'a str, &'a [u32]);
+
+/// As the servers say it: the first one leads the placing, and each stream's first server leads it.
+fn view(number: u32, streams: &[Placed<'_>]) -> View {
+    let name = |ordinal: u32| format!("c1-nats-{ordinal}");
+    let peers = |of: &[u32], me: u32, leader: u32| -> Vec<Value> {
+        let others = of.iter().filter(|other| **other != me);
+        // Who does not lead does not know how far the others are.
+        others
+            .map(|other| json!({"name": name(*other), "current": me == leader || *other == leader}))
+            .collect()
+    };
+    let all: Vec<u32> = (0..number).collect();
+    let answers: Vec<(String, Jsz)> = all
+        .iter()
+        .map(|me| {
+            let here = streams.iter().filter(|(.., servers)| servers.contains(me));
+            let details: Vec<Value> = here
+                .map(|(stream, replicas, storage, servers)| {
+                    let group = json!({"leader": name(servers[0]), "replicas": peers(servers, *me, servers[0])});
+                    json!({
+                        "name": stream,
+                        "cluster": group,
+                        "config": {"num_replicas": replicas, "storage": storage},
+                        "consumer_detail": [{"name": "reader", "cluster": group}],
+                    })
+                })
+                .collect();
+            let answer = json!({
+                "meta_cluster": {"leader": name(0), "replicas": peers(&all, *me, 0)},
+                "account_details": [{"name": "CLIENTS", "stream_detail": details}],
+            });
+            (name(*me), serde_json::from_value(answer).unwrap())
+        })
+        .collect();
+    View::of(&answers)
+}
+
+fn outdated(mut situation: Situation) -> Situation {
+    for server in &mut situation.servers {
+        server.updated = false;
+    }
+    situation
+}
+
+/// The reason of a step that touches nothing.
+fn reason(step: &Step) -> &'static str {
+    match step {
+        Step::Wait(words) | Step::Hold(words) => words.reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn restarted(step: &Step) -> &str {
+    match step {
+        Step::Restart { name, .. } => name,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_as_declared_is_left_alone() {
+    assert_eq!(decide(&sound(3)), Step::Settled);
+    let mut single = sound(1);
+    single.view = View::default();
+    assert_eq!(decide(&single), Step::Settled);
+}
+
+#[test]
+fn servers_restart_from_the_highest_number_and_who_places_streams_last() {
+    let mut situation = outdated(sound(3));
+    let mut order = Vec::new();
+    while let Step::Restart { name, .. } = decide(&situation) {
+        situation
+            .servers
+            .iter_mut()
+            .find(|server| server.name == name)
+            .unwrap()
+            .updated = true;
+        order.push(name);
+    }
+    assert_eq!(order, ["c1-nats-2", "c1-nats-1", "c1-nats-0"]);
+    let mut led_by_two = outdated(sound(3));
+    led_by_two.view.meta.as_mut().unwrap().leader = "c1-nats-2".to_owned();
+    assert_eq!(restarted(&decide(&led_by_two)), "c1-nats-1");
+}
+
+#[test]
+fn no_server_is_touched_while_another_is_not_well() {
+    for (state, wanted) in [
+        (State::Stopping, "ServerStopping"),
+        (State::Down("CrashLoopBackOff".to_owned()), "ServerStarting"),
+        (State::Unhealthy("recovering".to_owned()), "ServerUnhealthy"),
+    ] {
+        let mut situation = outdated(sound(3));
+        situation.servers[1].state = state;
+        // As it is once it has been restarted.
+        situation.servers[1].updated = true;
+        assert_eq!(reason(&decide(&situation)), wanted);
+    }
+    let mut missing = outdated(sound(3));
+    missing.servers.remove(1);
+    assert_eq!(reason(&decide(&missing)), "ServerStarting");
+    let mut unseen = outdated(sound(3));
+    unseen.observed = false;
+    assert_eq!(reason(&decide(&unseen)), "ServersStarting");
+}
+
+#[test]
+fn no_server_is_touched_while_a_group_lacks_a_leader_or_a_copy() {
+    let try_with = |change: &dyn Fn(&mut View)| {
+        let mut situation = outdated(sound(3));
+        change(&mut situation.view);
+        reason(&decide(&situation))
+    };
+    assert_eq!(try_with(&|view| view.meta = None), "NoMetaLeader");
+    let behind = |led: &mut Led| led.peers[0].current = false;
+    let offline = |led: &mut Led| led.peers[1].offline = true;
+    assert_eq!(
+        try_with(&|view| behind(view.meta.as_mut().unwrap())),
+        "ServerCatchingUp"
+    );
+    assert_eq!(
+        try_with(&|view| offline(view.meta.as_mut().unwrap())),
+        "ServerCatchingUp"
+    );
+    assert_eq!(
+        try_with(&|view| drop(view.meta.as_mut().unwrap().peers.pop())),
+        "ServerJoining"
+    );
+    // The stream, and its consumer.
+    for group in 0..2 {
+        assert_eq!(try_with(&|view| view.groups[group].led = None), "NoStreamLeader");
+        assert_eq!(
+            try_with(&|view| behind(view.groups[group].led.as_mut().unwrap())),
+            "StreamCatchingUp"
+        );
+    }
+    assert_eq!(
+        try_with(&|view| view.groups[0].led.as_mut().unwrap().peers.clear()),
+        "StreamCatchingUp"
+    );
+}
+
+#[test]
+fn only_what_a_groups_leader_says_counts() {
+    let view = view(3, &[("orders", 3, "file", &[1, 0, 2])]);
+    let led = view.groups[0].led.as_ref().unwrap();
+    assert_eq!((led.leader.as_str(), led.behind()), ("c1-nats-1", None));
+    assert_eq!(view.groups.len(), 2, "the stream and its consumer, from three servers");
+    let follower: Jsz = serde_json::from_value(json!({"account_details": [{"name": "A", "stream_detail": [{
+        "name": "s", "cluster": {"leader": "b", "replicas": []}, "config": {"num_replicas": 3},
+    }]}]}))
+    .unwrap();
+    let alone = View::of(&[("a".to_owned(), follower)]);
+    assert_eq!((alone.meta, alone.groups[0].led.clone()), (None, None));
+}
+
+#[test]
+fn a_server_that_does_not_run_is_made_anew_as_declared_whatever_the_others_do() {
+    let mut situation = outdated(sound(3));
+    situation.servers[0].state = State::Down("ErrImagePull".to_owned());
+    assert_eq!(restarted(&decide(&situation)), "c1-nats-0");
+    situation.servers[1].state = State::Down("ErrImagePull".to_owned());
+    assert_eq!(restarted(&decide(&situation)), "c1-nats-0");
+    let mut unhealthy = outdated(sound(3));
+    unhealthy.servers[0].state = State::Unhealthy("no".to_owned());
+    assert_eq!(restarted(&decide(&unhealthy)), "c1-nats-0");
+    unhealthy.servers[1].state = State::Unhealthy("no".to_owned());
+    assert_eq!(
+        reason(&decide(&unhealthy)),
+        "ServerUnhealthy",
+        "a majority may depend on it"
+    );
+}
+
+#[test]
+fn servers_with_lost_passwords_are_left_to_a_person() {
+    let mut situation = outdated(sound(3));
+    situation.servers[2].shares_passwords = false;
+    assert_eq!(reason(&decide(&situation)), "ServerPasswordsLost");
+}
+
+#[test]
+fn a_stream_in_the_memory_of_one_server_holds_its_restart() {
+    let mut situation = outdated(sound(3));
+    situation.view = view(3, &[("scratch", 1, "memory", &[2])]);
+    assert_eq!(reason(&decide(&situation)), "StreamWouldBeLost");
+    situation.view = view(3, &[("scratch", 1, "file", &[2])]);
+    assert_eq!(restarted(&decide(&situation)), "c1-nats-2");
+}
+
+#[test]
+fn more_servers_join_one_at_a_time() {
+    let mut situation = sound(3);
+    situation.wanted = 5;
+    assert!(matches!(decide(&situation), Step::Scale { to: 4, .. }));
+    situation.replicas = 4;
+    assert_eq!(reason(&decide(&situation)), "ServerStarting");
+    situation.servers = sound(4).servers;
+    assert_eq!(
+        reason(&decide(&situation)),
+        "ServerJoining",
+        "the others do not know it yet"
+    );
+    situation.view = sound(4).view;
+    assert!(matches!(decide(&situation), Step::Scale { to: 5, .. }));
+}
+
+#[test]
+fn a_server_goes_only_when_others_have_all_that_it_has() {
+    let mut situation = sound(5);
+    situation.wanted = 3;
+    assert!(matches!(decide(&situation), Step::Scale { to: 4, .. }));
+    situation.view = view(5, &[("a", 3, "file", &[0, 1, 2]), ("b", 3, "file", &[1, 2, 4])]);
+    match decide(&situation) {
+        Step::Move { stream, from, .. } => assert_eq!((stream.as_str(), from.as_str()), ("b", "c1-nats-4")),
+        other => panic!("{other:?}"),
+    }
+    situation.view = view(5, &[("one", 1, "file", &[4])]);
+    assert_eq!(reason(&decide(&situation)), "StreamNotReplicated");
+    situation.view = view(5, &[("five", 5, "file", &[0, 1, 2, 3, 4])]);
+    assert_eq!(reason(&decide(&situation)), "StreamReplicas");
+}
+
+#[test]
+fn a_server_that_has_gone_is_taken_out_of_the_others_list() {
+    let mut situation = sound(4);
+    situation.wanted = 3;
+    situation.replicas = 3;
+    situation.servers[3].state = State::Stopping;
+    assert_eq!(reason(&decide(&situation)), "ServerStopping");
+    situation.servers.pop();
+    let meta = situation.view.meta.as_mut().unwrap();
+    meta.peers[2] = Peer {
+        name: "c1-nats-3".to_owned(),
+        current: false,
+        offline: true,
+    };
+    match decide(&situation) {
+        Step::Forget { server, .. } => assert_eq!(server, "c1-nats-3"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_image_of_another_version_than_its_tag_is_not_called_ready() {
+    let mut situation = sound(3);
+    situation.version = Some("2.12.2".to_owned());
+    assert_eq!(reason(&decide(&situation)), "VersionDiffers");
+    situation.version = None;
+    assert_eq!(decide(&situation), Step::Settled);
+}
+
+#[test]
+fn scaling_changes_no_pod_and_a_version_or_a_limit_does() {
+    let template = |managed: Value| {
+        let plan = planned(managed);
+        build(&plan, plan.replicas).servers.spec.unwrap().template
+    };
+    let mut five = three();
+    five["replicas"] = json!(5);
+    assert_eq!(template(three()), template(five));
+    for (field, value) in [("version", json!("2.12.2")), ("maxPayloadBytes", json!(2048))] {
+        let mut other = three();
+        other[field] = value;
+        assert_ne!(template(three()), template(other), "{field}");
+    }
+}
+
+#[test]
+fn passwords_are_in_secrets_alone() {
+    let resources = build(&planned(three()), 3);
+    let open = json!([
+        resources.config,
+        resources.servers,
+        resources.service,
+        resources.headless
+    ])
+    .to_string();
+    for password in ["pclient1", "psystem1", "proute11"] {
+        assert!(!open.contains(password), "{password}");
+    }
+    let client = resources.client_secret.data.unwrap();
+    assert_eq!(client.keys().collect::<Vec<_>>(), ["password", "username"]);
+    let server = resources.server_secret.data.unwrap();
+    let routes = String::from_utf8(server["cluster.conf"].0.clone()).unwrap();
+    assert!(
+        routes.contains("nats://route:proute11@c1-nats-2.c1-nats-headless.plant.svc:6222"),
+        "{routes}"
+    );
+    assert!(!format!("{:?}", planned(three())).contains("proute11"));
+}
+
+#[test]
+fn a_store_leaves_a_tenth_of_its_volume_free() {
+    let storage = planned(three()).jet_stream.unwrap();
+    assert_eq!(storage.max_file, (10_u64 << 30) / 10 * 9);
+    let config = build(&planned(three()), 3).config.data.unwrap();
+    assert!(
+        config["nats.conf"].contains("max_file_store: 9663676416\n"),
+        "{config:?}"
+    );
+    let core = build(&planned(json!({"replicas": 1, "image": "nats:x"})), 1);
+    let text = &core.config.data.unwrap()["nats.conf"];
+    assert!(!text.contains("jetstream") && !text.contains("cluster"), "{text}");
+    assert_eq!(core.servers.spec.unwrap().volume_claim_templates, None);
+}
