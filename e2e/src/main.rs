@@ -128,6 +128,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
             if runner::needs_cluster(suite.as_deref()) {
                 cluster::fetch(&steps)?;
             }
+            if matches!(suite.as_deref(), None | Some("hardening")) {
+                runner::fetch::prometheus(&steps)?;
+            }
             runner::test(&steps, &root, suite.as_deref(), full, &nextest)
         }
         Task::Cluster(command) => {
@@ -142,6 +145,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             cluster::fetch(&steps)?;
             runner::fetch::nextest(&steps)?;
             runner::fetch::cargo_deny(&steps)?;
+            runner::fetch::prometheus(&steps)?;
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -17,6 +17,8 @@ pub const CARGO_DENY: &str = "0.20.2";
 pub const KUBERNETES: &str = "1.36.3";
 /// The version of Go that builds it where the machine has none, or an older one.
 pub const GO: &str = "1.26.8";
+/// The name, in the cache, of the directory of Prometheus' programs. They are of the version that the system has; any since 2.42 does.
+pub const PROMETHEUS: &str = "prometheus-system";
 /// The version of our pause image.
 pub const PAUSE: &str = "1";
 
@@ -95,6 +97,14 @@ pub fn pause_image() -> Result<PathBuf> {
         cache()?.join(format!("pause-{PAUSE}")).join("pause.tar"),
         "the pause image",
     )
+}
+
+/// A program of Prometheus, `prometheus` or `promtool`: the machine's own, else the one that was fetched.
+pub fn prometheus(program: &str) -> Result<PathBuf> {
+    match find_in_path(program) {
+        Some(path) => Ok(path),
+        None => there(cache()?.join(PROMETHEUS).join(program), program),
+    }
 }
 
 /// The first file of this name in `PATH`.

@@ -85,6 +85,13 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    // What others say is asked for when it is shown, so it is never older than that.
+    let ready = admin.status.borrow().phase.not_ready().is_none();
+    admin.metrics.ready.set(i64::from(ready));
+    if let Some(epoch) = admin.ring.borrow().declared {
+        let epoch = i64::try_from(epoch).unwrap_or(i64::MAX);
+        admin.metrics.ring_epoch_declared.set(epoch);
+    }
     match admin.metrics.text() {
         Ok(text) => (
             [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],

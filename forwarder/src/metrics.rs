@@ -99,6 +99,12 @@ pub struct Metrics {
     pub fenced: IntCounter,
     /// The epoch of the ring that is in use.
     pub ring_epoch: IntGauge,
+    /// The epoch of the newest ring that is declared, in use or not.
+    pub ring_epoch_declared: IntGauge,
+    /// Assets that wait for their old owner, after a change of the ring.
+    pub handover_waiting: IntGauge,
+    /// 1 while `/readyz` says so.
+    pub ready: IntGauge,
     invalid_messages: IntCounter,
     invalid: IntCounterVec,
     dead_letters: IntCounterVec,
@@ -219,6 +225,15 @@ impl Metrics {
                 "Times that the membership of the group was not proved any more, so that nothing was published",
             )?)?,
             ring_epoch: builder.add(IntGauge::new("asset_forwarder_ring_epoch", "Epoch of the ring in use")?)?,
+            ring_epoch_declared: builder.add(IntGauge::new(
+                "asset_forwarder_ring_epoch_declared",
+                "Epoch of the newest ring that is declared, in use or not",
+            )?)?,
+            handover_waiting: builder.add(IntGauge::new(
+                "asset_forwarder_handover_waiting",
+                "Assets that wait until their old cluster has confirmed their earlier messages",
+            )?)?,
+            ready: builder.add(IntGauge::new("asset_forwarder_ready", "1 while /readyz answers so")?)?,
             invalid: builder.counters(
                 "asset_forwarder_invalid_total",
                 "Messages that can never be forwarded, by reason",

@@ -28,6 +28,7 @@ pub mod watch;
 
 use std::sync::Arc;
 
+use crds::AssetForwarder;
 use forwarder::shutdown::Shutdown;
 
 use self::autoscale::Histories;
@@ -39,10 +40,16 @@ use crate::controller::drive;
 pub async fn run(context: Arc<Context>, stop: Shutdown) {
     let index = Arc::new(SecretIndex::default());
     let controller = watch::controller(&context, &index);
+    context
+        .metrics
+        .show_ready(controller.store(), |forwarder: &AssetForwarder| {
+            let status = forwarder.status.as_ref()?;
+            Some((status.observed_generation, &status.conditions))
+        });
     let histories = Arc::new(Histories::default());
     let reconcile = move |forwarder, context| {
         let (index, histories) = (Arc::clone(&index), Arc::clone(&histories));
         async move { reconcile::reconcile(forwarder, context, &index, &histories).await }
     };
-    drive("asset_forwarder", controller, context, reconcile, stop).await;
+    drive("AssetForwarder", controller, context, reconcile, stop).await;
 }

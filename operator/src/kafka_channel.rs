@@ -78,6 +78,10 @@ pub async fn run(context: Arc<Context>, stop: Shutdown) {
     let api = context.scope.api::<KafkaChannel>(&context.client);
     let controller = Controller::new(api, controller::watching()).with_config(controller::config(&context));
     let channels = controller.store();
+    context.metrics.show_ready(channels.clone(), |channel: &KafkaChannel| {
+        let status = channel.status.as_ref()?;
+        Some((status.observed_generation, &status.conditions))
+    });
     let secrets = watched(&context.client, &context.scope);
     let controller = controller.watches(secrets, controller::watching(), move |secret| {
         referrers(&channels, &secret, |channel: &KafkaChannel| {

@@ -1,7 +1,12 @@
 //! The operator's own metrics.
 
+use std::fmt::Debug;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::runtime::reflector::{Lookup, Store};
+use kube::{Resource, ResourceExt as _};
 use prometheus::{
     Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
@@ -15,6 +20,9 @@ pub struct Metrics {
     running: IntGaugeVec,
     writes: IntCounterVec,
     leader: IntGauge,
+    ready: IntGaugeVec,
+    // Held while a page is written: two at a time would clear each other's gauges.
+    resources: Mutex<Vec<Box<dyn Fn(&IntGaugeVec) + Send>>>,
 }
 
 impl Metrics {
@@ -64,6 +72,15 @@ impl Metrics {
                 &["kind", "verb"],
             )?,
             leader: IntGauge::new("fanout_operator_leader", "1 while this process holds the Lease")?,
+            ready: IntGaugeVec::new(
+                Opts::new(
+                    "fanout_operator_resource_ready",
+                    "1 while a resource is Ready for its present generation, as the leader sees it",
+                ),
+                // Not `namespace`: that is the operator's, by the scrape.
+                &["kind", "resource_namespace", "resource"],
+            )?,
+            resources: Mutex::default(),
             registry,
         };
         let Self {
@@ -74,6 +91,8 @@ impl Metrics {
             running,
             writes,
             leader,
+            ready,
+            resources: _,
         } = &metrics;
         registry.register(Box::new(reconciles.clone()))?;
         registry.register(Box::new(errors.clone()))?;
@@ -81,6 +100,7 @@ impl Metrics {
         registry.register(Box::new(running.clone()))?;
         registry.register(Box::new(writes.clone()))?;
         registry.register(Box::new(leader.clone()))?;
+        registry.register(Box::new(ready.clone()))?;
         Ok(metrics)
     }
 
@@ -115,11 +135,39 @@ impl Metrics {
         self.leader.set(i64::from(leads));
     }
 
+    /// Shows from now on of each object of a store whether it is ready, by what `state` says: the generation that its status is
+    /// about, and its conditions. The store is looked at for each page, so one that is deleted is shown no more.
+    pub fn show_ready<K>(&self, store: Store<K>, state: fn(&K) -> Option<(Option<i64>, &[Condition])>)
+    where
+        K: Resource<DynamicType = ()> + Lookup<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
+    {
+        let show = move |gauges: &IntGaugeVec| {
+            for object in store.state() {
+                let ready = state(&object).is_some_and(|(observed, conditions)| {
+                    let mut conditions = conditions.iter();
+                    observed == object.meta().generation
+                        && conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+                });
+                let namespace = object.namespace().unwrap_or_default();
+                gauges
+                    .with_label_values(&[&*<K as Resource>::kind(&()), &namespace, &object.name_any()])
+                    .set(i64::from(ready));
+            }
+        };
+        self.resources
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Box::new(show));
+    }
+
     /// All of them in Prometheus' text format.
     ///
     /// # Errors
     /// The encoder fails.
     pub fn text(&self) -> prometheus::Result<Vec<u8>> {
+        let resources = self.resources.lock().unwrap_or_else(PoisonError::into_inner);
+        self.ready.reset();
+        resources.iter().for_each(|show| show(&self.ready));
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
@@ -133,5 +181,55 @@ pub struct Running(IntGauge);
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::NatsCluster;
+    use kube::runtime::{reflector, watcher};
+
+    use super::*;
+
+    fn cluster(name: &str, observed: i64, ready: &str) -> NatsCluster {
+        serde_json::from_value(serde_json::json!({
+            "apiVersion": "fanout.openfactory.io/v1alpha1",
+            "kind": "NatsCluster",
+            "metadata": {"name": name, "namespace": "plant", "generation": 2},
+            "spec": {"external": {"servers": ["nats://c:4222"]}},
+            "status": {"observedGeneration": observed, "conditions": [{
+                "type": "Ready", "status": ready, "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }]},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_resource_is_ready_for_its_present_generation_alone_and_is_shown_while_it_is_there() {
+        let metrics = Metrics::new().unwrap();
+        let (store, mut writer) = reflector::store();
+        metrics.show_ready(store, |cluster: &NatsCluster| {
+            let status = cluster.status.as_ref()?;
+            Some((status.observed_generation, &status.conditions))
+        });
+        for cluster in [
+            cluster("a", 2, "True"),
+            cluster("b", 1, "True"),
+            cluster("c", 2, "False"),
+        ] {
+            writer.apply_watcher_event(&watcher::Event::Apply(cluster));
+        }
+        let value = |name: &str| {
+            let text = String::from_utf8(metrics.text().unwrap()).unwrap();
+            let of = format!("resource=\"{name}\",resource_namespace=\"plant\"}} ");
+            let line = text.lines().find_map(|line| line.split_once(&of));
+            line.map(|(_, value)| value.to_owned())
+        };
+        assert_eq!(
+            ["a", "b", "c"].map(value),
+            ["1", "0", "0"].map(|value| Some(value.to_owned()))
+        );
+        writer.apply_watcher_event(&watcher::Event::Delete(cluster("a", 2, "True")));
+        assert_eq!(value("a"), None);
     }
 }

@@ -85,6 +85,10 @@ pub async fn run(context: Arc<Context>, stop: Shutdown) {
     let api = context.scope.api::<NatsCluster>(&context.client);
     let controller = Controller::new(api, controller::watching()).with_config(controller::config(&context));
     let clusters = controller.store();
+    context.metrics.show_ready(clusters.clone(), |cluster: &NatsCluster| {
+        let status = cluster.status.as_ref()?;
+        Some((status.observed_generation, &status.conditions))
+    });
     let (forwarders, writer) = reflector::store();
     // Through one stream, so that a reconcile that a change has caused finds it in the store.
     let watch = watcher(

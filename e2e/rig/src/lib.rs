@@ -16,6 +16,7 @@ pub mod kafka;
 pub mod kubernetes;
 pub mod nats;
 pub mod observer;
+pub mod prometheus;
 pub mod proxy;
 pub mod random;
 pub mod site;

@@ -245,6 +245,11 @@ impl Site {
         (exit, operator.process().log().unwrap())
     }
 
+    /// `host:port` of the operator's metrics.
+    pub async fn operator_metrics_address(&self) -> String {
+        self.operator.lock().await.metrics_address()
+    }
+
     /// How often the operator has written to the API server, Events and its Lease aside.
     pub async fn operator_writes(&self) -> f64 {
         self.operator_metrics()

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
-use e2e::tools::{self, CARGO_DENY, KAFKA, NATS_SERVER, NEXTEST, PAUSE};
+use e2e::tools::{self, CARGO_DENY, KAFKA, NATS_SERVER, NEXTEST, PAUSE, PROMETHEUS};
 
 use super::steps::Steps;
 use super::{images, system};
@@ -43,6 +43,43 @@ pub(crate) fn nextest(steps: &Steps) -> Result<()> {
 /// cargo-deny.
 pub(crate) fn cargo_deny(steps: &Steps) -> Result<()> {
     cargo_tool(steps, "cargo-deny", CARGO_DENY, &[])
+}
+
+/// Prometheus and promtool, unless the machine has them. The package is unpacked and not installed: it would start a server at once and
+/// at each boot, which nobody here has asked for.
+pub(crate) fn prometheus(steps: &Steps) -> Result<()> {
+    if ["prometheus", "promtool"]
+        .map(tools::find_in_path)
+        .iter()
+        .all(Option::is_some)
+    {
+        return Ok(());
+    }
+    once(PROMETHEUS, |dir| unpack_prometheus(steps, dir))
+}
+
+fn unpack_prometheus(steps: &Steps, dir: &Path) -> Result<()> {
+    if tools::find_in_path("apt-get").is_none() {
+        bail!(
+            "this machine has no apt-get to fetch prometheus and promtool with: put them, 2.42 or newer, into PATH, then try again"
+        );
+    }
+    let what = "fetching Prometheus";
+    let mut download = system::apt();
+    download.current_dir(dir).args(["download", "prometheus"]);
+    if let Err(why) = steps.work(what, &mut download) {
+        if !nix::unistd::geteuid().is_root() {
+            return Err(why.context("if its list of packages is empty: sudo apt-get update, then try again"));
+        }
+        steps.work("updating the list of system packages", system::apt().arg("update"))?;
+        steps.work(what, &mut download)?;
+    }
+    const UNPACK: &str = "dpkg-deb --extract prometheus_*.deb unpacked && mv unpacked/usr/bin/prometheus unpacked/usr/bin/promtool . \
+        && rm -r unpacked prometheus_*.deb";
+    steps.work(
+        "unpacking Prometheus",
+        Command::new("sh").current_dir(dir).args(["-c", UNPACK]),
+    )
 }
 
 fn kafka(steps: &Steps, dir: &Path) -> Result<()> {

@@ -193,7 +193,8 @@ pub(crate) fn pip() -> Option<Command> {
     succeeds(tried.args(["-m", "pip", "--version"])).then_some(pip)
 }
 
-fn apt() -> Command {
+/// apt-get, which neither asks nor draws.
+pub(crate) fn apt() -> Command {
     let mut apt = Command::new("apt-get");
     // It must neither ask nor draw; another apt at work is waited for.
     apt.env("DEBIAN_FRONTEND", "noninteractive")

@@ -191,6 +191,9 @@ impl Intake {
         self.metrics
             .queue_size
             .set(i64::try_from(self.dispatcher.unsent()).unwrap_or(i64::MAX));
+        self.metrics
+            .handover_waiting
+            .set(i64::try_from(status.ring.waiting_assets).unwrap_or(i64::MAX));
         self.links.status.send_replace(status);
     }
 

@@ -148,6 +148,9 @@ fn what_is_known_at_the_start_is_there_at_zero() {
         "asset_forwarder_confirmed_latency_seconds_count{cluster=\"C1\"} 0\n",
         "asset_forwarder_commits_total 0\n",
         "asset_forwarder_ring_epoch 0\n",
+        "asset_forwarder_ring_epoch_declared 0\n",
+        "asset_forwarder_handover_waiting 0\n",
+        "asset_forwarder_ready 0\n",
     ] {
         assert!(text.contains(line), "{line}");
     }

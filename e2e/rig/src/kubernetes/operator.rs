@@ -135,6 +135,11 @@ impl Operator {
         leads.with_context(|| self.process.log_tail())
     }
 
+    /// `host:port` of its metrics.
+    pub fn metrics_address(&self) -> String {
+        self.metrics.address()
+    }
+
     /// Its metrics.
     pub async fn metrics(&self) -> Result<Metrics> {
         Ok(Metrics::parse(

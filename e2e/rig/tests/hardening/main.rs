@@ -10,6 +10,7 @@ mod alone;
 mod faults;
 mod kills;
 mod namespaces;
+mod observability;
 mod quiet;
 mod random_specs;
 mod rights;

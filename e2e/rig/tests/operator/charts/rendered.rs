@@ -36,8 +36,8 @@ fn the_api_server_takes_what_is_rendered() {
     for values in VALUES {
         let mut args = vec!["template", "y", "fanout-operator", "--namespace", namespace.name()];
         args.extend(values);
-        // Its definition is the Prometheus operator's, which is not there.
-        args.push("--set=podMonitor.enabled=false");
+        // Their definitions are the Prometheus operator's, which is not there; nor is a namespace for dashboards.
+        args.push("--set=podMonitor.enabled=false,prometheusRule.enabled=false,dashboards.namespace=");
         let watched = format!("--set=watchNamespace={}", namespace.name());
         if values.iter().any(|file| file.contains("namespaced")) {
             args.push(&watched);
@@ -64,7 +64,7 @@ fn all_manifests_follow_the_schemas() {
         }
     }
     assert!(manifests.len() > VALUES.len());
-    schemas::check(&helm.cluster, &manifests, &["PodMonitor"]);
+    schemas::check(&helm.cluster, &manifests, &["PodMonitor", "PrometheusRule"]);
 }
 
 fn takes(cluster: &Cluster, manifest: &str) {
@@ -139,6 +139,14 @@ fn a_wrong_value_is_refused_by_its_name() {
             "at '/networkPolicy/egress': additional properties 'to' not allowed",
         ),
         ("podMonitor.interval=30", "at '/podMonitor/interval'"),
+        (
+            "prometheusRule.enable=true",
+            "at '/prometheusRule': additional properties 'enable' not allowed",
+        ),
+        (
+            "dashboards.labels.a=1",
+            "at '/dashboards/labels/a': got number, want string",
+        ),
     ] {
         let said = helm.refusal(&["template", "y", "fanout-operator", "--set", value]);
         assert!(said.contains(refusal), "{value}: {said}");
@@ -306,6 +314,8 @@ fn monitors_choose_the_operators_pods_and_the_forwarders() {
         let ports = template["spec"]["containers"][0]["ports"].as_array().unwrap();
         assert!(ports.iter().any(|named| &named["name"] == port), "{ports:?}");
         assert_eq!(forwarders["spec"]["namespaceSelector"], chosen);
+        let named = &forwarders["spec"]["podMetricsEndpoints"][0]["relabelings"][0];
+        assert_eq!(named["targetLabel"], "asset_forwarder", "the rules go by it");
     }
 }
 
