@@ -23,8 +23,8 @@ use crds::KafkaChannel;
 use crds::kafka_channel::DeletionPolicy;
 use forwarder::shutdown::Shutdown;
 use jiff::Timestamp;
-use kube::runtime::controller::Action;
 use kube::runtime::Controller;
+use kube::runtime::controller::Action;
 use kube::{Api, Resource as _, ResourceExt as _};
 
 pub use self::validate::{InvalidSpec, Validated, validate};

@@ -22,8 +22,14 @@ pub struct Metrics {
     leader: IntGauge,
     ready: IntGaugeVec,
     // Held while a page is written: two at a time would clear each other's gauges.
-    resources: Mutex<Vec<Box<dyn Fn(&IntGaugeVec) + Send>>>,
+    resources: Mutex<Vec<Show>>,
 }
+
+/// Sets the gauges of all objects of a kind.
+type Show = Box<dyn Fn(&IntGaugeVec) + Send>;
+
+/// The generation that a status is about, and its conditions; none: there is no status.
+pub type State<'a> = Option<(Option<i64>, &'a [Condition])>;
 
 impl Metrics {
     /// All at zero.
@@ -137,7 +143,7 @@ impl Metrics {
 
     /// Shows from now on of each object of a store whether it is ready, by what `state` says: the generation that its status is
     /// about, and its conditions. The store is looked at for each page, so one that is deleted is shown no more.
-    pub fn show_ready<K>(&self, store: Store<K>, state: fn(&K) -> Option<(Option<i64>, &[Condition])>)
+    pub fn show_ready<K>(&self, store: Store<K>, state: fn(&K) -> State<'_>)
     where
         K: Resource<DynamicType = ()> + Lookup<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
     {

@@ -19,7 +19,7 @@ pub struct Autoscaling {
     /// Most pods.
     #[schemars(range(min = 1, max = 1000))]
     pub max_replicas: i32,
-    /// Records that are not committed, for each pod: with more of them there is another one. What pods clear away within a few seconds
+    /// Records that are not committed, for each pod: where more of them stay, there is another one. What a pod clears away within a few seconds
     /// is a good value.
     #[schemars(range(min = 1, max = 1_000_000_000_000_i64))]
     pub lag_per_replica: i64,

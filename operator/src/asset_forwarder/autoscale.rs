@@ -1,7 +1,7 @@
 //! How many pods there are to be, by measured lag.
 //!
 //! ```text
-//! lag of all partitions ─▶ enough = lag / lagPerReplica ─▶ more than there are: at once, up to the partitions
+//! lag of all partitions ─▶ enough = lag / lagPerReplica ─▶ more than there are, for a while: up to the partitions
 //!                                                         less, for as long as scaleDownDelay: one goes
 //! ```
 //! Each step moves partitions between pods, and lag cannot be told while it does. So no step is made before the last one has come to rest:
@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 use crds::AssetForwarder;
 use crds::asset_forwarder::Autoscaling;
 
-use forwarder_core::status::Phase;
+use forwarder_core::status::{Phase, Status};
 
 use super::dereference::{Dereferenced, Existing};
 use super::pods::Observed;
+use super::recorded::Recorded;
 use super::rollout::{self, Rollout};
 
 /// What was enough lately, of each forwarder by its UID. A new process knows nothing of it, and waits a whole delay before one pod goes.
@@ -28,13 +29,31 @@ pub struct Histories(Mutex<HashMap<String, History>>);
 /// After so long without a measurement nobody knows what was enough meanwhile: longer than one pod takes to come or to go.
 const LONGEST_GAP: Duration = Duration::from_secs(120);
 
-/// What was enough lately.
+/// For so long there must be too much for the pods before there is another one: a step leaves something behind itself, which is soon gone.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How often the delay is doubled at most, for a number of pods that has proved too small.
+const MOST_DOUBLINGS: u32 = 4;
+
+/// What was seen lately.
 #[derive(Debug, Default)]
 struct History {
-    /// How many pods were enough at which time, the oldest first.
+    /// How many pods were enough at which time, since the last step; the oldest first.
     enough: VecDeque<(Instant, i32)>,
-    /// Since when there are measurements without a long gap.
-    since: Option<Instant>,
+    /// When the last pod was let go.
+    last_down: Option<Instant>,
+    /// How often a pod had to come back soon after it was let go: lag says only what is too much for the pods that there are, never how
+    /// few would do, so a number has to be tried, and should not be tried for ever.
+    retreats: u32,
+}
+
+/// What lags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Lag {
+    /// Records that are not committed, of all partitions.
+    records: i64,
+    /// Some wait for a cluster that is away, or are not taken at all: more pods would not help.
+    is_held: bool,
 }
 
 impl Histories {
@@ -49,13 +68,8 @@ impl Histories {
         };
         let partitions = found.source.channel().and_then(|channel| channel.partitions);
         let lag = lag(&found.existing, partitions);
-        let pods = found.existing.deployment.as_ref().map(rollout::desired);
-        Some(
-            histories
-                .entry(uid)
-                .or_default()
-                .decide(autoscaling, pods, partitions, lag, now),
-        )
+        let history = histories.entry(uid).or_default();
+        Some(history.decide(autoscaling, pods(found), partitions, lag, now))
     }
 
     /// A forwarder is gone.
@@ -65,82 +79,131 @@ impl Histories {
     }
 }
 
+/// How many pods there were to be so far; none: that was never decided, or they ended for another reason. What a hand makes of the
+/// Deployment is put back.
+pub(super) fn pods(found: &Dereferenced) -> Option<i32> {
+    let status = found
+        .forwarder
+        .status
+        .as_ref()
+        .and_then(|status| status.desired_replicas);
+    let live = found.existing.deployment.as_ref().map(rollout::desired);
+    status.or(live).filter(|pods| *pods > 0)
+}
+
 impl History {
     fn decide(
         &mut self,
         autoscaling: &Autoscaling,
         pods: Option<i32>,
         partitions: Option<i32>,
-        lag: Option<i64>,
+        lag: Option<Lag>,
         now: Instant,
     ) -> i32 {
-        let most = autoscaling.max_replicas.min(partitions.unwrap_or(i32::MAX)).max(1);
+        // While nobody knows the partitions, there are no more than before.
+        let known = partitions.or(pods).unwrap_or(autoscaling.min_replicas);
+        let most = autoscaling.max_replicas.min(known).max(1);
         let least = autoscaling.min_replicas.min(most);
-        // None yet, or none for a while (suspended, without a member): the least, and then what they measure.
-        let pods = pods.filter(|pods| *pods > 0).unwrap_or(least).clamp(least, most);
-        let Some(lag) = lag else {
+        let Some(pods) = pods.map(|pods| pods.clamp(least, most)) else {
+            return least;
+        };
+        let Some(Lag { records, is_held }) = lag else {
             return pods;
         };
         let each = autoscaling.lag_per_replica.max(1);
-        let enough = lag.max(0).saturating_add(each - 1) / each;
+        let enough = records.max(0).saturating_add(each - 1) / each;
         let enough = i32::try_from(enough).unwrap_or(i32::MAX).clamp(least, most);
-        let delay = Duration::from_secs(u64::from(autoscaling.scale_down_delay_seconds));
-        if self
-            .enough
-            .back()
-            .is_none_or(|(at, _)| now.duration_since(*at) > LONGEST_GAP)
-        {
+        let last = self.enough.back().map(|(at, _)| *at);
+        if last.is_some_and(|last| now.duration_since(last) > LONGEST_GAP) {
             self.enough.clear();
-            self.since = Some(now);
         }
+        self.enough.push_back((now, enough));
+        let delay = Duration::from_secs(u64::from(autoscaling.scale_down_delay_seconds));
+
+        // The least of a while is what certainly was too much.
+        let wanted = self.over(PATIENCE, now).map_or(0, |(least, _)| least);
+        if wanted > pods && !is_held {
+            let is_soon = self.last_down.is_some_and(|down| now.duration_since(down) < delay * 4);
+            self.retreats = if is_soon { self.retreats.saturating_add(1) } else { 0 };
+            self.enough.clear();
+            return wanted;
+        }
+        let delay = delay * (1 << self.retreats.min(MOST_DOUBLINGS));
+        let wanted = self.over(delay, now).map_or(pods, |(_, most)| most);
+        if wanted < pods {
+            self.last_down = Some(now);
+            self.enough.clear();
+            return pods - 1;
+        }
+        let longest = delay.max(PATIENCE);
+        // One measurement stays that is older, so that the time is seen to be full.
         while self
             .enough
-            .front()
-            .is_some_and(|(at, _)| now.duration_since(*at) > delay)
+            .get(1)
+            .is_some_and(|(at, _)| now.duration_since(*at) >= longest)
         {
             self.enough.pop_front();
         }
-        self.enough.push_back((now, enough));
-        let was_enough = self.enough.iter().map(|(_, enough)| *enough).max().unwrap_or(enough);
-        let is_known = self.since.is_some_and(|since| now.duration_since(since) >= delay);
-        match enough > pods {
-            true => enough,
-            false if was_enough < pods && is_known => pods - 1,
-            false => pods,
-        }
+        pods
+    }
+
+    /// The least and the most that was enough within `time` before `now`; none: that time has not been seen in full.
+    fn over(&self, time: Duration, now: Instant) -> Option<(i32, i32)> {
+        self.enough.front().filter(|(at, _)| now.duration_since(*at) >= time)?;
+        let within = self.enough.iter().filter(|(at, _)| now.duration_since(*at) <= time);
+        let within = within.map(|(_, enough)| *enough);
+        Some(within.fold((i32::MAX, 0), |(least, most), enough| {
+            (least.min(enough), most.max(enough))
+        }))
     }
 }
 
-/// Records that are not committed, of all partitions; none: it cannot be told now.
-fn lag(existing: &Existing, partitions: Option<i32>) -> Option<i64> {
+/// What lags; none: it cannot be told now.
+fn lag(existing: &Existing, partitions: Option<i32>) -> Option<Lag> {
     let deployment = existing.deployment.as_ref()?;
     if Rollout::of(deployment) != Rollout::Complete {
         return None;
     }
-    let mut lags = BTreeMap::new();
-    let mut epochs = Vec::new();
+    let declared = Recorded::read(existing.ring.as_ref(), std::iter::empty());
+    if !declared.leaving.is_empty() {
+        return None;
+    }
+    let (mut lags, mut is_held) = (BTreeMap::new(), false);
     for pod in &existing.pods {
         let Observed {
             terminating: false,
-            report: Some(report),
+            report:
+                Some(Status {
+                    phase,
+                    ring,
+                    assignment,
+                    clusters,
+                    ..
+                }),
             ..
         } = pod
         else {
             return None;
         };
-        if report.ring.waiting_assets > 0 || !matches!(report.phase, Phase::Consuming | Phase::Waiting(_) | Phase::Idle)
-        {
+        let is_at_rest = matches!(phase, Phase::Consuming | Phase::Waiting(_) | Phase::Idle)
+            && ring.epoch == declared.epoch()
+            && ring.announced.is_none()
+            && ring.declared.is_none()
+            && ring.waiting_assets == 0;
+        if !is_at_rest {
             return None;
         }
-        epochs.push(report.ring.epoch);
-        for (partition, assignment) in &report.assignment {
+        is_held |= matches!(phase, Phase::Waiting(_)) || clusters.values().any(|cluster| cluster.parked_records > 0);
+        for (partition, assignment) in assignment {
             // Two pods that both have it are between two assignments.
             if lags.insert(*partition, assignment.lag?).is_some() {
                 return None;
             }
         }
     }
-    epochs.dedup();
     let all = usize::try_from(partitions?).ok()?;
-    (epochs.len() == 1 && lags.len() == all).then(|| lags.values().sum())
+    (lags.len() == all).then(|| Lag {
+        records: lags.values().sum(),
+        is_held,
+    })
 }

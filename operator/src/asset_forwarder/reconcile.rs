@@ -10,7 +10,7 @@ use kube::runtime::controller::Action;
 use kube::{Api, Resource as _, ResourceExt as _};
 
 use super::apply::{self, Outcome};
-use super::autoscale::Histories;
+use super::autoscale::{self, Histories};
 use super::build::{BuildError, build};
 use super::dereference::{self, DereferenceError, Dereferenced, dereference};
 use super::names::Identity;
@@ -19,7 +19,7 @@ use super::watch::SecretIndex;
 use super::{status, upgrade};
 use crate::apply::ApplyError;
 use crate::conditions::{Verdict, Words, conditions};
-use crate::context::Context;
+use crate::context::{Context, Settings};
 use crate::controller::{Failure, describe};
 
 /// Pods are asked this often while a change is on its way through them.
@@ -87,10 +87,10 @@ pub async fn reconcile(
         }
     };
     index.note(&found.forwarder, found.secrets.clone());
-    found.scaled = histories.decide(&found, Instant::now());
     let old = found.forwarder.status.clone().unwrap_or_default();
     let identity = Identity::of(&found.forwarder);
-    let validated = match validate(&found, &context.settings) {
+    found.scaled = histories.decide(&found, Instant::now());
+    let validated = match scaled(&mut found, &context.settings) {
         Ok(validated) => validated,
         Err(verdict) => {
             let status = status::counted(&old, &identity, found.existing.deployment.as_ref());
@@ -126,12 +126,21 @@ pub async fn reconcile(
     Ok(Action::requeue(pause(&verdict, &validated, &found)))
 }
 
+/// Judges what was read. A pass that changes the ring does not change the number of pods too: one step at a time.
+fn scaled(found: &mut Dereferenced, settings: &Settings) -> Result<Validated, Verdict> {
+    let validated = validate(found, settings)?;
+    let before = autoscale::pods(found);
+    let is_another = found.scaled.is_some() && before.is_some() && found.scaled != before;
+    if is_another && validated.ring.as_ref() != Some(&validated.recorded) {
+        found.scaled = before;
+        return validate(found, settings);
+    }
+    Ok(validated)
+}
+
 fn pause(verdict: &Verdict, validated: &Validated, found: &Dereferenced) -> Duration {
-    let longest = if validated.spec.autoscaling.is_some() {
-        MEASURE
-    } else {
-        RESYNC
-    };
+    let is_measured = validated.spec.autoscaling.is_some() && validated.replicas > 0 && validated.config.is_ok();
+    let longest = if is_measured { MEASURE } else { RESYNC };
     let is_leaving = validated.ring.as_ref().is_some_and(|ring| !ring.leaving.is_empty());
     let has_changed = validated.ring.as_ref() != Some(&validated.recorded);
     let pause = match verdict {

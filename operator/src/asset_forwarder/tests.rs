@@ -124,7 +124,7 @@ impl World {
             Candidate {
                 cluster: cluster.clone(),
                 access: Access::Granted(credentials::nats(
-                    &crate::nats_cluster::ClusterAccess::of(&cluster),
+                    &crate::nats_cluster::ClusterAccess::of(cluster),
                     &secrets,
                     &prefix,
                     folder,

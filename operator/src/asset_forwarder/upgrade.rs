@@ -8,9 +8,10 @@
 use std::collections::BTreeMap;
 
 use crds::AssetForwarderSpec;
-use crds::asset_forwarder::UpgradePolicy;
+use crds::asset_forwarder::{Clusters, Ring, UpgradePolicy};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt as _;
 use sha2::{Digest as _, Sha256};
 
@@ -26,12 +27,17 @@ pub struct Occasion {
     generations: String,
     /// A hash of what is in their specs that pods depend upon.
     declared: String,
-    /// What else has pods roll: the credentials that are read at the start, and the ring that the configuration holds.
+    /// What else has pods roll: see [`Self::of`].
     read: String,
 }
 
+/// A template of that many bytes is not written down: annotations have 256 KiB together. It rolls with a new operator.
+const LARGEST: usize = 128 << 10;
+
 impl Occasion {
-    /// Of a spec with its channels. What scales it is no reason to take another template: an autoscaler changes it all day.
+    /// Of a spec with its channels, and of what else is read at the start: Kafka's credentials, and the ring that a configuration holds.
+    /// What does not reach the configuration is no reason to take another template; what scales least of all, for an autoscaler
+    /// changes it all day.
     ///
     /// # Errors
     /// A spec cannot be serialized.
@@ -39,13 +45,21 @@ impl Occasion {
         generation: i64,
         spec: &AssetForwarderSpec,
         channels: &[&Channel],
-        kafka_credentials: &str,
-        ring_epoch: Option<u64>,
+        read: String,
     ) -> serde_json::Result<Self> {
         let spec = AssetForwarderSpec {
             replicas: 0,
             autoscaling: None,
             suspend: false,
+            upgrade_policy: UpgradePolicy::default(),
+            clusters: Clusters {
+                selector: LabelSelector::default(),
+                namespace_selector: None,
+            },
+            ring: Ring {
+                update: spec.ring.update,
+                ..Ring::default()
+            },
             ..spec.clone()
         };
         let mut generations = generation.to_string();
@@ -59,11 +73,10 @@ impl Occasion {
             );
         }
         let digest = Sha256::digest(declared);
-        let epoch = ring_epoch.map_or_else(|| "-".to_owned(), |epoch| epoch.to_string());
         Ok(Self {
             generations,
             declared: digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect(),
-            read: format!("{kafka_credentials} {epoch}"),
+            read,
         })
     }
 
@@ -77,7 +90,7 @@ impl Occasion {
 
     /// Whether the Deployment was written for this one. By generation, since another version of the operator may serialize a spec in
     /// another way; or by hash, since scaling makes a generation too.
-    fn is_of(&self, deployment: &Deployment) -> bool {
+    pub(super) fn is_of(&self, deployment: &Deployment) -> bool {
         let is = |name, value: &str| deployment.annotations().get(name).is_some_and(|found| found == value);
         is(names::READ_AT_START, &self.read)
             && (is(names::GENERATION, &self.generations) || is(names::SPEC, &self.declared))
@@ -120,7 +133,9 @@ pub fn hold(
     let template = serde_json::to_value(template)?.to_string();
     let annotations = deployment.metadata.annotations.get_or_insert_default();
     annotations.extend(occasion.annotations());
-    annotations.insert(names::TEMPLATE.to_owned(), template);
+    if template.len() <= LARGEST {
+        annotations.insert(names::TEMPLATE.to_owned(), template);
+    }
     resources.workload = if is_kept {
         Workload::Kept { deployment }
     } else {

@@ -118,8 +118,15 @@ pub fn validate(found: &Dereferenced, settings: &Settings) -> Result<Validated, 
         }
     }
     // Pods that are behind may still name files that are no longer needed.
+    let is_kept = |config: &Configuration| {
+        existing
+            .deployment
+            .as_ref()
+            .is_some_and(|live| config.occasion.is_of(live))
+    };
     let is_settled = |config: &Configuration| {
-        uses(existing, &identity, config) && ring.as_ref().is_none_or(|ring| is_settled(existing, &recorded, ring))
+        (uses(existing, &identity, config) || is_kept(config))
+            && ring.as_ref().is_none_or(|ring| is_settled(existing, &recorded, ring))
     };
     let credentials = if config.as_ref().is_ok_and(is_settled) {
         needed
@@ -341,7 +348,14 @@ fn configuration(found: &Dereferenced, source: &Source, ring: Option<&RingConfig
     let references = [Some(&found.source), found.dead_letter.as_ref()].into_iter().flatten();
     let channels: Vec<_> = references.filter_map(Reference::channel).collect();
     let generation = found.forwarder.metadata.generation.unwrap_or_default();
-    let occasion = Occasion::of(generation, spec, &channels, &kafka_credentials, ring_epoch)
+    // A user's name is in the document, and comes from a Secret.
+    let users = [Some(&credentials), letters].into_iter().flatten();
+    let users: Vec<_> = users
+        .filter_map(|credentials| credentials.connection.sasl.as_ref()?.username())
+        .collect();
+    let epoch = ring_epoch.map_or_else(|| "-".to_owned(), |epoch| epoch.to_string());
+    let read = format!("{kafka_credentials} {} {epoch}", hash(&users.join("\n")));
+    let occasion = Occasion::of(generation, spec, &channels, read)
         .map_err(|error| invalid(format!("spec: cannot be serialized: {error}")))?;
     Ok(Configuration {
         hash: hash(&text),

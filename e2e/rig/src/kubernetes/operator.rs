@@ -58,7 +58,8 @@ impl Operator {
 
     /// As [`Operator::of_namespace`], with its Lease in the namespace `home`.
     pub fn from_elsewhere(kubernetes: &Kubernetes, home: &str, namespace: &str, identity: &str) -> Result<Self> {
-        Self::start(kubernetes, home, identity, None, &["--watch-namespace", namespace])
+        let further = ["--watch-namespace", namespace];
+        Self::start(kubernetes, home, identity, With::default(), &further)
     }
 
     /// As [`Operator::of_namespace`], with a proxy before the API server.

@@ -84,6 +84,19 @@ pub enum Sasl {
     },
 }
 
+impl Sasl {
+    /// The user's name, where a login has one beside its secret.
+    #[must_use]
+    pub fn username(&self) -> Option<&str> {
+        match self {
+            Self::Plain { username, .. } | Self::ScramSha256 { username, .. } | Self::ScramSha512 { username, .. } => {
+                Some(username)
+            }
+            Self::OAuthBearer { .. } => None,
+        }
+    }
+}
+
 /// Where a group begins that has no committed offsets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "tagged::StartFromFields", tag = "type", rename_all_fields = "camelCase")]

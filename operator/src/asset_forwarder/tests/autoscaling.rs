@@ -44,65 +44,123 @@ impl Scaled {
         }
     }
 
+    /// What it comes to after so many seconds, of which each fifth is looked at.
     fn after(&mut self, seconds: u64) -> i32 {
-        self.now += Duration::from_secs(seconds);
-        self.histories.decide(&self.world.dereferenced(), self.now).unwrap()
+        let mut pods = self.look();
+        for _ in 0..seconds / 5 {
+            self.now += Duration::from_secs(5);
+            pods = self.look();
+        }
+        pods
+    }
+
+    fn look(&mut self) -> i32 {
+        let pods = self.histories.decide(&self.world.dereferenced(), self.now).unwrap();
+        self.world.forwarder.status.as_mut().unwrap().desired_replicas = Some(pods);
+        pods
     }
 }
 
 const ONE_TO_TEN: &str = "{minReplicas: 1, maxReplicas: 10, lagPerReplica: 100, scaleDownDelaySeconds: 60}";
 
 #[test]
-fn lag_brings_pods_at_once_but_no_more_than_partitions() {
+fn lag_that_stays_brings_pods_but_no_more_than_partitions() {
     let mut scaled = Scaled::new(ONE_TO_TEN);
     scaled.lags([50, 50, 50, 50]);
-    assert_eq!(scaled.after(0), 2, "exactly what two are there for");
+    assert_eq!(scaled.after(15), 2, "exactly what two are there for");
     scaled.lags([50, 51, 50, 50]);
-    assert_eq!(scaled.after(5), 3);
+    assert_eq!(scaled.after(10), 2, "it may be gone soon");
+    assert_eq!(scaled.after(10), 3);
     scaled.lags([1_000_000; 4]);
-    assert_eq!(scaled.after(5), 4, "a fifth would be idle");
-    scaled.world.forwarder.spec.autoscaling.as_mut().unwrap().max_replicas = 3;
-    assert_eq!(scaled.after(5), 3);
+    assert_eq!(scaled.after(20), 4, "a fifth would be idle");
+    let mut scaled = Scaled::new("{minReplicas: 1, maxReplicas: 3, lagPerReplica: 1, scaleDownDelaySeconds: 60}");
+    scaled.lags([1_000_000; 4]);
+    assert_eq!(scaled.after(20), 3);
 }
 
 #[test]
 fn a_pod_goes_when_fewer_were_enough_all_the_time() {
     let mut scaled = Scaled::new(ONE_TO_TEN);
-    for _ in 0..6 {
-        assert_eq!(scaled.after(10), 2);
-    }
-    assert_eq!(scaled.after(10), 1, "after a minute");
+    assert_eq!(scaled.after(55), 2);
+    assert_eq!(scaled.after(5), 1, "after a minute");
     // One that had a use for the second meanwhile.
     let mut scaled = Scaled::new(ONE_TO_TEN);
-    assert_eq!(scaled.after(0), 2);
-    scaled.lags([101, 0, 0, 0]);
     assert_eq!(scaled.after(30), 2);
+    scaled.lags([101, 0, 0, 0]);
+    assert_eq!(scaled.after(5), 2);
     scaled.lags([0; 4]);
-    assert_eq!(scaled.after(40), 2, "the peak is less than a minute ago");
-    assert_eq!(scaled.after(21), 1);
+    assert_eq!(scaled.after(55), 2, "the peak is less than a minute ago");
+    assert_eq!(scaled.after(10), 1);
     let mut scaled = Scaled::new("{minReplicas: 2, maxReplicas: 3, lagPerReplica: 100, scaleDownDelaySeconds: 0}");
-    assert_eq!(scaled.after(0), 2, "never below the least");
+    assert_eq!(scaled.after(60), 2, "never below the least");
+}
+
+#[test]
+fn each_pod_that_goes_is_followed_by_a_whole_delay_and_a_longer_one_when_it_had_to_come_back() {
+    let mut scaled = Scaled::new(ONE_TO_TEN);
+    scaled.world.forwarder.status.as_mut().unwrap().desired_replicas = Some(4);
+    assert_eq!(scaled.after(60), 3);
+    assert_eq!(scaled.after(55), 3);
+    assert_eq!(scaled.after(10), 2);
+    scaled.lags([100; 4]);
+    assert_eq!(scaled.after(20), 4, "two were too few");
+    scaled.lags([0; 4]);
+    assert_eq!(scaled.after(100), 4, "so nobody tries so soon again");
+    assert_eq!(scaled.after(25), 3);
+}
+
+#[test]
+fn what_more_pods_would_not_help_brings_none() {
+    let mut scaled = Scaled::new(ONE_TO_TEN);
+    scaled.lags([1_000_000; 4]);
+    let report = report(&mut scaled.world.existing.pods[0]);
+    report.clusters.get_mut("c1").unwrap().parked_records = 1;
+    assert_eq!(scaled.after(60), 2, "a cluster is away");
+    report_phase(&mut scaled, Phase::Waiting("stopped".to_owned()));
+    assert_eq!(scaled.after(60), 2, "a partition waits for a person");
+}
+
+fn report_phase(scaled: &mut Scaled, phase: Phase) {
+    let report = report(&mut scaled.world.existing.pods[0]);
+    report.clusters.get_mut("c1").unwrap().parked_records = 0;
+    report.phase = phase;
+}
+
+#[test]
+fn what_a_hand_makes_of_the_deployment_is_put_back() {
+    let mut scaled = Scaled::new(ONE_TO_TEN);
+    let deployment = scaled.world.existing.deployment.as_mut().unwrap();
+    deployment.spec.as_mut().unwrap().replicas = Some(7);
+    assert_eq!(scaled.after(0), 2);
 }
 
 #[test]
 fn nothing_is_changed_while_the_lag_cannot_be_told() {
     type Unrest = (&'static str, fn(&mut World));
-    let unrest: [Unrest; 7] = [
+    let unrest: [Unrest; 9] = [
         ("a pod without an answer", |world| world.existing.pods[1].report = None),
         ("a pod on its way out", |world| {
             world.existing.pods[1].terminating = true
         }),
         ("a rebalance", |world| {
-            report(&mut world.existing.pods[1]).phase = Phase::Rebalancing
+            report(&mut world.existing.pods[1]).phase = Phase::Rebalancing;
         }),
         ("a partition without a pod", |world| {
-            report(&mut world.existing.pods[1]).assignment.clear()
+            report(&mut world.existing.pods[1]).assignment.clear();
         }),
         ("a hand-over", |world| {
-            report(&mut world.existing.pods[1]).ring.waiting_assets = 1
+            report(&mut world.existing.pods[1]).ring.waiting_assets = 1;
         }),
         ("another ring", |world| {
-            report(&mut world.existing.pods[1]).ring.epoch = 9
+            report(&mut world.existing.pods[1]).ring.epoch = 9;
+        }),
+        ("an older ring on all pods", |world| {
+            for pod in &mut world.existing.pods {
+                report(pod).ring.epoch = 0;
+            }
+        }),
+        ("a ring that is announced", |world| {
+            report(&mut world.existing.pods[1]).ring.announced = Some(2);
         }),
         ("a rollout", |world| {
             let status = world.existing.deployment.as_mut().unwrap().status.as_mut().unwrap();
@@ -115,7 +173,7 @@ fn nothing_is_changed_while_the_lag_cannot_be_told() {
                 Scaled::new("{minReplicas: 1, maxReplicas: 9, lagPerReplica: 1, scaleDownDelaySeconds: 0}");
             scaled.lags(lags);
             disturb(&mut scaled.world);
-            assert_eq!(scaled.after(0), 2, "{what}");
+            assert_eq!(scaled.after(60), 2, "{what}");
         }
     }
 }
@@ -124,8 +182,10 @@ fn nothing_is_changed_while_the_lag_cannot_be_told() {
 fn a_time_without_measurements_does_not_count() {
     let mut scaled = Scaled::new(ONE_TO_TEN);
     assert_eq!(scaled.after(0), 2);
-    assert_eq!(scaled.after(121), 2, "nobody knows what was in between");
-    assert_eq!(scaled.after(60), 1);
+    scaled.now += Duration::from_secs(121);
+    assert_eq!(scaled.after(0), 2, "nobody knows what was in between");
+    assert_eq!(scaled.after(55), 2);
+    assert_eq!(scaled.after(5), 1);
 }
 
 #[test]

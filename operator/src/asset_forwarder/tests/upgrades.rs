@@ -102,10 +102,35 @@ fn what_pods_read_at_their_start_rolls_them_with_all_that_is_new() {
     assert!(!template(&world).1);
 
     let mut world = start();
+    world.put_secret("kafka", "username", "another");
+    assert!(!template(&world).1, "it is in the document");
+
+    let mut world = start();
     world.channel.metadata.generation = Some(2);
     assert!(template(&world).1, "a change that is nothing to pods");
     world.channel.spec.connection.bootstrap_servers = vec!["elsewhere:9092".to_owned()];
     assert!(!template(&world).1);
+}
+
+#[test]
+fn what_running_pods_take_up_rolls_nothing_that_is_new() {
+    let mut world = World::new([cluster("c1", 1), cluster_with_token("c2", 2)]).with_secret("c2-token", "token", "t");
+    world.step();
+    world.pods_follow();
+    let old = by_an_older_operator(&mut world);
+    world.forwarder.metadata.generation = Some(2);
+    world.forwarder.spec.ring.handover_timeout_seconds = 30;
+    world.forwarder.spec.clusters.selector = yaml("{matchLabels: {ring: plant}, matchExpressions: []}");
+    world.forwarder.spec.autoscaling = Some(yaml("{minReplicas: 1, maxReplicas: 2, lagPerReplica: 1}"));
+    assert_eq!(template(&world), (old, true));
+    // A cluster that leaves takes its token along, whatever the template is.
+    assert_eq!(world.files().len(), 1);
+    world.remove("c2");
+    for _ in 0..4 {
+        world.step();
+        world.pods_follow();
+    }
+    assert_eq!(world.files(), [""; 0]);
 }
 
 #[test]
