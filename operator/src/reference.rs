@@ -41,17 +41,17 @@ pub fn chooses(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> b
     Selector::try_from(selector.clone()).is_ok_and(|selector| selector.matches(labels))
 }
 
-/// Whether a namespace is being deleted, or gone. Where only one is watched it cannot be read, and the answer is no; what is in
-/// it goes in any case.
+/// Whether a namespace is being deleted, or gone. Who watches only one may not be allowed to read it (its Role cannot outlive the
+/// namespace); then the answer is no, and what is in it goes by the longer bound.
 ///
 /// # Errors
 /// The API server refuses, or is not there.
 pub async fn namespace_is_deleted(context: &Context, name: &str) -> kube::Result<bool> {
-    if context.scope != Scope::Cluster {
-        return Ok(false);
+    match Api::<Namespace>::all(context.client.clone()).get_opt(name).await {
+        Ok(namespace) => Ok(namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some())),
+        Err(kube::Error::Api(refusal)) if refusal.code == 403 && context.scope != Scope::Cluster => Ok(false),
+        Err(error) => Err(error),
     }
-    let namespace = Api::<Namespace>::all(context.client.clone()).get_opt(name).await?;
-    Ok(namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
 }
 
 #[cfg(test)]
