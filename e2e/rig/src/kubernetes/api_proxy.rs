@@ -171,31 +171,24 @@ impl Shared {
             Some(Fault::Expire) => return Ok(expired()),
             Some(Fault::Delay(delay)) => sleep(delay).await,
             Some(Fault::Cut) => return Err(io::ErrorKind::ConnectionReset.into()),
-            Some(Fault::Hang) => never().await,
+            Some(Fault::Hang) => return never().await,
         }
         let counts = call.filter(|call| call.verb.is_write() && !call.is_aside());
         let watches = is_watch(&request);
         let passage = counts.as_ref().map_or(Passage::Free, |_| self.gate.enter());
         if passage == Passage::Never {
-            never().await;
+            return never().await;
         }
-        let answer = self.pass(request).await;
-        if let Some(call) = counts {
-            let done = answer.as_ref().is_ok_and(|answer| answer.status().is_success());
-            if done {
-                lock(&self.writes).push(call.clone());
+        let answer = if let Some(call) = counts {
+            // A task of its own: who has asked may be dead by now, and what has begun is carried out all the same.
+            let carried_out = tokio::spawn(Arc::clone(self).write(request, call, passage));
+            match carried_out.await.map_err(io::Error::other)? {
+                Some(answer) => answer,
+                None => return never().await,
             }
-            if passage == Passage::Last {
-                if !self.gate.done(&call, done) {
-                    never().await;
-                }
-                let shared = Arc::clone(self);
-                tokio::spawn(async move {
-                    sleep(MORE).await;
-                    shared.gate.expire();
-                });
-            }
-        }
+        } else {
+            self.pass(request).await
+        };
         if fault == Some(Fault::CutAfter) {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
@@ -211,6 +204,30 @@ impl Shared {
             answer.headers_mut().remove(name);
         }
         Ok(answer)
+    }
+
+    /// None: whoever asked is not to be told.
+    async fn write(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        call: Call,
+        passage: Passage,
+    ) -> Option<kube::Result<Response<Body>>> {
+        let answer = self.pass(request).await;
+        let done = answer.as_ref().is_ok_and(|answer| answer.status().is_success());
+        if done {
+            lock(&self.writes).push(call.clone());
+        }
+        if passage == Passage::Last {
+            if !self.gate.done(&call, done) {
+                return None;
+            }
+            tokio::spawn(async move {
+                sleep(MORE).await;
+                self.gate.expire();
+            });
+        }
+        Some(answer)
     }
 
     async fn pass(&self, request: Request<Incoming>) -> kube::Result<Response<Body>> {
@@ -230,7 +247,7 @@ impl Shared {
                 // The sender lives as long as any connection does.
                 Ok(()) = watches.changed() => {
                     if *watches.borrow_and_update() == Turn::Silent {
-                        never().await;
+                        return never().await;
                     }
                     None
                 }
@@ -242,7 +259,7 @@ impl Shared {
 }
 
 /// Until the connection ends.
-async fn never() {
+async fn never<T>() -> T {
     std::future::pending().await
 }
 
