@@ -242,6 +242,23 @@ pub async fn tally_streams(streams: &[Stored<'_>], ledger: &Ledger, at_home: Opt
             messages.with_context(|| format!("failed to read stream {} of {}", stored.stream, stored.cluster))?;
         all.extend(messages.into_iter().map(|message| (cluster, stored.cluster, message)));
     }
+    Ok(tally_messages(all, ledger, at_home.as_ref()))
+}
+
+/// What a stream holds that a client of ours can read, for servers that the rig has not started.
+pub async fn tally_stream_of(
+    client: &async_nats::Client,
+    cluster: &str,
+    stream: &str,
+    ledger: &Ledger,
+) -> Result<Tally> {
+    let messages = read_stream_of(client.clone(), stream).await?;
+    let all = messages.into_iter().map(|message| (0, cluster, message)).collect();
+    Ok(tally_messages(all, ledger, None))
+}
+
+/// Messages with their cluster's number and name.
+fn tally_messages(mut all: Vec<(u8, &str, Message)>, ledger: &Ledger, at_home: Option<&AtHome>) -> Tally {
     // A stream's own order is that of its sequence; the sort is stable and each stream's times never go back.
     all.sort_by_key(|(_, _, message)| message.at_ns);
     let mut tally = Tally::new(0);
@@ -254,9 +271,9 @@ pub async fn tally_streams(streams: &[Stored<'_>], ledger: &Ledger, at_home: Opt
             name,
             at_us,
         };
-        count(&mut tally, ledger, at_home.as_ref(), &seen, at_us);
+        count(&mut tally, ledger, at_home, &seen, at_us);
     }
-    Ok(tally)
+    tally
 }
 
 /// A message of a stream.
@@ -274,7 +291,11 @@ pub struct Message {
 
 /// Everything that a stream holds, in its order.
 pub async fn read_stream(nats: &Nats, stream: &str) -> Result<Vec<Message>> {
-    let context = jetstream::new(nats.client().await?);
+    read_stream_of(nats.client().await?, stream).await
+}
+
+async fn read_stream_of(client: async_nats::Client, stream: &str) -> Result<Vec<Message>> {
+    let context = jetstream::new(client);
     let mut handle = context.get_stream(stream).await.context("failed to find the stream")?;
     let mut left = handle
         .info()

@@ -442,7 +442,7 @@ impl Site {
 
     /// The resource versions of everything that the operator writes here, and of the resources themselves.
     pub async fn versions(&self) -> String {
-        let kinds = "natsclusters,kafkachannels,assetforwarders,deployments,configmaps,secrets,services,serviceaccounts,roles,rolebindings,poddisruptionbudgets,networkpolicies";
+        let kinds = "natsclusters,kafkachannels,assetforwarders,deployments,statefulsets,configmaps,secrets,services,serviceaccounts,roles,rolebindings,poddisruptionbudgets,networkpolicies";
         let columns = "custom-columns=KIND:.kind,NAME:.metadata.name,VERSION:.metadata.resourceVersion";
         self.namespace.kubectl(&["get", kinds, "-o", columns]).await.unwrap()
     }

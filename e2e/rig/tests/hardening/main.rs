@@ -3,13 +3,13 @@
 #![allow(
     clippy::panic,
     clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "tests fail by panicking and say their figures; clippy lets only functions marked as tests do so, not their helpers"
+    reason = "tests fail by panicking; clippy lets only functions marked as tests do so, not their helpers"
 )]
 
 mod alone;
 mod faults;
 mod kills;
+mod managed;
 mod namespaces;
 mod observability;
 mod quiet;

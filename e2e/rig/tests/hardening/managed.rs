@@ -1,0 +1,150 @@
+//! NATS servers that the operator runs, while records flow to them.
+
+mod rig;
+
+use std::collections::BTreeMap;
+
+use crds::NatsCluster;
+use e2e_rig::site::{PODS, Site, condition};
+use e2e_rig::stage::STREAM;
+use forwarder_core::config::PublishMode;
+use serde_json::json;
+
+use self::rig::{CLUSTER, IMAGES, Servers, Volumes, manifest, verdict};
+
+#[tokio::test]
+async fn another_image_restarts_one_server_at_a_time_and_loses_nothing() {
+    let site = Site::new(PublishMode::JetStream, 0).await;
+    let volumes = Volumes::new(&site, 3).await;
+    let servers = start(&site, &volumes, 3).await;
+    let flow = site.stage.flow(200);
+    let before = servers.images().await;
+    assert_eq!(before.len(), 3);
+    let password = servers.password().await;
+
+    let watch = servers.watch();
+    site.apply(&[manifest(&volumes, 3, IMAGES[1])]).await;
+    wait_ready(&site, "all run the other image", 3).await;
+    let seen = watch.stop().await;
+    assert_eq!(seen.most_away, 1, "one at a time: {seen:?}");
+    assert!(seen.restarted.len() >= 3, "every server was away: {seen:?}");
+    let after = servers.images().await;
+    assert!(after.values().all(|image| image.contains(":dev2")), "{after:?}");
+    assert_eq!(servers.password().await, password, "made once");
+
+    flow.stop().await.unwrap();
+    verdict(&site, &servers).await;
+
+    // What is settled is not written again: neither by a look, nor by an operator that knows nothing.
+    site.wait_quiet().await;
+    site.restart_operator().await;
+    site.wait_reconciled().await;
+    assert_eq!(site.operator_writes().await, 0.0);
+    assert_eq!(servers.watch().stop().await.most_away, 0);
+
+    // The claims stay, and with them the streams.
+    site.namespace
+        .kubectl(&["delete", "assetforwarder,natscluster", "--all"])
+        .await
+        .unwrap();
+    e2e_rig::wait::eventually(PODS, "the servers are gone", || async {
+        Ok(servers.images().await.is_empty())
+    })
+    .await
+    .unwrap();
+    let claims = site.namespace.kubectl(&["get", "pvc", "-o", "name"]).await.unwrap();
+    assert_eq!(claims.lines().count(), 3, "{claims}");
+}
+
+#[tokio::test]
+async fn long_servers_come_and_go_and_streams_move_while_the_operator_is_killed() {
+    let mut site = Site::new(PublishMode::JetStream, 0).await;
+    let volumes = Volumes::new(&site, 5).await;
+    let servers = start(&site, &volumes, 3).await;
+    let flow = site.stage.flow(200);
+    site.unrest();
+    site.apply(&[manifest(&volumes, 5, IMAGES[0])]).await;
+    wait_ready(&site, "there are five", 5).await;
+    // On those that will go.
+    let client = servers.client().await;
+    let streams = async_nats::jetstream::new(client.clone());
+    for number in 0..4 {
+        let config = async_nats::jetstream::stream::Config {
+            name: format!("S{number}"),
+            subjects: vec![format!("s{number}.>")],
+            num_replicas: 3,
+            ..async_nats::jetstream::stream::Config::default()
+        };
+        streams.create_stream(config).await.unwrap();
+        let subject = format!("s{number}.x");
+        streams.publish(subject, "kept".into()).await.unwrap().await.unwrap();
+    }
+    let single = async_nats::jetstream::stream::Config {
+        name: "ALONE".to_owned(),
+        subjects: vec!["alone.>".to_owned()],
+        placement: None,
+        num_replicas: 5,
+        ..async_nats::jetstream::stream::Config::default()
+    };
+    streams.create_stream(single).await.unwrap();
+
+    site.apply(&[manifest(&volumes, 3, IMAGES[0])]).await;
+    site.namespace
+        .wait::<NatsCluster>(CLUSTER, PODS, "a stream of five copies holds it", |cluster| {
+            condition(cluster, "Stalled").is_some_and(|stalled| stalled.reason == "StreamReplicas")
+        })
+        .await
+        .unwrap();
+    assert_eq!(servers.images().await.len(), 5, "nobody has gone");
+    streams.delete_stream("ALONE").await.unwrap();
+    wait_ready(&site, "there are three", 3).await;
+    assert_eq!(servers.images().await.len(), 3);
+
+    flow.stop().await.unwrap();
+    verdict(&site, &servers).await;
+    let streams = async_nats::jetstream::new(servers.client().await);
+    for number in 0..4 {
+        let mut stream = streams.get_stream(format!("S{number}")).await.unwrap();
+        let info = stream.info().await.unwrap();
+        assert_eq!(info.state.messages, 1, "{info:?}");
+        assert_eq!(
+            info.cluster.as_ref().map(|cluster| cluster.replicas.len()),
+            Some(2),
+            "{info:?}"
+        );
+    }
+}
+
+/// Applies the cluster, the channel and a forwarder that chooses the cluster by nothing but its label; waits until both are ready.
+async fn start(site: &Site, volumes: &Volumes, replicas: u32) -> Servers {
+    let mut forwarder = site.forwarder(1);
+    forwarder["spec"]["publish"]["stream"] = json!({"name": STREAM, "manage": true, "replicas": 3});
+    site.apply(&[manifest(volumes, replicas, IMAGES[0]), site.channel(), forwarder])
+        .await;
+    wait_ready(site, "the servers are up", replicas).await;
+    site.wait_ready().await;
+    Servers::of(site)
+}
+
+/// Waits until the cluster is ready in its present generation with so many servers.
+async fn wait_ready(site: &Site, what: &str, replicas: u32) {
+    let waited = site
+        .namespace
+        .wait::<NatsCluster>(CLUSTER, 2 * PODS, what, |cluster| {
+            let status = cluster.status.clone().unwrap_or_default();
+            let counted = status.managed.unwrap_or_default();
+            let counts: BTreeMap<_, _> = [
+                ("replicas", counted.replicas),
+                ("ready", counted.ready_replicas),
+                ("updated", counted.updated_replicas),
+            ]
+            .into();
+            status.observed_generation == cluster.metadata.generation
+                && condition(cluster, "Ready").is_some_and(|ready| ready.status == "True")
+                && counts.values().all(|count| *count == replicas)
+        })
+        .await;
+    if let Err(error) = waited {
+        panic!("{error:#}\n{}", site.log_tail().await);
+    }
+}
