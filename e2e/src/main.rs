@@ -128,7 +128,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
             if runner::needs_cluster(suite.as_deref()) {
                 cluster::fetch(&steps)?;
             }
-            if matches!(suite.as_deref(), None | Some("hardening")) {
+            if runner::needs_gitops(suite.as_deref()) {
+                runner::fetch::gitops(&steps)?;
                 runner::fetch::prometheus(&steps)?;
             }
             runner::test(&steps, &root, suite.as_deref(), full, &nextest)
@@ -143,6 +144,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Task::Setup | Task::Clean => {
             runner::fetch::servers(&steps)?;
             cluster::fetch(&steps)?;
+            runner::fetch::gitops(&steps)?;
             runner::fetch::nextest(&steps)?;
             runner::fetch::cargo_deny(&steps)?;
             runner::fetch::prometheus(&steps)?;

@@ -33,6 +33,11 @@ pub(crate) fn needs_cluster(suite: Option<&str>) -> bool {
     matches!(suite, None | Some("operator" | "hardening"))
 }
 
+/// Whether tests of this suite ask what GitOps tools think of us.
+pub(crate) fn needs_gitops(suite: Option<&str>) -> bool {
+    matches!(suite, None | Some("hardening"))
+}
+
 /// Builds everything that tests start, fuzzes, starts the broker that the tests share, and lets nextest run and close the output.
 pub(crate) fn test(
     steps: &Steps,

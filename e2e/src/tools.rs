@@ -17,15 +17,72 @@ pub const CARGO_DENY: &str = "0.20.2";
 pub const KUBERNETES: &str = "1.36.3";
 /// The version of Go that builds it where the machine has none, or an older one.
 pub const GO: &str = "1.26.8";
+/// The version of Flux's kustomize-controller; `e2e/tools/gitops/go.mod` says so too.
+pub const KUSTOMIZE_CONTROLLER: &str = "1.9.5";
+/// The version of Flux's source-controller, of which only the definitions of its resources are used.
+pub const SOURCE_CONTROLLER: &str = "1.9.5";
+/// The directory of those definitions, beside the programs.
+pub const FLUX_DEFINITIONS: &str = "definitions";
 /// The name, in the cache, of the directory of Prometheus' programs. They are of the version that the system has; any since 2.42 does.
 pub const PROMETHEUS: &str = "prometheus-system";
 /// The version of our pause image.
 pub const PAUSE: &str = "1";
 
-/// What is built from Go modules, and by which versions.
-pub const GO_MOD: &str = include_str!("../tools/kubernetes/go.mod");
-/// The checksums of those modules.
-pub const GO_SUM: &str = include_str!("../tools/kubernetes/go.sum");
+/// A Go module of ours, whose tools are built into the cache.
+#[derive(Clone, Copy, Debug)]
+pub struct Module<'a> {
+    name: &'a str,
+    /// Its files, by their path. The first is its go.mod.
+    pub files: &'a [(&'a str, &'a str)],
+    /// How many of them say what is built.
+    key: usize,
+}
+
+impl Module<'_> {
+    /// What its go.mod says.
+    #[must_use]
+    pub fn go_mod(&self) -> &str {
+        self.files.first().map_or("", |(_, text)| text)
+    }
+
+    /// The name of its directory in the cache.
+    #[must_use]
+    pub fn name(&self) -> String {
+        // FNV-1a: any other version of any of what is in it is another directory.
+        let bytes = self.files.iter().take(self.key).flat_map(|(_, text)| text.bytes());
+        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        format!("{}-{:08x}", self.name, hash >> 32)
+    }
+}
+
+/// Kubernetes' programs, kubectl, helm, CoreDNS, etcd (as `server`) and kubeconform.
+#[must_use]
+pub const fn kubernetes_module() -> Module<'static> {
+    Module {
+        name: "kubernetes-1.36.3",
+        files: &[
+            ("go.mod", include_str!("../tools/kubernetes/go.mod")),
+            ("go.sum", include_str!("../tools/kubernetes/go.sum")),
+        ],
+        key: 1,
+    }
+}
+
+/// What judges us as GitOps tools do: Flux's kustomize-controller, and `kstatus`.
+#[must_use]
+pub const fn gitops_module() -> Module<'static> {
+    Module {
+        name: "gitops",
+        files: &[
+            ("go.mod", include_str!("../tools/gitops/go.mod")),
+            ("kstatus/main.go", include_str!("../tools/gitops/kstatus/main.go")),
+            ("go.sum", include_str!("../tools/gitops/go.sum")),
+        ],
+        key: 2,
+    }
+}
 
 /// The environment variable that moves the cache.
 pub const CACHE_VARIABLE: &str = "FANOUT_E2E_CACHE";
@@ -77,18 +134,14 @@ pub fn cargo_deny() -> Result<PathBuf> {
     )
 }
 
-/// The name, in the cache, of the directory of Kubernetes' programs, kubectl, helm, CoreDNS, etcd (as `server`) and kubeconform.
-pub fn kubernetes_name() -> String {
-    // FNV-1a: any other version of any of them is another directory.
-    let hash = GO_MOD.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    format!("kubernetes-{KUBERNETES}-{:08x}", hash >> 32)
+/// The directory of Kubernetes' programs, as [`kubernetes_module`] says.
+pub fn kubernetes() -> Result<PathBuf> {
+    there(cache()?.join(kubernetes_module().name()), "Kubernetes")
 }
 
-/// That directory.
-pub fn kubernetes() -> Result<PathBuf> {
-    there(cache()?.join(kubernetes_name()), "Kubernetes")
+/// The directory of what [`gitops_module`] makes.
+pub fn gitops() -> Result<PathBuf> {
+    there(cache()?.join(gitops_module().name()), "what judges as GitOps tools do")
 }
 
 /// The archive of the pause image.
@@ -123,5 +176,30 @@ fn there(path: PathBuf, what: &str) -> Result<PathBuf> {
             "{what} should be at {} but is not there: run `cargo e2e setup` once",
             path.display()
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_versions_that_are_told_are_those_that_are_built() {
+        let kubernetes = format!("k8s.io/kubernetes v{KUBERNETES}");
+        assert!(kubernetes_module().go_mod().contains(&kubernetes), "{kubernetes}");
+        assert!(
+            kubernetes_module()
+                .name()
+                .starts_with(&format!("kubernetes-{KUBERNETES}-"))
+        );
+        let controller = format!("github.com/fluxcd/kustomize-controller v{KUSTOMIZE_CONTROLLER}");
+        assert!(gitops_module().go_mod().contains(&controller), "{controller}");
+    }
+
+    #[test]
+    fn what_is_downloaded_beside_a_module_has_its_checksum_too() {
+        let (_, sums) = gitops_module().files.last().copied().unwrap();
+        let line = format!("github.com/fluxcd/source-controller v{SOURCE_CONTROLLER} h1:");
+        assert!(sums.contains(&line), "`go mod tidy` has taken it away: {line}");
     }
 }

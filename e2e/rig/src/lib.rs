@@ -22,6 +22,7 @@ pub mod random;
 pub mod site;
 pub mod stage;
 pub mod traffic;
+pub mod transitions;
 pub mod verdict;
 pub mod wait;
 

@@ -292,7 +292,7 @@ fn find(instance: u8) -> Result<Cluster> {
 
 fn programs() -> Result<Programs> {
     Ok(Programs {
-        built: tools::cache()?.join(tools::kubernetes_name()),
+        built: tools::cache()?.join(tools::kubernetes_module().name()),
     })
 }
 

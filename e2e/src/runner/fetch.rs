@@ -13,7 +13,7 @@ use e2e::tools::{self, CARGO_DENY, KAFKA, NATS_SERVER, NEXTEST, PAUSE, PROMETHEU
 use super::steps::Steps;
 use super::{images, system};
 
-pub(crate) use self::go::kubernetes;
+pub(crate) use self::go::{gitops, kubernetes};
 
 /// The plugin that copies jars. Without a version, Maven takes whatever is newest that day.
 const COPIER: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies";

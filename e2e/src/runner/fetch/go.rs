@@ -1,5 +1,5 @@
-//! What is built from Go modules: Kubernetes itself, its etcd and DNS, kubectl, helm, kubeconform. There are no archives of them that a package
-//! registry serves; the Go module proxy serves the source, and `go.sum` says what is in it.
+//! What is built from Go modules: Kubernetes itself, its etcd and DNS, kubectl, helm, kubeconform; Flux's kustomize-controller. There are no
+//! archives of them that a package registry serves; the Go module proxy serves the source, and `go.sum` says what is in it.
 
 use std::ffi::OsString;
 use std::fs;
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use e2e::process::guarded;
-use e2e::tools::{self, GO, GO_MOD, GO_SUM, KUBERNETES};
+use e2e::tools::{self, FLUX_DEFINITIONS, GO, KUBERNETES, KUSTOMIZE_CONTROLLER, Module, SOURCE_CONTROLLER};
 
 use super::{Steps, once};
 
@@ -44,50 +44,132 @@ for name in archive.namelist():
         os.chmod(path, 0o755)
 ";
 
-/// Builds all of it, once per version: some minutes.
+/// Builds Kubernetes and what is beside it, once per version: some minutes.
 pub(crate) fn kubernetes(steps: &Steps) -> Result<()> {
-    once(&tools::kubernetes_name(), |dir| {
-        let (module, work) = (dir.join("module"), dir.join("work"));
-        for made in [&module, &work] {
-            fs::create_dir(made).with_context(|| format!("failed to create {}", made.display()))?;
-        }
-        let go = go(steps, &work.join("go"))?;
-        fs::write(module.join("go.mod"), GO_MOD).context("failed to write go.mod")?;
-        fs::write(module.join("go.sum"), GO_SUM).context("failed to write go.sum")?;
-        let [major, minor, _] = parts(KUBERNETES).context("our version of Kubernetes has no three parts")?;
-        let version = "k8s.io/component-base/version";
-        let mut build = guarded(go.as_os_str(), "TERM");
-        build
-            .current_dir(&module)
-            .args(["install", "-p=2", "-trimpath", "-buildvcs=false", "-mod=readonly", "-modcacherw"])
-            // Without these it calls itself v0.0.0, and clients and charts that ask for a version refuse it.
-            .arg(format!(
-                "-ldflags=-s -w -X {version}.gitVersion=v{KUBERNETES} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}"
-            ))
-            .arg("tool")
-            .env("GOBIN", dir)
-            .env("CGO_ENABLED", "0")
-            // Five gigabytes that nobody needs afterwards.
-            .env("GOCACHE", work.join("cache"))
-            .env("GOMODCACHE", work.join("modules"))
-            .env("GOTOOLCHAIN", "local")
-            .env("GOFLAGS", "")
-            .env_remove("GOOS")
-            .env_remove("GOARCH");
+    let [major, minor, _] = parts(KUBERNETES).context("our version of Kubernetes has no three parts")?;
+    let version = "k8s.io/component-base/version";
+    let build = Build {
+        module: tools::kubernetes_module(),
+        says: format!("building Kubernetes {KUBERNETES} and helm (some minutes, once)"),
+        // Without these it calls itself v0.0.0, and clients and charts that ask for a version refuse it.
+        link: format!(
+            " -X {version}.gitVersion=v{KUBERNETES} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}"
+        ),
+    };
+    build.once(steps, |_, _| Ok(()))
+}
+
+/// Builds what judges us as GitOps tools do, once per version: some minutes. The definitions of Flux's resources go beside it.
+pub(crate) fn gitops(steps: &Steps) -> Result<()> {
+    let build = Build {
+        module: tools::gitops_module(),
+        says: format!("building Flux's kustomize-controller {KUSTOMIZE_CONTROLLER} (some minutes, once)"),
+        link: String::new(),
+    };
+    build.once(steps, |go, dir| {
+        let definitions = dir.join(FLUX_DEFINITIONS);
+        fs::create_dir(&definitions).with_context(|| format!("failed to create {}", definitions.display()))?;
+        // Its source alone: what it is built of is not needed. The module's go.sum says what is in it all the same.
+        let sources = format!("github.com/fluxcd/source-controller@v{SOURCE_CONTROLLER}");
+        let mut download = go.command(&["mod", "download", &sources]);
         steps.work(
-            &format!("building Kubernetes {KUBERNETES} and helm (some minutes, once)"),
-            &mut build,
+            &format!("fetching Flux's source-controller {SOURCE_CONTROLLER}"),
+            &mut download,
         )?;
-        for spent in [&module, &work] {
-            fs::remove_dir_all(spent).with_context(|| format!("failed to delete {}", spent.display()))?;
+        let controller = format!("github.com/fluxcd/kustomize-controller@v{KUSTOMIZE_CONTROLLER}");
+        for module in [sources, controller] {
+            let from = go.modules.join(module).join("config/crd/bases");
+            let files = fs::read_dir(&from).with_context(|| format!("failed to read {}", from.display()))?;
+            for file in files {
+                let file = file.with_context(|| format!("failed to read {}", from.display()))?;
+                let to = definitions.join(file.file_name());
+                fs::copy(file.path(), &to).with_context(|| format!("failed to write {}", to.display()))?;
+            }
         }
         Ok(())
     })
 }
 
+/// How one of our modules is built into the cache.
+struct Build<'a> {
+    module: Module<'a>,
+    /// What the person is told meanwhile.
+    says: String,
+    /// Further flags for the linker.
+    link: String,
+}
+
+/// A Go that is ready to work in a module of ours.
+struct Go {
+    program: PathBuf,
+    /// Our module.
+    dir: PathBuf,
+    /// Where the sources of other modules are.
+    modules: PathBuf,
+    cache: PathBuf,
+}
+
+impl Build<'_> {
+    /// Installs the module's tools into its directory of the cache, and lets `finish` add to that.
+    fn once(&self, steps: &Steps, finish: impl FnOnce(&Go, &Path) -> Result<()>) -> Result<()> {
+        once(&self.module.name(), |dir| {
+            let work = dir.join("work");
+            let go = Go {
+                dir: dir.join("module"),
+                // Five gigabytes that nobody needs afterwards.
+                modules: work.join("modules"),
+                cache: work.join("cache"),
+                program: go(steps, self.module.go_mod(), &work.join("go"))?,
+            };
+            for (path, text) in self.module.files {
+                let path = go.dir.join(path);
+                if let Some(parent) = path.parent() {
+                    fs::create_dir_all(parent).with_context(|| format!("failed to create {}", parent.display()))?;
+                }
+                fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))?;
+            }
+            let mut install = go.command(&[
+                "install",
+                "-p=2",
+                "-trimpath",
+                "-buildvcs=false",
+                "-mod=readonly",
+                "-modcacherw",
+            ]);
+            install
+                .arg(format!("-ldflags=-s -w{}", self.link))
+                .arg("tool")
+                .env("GOBIN", dir);
+            steps.work(&self.says, &mut install)?;
+            finish(&go, dir)?;
+            for spent in [&go.dir, &work] {
+                fs::remove_dir_all(spent).with_context(|| format!("failed to delete {}", spent.display()))?;
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Go {
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = guarded(self.program.as_os_str(), "TERM");
+        command
+            .current_dir(&self.dir)
+            .args(args)
+            .env("CGO_ENABLED", "0")
+            .env("GOCACHE", &self.cache)
+            .env("GOMODCACHE", &self.modules)
+            .env("GOTOOLCHAIN", "local")
+            .env("GOFLAGS", "")
+            .env_remove("GOOS")
+            .env_remove("GOARCH");
+        command
+    }
+}
+
 /// The machine's Go, if it is new enough, else one of our own that goes with the build.
-fn go(steps: &Steps, place: &Path) -> Result<PathBuf> {
-    let needed = GO_MOD
+fn go(steps: &Steps, go_mod: &str, place: &Path) -> Result<PathBuf> {
+    let needed = go_mod
         .lines()
         .find_map(|line| line.strip_prefix("go "))
         .and_then(parts)

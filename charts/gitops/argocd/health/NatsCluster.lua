@@ -1,0 +1,20 @@
+-- Argo CD's health of a NatsCluster, from its conditions: https://argo-cd.readthedocs.io/en/stable/operator-manual/health/
+local health = {status = "Progressing", message = "The operator has not looked at it yet"}
+if obj.status == nil or obj.status.observedGeneration ~= obj.metadata.generation then
+  return health
+end
+local conditions = {}
+for _, condition in ipairs(obj.status.conditions or {}) do
+  conditions[condition.type] = condition
+end
+local ready = conditions["Ready"]
+if ready == nil then
+  return health
+end
+health.message = ready.reason .. ": " .. ready.message
+if conditions["Stalled"] ~= nil and conditions["Stalled"].status == "True" then
+  health.status = "Degraded"
+elseif ready.status == "True" then
+  health.status = "Healthy"
+end
+return health

@@ -1,0 +1,4 @@
+//! In the hands of tools that apply what a repository says and wait until it is healthy.
+
+mod argo_cd;
+mod kstatus;
