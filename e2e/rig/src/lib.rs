@@ -10,6 +10,7 @@
 
 pub mod certificates;
 pub mod cluster;
+pub mod flux;
 pub mod forwarder;
 pub mod http;
 pub mod kafka;

@@ -1,5 +1,6 @@
 //! Tests that change what all namespaces share, or whose operator watches all of them: each runs while no other test does.
 
 mod crowd;
+mod flux;
 mod namespaces;
 mod versions;

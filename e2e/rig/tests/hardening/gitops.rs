@@ -2,3 +2,5 @@
 
 mod argo_cd;
 mod kstatus;
+
+pub(crate) use self::argo_cd::gitops;
