@@ -102,7 +102,7 @@ pub async fn reconcile(
     let policy = validated.spec.upgrade_policy;
     let resources = upgrade::hold(build(&validated)?, policy, occasion, &found.existing, &identity)
         .map_err(BuildError::Template)?;
-    if let Some(registered) = with_new_members(&old, &validated) {
+    if let Some(registered) = with_new_members(&old, &validated, found.forwarder.metadata.generation) {
         put(&context, &found.forwarder, &old, &registered).await?;
         found.forwarder.status = Some(registered);
         // Who was deleted before that was written was let go without us.
@@ -157,7 +157,11 @@ fn pause(verdict: &Verdict, validated: &Validated, found: &Dereferenced) -> Dura
 
 /// The status with members that it does not know yet. It is written before the first pod can publish to them: whoever deletes
 /// such a cluster is held up by that.
-fn with_new_members(old: &AssetForwarderStatus, validated: &Validated) -> Option<AssetForwarderStatus> {
+fn with_new_members(
+    old: &AssetForwarderStatus,
+    validated: &Validated,
+    generation: Option<i64>,
+) -> Option<AssetForwarderStatus> {
     let ring = validated.ring.as_ref()?;
     let mut known = old.ring.clone().unwrap_or_default();
     let is_new = |reference: &&String| !known.member_refs.contains(reference);
@@ -167,10 +171,20 @@ fn with_new_members(old: &AssetForwarderStatus, validated: &Validated) -> Option
     }
     known.member_refs.extend(new);
     known.member_refs.sort();
-    Some(AssetForwarderStatus {
+    let mut status = AssetForwarderStatus {
         ring: Some(known),
         ..old.clone()
-    })
+    };
+    if status.conditions.is_empty() {
+        // The first status of all: whoever waits for `Ready` must find it.
+        let verdict = Verdict::reconciling(
+            "RingConverging",
+            "its clusters are told of it before its first pod publishes to them",
+        );
+        status.observed_generation = generation;
+        status.conditions = conditions(&[], generation, &verdict, &[], Timestamp::now());
+    }
+    Some(status)
 }
 
 /// Says in the status what may not be read: nothing else would, and `Ready` would stay as it was.

@@ -26,17 +26,21 @@ func main() {
 }
 
 func run(in io.Reader, out io.Writer) error {
-	reader := bufio.NewReader(in)
-	decoder := json.NewDecoder(reader)
+	decoder := json.NewDecoder(bufio.NewReader(in))
 	encoder := json.NewEncoder(out)
 	for {
-		var content map[string]any
-		if err := decoder.Decode(&content); err == io.EOF {
+		var line json.RawMessage
+		if err := decoder.Decode(&line); err == io.EOF {
 			return nil
 		} else if err != nil {
+			return fmt.Errorf("failed to read a line: %w", err)
+		}
+		// Not by encoding/json, which would make a generation a float.
+		var object unstructured.Unstructured
+		if err := object.UnmarshalJSON(line); err != nil {
 			return fmt.Errorf("failed to read an object: %w", err)
 		}
-		result, err := status.Compute(&unstructured.Unstructured{Object: content})
+		result, err := status.Compute(&object)
 		if err != nil {
 			return fmt.Errorf("failed to judge an object: %w", err)
 		}

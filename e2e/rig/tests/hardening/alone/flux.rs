@@ -25,6 +25,7 @@ async fn flux_installs_waits_for_health_repairs_and_removes() {
     let mut forwarder = site.forwarder(1);
     forwarder["spec"]["sources"][0]["clientConfig"] = json!({"fetch.min.bytes": "a few"});
     let broken = plant.publish(&forwarder).await;
+    plant.dry_run("flux/helm.yaml", "source.toolkit.fluxcd.io/").await;
     plant.apply(&plant.kustomizations()).await;
 
     // It can never work, so Flux does not wait for its timeout.
@@ -105,6 +106,54 @@ async fn flux_installs_waits_for_health_repairs_and_removes() {
         .await;
 }
 
+/// What Flux gets is what Helm renders; and nobody minds the order at the end.
+#[tokio::test]
+async fn long_flux_takes_rendered_charts_and_all_of_it_goes_at_once() {
+    let plant = Plant::new().await;
+    let mut files = vec![namespace()];
+    for (chart, path) in [("fanout-crds", "crds"), ("fanout-operator", "operator")] {
+        let from = gitops().join("..").join(chart);
+        let template = [
+            "template",
+            chart,
+            from.to_str().unwrap(),
+            "--namespace",
+            SYSTEM,
+            "--skip-tests",
+        ];
+        let rendered = plant.site.namespace.kubernetes.helm(&template).await.unwrap();
+        files.push((format!("charts/kustomize/{path}/rendered.yaml"), rendered));
+    }
+    plant
+        .flux
+        .publish(plant.name(), "fanout-operator", &files)
+        .await
+        .unwrap();
+    let revision = plant.publish(&plant.site.forwarder(1)).await;
+    plant.apply(&plant.kustomizations()).await;
+    plant.wait_applied("plant", Some(&revision)).await;
+    plant.is_ready().await;
+    plant.site.wait_quiet().await;
+    let settled = plant.site.versions().await;
+    plant.reconcile("fanout-crds").await;
+    plant.reconcile("fanout-operator").await;
+    plant.reconcile("plant").await;
+    assert_eq!(plant.site.versions().await, settled);
+
+    let all = ["delete", "kustomizations", "--all", "--wait=false"];
+    plant.site.namespace.kubectl(&all).await.unwrap();
+    plant.gone("kustomizations", &["fanout-operator", "fanout-crds"]).await;
+    plant
+        .kubectl(&["wait", "--for=delete", &format!("namespace/{SYSTEM}"), "--timeout=60s"])
+        .await;
+    // The operator's rights went with it, so a cluster's finalizer finds nobody; the Kustomization waits for that. An operator is all it needs.
+    plant.apply(&plant.kustomizations()[..2]).await;
+    plant.gone("natsclusters,kafkachannels,assetforwarders", &[]).await;
+    plant.gone("kustomizations", &["plant"]).await;
+    plant.wait_applied("fanout-operator", None).await;
+    plant.delete(&["fanout-operator", "fanout-crds"]).await;
+}
+
 /// Flux, the operator's source, and servers for a plant. Afterwards nothing of it is left in the cluster.
 struct Plant {
     // First, so that it does not put back what the cleaner takes away.
@@ -178,6 +227,25 @@ impl Plant {
         self.site.namespace.apply(&text.join("\n---\n")).await.unwrap();
     }
 
+    /// The API server takes an example's objects of a group as they are, for all that it knows of the group's definitions.
+    async fn dry_run(&self, example: &str, group: &str) {
+        let text = fs::read_to_string(gitops().join(example)).unwrap();
+        let mut objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+        objects.retain(|object| object["apiVersion"].as_str().unwrap().starts_with(group));
+        assert!(!objects.is_empty(), "{example} has nothing of {group}");
+        for mut object in objects {
+            object["metadata"]["namespace"] = json!(self.name());
+            let apply = ["apply", "--dry-run=server", "--validate=strict", "--filename=-"];
+            let taken = self
+                .site
+                .namespace
+                .kubernetes
+                .kubectl(&apply, &object.to_string())
+                .await;
+            taken.unwrap();
+        }
+    }
+
     async fn kubectl(&self, args: &[&str]) -> String {
         self.site.namespace.kubernetes.kubectl(args, "").await.unwrap()
     }
@@ -236,6 +304,19 @@ impl Plant {
         .await;
     }
 
+    /// Waits until these objects, or all of the kinds, are gone.
+    async fn gone(&self, kinds: &str, names: &[&str]) {
+        let args = [&["get", kinds, "--ignore-not-found", "--output=name"], names].concat();
+        let what = format!("{names:?} of {kinds} are gone");
+        let gone = wait::eventually(PODS, &what, || async {
+            let left = self.site.namespace.kubectl(&args).await?;
+            ensure!(left.is_empty(), "{left}");
+            Ok(true)
+        });
+        gone.await
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", self.flux.log_tail()));
+    }
+
     /// Deletes Kustomizations at once, and waits until they are gone.
     async fn delete(&self, names: &[&str]) {
         let args = [&["delete", "kustomization", "--timeout=90s"], names].concat();
@@ -249,6 +330,12 @@ fn ready(object: &Value) -> &Value {
     conditions
         .find(|condition| condition["type"] == "Ready")
         .unwrap_or(&Value::Null)
+}
+
+fn namespace() -> (String, String) {
+    let path = "charts/kustomize/operator/namespace.yaml";
+    let text = fs::read_to_string(gitops().join("../..").join(path)).unwrap();
+    (path.to_owned(), text)
 }
 
 /// All files below a directory, by their paths below `to`.
