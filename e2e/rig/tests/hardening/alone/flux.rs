@@ -84,10 +84,10 @@ async fn flux_installs_waits_for_health_repairs_and_removes() {
         .kubectl(&["scale", "deployment", FORWARDER, "--replicas=0"])
         .await
         .unwrap();
-    let back = "the operator puts it back";
     plant
-        .until(back, "deployment", FORWARDER, |found| {
-            Ok(ensure!(found["spec"]["replicas"] == 1))
+        .until("the operator puts it back", "deployment", FORWARDER, |found| {
+            ensure!(found["spec"]["replicas"] == 1, "{}", found["spec"]["replicas"]);
+            Ok(())
         })
         .await;
 
