@@ -7,6 +7,7 @@ mod publish;
 mod ring;
 mod source;
 mod status;
+mod telemetry;
 
 use kube::{CustomResource, KubeSchema};
 use schemars::{Schema, SchemaGenerator};
@@ -19,6 +20,7 @@ pub use self::publish::{Headers, Publish, PublishMode, Storage, Stream};
 pub use self::ring::{Clusters, Ring, RingUpdate};
 pub use self::source::{GroupProtocol, MissingOffset, Source, StartFrom, StartFromType};
 pub use self::status::{AssetForwarderStatus, ExcludedCluster, RingStatus};
+pub use self::telemetry::{Telemetry, Traces};
 use crate::schema::{self, rule};
 
 /// Reads Kafka, routes by consistent hash, publishes to NATS.
@@ -108,6 +110,9 @@ pub struct AssetForwarderSpec {
     /// What a pod logs. A change rolls the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logging: Option<Logging>,
+    /// What a pod tells of single records. Absent: nothing. A change rolls the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub telemetry: Option<Telemetry>,
     /// The forwarder's image. Absent: the operator's default one, as `upgradePolicy` says. A change rolls the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "image")]

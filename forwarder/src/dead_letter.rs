@@ -126,6 +126,7 @@ impl DeadLetters {
             .map(|letter| {
                 self.metrics.dead_letter(letter.reason);
                 Receipt {
+                    trace: None,
                     tag: letter.origin.tag(),
                     weight: letter.weight(),
                     fate: Fate::Confirmed,

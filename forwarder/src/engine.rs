@@ -10,6 +10,7 @@
 //!                └───────────────── letters ──────────▶ ┘ (task)
 //!
 //!  task `admin`: probes, metrics, status
+//!  task `traces`: spans of sampled records ◀── intake, where that is declared
 //!  task `ring_watch`: the declared ring, when it changes ──▶ intake, which starts and ends publishers ([`Fleet`])
 //! ```
 //!
@@ -41,6 +42,7 @@ use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::ring_watch::{Outlook, RingOrigin, RingWatch, Rings};
 use crate::shutdown::Shutdown;
+use crate::traces::{ExporterError, Identity, Tracer};
 
 /// How long the intake's loop may stand still before `/healthz` fails. A turn that asks Kafka where many partitions
 /// begin may take a while, and a commit that nobody answers a minute (librdkafka's `socket.timeout.ms`): an outage of Kafka
@@ -52,6 +54,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the tasks may take to end once nobody gives them anything to do.
 const TASKS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the last spans may take.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why the forwarder could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +76,9 @@ pub enum EngineError {
     /// The metrics cannot be registered.
     #[error("failed to register the metrics")]
     Metrics(#[from] prometheus::Error),
+    /// Spans cannot be exported.
+    #[error(transparent)]
+    Traces(#[from] ExporterError),
     /// The intake ended by itself.
     #[error(transparent)]
     Intake(#[from] IntakeError),
@@ -147,6 +155,14 @@ pub async fn run(document: Checked<Document>, ring: RingOrigin, shutdown: Shutdo
     }
     drop(receipts_in);
 
+    let traces = config
+        .telemetry
+        .as_ref()
+        .and_then(|telemetry| telemetry.traces.as_ref());
+    let tracing = traces.map(|declared| Tracer::new(declared, identity(&config), &metrics, clock));
+    let (tracer, exporter) = tracing.transpose()?.unzip();
+    let exporting = exporter.map(|exporter| tokio::spawn(exporter.run().instrument(info_span!("traces"))));
+
     let heartbeat = health.heartbeat("intake", STUCK_AFTER);
     metrics
         .ring_epoch
@@ -164,6 +180,7 @@ pub async fn run(document: Checked<Document>, ring: RingOrigin, shutdown: Shutdo
             rings,
             status,
             lease,
+            tracer,
         },
         metrics,
         clock,
@@ -192,6 +209,12 @@ pub async fn run(document: Checked<Document>, ring: RingOrigin, shutdown: Shutdo
         warn!("not every task ended in time");
         aborts.iter().for_each(AbortHandle::abort);
     }
+    // The intake took the tracer with it: what is left of spans has a moment. They are not worth more.
+    if let Some(mut exporting) = exporting
+        && tokio::time::timeout(EXPORT_TIMEOUT, &mut exporting).await.is_err()
+    {
+        exporting.abort();
+    }
     match result {
         Ok(result) => Ok(result?),
         Err(_) => Err(EngineError::Thread("it panicked; see the log".to_owned())),
@@ -218,6 +241,15 @@ async fn first_ring(
             _ = outlook.changed() => {}
             () = stop.requested() => return None,
         }
+    }
+}
+
+/// Of what all spans are.
+fn identity(config: &Checked) -> Identity {
+    Identity {
+        forwarder: config.admin.forwarder.clone().unwrap_or_else(|| "unknown".to_owned()),
+        topic: config.source.topic.clone(),
+        group: config.source.group.clone(),
     }
 }
 

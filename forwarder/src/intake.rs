@@ -36,6 +36,7 @@ use forwarder_core::record::{self, Invalid, Timestamp, TimestampKind};
 use forwarder_core::ring::Place;
 use forwarder_core::route::{Draft, Incoming, Router};
 use forwarder_core::status::Status;
+use forwarder_core::trace;
 use rdkafka::Message;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -62,6 +63,7 @@ use crate::parcel::{Fate, Letter, Origin, Original, Parcel, Receipts, Undelivera
 use crate::publisher::Order;
 use crate::ring_watch::Rings;
 use crate::shutdown::Shutdown;
+use crate::traces::{End, Trace, Tracer};
 
 /// Below this long without room, records are just not polled: pausing makes librdkafka drop what it has prefetched.
 const PAUSE_AFTER: Duration = Duration::from_millis(500);
@@ -94,6 +96,8 @@ pub struct Links {
     pub status: watch::Sender<Status>,
     /// Until when the publishers may write: renewed by what proves that we are a member of the group.
     pub lease: Lease,
+    /// Traces sampled records, where that is declared.
+    pub tracer: Option<Tracer>,
 }
 
 /// Why the intake ended by itself.
@@ -382,13 +386,22 @@ impl Intake {
             },
         };
         let plain = headers.as_deref().unwrap_or_default();
-        let written = match &headers {
-            Ok(headers) => {
+        let tracer = self.links.tracer.as_mut();
+        let sampled = tracer.and_then(|tracer| Some((tracer.sample(plain)?, tracer.now())));
+        let written = match (&headers, &sampled) {
+            (Ok(headers), None) => {
                 let headers = headers.iter().copied();
                 self.router.write(&incoming, headers, self.now_millis, &mut self.draft)
             }
-            Err(headers::Unreadable) => Err(Invalid::BadHeaders),
+            (Ok(headers), Some((sampled, _))) => {
+                let parent = sampled.message().text();
+                let headers = headers.iter().copied().filter(|(name, _)| !sampled.replaces(name));
+                let headers = headers.chain([(trace::TRACEPARENT, Some(parent.as_slice()))]);
+                self.router.write(&incoming, headers, self.now_millis, &mut self.draft)
+            }
+            (Err(headers::Unreadable), _) => Err(Invalid::BadHeaders),
         };
+        let trace = sampled.map(|(sampled, taken_at)| Trace::new(sampled, taken_at, self.clock.micros()));
         self.original.clear();
         if self.links.dead_letter.is_some() {
             Original::pack(incoming.key, incoming.value, plain, &mut self.original);
@@ -398,11 +411,15 @@ impl Intake {
                 let Draft {
                     subject, headers, body, ..
                 } = &self.draft;
-                let parcel = Parcel::pack(origin, lane, self.now_micros, subject, headers, body, &self.original);
+                let mut parcel = Parcel::pack(origin, lane, self.now_micros, subject, headers, body, &self.original);
+                parcel.trace = trace;
                 self.dispatcher.enter(parcel, owner);
             }
-            (Ok(()), None) => self.reject(Letter::new(origin, Invalid::BadKey, &self.original), None),
-            (Err(reason), _) => self.reject(Letter::new(origin, reason, &self.original), None),
+            (written, _) => {
+                let reason = written.err().unwrap_or(Invalid::BadKey);
+                self.end_trace(trace, tag, End::Invalid(reason));
+                self.reject(Letter::new(origin, reason, &self.original), None);
+            }
         }
     }
 
@@ -424,6 +441,13 @@ impl Intake {
         }
         // The dead letter's task ends only when this sender is dropped.
         dead_letter.send(letter).ok();
+    }
+
+    /// A record is settled; if it was traced, that is told.
+    fn end_trace(&mut self, trace: Option<Box<Trace>>, tag: Tag, end: End) {
+        if let (Some(trace), Some(tracer)) = (trace, &mut self.links.tracer) {
+            tracer.end(trace, tag, end);
+        }
     }
 
     /// Sends each cluster its batch.
@@ -485,10 +509,14 @@ impl Intake {
         for receipt in receipts {
             self.dispatcher.leave(outlet, receipt.weight);
             match receipt.fate {
-                Fate::Confirmed => self.dispatcher.settle(receipt.tag),
-                Fate::Dropped => {}
+                Fate::Confirmed => {
+                    self.dispatcher.settle(receipt.tag);
+                    self.end_trace(receipt.trace, receipt.tag, End::Confirmed);
+                }
+                Fate::Dropped => self.end_trace(receipt.trace, receipt.tag, End::Dropped),
                 Fate::Undeliverable(undeliverable) => {
                     let Undeliverable { lane, letter } = *undeliverable;
+                    self.end_trace(receipt.trace, receipt.tag, End::Invalid(letter.reason));
                     self.reject(letter, Some((outlet, lane)));
                 }
                 Fate::Recalled(parcel) => self.dispatcher.take_back(outlet, *parcel),

@@ -30,6 +30,7 @@ pub mod router;
 pub mod clock;
 pub mod lease;
 pub mod shutdown;
+pub mod traces;
 
 /// An error with its sources, in one line.
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {

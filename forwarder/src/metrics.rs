@@ -105,6 +105,10 @@ pub struct Metrics {
     pub handover_waiting: IntGauge,
     /// 1 while `/readyz` says so.
     pub ready: IntGauge,
+    /// Spans that a collector has taken.
+    pub spans_exported: IntCounter,
+    /// Spans that no collector has.
+    pub spans_dropped: IntCounter,
     invalid_messages: IntCounter,
     invalid: IntCounterVec,
     dead_letters: IntCounterVec,
@@ -232,6 +236,14 @@ impl Metrics {
             handover_waiting: builder.add(IntGauge::new(
                 "asset_forwarder_handover_waiting",
                 "Assets that wait until their old cluster has confirmed their earlier messages",
+            )?)?,
+            spans_exported: builder.add(IntCounter::new(
+                "asset_forwarder_spans_exported_total",
+                "Spans that the collector has taken",
+            )?)?,
+            spans_dropped: builder.add(IntCounter::new(
+                "asset_forwarder_spans_dropped_total",
+                "Spans that were dropped, because the queue was full or the collector did not take them",
             )?)?,
             ready: builder.add(IntGauge::new("asset_forwarder_ready", "1 while /readyz answers so")?)?,
             invalid: builder.counters(

@@ -4,6 +4,8 @@ use forwarder_core::dispatch::{Freight, Tag};
 use forwarder_core::outbox::{Item, subject_hash};
 use forwarder_core::record::{Invalid, Timestamp};
 
+use crate::traces::Trace;
+
 /// A Kafka header as it came: name, and value where there is one.
 pub type Header<'a> = (&'a str, Option<&'a [u8]>);
 
@@ -69,6 +71,8 @@ pub struct Parcel {
     pub lane: u64,
     /// When it was taken from Kafka, in the engine's microseconds.
     pub taken_at: u64,
+    /// Its trace, if it is sampled.
+    pub trace: Option<Box<Trace>>,
     /// Subject, header block, body, and the original record where a dead letter may need it.
     bytes: Box<[u8]>,
     subject_hash: u64,
@@ -101,6 +105,7 @@ impl Parcel {
             origin,
             lane,
             taken_at,
+            trace: None,
             bytes: bytes.into_boxed_slice(),
             subject_hash: subject_hash(subject),
             subject_end,
@@ -130,7 +135,7 @@ impl Parcel {
     /// What counts against the caps: the memory that the record holds.
     #[must_use]
     pub fn weight(&self) -> usize {
-        self.bytes.len() + size_of::<Self>()
+        self.bytes.len() + size_of::<Self>() + self.trace.as_ref().map_or(0, |_| size_of::<Trace>())
     }
 
     /// The dead letter that the record becomes.
@@ -274,6 +279,8 @@ pub struct Receipt {
     pub tag: Tag,
     /// What the record weighed against the caps.
     pub weight: usize,
+    /// Its trace, if it was sampled; it ends with the receipt.
+    pub trace: Option<Box<Trace>>,
     /// What became of it.
     pub fate: Fate,
 }

@@ -407,13 +407,19 @@ impl Publisher {
             let latency = self.counters.confirmed.local();
             let processing = self.metrics.message_processing_latency.local();
             let queueing = self.metrics.queue_time.local();
-            for (parcel, sent_at) in confirmed.drain(..) {
+            for (mut parcel, sent_at) in confirmed.drain(..) {
                 latency.observe(seconds(now.saturating_sub(parcel.taken_at)));
                 processing.observe(seconds(now.saturating_sub(sent_at)));
                 queueing.observe(seconds(sent_at.saturating_sub(parcel.taken_at)));
+                let weight = parcel.weight();
+                let mut trace = parcel.trace.take();
+                if let Some(trace) = &mut trace {
+                    trace.published(&self.cluster.name, sent_at, now);
+                }
                 receipts.push(Receipt {
                     tag: parcel.origin.tag(),
-                    weight: parcel.weight(),
+                    weight,
+                    trace,
                     fate: Fate::Confirmed,
                 });
             }
@@ -422,9 +428,10 @@ impl Publisher {
             queueing.flush();
         }
         receipts.extend(given_up.drain(..).map(|parcel| undeliverable(parcel, Invalid::Refused)));
-        receipts.extend(dropped.drain(..).map(|parcel| Receipt {
+        receipts.extend(dropped.drain(..).map(|mut parcel| Receipt {
             tag: parcel.origin.tag(),
             weight: parcel.weight(),
+            trace: parcel.trace.take(),
             fate: Fate::Dropped,
         }));
         let sent = recalled.iter().filter(|(_, sent)| *sent).count();
@@ -432,6 +439,8 @@ impl Publisher {
         receipts.extend(recalled.drain(..).map(|(parcel, _)| Receipt {
             tag: parcel.origin.tag(),
             weight: parcel.weight(),
+            // It goes on with the record.
+            trace: None,
             fate: Fate::Recalled(Box::new(parcel)),
         }));
         // When the intake is gone nobody counts any more: what is uncommitted is read again by who comes next.
@@ -455,12 +464,14 @@ impl Publisher {
     }
 }
 
-fn undeliverable(parcel: Parcel, reason: Invalid) -> Receipt {
+fn undeliverable(mut parcel: Parcel, reason: Invalid) -> Receipt {
     let (tag, weight, lane) = (parcel.origin.tag(), parcel.weight(), parcel.lane);
+    let trace = parcel.trace.take();
     let letter = parcel.into_letter(reason);
     Receipt {
         tag,
         weight,
+        trace,
         fate: Fate::Undeliverable(Box::new(Undeliverable { lane, letter })),
     }
 }

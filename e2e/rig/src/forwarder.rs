@@ -67,6 +67,7 @@ pub fn config(kafka: &Kafka, topic: &str, group: &str, clusters: &[(&str, &Nats)
         engine: config::Engine::default(),
         admin: config::Admin::default(),
         logging: config::Logging::default(),
+        telemetry: None,
     }
 }
 

@@ -17,6 +17,7 @@ mod process;
 pub mod properties;
 pub mod server;
 mod tagged;
+mod telemetry;
 mod tls;
 mod yaml;
 
@@ -29,6 +30,7 @@ pub use self::fault::{ConfigError, ConfigErrors, Fault};
 pub use self::kafka::{DeadLetter, GroupProtocol, KafkaConnection, MissingOffset, Sasl, Source, StartFrom};
 pub use self::nats::{Cluster, Headers, NatsAuth, Publish, PublishMode, Retry, RingConfig, Storage, Stream};
 pub use self::process::{Admin, Engine, LogFormat, LogLevel, Logging};
+pub use self::telemetry::{Telemetry, Traces};
 pub use self::tls::Tls;
 
 /// The whole document.
@@ -54,4 +56,7 @@ pub struct Config {
     /// What is logged, and how.
     #[serde(default)]
     pub logging: Logging,
+    /// What is told of single records. Absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub telemetry: Option<Telemetry>,
 }

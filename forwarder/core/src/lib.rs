@@ -33,6 +33,7 @@ pub mod route;
 pub mod clock;
 pub mod payload;
 pub mod subject;
+pub mod trace;
 
 pub mod headers;
 

@@ -113,12 +113,14 @@ fn differs(declared: &Document, used: &Document) -> bool {
         // Names that the process fills in by itself are not in the document.
         admin: _,
         logging,
+        telemetry,
     } = declared;
     *source != used.source
         || *publish != used.publish
         || *dead_letter != used.dead_letter
         || *engine != used.engine
         || *logging != used.logging
+        || *telemetry != used.telemetry
 }
 
 #[cfg(test)]

@@ -67,6 +67,7 @@ pub fn document(
             ..config::Admin::default()
         },
         logging: logging(spec.logging.as_ref()),
+        telemetry: spec.telemetry.as_ref().map(telemetry),
     };
     document.check().map_err(|faults| {
         let faults = faults.faults().iter();
@@ -224,6 +225,15 @@ fn logging(logging: Option<&crds::asset_forwarder::Logging>) -> config::Logging 
         },
         http_requests: false,
     }
+}
+
+fn telemetry(telemetry: &crds::asset_forwarder::Telemetry) -> config::Telemetry {
+    let traces = telemetry.traces.as_ref().map(|traces| config::Traces {
+        endpoint: traces.endpoint.clone(),
+        samples_per_million: traces.samples_per_million.unwrap_or_default(),
+        tls: None,
+    });
+    config::Telemetry { traces }
 }
 
 /// A fault at the field that the person wrote.

@@ -77,6 +77,7 @@ fn check(connection: KafkaConnection, topic: &str) -> Result<(), InvalidSpec> {
         engine: Engine::default(),
         admin: Admin::default(),
         logging: Logging::default(),
+        telemetry: None,
     };
     document.check().map_err(|errors| {
         let faults = errors.faults().iter().map(|fault| {

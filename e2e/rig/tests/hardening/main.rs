@@ -19,4 +19,5 @@ mod rights;
 mod rotation;
 mod scaling;
 mod scenario;
+mod traces;
 mod upgrade;

@@ -7,7 +7,16 @@ use forwarder_core::config::{Config, ConfigError, Document, Fault, RingConfig};
 use forwarder_core::subject::{Template, covers};
 use libfuzzer_sys::fuzz_target;
 
-const SECTIONS: [&str; 7] = ["source", "ring", "publish", "deadLetter", "engine", "admin", "logging"];
+const SECTIONS: [&str; 8] = [
+    "source",
+    "ring",
+    "publish",
+    "deadLetter",
+    "engine",
+    "admin",
+    "logging",
+    "telemetry",
+];
 
 fuzz_target!(|text: &str| {
     let config = match Config::from_yaml(text) {

@@ -4,13 +4,14 @@ mod engine;
 mod kafka;
 mod nats;
 mod subject;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 
 use std::ops::Deref;
 
 use super::fault::{ConfigError, ConfigErrors, Faults};
-use super::{Admin, Config, DeadLetter, Document, Engine, Publish, RingConfig, Source};
+use super::{Admin, Config, DeadLetter, Document, Engine, Publish, RingConfig, Source, Telemetry};
 
 /// A document, or a part of one, without a fault. There is no other way to one than through the checks.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,6 +100,7 @@ impl Config {
             engine,
             admin,
             logging: _,
+            telemetry,
         } = self;
         check_sections(
             &Sections {
@@ -108,6 +110,7 @@ impl Config {
                 dead_letter: dead_letter.as_ref(),
                 engine,
                 admin,
+                telemetry: telemetry.as_ref(),
             },
             origin,
         )
@@ -128,6 +131,7 @@ impl Document {
             engine,
             admin,
             logging: _,
+            telemetry,
         } = self;
         check_sections(
             &Sections {
@@ -137,6 +141,7 @@ impl Document {
                 dead_letter: dead_letter.as_ref(),
                 engine,
                 admin,
+                telemetry: telemetry.as_ref(),
             },
             Origin::Document,
         )
@@ -181,6 +186,7 @@ struct Sections<'a> {
     dead_letter: Option<&'a DeadLetter>,
     engine: &'a Engine,
     admin: &'a Admin,
+    telemetry: Option<&'a Telemetry>,
 }
 
 fn check_sections(sections: &Sections<'_>, origin: Origin) -> Result<(), ConfigErrors> {
@@ -191,6 +197,7 @@ fn check_sections(sections: &Sections<'_>, origin: Origin) -> Result<(), ConfigE
         dead_letter,
         engine,
         admin,
+        telemetry,
     } = *sections;
     let mut list = Vec::new();
     let mut faults = Faults::new(&mut list);
@@ -204,5 +211,8 @@ fn check_sections(sections: &Sections<'_>, origin: Origin) -> Result<(), ConfigE
     }
     engine::check_engine(&mut faults.at("engine"), engine, source);
     engine::check_admin(&mut faults.at("admin"), admin);
+    if let Some(telemetry) = telemetry {
+        telemetry::check_telemetry(&mut faults.at("telemetry"), telemetry);
+    }
     ConfigErrors::from_faults(list)
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Admin, Config, DeadLetter, Engine, Logging, Publish, RingConfig, Source};
+use super::{Admin, Config, DeadLetter, Engine, Logging, Publish, RingConfig, Source, Telemetry};
 
 /// The document as written, with its ring or without: then the ring comes from a document of its own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +28,9 @@ pub struct Document {
     /// What is logged, and how.
     #[serde(default)]
     pub logging: Logging,
+    /// What is told of single records. Absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub telemetry: Option<Telemetry>,
 }
 
 impl Document {
@@ -42,6 +45,7 @@ impl Document {
             engine,
             admin,
             logging,
+            telemetry,
         } = self;
         Config {
             source,
@@ -51,6 +55,7 @@ impl Document {
             engine,
             admin,
             logging,
+            telemetry,
         }
     }
 }
@@ -67,6 +72,7 @@ impl Config {
             engine,
             admin,
             logging,
+            telemetry,
         } = self;
         let document = Document {
             source,
@@ -76,6 +82,7 @@ impl Config {
             engine,
             admin,
             logging,
+            telemetry,
         };
         (document, ring)
     }

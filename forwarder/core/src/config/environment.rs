@@ -226,6 +226,7 @@ impl Variables {
                 format: super::LogFormat::default(),
                 http_requests: self.switch("LOG_HTTP_REQUESTS"),
             },
+            telemetry: None,
         }
     }
 

@@ -681,3 +681,43 @@ proptest! {
         let _result = config.check();
     }
 }
+
+#[test]
+fn a_collectors_url_is_plain_and_a_share_is_one_of_a_million() {
+    let faults = |traces: &str| {
+        let mut config = Config::from_yaml(ALL).unwrap();
+        config.telemetry = serde_json::from_str(&format!("{{\"traces\": {traces}}}")).unwrap();
+        config.check().err().map(|faults| faults.to_string())
+    };
+    for sound in [
+        r#"{"endpoint": "http://collector:4318"}"#,
+        r#"{"endpoint": "https://[::1]/otlp/", "samplesPerMillion": 1000000, "tls": {"caFile": "/ca"}}"#,
+    ] {
+        assert_eq!(faults(sound), None, "{sound}");
+    }
+    for (wrong, fault) in [
+        (
+            r#"{"endpoint": "collector:4318"}"#,
+            "telemetry.traces.endpoint: it is no http or https URL",
+        ),
+        (
+            r#"{"endpoint": "http://user:secret@collector"}"#,
+            "telemetry.traces.endpoint: it is not the plain URL of a server",
+        ),
+        (
+            r#"{"endpoint": "http://:4318"}"#,
+            "telemetry.traces.endpoint: it is not the plain URL of a server",
+        ),
+        (
+            r#"{"endpoint": "http://c", "samplesPerMillion": 1000001}"#,
+            "telemetry.traces.samplesPerMillion",
+        ),
+        (
+            r#"{"endpoint": "http://c", "tls": {}}"#,
+            "telemetry.traces.tls: the endpoint is not https",
+        ),
+    ] {
+        let said = faults(wrong).unwrap();
+        assert!(said.starts_with(fault) && !said.contains("secret"), "{wrong}: {said}");
+    }
+}
