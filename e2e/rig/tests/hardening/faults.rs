@@ -9,6 +9,7 @@ use e2e_rig::nats::Options;
 use e2e_rig::site::{Conditions as _, PODS, Site};
 use forwarder_core::config::PublishMode;
 
+use crate::figures::tell;
 use crate::scenario;
 
 const READS: &[Verb] = &[Get, List];
@@ -50,7 +51,7 @@ async fn assert_well_behaved(site: &Site, since: Instant) {
     assert!(exit.is_none(), "it has ended: {exit:?}\n{}", site.log_tail().await);
     let requests = site.api().take_requests().len();
     let seconds = since.elapsed().as_secs_f64();
-    println!("{requests} requests in {seconds:.0} s");
+    tell(&format!("{requests} requests in {seconds:.0} s"));
     assert!(
         requests as f64 <= REQUESTS_PER_SECOND * seconds,
         "{requests} in {seconds:.0} s"
@@ -96,7 +97,7 @@ async fn a_watch_that_says_nothing_more_is_noticed() {
         })
         .await
         .unwrap();
-    println!("noticed after {:?}", begin.elapsed());
+    tell(&format!("noticed after {:?}", begin.elapsed()));
     let exit = site.operator_exit().await;
     assert!(exit.is_none(), "it has ended: {exit:?}");
 }

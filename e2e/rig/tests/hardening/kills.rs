@@ -8,6 +8,7 @@ use e2e_rig::stage::SOON;
 use e2e_rig::wait;
 use forwarder_core::config::PublishMode;
 
+use crate::figures::tell;
 use crate::scenario;
 
 /// A scenario, and the servers that it needs.
@@ -58,7 +59,7 @@ async fn undisturbed(scenario: Scenario) -> State {
     })
     .await
     .unwrap();
-    println!("left alone: {} writes", writes.len());
+    tell(&format!("left alone: {} writes", writes.len()));
     state
 }
 
@@ -68,7 +69,7 @@ async fn killed(scenario: Scenario, moment: Moment) -> State {
     let kills = site.kill_after_each_write(moment);
     let state = scenario.run(&site).await;
     let kills = kills.end().await;
-    println!("{moment:?}: {} kills", kills.len());
+    tell(&format!("{moment:?}: {} kills", kills.len()));
     assert!(kills.len() > 20, "each write was to be followed by a kill: {kills:?}");
     state
 }

@@ -8,6 +8,7 @@
 
 mod alone;
 mod faults;
+mod figures;
 mod gitops;
 mod kills;
 mod managed;

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use serde_json::json;
 
+use crate::figures::tell;
 use crate::scenario;
 
 /// What the namespace has for it. Of that, pods drain for ten seconds.
@@ -81,7 +82,7 @@ pub(crate) async fn deleted_within_a_minute(mut site: Site, what: While) {
     if let Err(error) = gone {
         panic!("{error:#}\n{}", site.log_tail().await);
     }
-    println!("{what:?}: gone after {:?}", begin.elapsed());
+    tell(&format!("{what:?}: gone after {:?}", begin.elapsed()));
     drop(flow);
 }
 

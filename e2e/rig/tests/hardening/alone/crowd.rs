@@ -13,6 +13,8 @@ use kube::Api;
 use kube::api::PostParams;
 use serde_json::{Value, json};
 
+use crate::figures::tell;
+
 /// Memory that the operator may take for all of it.
 const MOST_BYTES: u64 = 200 << 20;
 
@@ -111,12 +113,6 @@ async fn crowd(secrets: usize, objects: usize, within: Duration) {
     );
     tell(&figures);
     assert!(peak < MOST_BYTES, "{figures}");
-}
-
-/// The figures are what a run of this is for.
-#[allow(clippy::print_stderr, reason = "nextest shows what a test prints")]
-fn tell(figures: &str) {
-    eprintln!("{figures}");
 }
 
 #[tokio::test]
