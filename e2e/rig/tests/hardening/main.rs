@@ -14,6 +14,7 @@ mod kills;
 mod managed;
 mod namespaces;
 mod observability;
+mod operations;
 mod quiet;
 mod random_specs;
 mod rights;
