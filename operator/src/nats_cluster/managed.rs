@@ -18,6 +18,7 @@ mod random;
 mod request;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 use std::net::IpAddr;
 
@@ -118,13 +119,13 @@ pub(super) async fn bring_on(
         }
     };
     let replicas = live.as_ref().map_or(plan.replicas, observe::replicas);
-    let set = match apply(context, build(&plan, replicas)).await {
+    let set = match apply(context, build(&plan, replicas, live.as_ref())).await {
         Ok(set) => set,
         Err(error) => return Ok(Outcome::without_servers(refused(&error))),
     };
     let (situation, addresses) = observe::situation(context, &plan, &set).await?;
     let step = decide(&situation);
-    let verdict = take(context, cluster, &plan, &step, addresses.first().copied()).await?;
+    let verdict = take(context, cluster, &plan, &set, &step, addresses.first().copied()).await?;
     Ok(Outcome {
         verdict,
         status: counted(&situation.servers),
@@ -171,6 +172,7 @@ async fn take(
     context: &Context,
     cluster: &NatsCluster,
     plan: &Plan,
+    set: &StatefulSet,
     step: &Step,
     server: Option<IpAddr>,
 ) -> Result<Verdict, ManagedError> {
@@ -187,7 +189,7 @@ async fn take(
             (why, Ok(()))
         }
         Step::Scale { to, why } => {
-            let scaled = apply(context, build(plan, *to)).await;
+            let scaled = apply(context, build(plan, *to, Some(set))).await;
             (why, scaled.map(drop).map_err(|error| describe(&error)))
         }
         Step::Move { stream, from, why } => match server {

@@ -14,6 +14,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
 use super::plan::Plan;
+use super::upgrade;
 
 /// All children.
 #[derive(Clone, Debug)]
@@ -28,8 +29,8 @@ pub(super) struct Resources {
     pub(super) servers: StatefulSet,
 }
 
-/// Builds all children, with so many servers for now.
-pub(super) fn build(plan: &Plan, replicas: u32) -> Resources {
+/// Builds all children, with so many servers for now, over the servers that there are.
+pub(super) fn build(plan: &Plan, replicas: u32, live: Option<&StatefulSet>) -> Resources {
     Resources {
         config: config::config_map(plan),
         client_secret: secrets::client(plan),
@@ -39,14 +40,14 @@ pub(super) fn build(plan: &Plan, replicas: u32) -> Resources {
         service: services::clients(&plan.identity),
         network_policy: network_policy::network_policy(plan),
         disruption_budget: disruption_budget::disruption_budget(&plan.identity),
-        servers: stateful_set::stateful_set(plan, replicas),
+        servers: upgrade::hold(plan, stateful_set::stateful_set(plan, replicas), live),
     }
 }
 
 pub(super) use self::secrets::{CLIENT_KEY, ROUTE_KEY, SYSTEM_KEY, shared_hash};
 
 /// A short hash of a text.
-fn hash(text: &str) -> String {
+pub(super) fn hash(text: &str) -> String {
     use sha2::{Digest as _, Sha256};
     let digest = Sha256::digest(text);
     digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()

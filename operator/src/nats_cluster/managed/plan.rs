@@ -17,6 +17,10 @@ const MAX_MEMORY: u64 = 64 << 20;
 pub(super) struct Plan {
     pub(super) identity: Identity,
     pub(super) replicas: u32,
+    /// The resource's generation.
+    pub(super) generation: i64,
+    /// A hash of what servers depend upon in the spec.
+    pub(super) declared: String,
     pub(super) image: String,
     /// The version that the image must turn out to have; none: an image of the user's own.
     pub(super) version: Option<String>,
@@ -107,6 +111,8 @@ pub(super) fn plan(
     Ok(Plan {
         identity: Identity::of(cluster),
         replicas: *replicas,
+        generation: cluster.metadata.generation.unwrap_or_default(),
+        declared: declared(managed),
         version: managed.image.is_none().then(|| version.clone()).flatten(),
         image,
         jet_stream,
@@ -115,6 +121,15 @@ pub(super) fn plan(
         passwords,
         operator_namespace: operator_namespace.to_owned(),
     })
+}
+
+/// How many servers there are is no reason to restart one; whether there are others is.
+fn declared(managed: &Managed) -> String {
+    let managed = Managed {
+        replicas: managed.replicas.min(2),
+        ..managed.clone()
+    };
+    super::build::hash(&serde_json::json!(managed).to_string())
 }
 
 fn bytes(path: &'static str, text: &str) -> Result<u64, Unusable> {

@@ -6,6 +6,7 @@ use super::jetstream::{Jsz, Led, Peer, View};
 use super::names::Identity;
 use super::plan::{Passwords, plan};
 use super::*;
+use kube::ResourceExt as _;
 
 fn cluster(managed: Value) -> NatsCluster {
     serde_json::from_value(json!({
@@ -315,7 +316,7 @@ fn an_image_of_another_version_than_its_tag_is_not_called_ready() {
 fn scaling_changes_no_pod_and_a_version_or_a_limit_does() {
     let template = |managed: Value| {
         let plan = planned(managed);
-        build(&plan, plan.replicas).servers.spec.unwrap().template
+        build(&plan, plan.replicas, None).servers.spec.unwrap().template
     };
     let mut five = three();
     five["replicas"] = json!(5);
@@ -328,8 +329,45 @@ fn scaling_changes_no_pod_and_a_version_or_a_limit_does() {
 }
 
 #[test]
+fn a_template_stays_until_somebody_declares_another() {
+    let plan = planned(three());
+    let mut live = build(&plan, 3, None).servers;
+    let ours = json!([{"manager": "fanout-operator", "operation": "Apply", "apiVersion": "apps/v1", "fieldsType": "FieldsV1",
+        "fieldsV1": {"f:metadata": {"f:annotations": {"f:fanout.openfactory.io/template": {}}}}}]);
+    live.metadata.managed_fields = serde_json::from_value(ours).unwrap();
+    // As an older operator would have made it.
+    let template = live.spec.as_mut().map(|spec| &mut spec.template).unwrap();
+    template.spec.as_mut().unwrap().termination_grace_period_seconds = Some(7);
+    let text = json!(template).to_string();
+    live.annotations_mut()
+        .insert("fanout.openfactory.io/template".to_owned(), text);
+    let grace = |plan: &Plan, live: &StatefulSet| {
+        let servers = build(plan, 3, Some(live)).servers;
+        servers
+            .spec
+            .unwrap()
+            .template
+            .spec
+            .unwrap()
+            .termination_grace_period_seconds
+    };
+    assert_eq!(grace(&plan, &live), Some(7));
+    let mut five = three();
+    five["replicas"] = json!(5);
+    assert_eq!(grace(&planned(five), &live), Some(7), "scaling restarts nobody");
+    let mut other = planned(three());
+    (other.generation, other.declared) = (2, "other".to_owned());
+    assert_eq!(grace(&other, &live), Some(60));
+    let mut rotated = planned(three());
+    rotated.passwords.client = "pother11".to_owned();
+    assert_eq!(grace(&rotated, &live), Some(60));
+    live.metadata.managed_fields = None;
+    assert_eq!(grace(&plan, &live), Some(60), "another hand's word");
+}
+
+#[test]
 fn passwords_are_in_secrets_alone() {
-    let resources = build(&planned(three()), 3);
+    let resources = build(&planned(three()), 3, None);
     let open = json!([
         resources.config,
         resources.servers,
@@ -355,12 +393,12 @@ fn passwords_are_in_secrets_alone() {
 fn a_store_leaves_a_tenth_of_its_volume_free() {
     let storage = planned(three()).jet_stream.unwrap();
     assert_eq!(storage.max_file, (10_u64 << 30) / 10 * 9);
-    let config = build(&planned(three()), 3).config.data.unwrap();
+    let config = build(&planned(three()), 3, None).config.data.unwrap();
     assert!(
         config["nats.conf"].contains("max_file_store: 9663676416\n"),
         "{config:?}"
     );
-    let core = build(&planned(json!({"replicas": 1, "image": "nats:x"})), 1);
+    let core = build(&planned(json!({"replicas": 1, "image": "nats:x"})), 1, None);
     let text = &core.config.data.unwrap()["nats.conf"];
     assert!(!text.contains("jetstream") && !text.contains("cluster"), "{text}");
     assert_eq!(core.servers.spec.unwrap().volume_claim_templates, None);

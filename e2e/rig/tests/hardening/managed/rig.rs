@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
+use e2e_rig::cluster::Cluster;
 use e2e_rig::observer::tally_stream_of;
 use e2e_rig::site::Site;
 use e2e_rig::stage::STREAM;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod, Secret, Service};
-use kube::api::{Api, DeleteParams, ListParams, PostParams};
-use kube::{Client, ResourceExt};
+use kube::ResourceExt;
+use kube::api::{Api, ListParams, PostParams};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -28,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(crate) struct Volumes {
     class: String,
     names: Vec<String>,
-    client: Client,
+    cluster: Cluster,
     _dir: TempDir,
 }
 
@@ -47,7 +48,7 @@ impl Volumes {
             .await
             .unwrap();
         let node = nodes.items[0].name_any();
-        let api = Api::<PersistentVolume>::all(client.clone());
+        let api = Api::<PersistentVolume>::all(client);
         let mut names = Vec::new();
         for number in 0..number {
             let path = dir.path().join(number.to_string());
@@ -74,7 +75,7 @@ impl Volumes {
         Self {
             class,
             names,
-            client,
+            cluster: site.namespace.kubernetes.cluster.clone(),
             _dir: dir,
         }
     }
@@ -82,21 +83,10 @@ impl Volumes {
 
 impl Drop for Volumes {
     fn drop(&mut self) {
-        let (client, names) = (self.client.clone(), std::mem::take(&mut self.names));
         // They belong to no namespace, so nobody else would remove them.
-        let removed = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async {
-                let api = Api::<PersistentVolume>::all(client);
-                for name in names {
-                    drop(api.delete(&name, &DeleteParams::default()).await);
-                }
-            });
-        });
-        drop(removed.join());
+        let mut args = vec!["delete", "persistentvolume", "--wait=false", "--ignore-not-found"];
+        args.extend(self.names.iter().map(String::as_str));
+        drop(self.cluster.kubectl(&args));
     }
 }
 
