@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use forwarder::shutdown::Shutdown;
 use futures::StreamExt as _;
 use kube::runtime::controller::{Action, Config};
+use kube::runtime::reflector::Store;
 use kube::runtime::{Controller, watcher};
 use kube::{Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
@@ -147,7 +148,8 @@ pub async fn drive<K, F, Fut, E>(
         .instrument(span)
     };
     info!(controller = name, "begins");
-    controller
+    let never_began = ends_before_it_began(controller.store(), stop.clone());
+    let reconciles = controller
         .graceful_shutdown_on(async move { stop.requested().await })
         .run(reconcile, policy, context)
         .for_each(|result| async move {
@@ -159,9 +161,26 @@ pub async fn drive<K, F, Fut, E>(
                     other => warn!(controller = name, error = describe(&other), "a watch failed"),
                 }
             }
-        })
-        .await;
+        });
+    tokio::select! {
+        () = reconciles => {}
+        () = never_began => {}
+    }
     info!(controller = name, "has ended");
+}
+
+/// Returns when the end is asked for before the first list has come. A controller holds its reconciles back until then, and would wait for it
+/// for ever, since its watch has been ended: the Lease would be held until the process is killed.
+async fn ends_before_it_began<K>(store: Store<K>, mut stop: Shutdown)
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    tokio::select! {
+        biased;
+        // From here on there may be reconciles to finish.
+        _ = store.wait_until_ready() => std::future::pending().await,
+        () = stop.requested() => {}
+    }
 }
 
 /// An error with all its sources, in one line.
@@ -182,7 +201,57 @@ pub fn describe(error: &(dyn std::error::Error + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use crds::NatsCluster;
+    use forwarder::shutdown;
+    use kube::client::Body;
+    use kube::runtime::watcher;
+    use kube::{Api, Client};
+
     use super::*;
+    use crate::apply::Applier;
+    use crate::context::{Scope, Settings};
+    use crate::events::Events;
+    use crate::metrics::Metrics;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("never")]
+    struct Never;
+
+    impl Failure for Never {
+        fn reason(&self) -> &'static str {
+            "never"
+        }
+    }
+
+    #[tokio::test]
+    async fn it_ends_although_the_api_server_has_not_answered_yet() {
+        let silent = tower::service_fn(|_: hyper::Request<Body>| {
+            std::future::pending::<Result<hyper::Response<Body>, Infallible>>()
+        });
+        let client = Client::new(silent, "default");
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let context = Arc::new(Context {
+            events: Events::new(client.clone(), "operator".to_owned()),
+            applier: Applier::new(client.clone(), Arc::clone(&metrics)),
+            client: client.clone(),
+            scope: Scope::Cluster,
+            settings: Settings {
+                forwarder_image: String::new(),
+                forwarder_image_pull_policy: "Never",
+                namespace: String::new(),
+                concurrency: 1,
+            },
+            metrics,
+        });
+        let controller = Controller::new(Api::<NatsCluster>::all(client), watcher::Config::default());
+        let (trigger, stop) = shutdown::channel();
+        let reconcile = |_, _| async { Err::<Action, Never>(Never) };
+        trigger.stop();
+        let driven = drive("NatsCluster", controller, context, reconcile, stop);
+        tokio::time::timeout(Duration::from_secs(5), driven).await.unwrap();
+    }
 
     #[test]
     fn the_pause_grows_to_a_bound_and_is_forgotten_by_a_success() {

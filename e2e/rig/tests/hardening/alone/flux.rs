@@ -362,9 +362,10 @@ struct Cleaner {
 impl Drop for Cleaner {
     fn drop(&mut self) {
         let kubectl = |args: &[&str]| self.kubernetes.cluster.kubectl(args);
-        let names = ["get", "kustomizations", "--namespace", &self.namespace, "--output=name"];
+        let kinds = "kustomizations,natsclusters,kafkachannels";
+        let names = ["get", kinds, "--namespace", &self.namespace, "--output=name"];
         for name in kubectl(&names).unwrap_or_default().lines() {
-            // Nobody will take Flux's finalizer off.
+            // Nobody will take finalizers off.
             let patch = r#"{"metadata":{"finalizers":null}}"#;
             let release = [
                 "patch",
