@@ -87,13 +87,13 @@ pub(crate) async fn deleted_within_a_minute(mut site: Site, what: While) {
 }
 
 #[tokio::test]
-async fn a_deleted_namespace_goes_while_nothing_else_answers() {
-    let site = Site::from_elsewhere(PublishMode::Core, 2).await;
-    deleted_within_a_minute(site, While::NothingAnswers).await;
-}
-
-#[tokio::test]
-async fn a_deleted_namespace_goes_once_the_operator_is_back() {
-    let site = Site::from_elsewhere(PublishMode::Core, 2).await;
-    deleted_within_a_minute(site, While::TheOperatorIsAway).await;
+async fn a_deleted_namespace_goes_whoever_is_away() {
+    let (one, other) = tokio::join!(
+        Site::from_elsewhere(PublishMode::Core, 2),
+        Site::from_elsewhere(PublishMode::Core, 2)
+    );
+    tokio::join!(
+        deleted_within_a_minute(one, While::NothingAnswers),
+        deleted_within_a_minute(other, While::TheOperatorIsAway)
+    );
 }
