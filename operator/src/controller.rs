@@ -22,6 +22,11 @@ use crate::context::Context;
 pub trait Failure: std::error::Error + Send + 'static {
     /// A fixed word for the metric.
     fn reason(&self) -> &'static str;
+
+    /// Whether somebody else was faster. What there is now is to be decided upon soon: nothing is broken that would need time.
+    fn is_contended(&self) -> bool {
+        false
+    }
 }
 
 /// A reconcile that takes longer has met a connection that answers nothing: its place is needed, and it begins anew. What it has written
@@ -42,6 +47,13 @@ impl<E: Failure> Failure for Failed<E> {
         match self {
             Self::Reconcile(error) => error.reason(),
             Self::TimedOut => "timeout",
+        }
+    }
+
+    fn is_contended(&self) -> bool {
+        match self {
+            Self::Reconcile(error) => error.is_contended(),
+            Self::TimedOut => false,
         }
     }
 }
@@ -107,7 +119,11 @@ pub async fn drive<K, F, Fut, E>(
     let policy = {
         let pauses = Arc::clone(&pauses);
         move |object: Arc<K>, error: &Failed<E>, context: Arc<Context>| {
-            let pause = pauses.failed(&object.uid().unwrap_or_default());
+            let pause = if error.is_contended() {
+                pause(1)
+            } else {
+                pauses.failed(&object.uid().unwrap_or_default())
+            };
             context.metrics.reconcile_failed(name, error.reason());
             warn!(
                 controller = name,

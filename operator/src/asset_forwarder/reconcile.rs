@@ -60,6 +60,10 @@ impl Failure for ReconcileError {
             Self::Status(_) => "status",
         }
     }
+
+    fn is_contended(&self) -> bool {
+        matches!(self, Self::Apply(ApplyError::Changed { .. }))
+    }
 }
 
 /// Brings a forwarder one step on, or finds that there is nothing to do.
