@@ -11,6 +11,12 @@ use prometheus::{
     Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+/// Of which generation a status is, and its conditions; none: there is no status yet.
+pub type State<'a> = Option<(Option<i64>, &'a [Condition])>;
+
+/// Sets the gauge of each object of a kind.
+type Show = Box<dyn Fn(&IntGaugeVec) + Send>;
+
 /// Counters and gauges of the process.
 pub struct Metrics {
     registry: Registry,
