@@ -31,12 +31,6 @@ pub struct Metrics {
     resources: Mutex<Vec<Show>>,
 }
 
-/// Sets the gauges of all objects of a kind.
-type Show = Box<dyn Fn(&IntGaugeVec) + Send>;
-
-/// The generation that a status is about, and its conditions; none: there is no status.
-pub type State<'a> = Option<(Option<i64>, &'a [Condition])>;
-
 impl Metrics {
     /// All at zero.
     ///

@@ -118,7 +118,7 @@ pub async fn run(context: Arc<Context>, stop: Shutdown) {
 /// With watches of what a managed cluster consists of, as metadata: what is needed of it is read at the reconcile.
 fn owned(context: &Context, controller: Controller<NatsCluster>) -> Controller<NatsCluster> {
     let (client, scope) = (&context.client, &context.scope);
-    let labelled = || watcher::Config::default().labels(managed::names::CLUSTER);
+    let labelled = || controller::watching().labels(managed::names::CLUSTER);
     controller
         .owns(scope.api::<PartialObjectMeta<StatefulSet>>(client), labelled())
         .owns(scope.api::<PartialObjectMeta<ConfigMap>>(client), labelled())
