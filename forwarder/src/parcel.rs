@@ -3,6 +3,8 @@
 use forwarder_core::dispatch::{Freight, Tag};
 use forwarder_core::outbox::{Item, subject_hash};
 use forwarder_core::record::{Invalid, Timestamp};
+use forwarder_core::trace::TRACEPARENT;
+use memchr::memmem;
 
 use crate::traces::Trace;
 
@@ -130,6 +132,21 @@ impl Parcel {
     #[must_use]
     pub fn payload_len(&self) -> usize {
         self.body_end - self.subject_end
+    }
+
+    /// The header block without the `traceparent` that we have given the record, where it came without one: it may be what makes the
+    /// message too large, and a trace must not decide whether a record can be delivered.
+    #[must_use]
+    pub fn untraced_headers(&self) -> Option<Vec<u8>> {
+        self.trace.as_ref().filter(|trace| trace.begins_here())?;
+        let (line, headers) = (format!("\r\n{TRACEPARENT}:"), self.headers());
+        let start = memmem::find(headers, line.as_bytes())?;
+        let rest = &headers[start + line.len()..];
+        let end = memmem::find(rest, b"\r\n")?;
+        let untraced = [&headers[..start], &rest[end..]].concat();
+        // A block without a header would be one more thing that an untraced record does not have.
+        let is_empty = untraced == b"NATS/1.0\r\n\r\n";
+        Some(if is_empty { Vec::new() } else { untraced })
     }
 
     /// What counts against the caps: the memory that the record holds.
@@ -318,6 +335,8 @@ pub struct Receipts {
 
 #[cfg(test)]
 mod tests {
+    use forwarder_core::trace::Sampled;
+
     use super::*;
 
     const ORIGIN: Origin = Origin {
@@ -346,6 +365,33 @@ mod tests {
                 value: None,
                 headers
             }
+        );
+    }
+
+    #[test]
+    fn a_trace_that_begins_here_can_be_taken_out_of_the_headers_again() {
+        let untraced = |headers: &[u8], parent| {
+            let sampled = Sampled {
+                trace: [1; 16],
+                parent,
+                way: [2; 8],
+                publish: [3; 8],
+            };
+            let mut parcel = Parcel::pack(ORIGIN, 7, 0, b"key.id", headers, b"{}", b"");
+            assert_eq!(parcel.untraced_headers(), None, "it has no trace");
+            parcel.trace = Some(Trace::new(sampled, 0, 0));
+            parcel.untraced_headers()
+        };
+        let with = b"NATS/1.0\r\na: 1\r\ntraceparent: 00-x-y-01\r\nb: 2\r\n\r\n";
+        assert_eq!(untraced(with, None).unwrap(), b"NATS/1.0\r\na: 1\r\nb: 2\r\n\r\n");
+        assert_eq!(
+            untraced(b"NATS/1.0\r\ntraceparent: 00-x-y-01\r\n\r\n", None).unwrap(),
+            b""
+        );
+        assert_eq!(
+            untraced(with, Some([4; 8])),
+            None,
+            "the record brought one that is as long"
         );
     }
 

@@ -73,6 +73,12 @@ impl Trace {
         })
     }
 
+    /// Whether the record came without a trace.
+    #[must_use]
+    pub const fn begins_here(&self) -> bool {
+        self.sampled.parent.is_none()
+    }
+
     /// The cluster has confirmed it.
     pub fn published(&mut self, cluster: &str, sent_at: u64, confirmed_at: u64) {
         self.published = Some(Published {

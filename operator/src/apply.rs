@@ -88,6 +88,18 @@ pub enum ApplyError {
     },
 }
 
+/// Whether a manager has written a field last, by its path in the form of `managedFields`. Whoever changes a field by another way than an
+/// apply of ours takes it over.
+#[must_use]
+pub fn owns<K: Resource>(object: &K, manager: &str, path: &[&str]) -> bool {
+    let mut entries = object.managed_fields().iter();
+    entries.any(|entry| {
+        let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
+        let field = path.iter().fold(fields, |field, step| field?.get(*step));
+        entry.manager.as_deref() == Some(manager) && field.is_some()
+    })
+}
+
 /// Writes children; one for the process.
 pub struct Applier {
     client: Client,

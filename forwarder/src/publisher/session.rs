@@ -296,9 +296,14 @@ impl Publisher {
             let Some((ticket, parcel)) = self.outbox.next(now) else {
                 break;
             };
+            let mut untraced = None;
             if parcel.payload_len() > session.max_payload {
-                rejected.extend(self.outbox.reject(ticket));
-                continue;
+                untraced = parcel.untraced_headers();
+                let fits = |headers: &Vec<u8>| headers.len() + parcel.body().len() <= session.max_payload;
+                if !untraced.as_ref().is_some_and(fits) {
+                    rejected.extend(self.outbox.reject(ticket));
+                    continue;
+                }
             }
             let reply = if jetstream {
                 session.reply.clear();
@@ -313,7 +318,7 @@ impl Publisher {
                 &mut session.output,
                 parcel.subject(),
                 reply,
-                parcel.headers(),
+                untraced.as_deref().unwrap_or_else(|| parcel.headers()),
                 parcel.body(),
             );
         }

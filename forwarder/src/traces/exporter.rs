@@ -199,13 +199,22 @@ impl Exporter {
         self.post(stream, body).await
     }
 
+    /// An IPv6 address stands in brackets there.
+    fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
     async fn post<S>(&self, stream: S, body: Bytes) -> Result<(), ExportError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let request = Request::post(&self.path)
-            .header(HOST, format!("{}:{}", self.host, self.port))
+            .header(HOST, self.authority())
             .header(CONTENT_TYPE, "application/x-protobuf")
             .body(Full::new(body))?;
         let answer = async {

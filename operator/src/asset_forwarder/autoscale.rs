@@ -6,21 +6,21 @@
 //! ```
 //! Each step moves partitions between pods, and lag cannot be told while it does. So no step is made before the last one has come to rest:
 //! the rollout is complete, the ring is the declared one on every pod, and each partition has exactly one pod that says how far it lags.
-//! The number of pods itself is kept nowhere but in the Deployment.
+//! The number of pods is the Deployment's, as long as nobody else has written it; else the status has it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crds::AssetForwarder;
 use crds::asset_forwarder::Autoscaling;
-
 use forwarder_core::status::{Phase, Status};
 
 use super::dereference::{Dereferenced, Existing};
 use super::pods::Observed;
 use super::recorded::Recorded;
 use super::rollout::{self, Rollout};
+use crate::apply::{MANAGER, owns};
 
 /// What was enough lately, of each forwarder by its UID. A new process knows nothing of it, and waits a whole delay before one pod goes.
 #[derive(Debug, Default)]
@@ -32,14 +32,22 @@ const LONGEST_GAP: Duration = Duration::from_secs(120);
 /// For so long there must be too much for the pods before there is another one: a step leaves something behind itself, which is soon gone.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// How often the delay is doubled at most, for a number of pods that has proved too small.
+/// How often the delay is doubled at most, for a number of pods that has proved too small; and the longest that this makes it.
 const MOST_DOUBLINGS: u32 = 4;
+const LONGEST_DELAY: Duration = Duration::from_secs(86_400);
 
 /// What was seen lately.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct History {
-    /// How many pods were enough at which time, since the last step; the oldest first.
-    enough: VecDeque<(Instant, i32)>,
+    /// Since when there are measurements without a long gap, and without a step.
+    since: Option<Instant>,
+    /// When the last one was made.
+    last: Option<Instant>,
+    /// How many pods were enough at which time: of those within the delay the peaks only, the highest and oldest first, so there are never
+    /// more than pods.
+    peaks: VecDeque<(Instant, i32)>,
+    /// Since when there has been too much for the pods, in measurements one after the other, and how many were enough at least.
+    too_much: Option<(Instant, i32)>,
     /// When the last pod was let go.
     last_down: Option<Instant>,
     /// How often a pod had to come back soon after it was let go: lag says only what is too much for the pods that there are, never how
@@ -57,104 +65,155 @@ struct Lag {
 }
 
 impl Histories {
-    /// How many pods there are to be now; none: the forwarder is not scaled by its lag.
+    /// How many pods there are to be now; none: the forwarder is not scaled by its lag. What is decided counts as a step only when
+    /// [`Self::taken`] says so.
     pub fn decide(&self, found: &Dereferenced, now: Instant) -> Option<i32> {
-        let uid = found.forwarder.metadata.uid.clone().unwrap_or_default();
-        // The map is whole after every statement, so a panic elsewhere has left nothing half done.
-        let mut histories = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut histories = self.lock();
         let Some(autoscaling) = found.forwarder.spec.autoscaling.as_ref() else {
-            histories.remove(&uid);
+            histories.remove(&uid(&found.forwarder));
             return None;
         };
         let partitions = found.source.channel().and_then(|channel| channel.partitions);
-        let lag = lag(&found.existing, partitions);
-        let history = histories.entry(uid).or_default();
-        Some(history.decide(autoscaling, pods(found), partitions, lag, now))
+        let bounds = Bounds::of(autoscaling, pods(found), partitions);
+        let Some(pods) = pods(found).map(|pods| bounds.hold(pods)) else {
+            return Some(bounds.least);
+        };
+        let history = histories.entry(uid(&found.forwarder)).or_default();
+        history.measure(autoscaling, &bounds, pods, lag(&found.existing, partitions), now);
+        Some(bounds.hold(history.decide(delay(autoscaling), pods, now)))
+    }
+
+    /// A step was taken: from so many pods to so many.
+    pub fn taken(&self, forwarder: &AssetForwarder, from: i32, to: i32, now: Instant) {
+        let delay = forwarder.spec.autoscaling.as_ref().map(delay).unwrap_or_default();
+        if let Some(history) = self.lock().get_mut(&uid(forwarder)) {
+            history.step(delay, from, to, now);
+        }
     }
 
     /// A forwarder is gone.
     pub fn forget(&self, forwarder: &AssetForwarder) {
-        let uid = forwarder.metadata.uid.clone().unwrap_or_default();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
+        self.lock().remove(&uid(forwarder));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, History>> {
+        // The map is whole after every statement, so a panic elsewhere has left nothing half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+fn uid(forwarder: &AssetForwarder) -> String {
+    forwarder.metadata.uid.clone().unwrap_or_default()
+}
+
+fn delay(autoscaling: &Autoscaling) -> Duration {
+    Duration::from_secs(u64::from(autoscaling.scale_down_delay_seconds))
+}
+
 /// How many pods there were to be so far; none: that was never decided, or they ended for another reason. What a hand makes of the
-/// Deployment is put back.
-pub(super) fn pods(found: &Dereferenced) -> Option<i32> {
+/// Deployment is put back: then the status says it, which is written a moment later.
+#[must_use]
+pub fn pods(found: &Dereferenced) -> Option<i32> {
+    let live = found.existing.deployment.as_ref();
+    let ours = live.filter(|live| owns(*live, MANAGER, &["f:spec", "f:replicas"]));
     let status = found
         .forwarder
         .status
         .as_ref()
         .and_then(|status| status.desired_replicas);
-    let live = found.existing.deployment.as_ref().map(rollout::desired);
-    status.or(live).filter(|pods| *pods > 0)
+    let pods = ours.map(rollout::desired).or(status).or(live.map(rollout::desired));
+    pods.filter(|pods| *pods > 0)
 }
 
-impl History {
-    fn decide(
-        &mut self,
-        autoscaling: &Autoscaling,
-        pods: Option<i32>,
-        partitions: Option<i32>,
-        lag: Option<Lag>,
-        now: Instant,
-    ) -> i32 {
+/// Within which the number of pods stays.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    least: i32,
+    most: i32,
+}
+
+impl Bounds {
+    fn of(autoscaling: &Autoscaling, pods: Option<i32>, partitions: Option<i32>) -> Self {
         // While nobody knows the partitions, there are no more than before.
         let known = partitions.or(pods).unwrap_or(autoscaling.min_replicas);
         let most = autoscaling.max_replicas.min(known).max(1);
-        let least = autoscaling.min_replicas.min(most);
-        let Some(pods) = pods.map(|pods| pods.clamp(least, most)) else {
-            return least;
-        };
+        Self {
+            least: autoscaling.min_replicas.min(most),
+            most,
+        }
+    }
+
+    fn hold(&self, pods: i32) -> i32 {
+        pods.clamp(self.least, self.most)
+    }
+}
+
+impl History {
+    fn measure(&mut self, autoscaling: &Autoscaling, bounds: &Bounds, pods: i32, lag: Option<Lag>, now: Instant) {
         let Some(Lag { records, is_held }) = lag else {
-            return pods;
+            // What a rollout or a rebalance has left behind itself is not told from what stays.
+            self.too_much = None;
+            return;
         };
         let each = autoscaling.lag_per_replica.max(1);
         let enough = records.max(0).saturating_add(each - 1) / each;
-        let enough = i32::try_from(enough).unwrap_or(i32::MAX).clamp(least, most);
-        let last = self.enough.back().map(|(at, _)| *at);
-        if last.is_some_and(|last| now.duration_since(last) > LONGEST_GAP) {
-            self.enough.clear();
+        let enough = bounds.hold(i32::try_from(enough).unwrap_or(i32::MAX));
+        if self.last.is_none_or(|last| now.duration_since(last) > LONGEST_GAP) {
+            self.since = Some(now);
+            self.peaks.clear();
+            self.too_much = None;
         }
-        self.enough.push_back((now, enough));
-        let delay = Duration::from_secs(u64::from(autoscaling.scale_down_delay_seconds));
-
-        // The least of a while is what certainly was too much.
-        let wanted = self.over(PATIENCE, now).map_or(0, |(least, _)| least);
-        if wanted > pods && !is_held {
-            let is_soon = self.last_down.is_some_and(|down| now.duration_since(down) < delay * 4);
-            self.retreats = if is_soon { self.retreats.saturating_add(1) } else { 0 };
-            self.enough.clear();
-            return wanted;
-        }
-        let delay = delay * (1 << self.retreats.min(MOST_DOUBLINGS));
-        let wanted = self.over(delay, now).map_or(pods, |(_, most)| most);
-        if wanted < pods {
-            self.last_down = Some(now);
-            self.enough.clear();
-            return pods - 1;
-        }
-        let longest = delay.max(PATIENCE);
-        // One measurement stays that is older, so that the time is seen to be full.
+        self.last = Some(now);
+        let delay = self.delay(delay(autoscaling));
         while self
-            .enough
-            .get(1)
-            .is_some_and(|(at, _)| now.duration_since(*at) >= longest)
+            .peaks
+            .front()
+            .is_some_and(|(at, _)| now.duration_since(*at) > delay)
         {
-            self.enough.pop_front();
+            self.peaks.pop_front();
         }
-        pods
+        while self.peaks.back().is_some_and(|(_, peak)| *peak <= enough) {
+            self.peaks.pop_back();
+        }
+        self.peaks.push_back((now, enough));
+        self.too_much = match self.too_much {
+            _ if enough <= pods || is_held => None,
+            Some((since, least)) => Some((since, least.min(enough))),
+            None => Some((now, enough)),
+        };
     }
 
-    /// The least and the most that was enough within `time` before `now`; none: that time has not been seen in full.
-    fn over(&self, time: Duration, now: Instant) -> Option<(i32, i32)> {
-        self.enough.front().filter(|(at, _)| now.duration_since(*at) >= time)?;
-        let within = self.enough.iter().filter(|(at, _)| now.duration_since(*at) <= time);
-        let within = within.map(|(_, enough)| *enough);
-        Some(within.fold((i32::MAX, 0), |(least, most), enough| {
-            (least.min(enough), most.max(enough))
-        }))
+    /// How many pods there are to be.
+    fn decide(&self, delay: Duration, pods: i32, now: Instant) -> i32 {
+        if let Some((since, least)) = self.too_much
+            && now.duration_since(since) >= PATIENCE
+        {
+            return least;
+        }
+        let is_full = self
+            .since
+            .is_some_and(|since| now.duration_since(since) >= self.delay(delay));
+        match self.peaks.front() {
+            Some((_, peak)) if is_full && *peak < pods => pods - 1,
+            _ => pods,
+        }
+    }
+
+    fn step(&mut self, delay: Duration, from: i32, to: i32, now: Instant) {
+        if to > from {
+            let is_soon = self.last_down.is_some_and(|down| now.duration_since(down) < delay * 4);
+            self.retreats = if is_soon { self.retreats.saturating_add(1) } else { 0 };
+        } else {
+            self.last_down = Some(now);
+        }
+        self.since = Some(now);
+        self.peaks.clear();
+        self.too_much = None;
+    }
+
+    /// For how long fewer pods must have been enough.
+    fn delay(&self, declared: Duration) -> Duration {
+        (declared * (1 << self.retreats.min(MOST_DOUBLINGS))).min(LONGEST_DELAY.max(declared))
     }
 }
 

@@ -123,6 +123,11 @@ pub async fn reconcile(
             return Err(error.into());
         }
     };
+    if let (Some(from), Some(to)) = (autoscale::pods(&found), found.scaled)
+        && from != to
+    {
+        histories.taken(&found.forwarder, from, to, Instant::now());
+    }
     tell(&context, &found, &validated, &outcome).await;
     let (status, verdict) = status::status(&old, &validated, outcome.deployment.as_ref(), &found.existing);
     let further = status::further(&validated);

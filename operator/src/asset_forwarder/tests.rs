@@ -250,10 +250,10 @@ impl World {
     }
 }
 
-/// The Deployment with a note of who has written the template down.
+/// The Deployment with a note of who has written its template down, and its replicas.
 fn managed(mut deployment: Deployment, manager: &str) -> Deployment {
     let fields = format!(
-        "{{'f:metadata': {{'f:annotations': {{'f:{}': {{}}}}}}}}",
+        "{{'f:metadata': {{'f:annotations': {{'f:{}': {{}}}}}}, 'f:spec': {{'f:replicas': {{}}}}}}",
         names::TEMPLATE
     );
     deployment.metadata.managed_fields = Some(vec![yaml(&format!("{{manager: {manager}, fieldsV1: {fields}}}"))]);

@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use super::build::{Resources, Workload};
 use super::dereference::{Channel, Existing};
 use super::names::{self, Identity};
-use crate::apply::MANAGER;
+use crate::apply::{MANAGER, owns};
 
 /// For what a pod template was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +31,9 @@ pub struct Occasion {
     read: String,
 }
 
-/// A template of that many bytes is not written down: annotations have 256 KiB together. It rolls with a new operator.
-const LARGEST: usize = 128 << 10;
+/// A larger template is not written down, and rolls with a new operator: annotations have 256 KiB together, and each ReplicaSet of the
+/// Deployment has a copy of them.
+const LARGEST: usize = 32 << 10;
 
 impl Occasion {
     /// Of a spec with its channels, and of what else is read at the start: Kafka's credentials, and the ring that a configuration holds.
@@ -147,12 +148,7 @@ pub fn hold(
 /// The template that we have written down last. One that another hand has written over ours is nobody's word: it is not to be had.
 fn written_down(live: &Deployment) -> Option<PodTemplateSpec> {
     let path = format!("f:{}", names::TEMPLATE);
-    let mut managers = live.managed_fields().iter();
-    let is_ours = managers.any(|entry| {
-        let fields = entry.fields_v1.as_ref();
-        let annotation = fields.and_then(|fields| fields.0.get("f:metadata")?.get("f:annotations")?.get(&path));
-        entry.manager.as_deref() == Some(MANAGER) && annotation.is_some()
-    });
+    let is_ours = owns(live, MANAGER, &["f:metadata", "f:annotations", &path]);
     let text = live.annotations().get(names::TEMPLATE).filter(|_| is_ours)?;
     serde_json::from_str(text).ok()
 }

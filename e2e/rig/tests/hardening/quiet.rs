@@ -27,7 +27,13 @@ async fn nothing_is_written_for(duration: Duration) {
         for write in log.read().unwrap() {
             let ours = write.user == user || write.namespace == site.namespace.name;
             renewed += u32::from(ours && write.resource == "leases");
-            assert!(!ours || write.resource == "leases", "{write} by {}", write.user);
+            // What others have to say (a probe that was slow) is theirs.
+            let is_told = write.resource == "events" && write.user != user;
+            assert!(
+                !ours || is_told || write.resource == "leases",
+                "{write} by {}",
+                write.user
+            );
         }
         std::future::ready(Ok(u64::from(renewed) * 3 >= duration.as_secs()))
     })

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use forwarder_core::status::{Assignment, Phase};
 
-use super::super::autoscale::Histories;
+use super::super::autoscale::{Histories, pods};
 use super::*;
 
 /// A forwarder of two pods and four partitions, and a clock.
@@ -55,9 +55,20 @@ impl Scaled {
     }
 
     fn look(&mut self) -> i32 {
-        let pods = self.histories.decide(&self.world.dereferenced(), self.now).unwrap();
-        self.world.forwarder.status.as_mut().unwrap().desired_replicas = Some(pods);
+        let found = self.world.dereferenced();
+        let (before, pods) = (pods(&found).unwrap(), self.histories.decide(&found, self.now).unwrap());
+        if pods != before {
+            self.histories.taken(&found.forwarder, before, pods, self.now);
+            self.has(pods);
+        }
         pods
+    }
+
+    /// As after an apply.
+    fn has(&mut self, pods: i32) {
+        let deployment = self.world.existing.deployment.as_mut().unwrap();
+        deployment.spec.as_mut().unwrap().replicas = Some(pods);
+        *deployment = rolled_out(deployment.clone());
     }
 }
 
@@ -98,7 +109,7 @@ fn a_pod_goes_when_fewer_were_enough_all_the_time() {
 #[test]
 fn each_pod_that_goes_is_followed_by_a_whole_delay_and_a_longer_one_when_it_had_to_come_back() {
     let mut scaled = Scaled::new(ONE_TO_TEN);
-    scaled.world.forwarder.status.as_mut().unwrap().desired_replicas = Some(4);
+    scaled.has(4);
     assert_eq!(scaled.after(60), 3);
     assert_eq!(scaled.after(55), 3);
     assert_eq!(scaled.after(10), 2);
@@ -129,9 +140,10 @@ fn report_phase(scaled: &mut Scaled, phase: Phase) {
 #[test]
 fn what_a_hand_makes_of_the_deployment_is_put_back() {
     let mut scaled = Scaled::new(ONE_TO_TEN);
-    let deployment = scaled.world.existing.deployment.as_mut().unwrap();
-    deployment.spec.as_mut().unwrap().replicas = Some(7);
-    assert_eq!(scaled.after(0), 2);
+    scaled.has(7);
+    let deployment = scaled.world.existing.deployment.take().unwrap();
+    scaled.world.existing.deployment = Some(managed(deployment, "kubectl"));
+    assert_eq!(pods(&scaled.world.dereferenced()), Some(2), "the status knows");
 }
 
 #[test]
@@ -175,6 +187,36 @@ fn nothing_is_changed_while_the_lag_cannot_be_told() {
             disturb(&mut scaled.world);
             assert_eq!(scaled.after(60), 2, "{what}");
         }
+    }
+}
+
+#[test]
+fn what_a_rollout_leaves_behind_brings_no_pod() {
+    let mut scaled = Scaled::new(ONE_TO_TEN);
+    assert_eq!(scaled.after(20), 2);
+    scaled.lags([100; 4]);
+    assert_eq!(scaled.after(10), 2);
+    // Sixty seconds of it.
+    report(&mut scaled.world.existing.pods[1]).phase = Phase::Rebalancing;
+    assert_eq!(scaled.after(60), 2);
+    report(&mut scaled.world.existing.pods[1]).phase = Phase::Consuming;
+    assert_eq!(scaled.after(10), 2, "it may be gone soon");
+    scaled.lags([50; 4]);
+    assert_eq!(scaled.after(30), 2);
+}
+
+#[test]
+fn a_step_that_was_not_taken_is_none() {
+    let mut scaled = Scaled::new(ONE_TO_TEN);
+    assert_eq!(scaled.after(55), 2);
+    scaled.now += Duration::from_secs(5);
+    for _ in 0..3 {
+        let found = scaled.world.dereferenced();
+        assert_eq!(
+            scaled.histories.decide(&found, scaled.now),
+            Some(1),
+            "as often as it is asked"
+        );
     }
 }
 

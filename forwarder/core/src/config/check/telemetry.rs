@@ -1,9 +1,23 @@
 //! Traces.
 
+use std::net::Ipv6Addr;
+
 use crate::config::fault::Faults;
 use crate::config::{Telemetry, Traces};
 
 const MILLION: u32 = 1_000_000;
+
+/// A host with or without a port; an IPv6 address in brackets.
+fn is_place(place: &str) -> bool {
+    let (host, port) = match place.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (place, None),
+    };
+    let is_address =
+        host.starts_with('[') && host.ends_with(']') && host[1..host.len() - 1].parse::<Ipv6Addr>().is_ok();
+    let is_name = !host.is_empty() && !host.contains(['[', ']', ':']);
+    (is_address || is_name) && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+}
 
 pub(super) fn check_telemetry(faults: &mut Faults<'_>, telemetry: &Telemetry) {
     let Telemetry { traces } = telemetry;
@@ -30,7 +44,7 @@ pub(super) fn check_telemetry(faults: &mut Faults<'_>, telemetry: &Telemetry) {
             let plain = rest
                 .bytes()
                 .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'@' | b'?' | b'#'));
-            if host.is_empty() || host.starts_with(':') || !plain {
+            if !plain || !is_place(host) {
                 faults.at("endpoint").add("it is not the plain URL of a server", advice);
             }
         }
