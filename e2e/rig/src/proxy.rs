@@ -1,7 +1,7 @@
 //! A TCP proxy between the forwarder and a server: the network that fails on demand.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ enum Network {
     Cut,
 }
 
-/// A proxy on a port of 127.0.0.1, passing until told otherwise.
+/// A proxy, on a port of 127.0.0.1 if nobody says otherwise, passing until told otherwise.
 #[derive(Debug)]
 pub struct Proxy {
     port: Port,
@@ -48,14 +48,25 @@ impl Proxy {
         Ok(proxy)
     }
 
+    /// A proxy before `target` at an address of this machine that pods reach.
+    pub async fn start_at(host: Ipv4Addr, target: &str) -> Result<Self> {
+        let proxy = Self::bind_at(host).await?;
+        proxy.aim(target);
+        Ok(proxy)
+    }
+
     /// A proxy whose target is not known yet ([`Proxy::aim`]); connections wait for it. Kafka needs to be told of its proxy before it starts.
     pub async fn bind() -> Result<Self> {
-        let port = Port::reserve()?;
+        Self::bind_at(Ipv4Addr::LOCALHOST).await
+    }
+
+    async fn bind_at(host: Ipv4Addr) -> Result<Self> {
+        let port = Port::reserve_at(host)?;
         let (network, watched) = watch::channel(Network::Passing(Duration::ZERO));
         let (target, aimed) = watch::channel(None);
         let open = Arc::new(watch::Sender::new(0));
         let (heard, listening) = watch::channel(false);
-        let accepting = tokio::spawn(accept(port.number(), watched, aimed, Arc::clone(&open), heard));
+        let accepting = tokio::spawn(accept(port.address(), watched, aimed, Arc::clone(&open), heard));
         let proxy = Self {
             port,
             network,
@@ -161,7 +172,7 @@ impl Drop for Proxy {
 }
 
 async fn accept(
-    port: u16,
+    address: String,
     mut network: watch::Receiver<Network>,
     target: watch::Receiver<Option<String>>,
     open: Arc<watch::Sender<usize>>,
@@ -171,7 +182,7 @@ async fn accept(
         if network.wait_for(|network| *network != Network::Cut).await.is_err() {
             return;
         }
-        let listener = match TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).await {
+        let listener = match TcpListener::bind(&address).await {
             Ok(listener) => listener,
             // Connections of before may still be closing.
             Err(_) => {

@@ -57,6 +57,12 @@ impl Site {
         {
             names.push((hash, "HASH".to_owned()));
         }
+        // Annotations tell of which object they are.
+        let list: Value = serde_json::from_str(&text).unwrap();
+        for item in list["items"].as_array().into_iter().flatten() {
+            let uid = text_of(&item["metadata"]["uid"]).to_owned();
+            names.push((uid, format!("UID-{}", text_of(&item["metadata"]["name"]))));
+        }
         let text = names.iter().fold(text, |text, (own, name)| text.replace(own, name));
         let list: Value = serde_json::from_str(&text).unwrap();
         let mut state = State::new();

@@ -1,8 +1,10 @@
 //! Pods by lag.
 
 use std::cell::RefCell;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use e2e_rig::proxy::Proxy;
 use e2e_rig::site::{FORWARDER, PODS, Site, status};
 use forwarder_core::config::PublishMode;
 use serde_json::json;
@@ -10,13 +12,21 @@ use serde_json::json;
 #[tokio::test]
 async fn pods_come_with_lag_and_go_one_by_one_without_it() {
     let site = Site::new(PublishMode::JetStream, 1).await;
+    // A tenth of a second to and fro, and twenty records under way: a pod delivers two hundred a second, three pods all that is sent.
+    let nats = Proxy::start_at(Site::host().await, &site.stage.clusters[0].1.address())
+        .await
+        .unwrap();
+    nats.slow(Duration::from_millis(50)).await.unwrap();
+    let mut cluster = site.cluster(0);
+    cluster["spec"]["external"]["servers"] = json!([nats.nats_url()]);
     let mut manifest = site.forwarder(1);
-    // Of the topic's six partitions. What flows is always a little ahead of what is committed: for a record each that is much.
+    manifest["spec"]["limits"] = json!({"maxPendingRecords": 20, "maxPendingRecordsPerCluster": 20});
+    // Of the topic's six partitions.
     manifest["spec"]["autoscaling"] =
-        json!({"minReplicas": 1, "maxReplicas": 3, "lagPerReplica": 1, "scaleDownDelaySeconds": 3});
-    site.apply(&[site.cluster(0), site.channel(), manifest]).await;
+        json!({"minReplicas": 1, "maxReplicas": 3, "lagPerReplica": 500, "scaleDownDelaySeconds": 3});
+    site.apply(&[cluster, site.channel(), manifest]).await;
     site.wait_ready().await;
-    let flow = site.stage.flow(600);
+    let flow = site.stage.flow(500);
     let grown = |forwarder: &crds::AssetForwarder| status(forwarder).desired_replicas == Some(3);
     site.wait("three pods for the lag", grown).await;
     // A hand that scales the resource meanwhile changes nothing: lag does.
