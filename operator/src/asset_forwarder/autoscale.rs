@@ -252,7 +252,7 @@ fn lag(existing: &Existing, partitions: Option<i32>) -> Option<Lag> {
         if !is_at_rest {
             return None;
         }
-        is_held |= matches!(phase, Phase::Waiting(_)) || clusters.values().any(|cluster| cluster.parked_records > 0);
+        is_held |= matches!(phase, Phase::Waiting(_)) || clusters.values().any(|cluster| !cluster.connected);
         for (partition, assignment) in assignment {
             // Two pods that both have it are between two assignments.
             if lags.insert(*partition, assignment.lag?).is_some() {

@@ -34,6 +34,9 @@ impl Scaled {
         for (place, pod) in self.world.existing.pods.iter_mut().enumerate() {
             let report = report(pod);
             report.phase = Phase::Consuming;
+            for cluster in report.clusters.values_mut() {
+                cluster.connected = true;
+            }
             let assignment = |partition: usize| Assignment {
                 lag: Some(lags[partition]),
                 ..Assignment::default()
@@ -125,7 +128,7 @@ fn what_more_pods_would_not_help_brings_none() {
     let mut scaled = Scaled::new(ONE_TO_TEN);
     scaled.lags([1_000_000; 4]);
     let report = report(&mut scaled.world.existing.pods[0]);
-    report.clusters.get_mut("c1").unwrap().parked_records = 1;
+    report.clusters.get_mut("c1").unwrap().connected = false;
     assert_eq!(scaled.after(60), 2, "a cluster is away");
     report_phase(&mut scaled, Phase::Waiting("stopped".to_owned()));
     assert_eq!(scaled.after(60), 2, "a partition waits for a person");
@@ -133,7 +136,7 @@ fn what_more_pods_would_not_help_brings_none() {
 
 fn report_phase(scaled: &mut Scaled, phase: Phase) {
     let report = report(&mut scaled.world.existing.pods[0]);
-    report.clusters.get_mut("c1").unwrap().parked_records = 0;
+    report.clusters.get_mut("c1").unwrap().connected = true;
     report.phase = phase;
 }
 
