@@ -78,6 +78,10 @@ impl Failure for ReconcileError {
             Self::Status(_) => "status",
         }
     }
+
+    fn is_contended(&self) -> bool {
+        matches!(self, Self::Managed(managed::ManagedError::Contended(_)))
+    }
 }
 
 /// Runs the controller until `stop`.
@@ -196,7 +200,7 @@ async fn reconcile(
 
 /// Brings a managed cluster on, and when all is well looks whether clients are let in.
 async fn serve(context: &Context, cluster: &NatsCluster, declared: &Managed) -> Result<Served, ReconcileError> {
-    let outcome = managed::bring_on(context, cluster, declared).await?;
+    let mut outcome = managed::bring_on(context, cluster, declared).await?;
     let mut seen = None;
     if outcome.verdict.is_ready() {
         let names = secrets_of_nats(&ClusterAccess::of(cluster));
@@ -204,15 +208,18 @@ async fn serve(context: &Context, cluster: &NatsCluster, declared: &Managed) -> 
             .await
             .map_err(DereferenceError::from)?;
         let folder = tempfile::tempdir()?;
-        if let Ok(mut validated) = validate(cluster, &secrets, folder.path()) {
-            validated.files.write(folder.path())?;
-            // By the servers' own addresses: whether names resolve here says nothing about them.
-            validated.cluster.servers = outcome
-                .addresses
-                .iter()
-                .map(|address| managed::names::url(*address))
-                .collect();
-            seen = Some(probe::probe(&validated.cluster, folder.path()).await);
+        match validate(cluster, &secrets, folder.path()) {
+            Ok(mut validated) => {
+                validated.files.write(folder.path())?;
+                // By the servers' own addresses: whether names resolve here says nothing about them.
+                validated.cluster.servers = outcome
+                    .addresses
+                    .iter()
+                    .map(|address| managed::names::url(*address))
+                    .collect();
+                seen = Some(probe::probe(&validated.cluster, folder.path()).await);
+            }
+            Err(refused) => outcome.verdict = assess::refused(&refused),
         }
     }
     Ok(Served { outcome, seen })

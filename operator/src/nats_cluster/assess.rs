@@ -109,8 +109,7 @@ fn verdict(cluster: &NatsCluster, member_of: &[String], facts: &Facts) -> Verdic
         );
     }
     match facts {
-        Facts::Refused(InvalidSpec::Spec(faults)) => Verdict::stalled("InvalidSpec", faults.clone()),
-        Facts::Refused(InvalidSpec::Credentials(error)) => Verdict::reconciling(error.reason(), error.to_string()),
+        Facts::Refused(invalid) => refused(invalid),
         Facts::Leaving if deleted => Verdict::reconciling("Draining", "no forwarder publishes to it any more"),
         Facts::Leaving => drained(),
         Facts::Failed(Failure { kind, message }) => Verdict::reconciling(kind.reason(), message.clone()),
@@ -127,6 +126,14 @@ fn verdict(cluster: &NatsCluster, member_of: &[String], facts: &Facts) -> Verdic
             "Connected",
             format!("a server of version {version} lets the operator in"),
         ),
+    }
+}
+
+/// Of what no forwarder could use.
+pub(super) fn refused(invalid: &InvalidSpec) -> Verdict {
+    match invalid {
+        InvalidSpec::Spec(faults) => Verdict::stalled("InvalidSpec", faults.clone()),
+        InvalidSpec::Credentials(error) => Verdict::reconciling(error.reason(), error.to_string()),
     }
 }
 

@@ -31,8 +31,9 @@ use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, Resource as _};
 
 use self::build::{Resources, build};
-use self::decide::{Server, State, Step, decide};
+use self::decide::{Server, State, Step, confirm, decide};
 use self::names::Identity;
+use self::observe::Live;
 use self::plan::Plan;
 use crate::apply::ApplyError;
 use crate::conditions::{Verdict, Words};
@@ -56,6 +57,9 @@ pub(super) enum ManagedError {
     Password { secret: String, key: String },
     #[error("failed to make up a password: the system has no randomness")]
     Random,
+    /// What was decided upon is another one by now.
+    #[error(transparent)]
+    Contended(ApplyError),
 }
 
 impl ManagedError {
@@ -98,8 +102,8 @@ pub(super) async fn bring_on(
     managed: &Managed,
 ) -> Result<Outcome, ManagedError> {
     let identity = Identity::of(cluster);
-    let live = observe::servers(context, &identity).await?;
-    let passwords = match observe::passwords(context, &identity).await {
+    let live = observe::live(context, &identity).await?;
+    let passwords = match observe::passwords(&live) {
         Ok(passwords) => passwords,
         Err(error @ ManagedError::Password { .. }) => {
             return Ok(Outcome::without_servers(Verdict::reconciling(
@@ -118,14 +122,34 @@ pub(super) async fn bring_on(
             )));
         }
     };
-    let replicas = live.as_ref().map_or(plan.replicas, observe::replicas);
-    let set = match apply(context, build(&plan, replicas, live.as_ref())).await {
-        Ok(set) => set,
+    let replicas = match &live.servers {
+        Some(set) => observe::replicas(set),
+        None => observe::first_replicas(context, cluster, &plan).await?,
+    };
+    let (live, set) = match apply(context, build(&plan, replicas, live.servers.as_ref()), &live).await {
+        Ok(applied) => applied,
+        Err(error @ ApplyError::Changed { .. }) => return Err(ManagedError::Contended(error)),
         Err(error) => return Ok(Outcome::without_servers(refused(&error))),
     };
     let (situation, addresses) = observe::situation(context, &plan, &set).await?;
-    let step = decide(&situation);
-    let verdict = take(context, cluster, &plan, &set, &step, addresses.first().copied()).await?;
+    let server = addresses.first().copied();
+    let step = match decide(&situation) {
+        Step::Forget { server: gone, why } => {
+            let streams = match server {
+                Some(server) => request::streams(server, &plan.passwords).await,
+                None => Err("no server is well".to_owned()),
+            };
+            match streams {
+                Ok(streams) => confirm(&situation, &gone, why, &streams),
+                Err(error) => Step::Wait(Words::new(
+                    why.reason,
+                    format!("{gone} has gone; which streams it may have alone cannot be told: {error}"),
+                )),
+            }
+        }
+        step => step,
+    };
+    let verdict = take(context, cluster, &plan, &live, &step, server).await?;
     Ok(Outcome {
         verdict,
         status: counted(&situation.servers),
@@ -135,7 +159,9 @@ pub(super) async fn bring_on(
 }
 
 /// Writes the children, in the order in which servers come to need them.
-async fn apply(context: &Context, resources: Resources) -> Result<StatefulSet, ApplyError> {
+///
+/// The numbers and passwords that were decided upon what was read are written only over just that: a leader that is late takes nothing back.
+async fn apply(context: &Context, resources: Resources, live: &Live) -> Result<(Live, StatefulSet), ApplyError> {
     let Resources {
         config,
         client_secret,
@@ -147,14 +173,27 @@ async fn apply(context: &Context, resources: Resources) -> Result<StatefulSet, A
         servers,
     } = resources;
     let applier = &context.applier;
-    applier.apply(client_secret).await?;
-    applier.apply(server_secret).await?;
+    // The servers' first: the clients' is made from it again, not the other way round.
+    let server_secret = applier
+        .apply_over(server_secret, live.server_secret.as_ref())
+        .await?
+        .object;
+    let client_secret = applier
+        .apply_over(client_secret, live.client_secret.as_ref())
+        .await?
+        .object;
     applier.apply(config).await?;
     applier.apply(headless).await?;
     applier.apply(service).await?;
     applier.apply(network_policy).await?;
     applier.apply(disruption_budget).await?;
-    Ok(applier.apply(servers).await?.object)
+    let set = applier.apply_over(servers, live.servers.as_ref()).await?.object;
+    let live = Live {
+        servers: Some(set.clone()),
+        client_secret: Some(client_secret),
+        server_secret: Some(server_secret),
+    };
+    Ok((live, set))
 }
 
 fn refused(error: &ApplyError) -> Verdict {
@@ -172,7 +211,7 @@ async fn take(
     context: &Context,
     cluster: &NatsCluster,
     plan: &Plan,
-    set: &StatefulSet,
+    live: &Live,
     step: &Step,
     server: Option<IpAddr>,
 ) -> Result<Verdict, ManagedError> {
@@ -189,7 +228,7 @@ async fn take(
             (why, Ok(()))
         }
         Step::Scale { to, why } => {
-            let scaled = apply(context, build(plan, *to, Some(set))).await;
+            let scaled = apply(context, build(plan, *to, live.servers.as_ref()), live).await;
             (why, scaled.map(drop).map_err(|error| describe(&error)))
         }
         Step::Move { stream, from, why } => match server {

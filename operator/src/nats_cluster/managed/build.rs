@@ -44,7 +44,7 @@ pub(super) fn build(plan: &Plan, replicas: u32, live: Option<&StatefulSet>) -> R
     }
 }
 
-pub(super) use self::secrets::{CLIENT_KEY, ROUTE_KEY, SYSTEM_KEY, shared_hash};
+pub(super) use self::secrets::{CLIENT_KEY, KEPT_CLIENT_KEY, ROUTE_KEY, SYSTEM_KEY, shared_hash};
 
 /// A short hash of a text.
 pub(super) fn hash(text: &str) -> String {

@@ -2,6 +2,8 @@
 //!
 //! At most one server is away by our doing, and only while all others are healthy and every group has its leader and all its copies.
 
+use std::collections::BTreeSet;
+
 use super::jetstream::{Group, View};
 use super::names::Identity;
 use crate::conditions::Words;
@@ -36,6 +38,8 @@ pub(super) struct Server {
     pub(super) updated: bool,
     /// Whether it has the passwords that other servers have.
     pub(super) shares_passwords: bool,
+    /// Whether the kubelet, which is beside it, has found it unready for minutes: what we fail to ask may be our own fault.
+    pub(super) long_unready: bool,
 }
 
 /// How a server is.
@@ -87,6 +91,9 @@ pub(super) fn decide(situation: &Situation) -> Step {
             ),
         ));
     }
+    if let Some(step) = restore(situation) {
+        return step;
+    }
     if let Some(step) = revive(situation) {
         return step;
     }
@@ -111,16 +118,29 @@ pub(super) fn decide(situation: &Situation) -> Step {
     {
         return wait("ServerStopping", format!("{} is to end", extra.name));
     }
+    let mute = |server: &&Server| !situation.view.answered.contains(&server.name);
+    if situation.jet_stream
+        && let Some(server) = situation.servers.iter().find(mute)
+    {
+        return wait(
+            "StreamsUnknown",
+            format!(
+                "{} is healthy, and has not said in time which streams it has",
+                server.name
+            ),
+        );
+    }
     if situation.jet_stream
         && let Some(step) = incomplete(situation)
     {
         return step;
     }
-    if situation.wanted < situation.replicas {
-        return shrink(situation);
-    }
+    // First those that run otherwise than declared: one that is held from going would keep an old client password for as long.
     if let Some(step) = restart(situation) {
         return step;
+    }
+    if situation.wanted < situation.replicas {
+        return shrink(situation);
     }
     if situation.wanted > situation.replicas {
         let to = situation.replicas + 1;
@@ -132,7 +152,7 @@ pub(super) fn decide(situation: &Situation) -> Step {
     }
     for server in &situation.servers {
         if let (Some(wanted), State::Healthy(found)) = (&situation.version, &server.state)
-            && wanted != found
+            && !is_version(wanted, found)
         {
             let message = format!(
                 "{} says it is version {found}, not {wanted}: the image is another one than its tag says",
@@ -144,8 +164,59 @@ pub(super) fn decide(situation: &Situation) -> Step {
     Step::Settled
 }
 
-/// A server that does not do its work and does not run as declared is made anew at once: perhaps that is what mends it, and nothing is taken
-/// away. Without this a mistyped image would stay for ever.
+/// What becomes of a server that is to be forgotten, when the servers have said which streams there are: a stream of which too few copies
+/// are left would be made anew empty elsewhere, while the one that went still has it on its volume. So that server comes back.
+pub(super) fn confirm(situation: &Situation, gone: &str, why: Words, streams: &BTreeSet<String>) -> Step {
+    let groups = || situation.view.groups.iter().filter(|group| group.consumer.is_none());
+    let unseen = streams
+        .iter()
+        .find(|&name| !groups().any(|group| group.stream == *name));
+    let cut_off = groups().find(|group| group.led.is_none() && group.servers.len() * 2 <= group.replicas);
+    match unseen.or_else(|| cut_off.map(|group| &group.stream)) {
+        Some(stream) => back(situation, format!("the stream {stream} needs it")),
+        None => Step::Forget {
+            server: gone.to_owned(),
+            why,
+        },
+    }
+}
+
+/// The server of the next number comes back.
+fn back(situation: &Situation, because: impl std::fmt::Display) -> Step {
+    let server = situation.identity.server(situation.replicas);
+    Step::Scale {
+        to: situation.replicas + 1,
+        why: Words::new("ServerComesBack", format!("{server} comes back: {because}")),
+    }
+}
+
+/// Somebody else has taken so many servers away that the others agree upon nothing. They come back at once: the others cannot become
+/// healthy without them, and what is added takes nothing away.
+fn restore(situation: &Situation) -> Option<Step> {
+    let is_short = situation.jet_stream && situation.replicas < situation.wanted && situation.view.meta.is_none();
+    is_short.then(|| Step::Scale {
+        to: situation.wanted,
+        why: Words::new(
+            "ServerComesBack",
+            format!(
+                "the StatefulSet {} has been given {} replicas by another hand, without a majority of the {} servers",
+                situation.identity.servers(),
+                situation.replicas,
+                situation.wanted
+            ),
+        ),
+    })
+}
+
+/// Whether a server of that version is what a tag names: `2.12.1-alpine` is an image of 2.12.1.
+fn is_version(tag: &str, found: &str) -> bool {
+    tag.strip_prefix(found)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
+
+/// A server that does not do its work and does not run as declared is made anew: perhaps that is what mends it. Without this a mistyped
+/// image would stay for ever. Of one whose program does not run nothing is taken away; one that runs must have been unready for long, as
+/// the kubelet says, and others must have what it keeps in memory.
 fn revive(situation: &Situation) -> Option<Step> {
     let outdated = |server: &&Server| !server.updated;
     let down = |server: &&Server| matches!(server.state, State::Down(_));
@@ -153,7 +224,17 @@ fn revive(situation: &Situation) -> Option<Step> {
         let mut others = situation.servers.iter().filter(|server| server.name != one.name);
         others.all(|server| matches!(server.state, State::Healthy(_)))
     };
-    let unhealthy = |server: &&Server| matches!(server.state, State::Unhealthy(_)) && others_healthy(server);
+    let keeps_alone = |server: &Server| {
+        let unknown = !situation.view.answered.contains(&server.name);
+        situation.jet_stream && (unknown || lost_by_restart(situation, &server.name).is_some())
+    };
+    let unhealthy = |server: &&Server| {
+        matches!(server.state, State::Unhealthy(_))
+            && server.long_unready
+            && situation.servers.len() > 1
+            && others_healthy(server)
+            && !keeps_alone(server)
+    };
     let mut candidates = situation.servers.iter().filter(outdated);
     let server = candidates.clone().find(down).or_else(|| candidates.find(unhealthy))?;
     Some(Step::Restart {
@@ -191,6 +272,10 @@ fn incomplete(situation: &Situation) -> Option<Step> {
                 .is_some_and(|ordinal| ordinal >= situation.replicas)
         });
         if let Some(gone) = gone {
+            let ordinal = situation.identity.ordinal(&gone.name);
+            if ordinal.is_some_and(|ordinal| ordinal < situation.wanted) {
+                return Some(back(situation, "it is declared, and another hand has taken it away"));
+            }
             let why = Words::new(
                 "ScalingDown",
                 format!("{} is taken out of the servers' own list", gone.name),
@@ -236,12 +321,7 @@ fn restart(situation: &Situation) -> Option<Step> {
             situation.identity.ordinal(&server.name),
         )
     })?;
-    let lost = situation
-        .view
-        .groups
-        .iter()
-        .find(|group| group.in_memory && group.replicas <= 1 && group.servers.contains(&next.name));
-    Some(match lost {
+    Some(match lost_by_restart(situation, &next.name) {
         Some(stream) => Step::Hold(Words::new(
             "StreamWouldBeLost",
             format!(
@@ -256,6 +336,12 @@ fn restart(situation: &Situation) -> Option<Step> {
             why: Words::new("RollingOut", format!("{} restarts as declared", next.name)),
         },
     })
+}
+
+/// A stream that this server alone has, in memory.
+fn lost_by_restart<'a>(situation: &'a Situation, server: &str) -> Option<&'a Group> {
+    let mut groups = situation.view.groups.iter();
+    groups.find(|group| group.in_memory && group.replicas <= 1 && group.servers.contains(server))
 }
 
 /// The server of the highest number goes, once it has nothing that others do not have.

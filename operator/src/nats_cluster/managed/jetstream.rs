@@ -85,6 +85,8 @@ impl Peer {
 /// All servers' answers as one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct View {
+    /// Who has answered: of others nobody knows what they have.
+    pub(super) answered: BTreeSet<String>,
     /// The group that places streams; none: no leader is known, or two say that they are it.
     pub(super) meta: Option<Led>,
     /// Streams and consumers.
@@ -162,6 +164,7 @@ impl View {
             group
         });
         Self {
+            answered: answers.iter().map(|(server, _)| server.clone()).collect(),
             groups: groups.collect(),
             meta: only(meta),
         }

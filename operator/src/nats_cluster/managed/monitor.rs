@@ -20,6 +20,9 @@ use super::names::MONITOR_PORT;
 /// A server answers from memory; what takes longer is no health.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
+/// For what it says about streams: there may be thousands, and who takes long to list them is not ill.
+const STREAMS_WITHIN: Duration = Duration::from_secs(5);
+
 /// Thousands of streams and consumers are far below.
 const MOST_BYTES: usize = 64 << 20;
 
@@ -51,30 +54,33 @@ enum AskError {
     Json(#[from] serde_json::Error),
 }
 
-/// How the server at this address is, and what it says about streams, which is asked only of one that is well.
+/// How the server at this address is, and what it says about streams, if it says it.
 pub(super) async fn ask(address: IpAddr, jet_stream: bool) -> (State, Option<Jsz>) {
-    let asked = async {
-        let health: Health = get(address, "/healthz").await?;
-        if health.status != "ok" {
-            let why = if health.error.is_empty() {
-                "it says that it is not well".to_owned()
-            } else {
-                health.error
-            };
-            return Ok((State::Unhealthy(why), None));
-        }
-        let varz: Varz = get(address, "/varz").await?;
-        let jsz = match jet_stream {
-            true => Some(get(address, "/jsz?accounts=true&streams=true&consumers=true&config=true").await?),
-            false => None,
-        };
-        Ok::<_, AskError>((State::Healthy(varz.version), jsz))
+    let state = match tokio::time::timeout(TIMEOUT, health(address)).await {
+        Ok(Ok(state)) => state,
+        Ok(Err(error)) => return (State::Unhealthy(error.to_string()), None),
+        Err(_) => return (State::Unhealthy(format!("no answer within {TIMEOUT:?}")), None),
     };
-    match tokio::time::timeout(TIMEOUT, asked).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => (State::Unhealthy(error.to_string()), None),
-        Err(_) => (State::Unhealthy(format!("no answer within {TIMEOUT:?}")), None),
+    if !jet_stream {
+        return (state, None);
     }
+    let asked = get(address, "/jsz?accounts=true&streams=true&consumers=true&config=true");
+    let jsz = tokio::time::timeout(STREAMS_WITHIN, asked).await;
+    (state, jsz.ok().and_then(Result::ok))
+}
+
+async fn health(address: IpAddr) -> Result<State, AskError> {
+    let health: Health = get(address, "/healthz").await?;
+    if health.status != "ok" {
+        let why = if health.error.is_empty() {
+            "it says that it is not well".to_owned()
+        } else {
+            health.error
+        };
+        return Ok(State::Unhealthy(why));
+    }
+    let varz: Varz = get(address, "/varz").await?;
+    Ok(State::Healthy(varz.version))
 }
 
 async fn get<T: DeserializeOwned>(address: IpAddr, path: &str) -> Result<T, AskError> {

@@ -20,6 +20,8 @@ pub(super) const CONTAINER: &str = "nats";
 pub(super) const CLIENT_USER: &str = "client";
 /// The user name of the operator, in the system account.
 pub(super) const SYSTEM_USER: &str = "system";
+/// The user name of the operator among clients. Its password is the system's: the clients' may be another one by now than servers have.
+pub(super) const OPERATOR_USER: &str = "operator";
 /// The user name of servers among themselves.
 pub(super) const ROUTE_USER: &str = "route";
 

@@ -2,13 +2,15 @@
 
 use std::net::IpAddr;
 
+use crds::NatsCluster;
 use futures::StreamExt as _;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Pod, PodStatus, Secret};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus, Secret};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
-use super::build::{CLIENT_KEY, ROUTE_KEY, SYSTEM_KEY, shared_hash};
+use super::build::{CLIENT_KEY, KEPT_CLIENT_KEY, ROUTE_KEY, SYSTEM_KEY, shared_hash};
 use super::decide::{Server, Situation, State};
 use super::jetstream::{Jsz, View};
 use super::names::{self, Identity};
@@ -17,26 +19,48 @@ use super::{ManagedError, random};
 use crate::context::Context;
 use crate::nats_cluster::managed::plan::Passwords;
 
-/// The StatefulSet as it is.
-pub(super) async fn servers(context: &Context, identity: &Identity) -> Result<Option<StatefulSet>, ManagedError> {
-    let api = Api::<StatefulSet>::namespaced(context.client.clone(), &identity.namespace);
-    let read = api.get_opt(&identity.servers()).await;
-    read.map_err(ManagedError::read("StatefulSet", identity.servers()))
+/// No cluster is declared with more: a pod of a higher number is not what it seems.
+const MOST_SERVERS: u32 = 5;
+
+/// A running server that the kubelet finds unready for so long is not about to become ready.
+const LONG_UNREADY: SignedDuration = SignedDuration::from_mins(3);
+
+/// The children upon which is decided, as they are.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Live {
+    pub(super) servers: Option<StatefulSet>,
+    pub(super) client_secret: Option<Secret>,
+    pub(super) server_secret: Option<Secret>,
 }
 
-/// The passwords that there are; what is missing is made up.
-pub(super) async fn passwords(context: &Context, identity: &Identity) -> Result<Passwords, ManagedError> {
+/// The children as they are.
+pub(super) async fn live(context: &Context, identity: &Identity) -> Result<Live, ManagedError> {
+    let api = Api::<StatefulSet>::namespaced(context.client.clone(), &identity.namespace);
+    let servers = api.get_opt(&identity.servers()).await;
+    let servers = servers.map_err(ManagedError::read("StatefulSet", identity.servers()))?;
     let api = Api::<Secret>::namespaced(context.client.clone(), &identity.namespace);
     let read = async |name: String| {
         let read = api.get_opt(&name).await;
         read.map_err(ManagedError::read("Secret", name))
     };
-    let client = read(identity.client_secret()).await?;
-    let server = read(identity.server_secret()).await?;
+    Ok(Live {
+        servers,
+        client_secret: read(identity.client_secret()).await?,
+        server_secret: read(identity.server_secret()).await?,
+    })
+}
+
+/// The passwords that there are; what is missing is made up.
+pub(super) fn passwords(live: &Live) -> Result<Passwords, ManagedError> {
+    let (client, server) = (live.client_secret.as_ref(), live.server_secret.as_ref());
+    let has = |secret: &&Secret| secret.data.as_ref().is_some_and(|data| data.contains_key(CLIENT_KEY));
     Ok(Passwords {
-        client: known_or_new(client.as_ref(), CLIENT_KEY)?,
-        system: known_or_new(server.as_ref(), SYSTEM_KEY)?,
-        route: known_or_new(server.as_ref(), ROUTE_KEY)?,
+        client: match client.filter(has) {
+            Some(client) => known_or_new(Some(client), CLIENT_KEY)?,
+            None => known_or_new(server, KEPT_CLIENT_KEY)?,
+        },
+        system: known_or_new(server, SYSTEM_KEY)?,
+        route: known_or_new(server, ROUTE_KEY)?,
     })
 }
 
@@ -65,7 +89,9 @@ pub(super) async fn situation(
     plan: &Plan,
     set: &StatefulSet,
 ) -> Result<(Situation, Vec<IpAddr>), ManagedError> {
-    let pods = pods(context, &plan.identity).await?;
+    let mut pods = pods(context, &plan.identity).await?;
+    pods.retain(|pod| belongs(pod, set));
+    let now = Timestamp::now();
     let status = set.status.clone().unwrap_or_default();
     let revision = status.update_revision.unwrap_or_default();
     let passwords = shared_hash(plan);
@@ -74,11 +100,13 @@ pub(super) async fn situation(
         let (revision, passwords) = (&revision, &passwords);
         async move {
             let (state, jsz, address) = ask(&pod, jet_stream).await;
+            let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
             let server = Server {
                 name: pod.name_any(),
                 uid: pod.uid().unwrap_or_default(),
                 state,
                 updated: pod.labels().get("controller-revision-hash") == Some(revision),
+                long_unready: long_unready(conditions.into_iter().flatten(), now),
                 shares_passwords: pod.annotations().get(names::PASSWORDS) == Some(passwords),
             };
             (server, jsz, address)
@@ -113,6 +141,42 @@ pub(super) fn replicas(set: &StatefulSet) -> u32 {
         .unwrap_or_default()
 }
 
+/// How many servers a StatefulSet begins with that is not there (any more): as many as there have been, since a server that is left out is
+/// one that has gone, with all that it alone has.
+pub(super) async fn first_replicas(context: &Context, cluster: &NatsCluster, plan: &Plan) -> Result<u32, ManagedError> {
+    let pods = pods(context, &plan.identity).await?;
+    let names: Vec<_> = pods.iter().map(ResourceExt::name_any).collect();
+    Ok(most_servers(cluster, plan, &names))
+}
+
+/// The most servers that anything tells of.
+pub(super) fn most_servers(cluster: &NatsCluster, plan: &Plan, pods: &[String]) -> u32 {
+    let status = cluster.status.as_ref().and_then(|status| status.managed.as_ref());
+    let told = status.map_or(0, |managed| managed.replicas);
+    let ordinals = pods.iter().filter_map(|pod| plan.identity.ordinal(pod));
+    let there = ordinals
+        .map(|ordinal| ordinal.saturating_add(1))
+        .max()
+        .unwrap_or_default();
+    plan.replicas.max(told).max(there.min(MOST_SERVERS))
+}
+
+/// Whether a pod is the StatefulSet's, and not only labelled and named as if it were.
+pub(super) fn belongs(pod: &Pod, set: &StatefulSet) -> bool {
+    let mut owners = pod.owner_references().iter();
+    owners.any(|owner| owner.controller == Some(true) && Some(&owner.uid) == set.metadata.uid.as_ref())
+}
+
+/// Whether the kubelet has said for minutes that a pod is not ready.
+pub(super) fn long_unready<'a>(mut conditions: impl Iterator<Item = &'a PodCondition>, now: Timestamp) -> bool {
+    conditions.any(|condition| {
+        let since = condition.last_transition_time.as_ref();
+        condition.type_ == "Ready"
+            && condition.status == "False"
+            && since.is_some_and(|since| now.duration_since(since.0) >= LONG_UNREADY)
+    })
+}
+
 async fn pods(context: &Context, identity: &Identity) -> Result<Vec<Pod>, ManagedError> {
     let api = Api::<Pod>::namespaced(context.client.clone(), &identity.namespace);
     let params = ListParams::default().labels(&format!("{}={}", names::CLUSTER, identity.name));
@@ -138,7 +202,7 @@ async fn ask(pod: &Pod, jet_stream: bool) -> (State, Option<Jsz>, Option<IpAddr>
     let (state, jsz) = super::monitor::ask(address, jet_stream).await;
     // Clients find it only when the kubelet says so too.
     if matches!(state, State::Healthy(_)) && !holds(&status, "Ready") {
-        return (State::Unhealthy("it is not ready yet".to_owned()), None, None);
+        return (State::Unhealthy("it is not ready yet".to_owned()), jsz, None);
     }
     let address = matches!(state, State::Healthy(_)).then_some(address);
     (state, jsz, address)

@@ -1,5 +1,6 @@
 //! Requests that change where copies of streams are, as a client of the servers.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
-use super::names::{CLIENT_USER, SYSTEM_USER, url};
+use super::names::{OPERATOR_USER, SYSTEM_USER, url};
 use super::plan::Passwords;
 use crate::controller::describe;
 use crate::nats_cluster::probe;
@@ -20,6 +21,12 @@ const WITHIN: Duration = Duration::from_secs(5);
 #[derive(Deserialize)]
 struct Answer {
     error: Option<Refusal>,
+    /// Of a list of names.
+    #[serde(default)]
+    streams: Option<Vec<String>>,
+    /// How many there are on all pages.
+    #[serde(default)]
+    total: usize,
 }
 
 #[derive(Deserialize)]
@@ -33,11 +40,30 @@ pub(super) async fn move_stream(server: IpAddr, passwords: &Passwords, stream: &
     let subject = format!("$JS.API.STREAM.PEER.REMOVE.{stream}");
     request(
         server,
-        (CLIENT_USER, &passwords.client),
+        (OPERATOR_USER, &passwords.system),
         &subject,
         &json!({"peer": from}),
     )
     .await
+    .map(drop)
+}
+
+/// The names of all streams, whether or not a server that has them is there: who places streams knows.
+pub(super) async fn streams(server: IpAddr, passwords: &Passwords) -> Result<BTreeSet<String>, String> {
+    let login = (OPERATOR_USER, passwords.system.as_str());
+    let mut names = BTreeSet::new();
+    // An answer has so many names at most; each page is asked for by where it begins.
+    loop {
+        let page = request(server, login, "$JS.API.STREAM.NAMES", &json!({"offset": names.len()})).await?;
+        let before = names.len();
+        names.extend(page.streams.unwrap_or_default());
+        if names.len() >= page.total {
+            return Ok(names);
+        }
+        if names.len() == before {
+            return Err("$JS.API.STREAM.NAMES: not all streams were named".to_owned());
+        }
+    }
 }
 
 /// Takes a server that does not come back out of the servers' own list.
@@ -49,9 +75,15 @@ pub(super) async fn forget(server: IpAddr, passwords: &Passwords, gone: &str) ->
         &json!({"peer": gone}),
     )
     .await
+    .map(drop)
 }
 
-async fn request(server: IpAddr, (user, password): (&str, &str), subject: &str, body: &Value) -> Result<(), String> {
+async fn request(
+    server: IpAddr,
+    (user, password): (&str, &str),
+    subject: &str,
+    body: &Value,
+) -> Result<Answer, String> {
     let folder = tempfile::tempdir().map_err(|error| format!("failed to make a private folder: {error}"))?;
     let file = folder.path().join("password");
     std::fs::write(&file, password).map_err(|error| format!("failed to write a password: {error}"))?;
@@ -77,7 +109,7 @@ async fn request(server: IpAddr, (user, password): (&str, &str), subject: &str, 
     let answer = answer.ok_or_else(|| format!("no answer to {subject}"))?;
     let answer: Answer = serde_json::from_slice(&answer).map_err(|error| format!("{subject}: {error}"))?;
     match answer.error {
-        None => Ok(()),
-        Some(Refusal { description }) => Err(format!("{subject}: {description}")),
+        None => Ok(answer),
+        Some(Refusal { ref description }) => Err(format!("{subject}: {description}")),
     }
 }

@@ -6,6 +6,7 @@ use super::jetstream::{Jsz, Led, Peer, View};
 use super::names::Identity;
 use super::plan::{Passwords, plan};
 use super::*;
+use k8s_openapi::api::core::v1::PodCondition;
 use kube::ResourceExt as _;
 
 fn cluster(managed: Value) -> NatsCluster {
@@ -45,6 +46,7 @@ fn sound(number: u32) -> Situation {
         state: State::Healthy("2.12.1".to_owned()),
         updated: true,
         shares_passwords: true,
+        long_unready: false,
     });
     Situation {
         wanted: number,
@@ -122,7 +124,7 @@ fn restarted(step: &Step) -> &str {
 fn what_is_as_declared_is_left_alone() {
     assert_eq!(decide(&sound(3)), Step::Settled);
     let mut single = sound(1);
-    single.view = View::default();
+    single.view = view(1, &[]);
     assert_eq!(decide(&single), Step::Settled);
 }
 
@@ -223,15 +225,193 @@ fn a_server_that_does_not_run_is_made_anew_as_declared_whatever_the_others_do() 
     assert_eq!(restarted(&decide(&situation)), "c1-nats-0");
     situation.servers[1].state = State::Down("ErrImagePull".to_owned());
     assert_eq!(restarted(&decide(&situation)), "c1-nats-0");
-    let mut unhealthy = outdated(sound(3));
-    unhealthy.servers[0].state = State::Unhealthy("no".to_owned());
-    assert_eq!(restarted(&decide(&unhealthy)), "c1-nats-0");
-    unhealthy.servers[1].state = State::Unhealthy("no".to_owned());
-    assert_eq!(
-        reason(&decide(&unhealthy)),
-        "ServerUnhealthy",
-        "a majority may depend on it"
+}
+
+#[test]
+fn a_running_server_is_made_anew_only_when_the_kubelet_finds_it_unready_for_long_and_others_have_all_it_has() {
+    let unhealthy = |number: u32| {
+        let mut situation = outdated(sound(number));
+        situation.servers[0].state = State::Unhealthy("no answer within 3s".to_owned());
+        situation
+    };
+    assert_eq!(reason(&decide(&unhealthy(3))), "ServerUnhealthy", "we alone say so");
+    let long = |mut situation: Situation| {
+        situation.servers[0].long_unready = true;
+        situation
+    };
+    assert_eq!(restarted(&decide(&long(unhealthy(3)))), "c1-nats-0");
+    assert_eq!(reason(&decide(&long(unhealthy(1)))), "ServerUnhealthy", "it is alone");
+    let mut two = long(unhealthy(3));
+    two.servers[1].state = State::Unhealthy("no".to_owned());
+    assert_eq!(reason(&decide(&two)), "ServerUnhealthy", "a majority may depend on it");
+    let mut memory = long(unhealthy(3));
+    memory.view = view(3, &[("scratch", 1, "memory", &[0])]);
+    assert_eq!(reason(&decide(&memory)), "ServerUnhealthy", "it would lose a stream");
+    let mut mute = long(unhealthy(3));
+    mute.view.answered.remove("c1-nats-0");
+    assert_eq!(reason(&decide(&mute)), "ServerUnhealthy", "nobody knows what it has");
+}
+
+#[test]
+fn only_minutes_of_the_kubelets_own_word_are_long() {
+    let told = |status: &str, since: i64| -> Vec<PodCondition> {
+        let since = jiff::Timestamp::from_second(since).unwrap();
+        serde_json::from_value(json!([{"type": "Ready", "status": status, "lastTransitionTime": since}])).unwrap()
+    };
+    let at = |second| jiff::Timestamp::from_second(second).unwrap();
+    assert!(observe::long_unready(told("False", 100).iter(), at(280)));
+    assert!(!observe::long_unready(told("False", 100).iter(), at(279)));
+    assert!(!observe::long_unready(told("True", 100).iter(), at(900)));
+    assert!(
+        !observe::long_unready(told("Unknown", 100).iter(), at(900)),
+        "the node is away"
     );
+    assert!(!observe::long_unready([].iter(), at(900)));
+}
+
+#[test]
+fn a_healthy_server_that_has_not_said_what_it_has_holds_every_step() {
+    let mut situation = sound(5);
+    situation.wanted = 3;
+    situation.view.answered.remove("c1-nats-4");
+    assert_eq!(reason(&decide(&situation)), "StreamsUnknown");
+}
+
+#[test]
+fn a_declared_server_that_another_hand_took_away_comes_back_and_is_not_forgotten() {
+    let mut situation = sound(3);
+    situation.replicas = 2;
+    situation.servers.pop();
+    let meta = situation.view.meta.as_mut().unwrap();
+    meta.peers[1].offline = true;
+    assert!(matches!(decide(&situation), Step::Scale { to: 3, .. }));
+}
+
+#[test]
+fn servers_that_lost_their_majority_to_another_hand_come_back_at_once() {
+    for left in [0, 1] {
+        let mut situation = sound(5);
+        situation.replicas = left;
+        situation.servers.truncate(left as usize);
+        for server in &mut situation.servers {
+            server.state = State::Unhealthy("JetStream has no leader".to_owned());
+        }
+        situation.view = View::default();
+        assert!(matches!(decide(&situation), Step::Scale { to: 5, .. }), "{left}");
+    }
+    let mut starting = sound(5);
+    starting.servers[0].state = State::Unhealthy("starting".to_owned());
+    starting.view = View::default();
+    assert_eq!(reason(&decide(&starting)), "ServerUnhealthy", "all are there");
+}
+
+#[test]
+fn a_server_that_has_gone_with_a_stream_comes_back() {
+    let mut situation = sound(3);
+    let confirmed = |situation: &Situation, streams: &[&str]| {
+        let streams = streams.iter().map(|name| (*name).to_owned()).collect();
+        confirm(
+            situation,
+            "c1-nats-3",
+            Words::new("ScalingDown", "gone".to_owned()),
+            &streams,
+        )
+    };
+    assert!(matches!(confirmed(&situation, &["orders"]), Step::Forget { .. }));
+    assert!(matches!(
+        confirmed(&situation, &["orders", "new"]),
+        Step::Scale { to: 4, .. }
+    ));
+    // One copy of three is left, and cannot lead.
+    situation.view.groups[0].led = None;
+    situation.view.groups[0].servers = ["c1-nats-0".to_owned()].into();
+    assert!(matches!(confirmed(&situation, &["orders"]), Step::Scale { to: 4, .. }));
+}
+
+#[test]
+fn a_set_that_is_missing_begins_with_as_many_servers_as_there_were() {
+    let plan = planned(three());
+    let mut declared = cluster(three());
+    let pods = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    assert_eq!(observe::most_servers(&declared, &plan, &[]), 3);
+    assert_eq!(observe::most_servers(&declared, &plan, &pods(&["c1-nats-4"])), 5);
+    assert_eq!(
+        observe::most_servers(&declared, &plan, &pods(&["c1-nats-9000", "other-7"])),
+        5
+    );
+    declared.status = Some(serde_json::from_value(json!({"managed": {"replicas": 4}})).unwrap());
+    assert_eq!(observe::most_servers(&declared, &plan, &[]), 4);
+}
+
+#[test]
+fn servers_with_an_old_client_password_restart_before_one_goes() {
+    let mut situation = outdated(sound(5));
+    situation.wanted = 3;
+    assert_eq!(restarted(&decide(&situation)), "c1-nats-4");
+}
+
+#[test]
+fn a_lost_secret_of_the_clients_is_made_again_with_the_same_password() {
+    let resources = build(&planned(three()), 3, None);
+    let mut live = observe::Live {
+        servers: None,
+        client_secret: None,
+        server_secret: Some(resources.server_secret),
+    };
+    assert_eq!(observe::passwords(&live).unwrap(), planned(three()).passwords);
+    let mut changed = resources.client_secret;
+    let data = changed.data.as_mut().unwrap();
+    data.insert("password".to_owned(), k8s_openapi::ByteString(b"changed1".to_vec()));
+    live.client_secret = Some(changed.clone());
+    assert_eq!(observe::passwords(&live).unwrap().client, "changed1", "a person's word");
+    changed.data = None;
+    live.client_secret = Some(changed);
+    assert_eq!(observe::passwords(&live).unwrap().client, "pclient1");
+}
+
+#[test]
+fn what_is_open_to_read_does_not_tell_a_password_by_trying() {
+    let hashes = |system: &str| {
+        let mut plan = planned(three());
+        plan.passwords.system = system.to_owned();
+        let servers = build(&plan, 3, None).servers;
+        let pods = servers
+            .spec
+            .clone()
+            .unwrap()
+            .template
+            .metadata
+            .unwrap()
+            .annotations
+            .unwrap();
+        let on_set = servers.annotations()["fanout.openfactory.io/read-at-start"].clone();
+        (on_set, pods[names::CONFIGURATION].clone())
+    };
+    let (one, other) = (hashes("psystem1"), hashes("psystem2"));
+    assert!(one.0 != other.0 && one.1 != other.1);
+}
+
+#[test]
+fn the_operators_requests_outlive_the_clients_password() {
+    let secret = build(&planned(three()), 3, None).server_secret.data.unwrap();
+    let accounts = String::from_utf8(secret["accounts.conf"].0.clone()).unwrap();
+    assert!(
+        accounts.contains(r#"{user: "client", password: "pclient1"}, {user: "operator", password: "psystem1"}"#),
+        "{accounts}"
+    );
+}
+
+#[test]
+fn a_pod_of_another_owner_is_no_server() {
+    let mut set = build(&planned(three()), 3, None).servers;
+    set.metadata.uid = Some("set".to_owned());
+    let pod = |owner: Value| -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": "c1-nats-0", "ownerReferences": owner}})).unwrap()
+    };
+    let by = |uid: &str| json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "s", "uid": uid, "controller": true}]);
+    assert!(observe::belongs(&pod(by("set")), &set));
+    assert!(!observe::belongs(&pod(by("former")), &set));
+    assert!(!observe::belongs(&pod(json!([])), &set));
 }
 
 #[test]
@@ -258,6 +438,7 @@ fn more_servers_join_one_at_a_time() {
     situation.replicas = 4;
     assert_eq!(reason(&decide(&situation)), "ServerStarting");
     situation.servers = sound(4).servers;
+    situation.view.answered = sound(4).view.answered;
     assert_eq!(
         reason(&decide(&situation)),
         "ServerJoining",
@@ -308,8 +489,12 @@ fn an_image_of_another_version_than_its_tag_is_not_called_ready() {
     let mut situation = sound(3);
     situation.version = Some("2.12.2".to_owned());
     assert_eq!(reason(&decide(&situation)), "VersionDiffers");
-    situation.version = None;
-    assert_eq!(decide(&situation), Step::Settled);
+    situation.version = Some("2.12.10".to_owned());
+    assert_eq!(reason(&decide(&situation)), "VersionDiffers");
+    for of_it in [None, Some("2.12.1-alpine".to_owned())] {
+        situation.version = of_it;
+        assert_eq!(decide(&situation), Step::Settled);
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use kube::ResourceExt as _;
 
 use super::build::{hash, shared_hash};
-use super::plan::Plan;
+use super::plan::{Passwords, Plan};
 use crate::apply::MANAGER;
 
 /// On a StatefulSet: the cluster's generation at the last write.
@@ -22,7 +22,9 @@ const TEMPLATE: &str = "fanout.openfactory.io/template";
 
 /// Writes occasion and template down, and puts the one in that was written down before, if it is to stay.
 pub(super) fn hold(plan: &Plan, mut fresh: StatefulSet, live: Option<&StatefulSet>) -> StatefulSet {
-    let read = hash(&format!("{} {}", plan.passwords.client, shared_hash(plan)));
+    // With the system's password in it, for the same reason as in a pod's hash.
+    let Passwords { client, system, .. } = &plan.passwords;
+    let read = hash(&format!("{client}\n{system}\n{}", shared_hash(plan)));
     let occasion = [
         // By generation, since another version of the operator may serialize a spec in another way; or by hash, since scaling makes a
         // generation too.

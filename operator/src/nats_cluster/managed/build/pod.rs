@@ -116,7 +116,8 @@ fn container(plan: &Plan) -> Container {
         }),
         // None of them asks for all streams: a restart in the middle of catching up helps nobody, and a server with one stream that is
         // behind serves all others. Whether all are complete, the operator asks before it touches the next server.
-        startup_probe: Some(probe("/healthz?js-enabled-only=true", 2, 150)),
+        // An hour: a large store is read through at the start, and who is killed in the middle of it begins anew.
+        startup_probe: Some(probe("/healthz?js-enabled-only=true", 2, 1800)),
         liveness_probe: Some(probe("/healthz?js-enabled-only=true", 10, 6)),
         readiness_probe: Some(probe("/healthz?js-server-only=true", 2, 3)),
         resources: Some(plan.pod.resources.clone().unwrap_or_else(|| resources(plan))),

@@ -4,11 +4,14 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 
 use super::hash;
-use crate::nats_cluster::managed::names::{CLIENT_USER, ROUTE_PORT, ROUTE_USER, SYSTEM_USER};
+use crate::nats_cluster::managed::names::{CLIENT_USER, OPERATOR_USER, ROUTE_PORT, ROUTE_USER, SYSTEM_USER};
 use crate::nats_cluster::managed::plan::{Passwords, Plan};
 
 /// The keys of the passwords, by which they are read again.
 pub(in crate::nats_cluster::managed) const CLIENT_KEY: &str = "password";
+/// In the servers' Secret: what the clients' Secret is made from again when it is lost. A new password would lock all clients out until the
+/// last server has restarted.
+pub(in crate::nats_cluster::managed) const KEPT_CLIENT_KEY: &str = "client-password";
 pub(in crate::nats_cluster::managed) const SYSTEM_KEY: &str = "system-password";
 pub(in crate::nats_cluster::managed) const ROUTE_KEY: &str = "route-password";
 
@@ -24,11 +27,12 @@ pub(super) fn client(plan: &Plan) -> Secret {
 }
 
 pub(super) fn server(plan: &Plan, replicas: u32) -> Secret {
-    let Passwords { system, route, .. } = &plan.passwords;
+    let Passwords { client, system, route } = &plan.passwords;
     secret(
         plan,
         plan.identity.server_secret(),
         vec![
+            (KEPT_CLIENT_KEY, client.clone()),
             (SYSTEM_KEY, system.clone()),
             (ROUTE_KEY, route.clone()),
             ("accounts.conf", accounts(plan)),
@@ -54,7 +58,8 @@ fn accounts(plan: &Plan) -> String {
         "system_account: SYS\n\
          accounts {{\n  \
            SYS {{ users: [{{user: \"{SYSTEM_USER}\", password: \"{system}\"}}] }}\n  \
-           CLIENTS {{ {jet_stream}users: [{{user: \"{CLIENT_USER}\", password: \"{client}\"}}] }}\n\
+           CLIENTS {{ {jet_stream}users: [{{user: \"{CLIENT_USER}\", password: \"{client}\"}}, \
+           {{user: \"{OPERATOR_USER}\", password: \"{system}\"}}] }}\n\
          }}\n"
     )
 }
