@@ -227,10 +227,11 @@ async fn take(
             delete_pod(context, &plan.identity, name, uid).await?;
             (why, Ok(()))
         }
-        Step::Scale { to, why } => {
-            let scaled = apply(context, build(plan, *to, live.servers.as_ref()), live).await;
-            (why, scaled.map(drop).map_err(|error| describe(&error)))
-        }
+        Step::Scale { to, why } => match apply(context, build(plan, *to, live.servers.as_ref()), live).await {
+            Ok(_) => (why, Ok(())),
+            Err(error @ ApplyError::Changed { .. }) => return Err(ManagedError::Contended(error)),
+            Err(error) => (why, Err(describe(&error))),
+        },
         Step::Move { stream, from, why } => match server {
             Some(server) => (why, request::move_stream(server, &plan.passwords, stream, from).await),
             None => (why, Err("no server is well".to_owned())),

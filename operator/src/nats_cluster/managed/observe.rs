@@ -151,6 +151,10 @@ pub(super) async fn first_replicas(context: &Context, cluster: &NatsCluster, pla
 
 /// The most servers that anything tells of.
 pub(super) fn most_servers(cluster: &NatsCluster, plan: &Plan, pods: &[String]) -> u32 {
+    // It is configured to be alone: a second one beside it would be another cluster.
+    if plan.replicas == 1 {
+        return 1;
+    }
     let status = cluster.status.as_ref().and_then(|status| status.managed.as_ref());
     let told = status.map_or(0, |managed| managed.replicas);
     let ordinals = pods.iter().filter_map(|pod| plan.identity.ordinal(pod));

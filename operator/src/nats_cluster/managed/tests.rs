@@ -341,6 +341,8 @@ fn a_set_that_is_missing_begins_with_as_many_servers_as_there_were() {
     );
     declared.status = Some(serde_json::from_value(json!({"managed": {"replicas": 4}})).unwrap());
     assert_eq!(observe::most_servers(&declared, &plan, &[]), 4);
+    let alone = Plan { replicas: 1, ..plan };
+    assert_eq!(observe::most_servers(&declared, &alone, &pods(&["c1-nats-2"])), 1);
 }
 
 #[test]
