@@ -12,7 +12,7 @@ use serde_json::json;
 #[tokio::test]
 async fn pods_come_with_lag_and_go_one_by_one_without_it() {
     let site = Site::new(PublishMode::JetStream, 1).await;
-    // A tenth of a second to and fro, and twenty records under way: a pod delivers two hundred a second, three pods all that is sent.
+    // A tenth of a second to and fro, and forty records under way: a pod delivers four hundred a second, three pods twice what is sent.
     let nats = Proxy::start_at(Site::host().await, &site.stage.clusters[0].1.address())
         .await
         .unwrap();
@@ -20,13 +20,13 @@ async fn pods_come_with_lag_and_go_one_by_one_without_it() {
     let mut cluster = site.cluster(0);
     cluster["spec"]["external"]["servers"] = json!([nats.nats_url()]);
     let mut manifest = site.forwarder(1);
-    manifest["spec"]["limits"] = json!({"maxPendingRecords": 20, "maxPendingRecordsPerCluster": 20});
+    manifest["spec"]["limits"] = json!({"maxPendingRecords": 80, "maxPendingRecordsPerCluster": 40});
     // Of the topic's six partitions.
     manifest["spec"]["autoscaling"] =
-        json!({"minReplicas": 1, "maxReplicas": 3, "lagPerReplica": 500, "scaleDownDelaySeconds": 3});
+        json!({"minReplicas": 1, "maxReplicas": 3, "lagPerReplica": 200, "scaleDownDelaySeconds": 3});
     site.apply(&[cluster, site.channel(), manifest]).await;
     site.wait_ready().await;
-    let flow = site.stage.flow(500);
+    let flow = site.stage.flow(600);
     let grown = |forwarder: &crds::AssetForwarder| status(forwarder).desired_replicas == Some(3);
     site.wait("three pods for the lag", grown).await;
     // A hand that scales the resource meanwhile changes nothing: lag does.
