@@ -115,6 +115,43 @@ async fn long_servers_come_and_go_and_streams_move_while_the_operator_is_killed(
     }
 }
 
+#[tokio::test]
+async fn long_servers_that_another_hand_takes_away_come_back_with_their_streams() {
+    let site = Site::new(PublishMode::JetStream, 0).await;
+    let volumes = Volumes::new(&site, 3).await;
+    let servers = start(&site, &volumes, 3).await;
+    let streams = async_nats::jetstream::new(servers.client().await);
+    for number in 0..6 {
+        let config = async_nats::jetstream::stream::Config {
+            name: format!("SINGLE{number}"),
+            subjects: vec![format!("single{number}")],
+            num_replicas: 1,
+            ..async_nats::jetstream::stream::Config::default()
+        };
+        streams.create_stream(config).await.unwrap();
+        let subject = format!("single{number}");
+        streams.publish(subject, "kept".into()).await.unwrap().await.unwrap();
+    }
+    // With a majority left, and without one.
+    for left in ["2", "1"] {
+        let set = format!("statefulset/{CLUSTER}-nats");
+        let scale = ["scale", &set, "--replicas", left];
+        site.namespace.kubectl(&scale).await.unwrap();
+        site.namespace
+            .wait::<NatsCluster>(CLUSTER, PODS, "it is noticed", |cluster| {
+                condition(cluster, "Ready").is_some_and(|ready| ready.status != "True")
+            })
+            .await
+            .unwrap();
+        wait_ready(&site, "all are back", 3).await;
+        let streams = async_nats::jetstream::new(servers.client().await);
+        for number in 0..6 {
+            let mut stream = streams.get_stream(format!("SINGLE{number}")).await.unwrap();
+            assert_eq!(stream.info().await.unwrap().state.messages, 1, "SINGLE{number}, {left}");
+        }
+    }
+}
+
 /// Applies the cluster, the channel and a forwarder that chooses the cluster by nothing but its label; waits until both are ready.
 async fn start(site: &Site, volumes: &Volumes, replicas: u32) -> Servers {
     let mut forwarder = site.forwarder(1);
