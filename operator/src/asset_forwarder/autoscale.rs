@@ -19,7 +19,7 @@ use forwarder_core::status::{Phase, Status};
 use super::dereference::{Dereferenced, Existing};
 use super::pods::Observed;
 use super::recorded::Recorded;
-use super::rollout::{self, Rollout};
+use super::rollout::{self, REPLICAS, Rollout};
 use crate::apply::{MANAGER, owns};
 
 /// What was enough lately, of each forwarder by its UID. A new process knows nothing of it, and waits a whole delay before one pod goes.
@@ -35,6 +35,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// How often the delay is doubled at most, for a number of pods that has proved too small; and the longest that this makes it.
 const MOST_DOUBLINGS: u32 = 4;
 const LONGEST_DELAY: Duration = Duration::from_secs(86_400);
+
+/// What is doubled at least: without it a delay of none would have pods come and go for ever.
+const LEAST_DELAY: Duration = Duration::from_secs(60);
 
 /// What was seen lately.
 #[derive(Clone, Debug, Default)]
@@ -115,7 +118,7 @@ fn delay(autoscaling: &Autoscaling) -> Duration {
 #[must_use]
 pub fn pods(found: &Dereferenced) -> Option<i32> {
     let live = found.existing.deployment.as_ref();
-    let ours = live.filter(|live| owns(*live, MANAGER, &["f:spec", "f:replicas"]));
+    let ours = live.filter(|live| owns(*live, MANAGER, REPLICAS));
     let status = found
         .forwarder
         .status
@@ -201,7 +204,8 @@ impl History {
 
     fn step(&mut self, delay: Duration, from: i32, to: i32, now: Instant) {
         if to > from {
-            let is_soon = self.last_down.is_some_and(|down| now.duration_since(down) < delay * 4);
+            let soon = delay.max(LEAST_DELAY) * 4;
+            let is_soon = self.last_down.is_some_and(|down| now.duration_since(down) < soon);
             self.retreats = if is_soon { self.retreats.saturating_add(1) } else { 0 };
         } else {
             self.last_down = Some(now);
@@ -213,7 +217,11 @@ impl History {
 
     /// For how long fewer pods must have been enough.
     fn delay(&self, declared: Duration) -> Duration {
-        (declared * (1 << self.retreats.min(MOST_DOUBLINGS))).min(LONGEST_DELAY.max(declared))
+        if self.retreats == 0 {
+            return declared;
+        }
+        let doubled = declared.max(LEAST_DELAY) * (1 << self.retreats.min(MOST_DOUBLINGS));
+        doubled.min(LONGEST_DELAY.max(declared))
     }
 }
 

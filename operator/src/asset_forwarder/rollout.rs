@@ -4,6 +4,9 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 
 use super::names;
 
+/// The path of the number of pods in `managedFields`.
+pub const REPLICAS: &[&str] = &["f:spec", "f:replicas"];
+
 /// How far a Deployment has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rollout {

@@ -7,9 +7,10 @@ use k8s_openapi::api::apps::v1::Deployment;
 use super::dereference::Existing;
 use super::names::Identity;
 use super::pods::Observed;
-use super::rollout::{self, Rollout};
+use super::rollout::{self, REPLICAS, Rollout};
 use super::upgrade;
 use super::validate::Validated;
+use crate::apply::{MANAGER, owns};
 use crate::conditions::{Verdict, Words};
 
 /// The status without its conditions, and the verdict for them.
@@ -38,7 +39,11 @@ pub fn counted(
 ) -> AssetForwarderStatus {
     let live = deployment.and_then(|deployment| deployment.status.as_ref());
     AssetForwarderStatus {
-        desired_replicas: deployment.map(rollout::desired),
+        // Another hand's number is put back to ours.
+        desired_replicas: deployment
+            .filter(|deployment| owns(*deployment, MANAGER, REPLICAS))
+            .map(rollout::desired)
+            .or(old.desired_replicas.filter(|_| deployment.is_some())),
         replicas: live.and_then(|live| live.replicas).unwrap_or(0),
         ready_replicas: live.and_then(|live| live.ready_replicas).unwrap_or(0),
         updated_replicas: live.and_then(|live| live.updated_replicas).unwrap_or(0),

@@ -85,10 +85,12 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    fn without_servers(verdict: Verdict) -> Self {
+    /// Nobody has looked at the servers: what was known of them stays, for they go on.
+    fn without_servers(cluster: &NatsCluster, verdict: Verdict) -> Self {
+        let known = cluster.status.as_ref().and_then(|status| status.managed.clone());
         Self {
             verdict,
-            status: ManagedStatus::default(),
+            status: known.unwrap_or_default(),
             version: None,
             addresses: Vec::new(),
         }
@@ -106,20 +108,16 @@ pub(super) async fn bring_on(
     let passwords = match observe::passwords(&live) {
         Ok(passwords) => passwords,
         Err(error @ ManagedError::Password { .. }) => {
-            return Ok(Outcome::without_servers(Verdict::reconciling(
-                "SecretInvalid",
-                error.to_string(),
-            )));
+            let verdict = Verdict::reconciling("SecretInvalid", error.to_string());
+            return Ok(Outcome::without_servers(cluster, verdict));
         }
         Err(error) => return Err(error),
     };
     let plan = match plan::plan(cluster, managed, passwords, &context.settings.namespace) {
         Ok(plan) => plan,
         Err(unusable) => {
-            return Ok(Outcome::without_servers(Verdict::stalled(
-                "InvalidSpec",
-                unusable.to_string(),
-            )));
+            let verdict = Verdict::stalled("InvalidSpec", unusable.to_string());
+            return Ok(Outcome::without_servers(cluster, verdict));
         }
     };
     let replicas = match &live.servers {
@@ -129,7 +127,7 @@ pub(super) async fn bring_on(
     let (live, set) = match apply(context, build(&plan, replicas, live.servers.as_ref()), &live).await {
         Ok(applied) => applied,
         Err(error @ ApplyError::Changed { .. }) => return Err(ManagedError::Contended(error)),
-        Err(error) => return Ok(Outcome::without_servers(refused(&error))),
+        Err(error) => return Ok(Outcome::without_servers(cluster, refused(&error))),
     };
     let (situation, addresses) = observe::situation(context, &plan, &set).await?;
     let server = addresses.first().copied();

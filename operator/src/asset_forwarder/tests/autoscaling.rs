@@ -124,6 +124,17 @@ fn each_pod_that_goes_is_followed_by_a_whole_delay_and_a_longer_one_when_it_had_
 }
 
 #[test]
+fn a_number_that_is_too_small_is_not_tried_for_ever_even_without_a_delay() {
+    let mut scaled = Scaled::new("{minReplicas: 1, maxReplicas: 10, lagPerReplica: 100, scaleDownDelaySeconds: 0}");
+    assert_eq!(scaled.after(0), 1);
+    scaled.lags([50; 4]);
+    assert_eq!(scaled.after(20), 2, "one was too few");
+    scaled.lags([0; 4]);
+    assert_eq!(scaled.after(115), 2);
+    assert_eq!(scaled.after(10), 1);
+}
+
+#[test]
 fn what_more_pods_would_not_help_brings_none() {
     let mut scaled = Scaled::new(ONE_TO_TEN);
     scaled.lags([1_000_000; 4]);

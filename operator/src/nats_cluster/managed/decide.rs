@@ -190,19 +190,28 @@ fn back(situation: &Situation, because: impl std::fmt::Display) -> Step {
     }
 }
 
-/// Somebody else has taken so many servers away that the others agree upon nothing. They come back at once: the others cannot become
-/// healthy without them, and what is added takes nothing away.
+/// What another hand has made of the StatefulSet, where the servers could not come right with it.
+///
+/// Servers of a single one know nothing of each other, and whoever connects to the Service would find one or another: they go at once, and
+/// their volumes stay. Servers that were taken away, but are in the others' list or leave no majority, come back at once: the others may not
+/// become healthy without them, and what is added takes nothing away.
 fn restore(situation: &Situation) -> Option<Step> {
-    let is_short = situation.jet_stream && situation.replicas < situation.wanted && situation.view.meta.is_none();
-    is_short.then(|| Step::Scale {
-        to: situation.wanted,
+    let Situation { wanted, replicas, .. } = *situation;
+    let is_taken_away = || match &situation.view.meta {
+        Some(meta) => meta.peers.iter().any(|peer| {
+            let ordinal = situation.identity.ordinal(&peer.name);
+            ordinal.is_some_and(|ordinal| (replicas..wanted).contains(&ordinal))
+        }),
+        None => replicas * 2 <= wanted,
+    };
+    let is_another = (wanted == 1 && replicas > 1) || (replicas < wanted && is_taken_away());
+    (situation.jet_stream && is_another).then(|| Step::Scale {
+        to: wanted,
         why: Words::new(
-            "ServerComesBack",
+            "ServersRestored",
             format!(
-                "the StatefulSet {} has been given {} replicas by another hand, without a majority of the {} servers",
-                situation.identity.servers(),
-                situation.replicas,
-                situation.wanted
+                "the StatefulSet {} has been given {replicas} replicas by another hand, and {wanted} are declared",
+                situation.identity.servers()
             ),
         ),
     })

@@ -299,10 +299,34 @@ fn servers_that_lost_their_majority_to_another_hand_come_back_at_once() {
         situation.view = View::default();
         assert!(matches!(decide(&situation), Step::Scale { to: 5, .. }), "{left}");
     }
+    // With a majority, and with a stream whose copies are on both that are gone: its last one alone is not well.
+    let mut situation = sound(5);
+    situation.replicas = 3;
+    situation.servers.truncate(3);
+    situation.servers[2].state = State::Unhealthy("the stream has no leader".to_owned());
+    assert!(matches!(decide(&situation), Step::Scale { to: 5, .. }));
+    let mut growing = sound(3);
+    growing.wanted = 5;
+    assert!(
+        matches!(decide(&growing), Step::Scale { to: 4, .. }),
+        "one at a time, where nobody else was at work"
+    );
+    growing.view.meta = None;
+    assert_eq!(reason(&decide(&growing)), "NoMetaLeader");
+
     let mut starting = sound(5);
     starting.servers[0].state = State::Unhealthy("starting".to_owned());
     starting.view = View::default();
     assert_eq!(reason(&decide(&starting)), "ServerUnhealthy", "all are there");
+}
+
+#[test]
+fn servers_that_another_hand_adds_to_a_single_one_go_at_once() {
+    let mut situation = sound(3);
+    situation.wanted = 1;
+    situation.view.meta = None;
+    situation.servers[2].state = State::Unhealthy("starting".to_owned());
+    assert!(matches!(decide(&situation), Step::Scale { to: 1, .. }));
 }
 
 #[test]
