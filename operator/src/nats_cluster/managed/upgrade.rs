@@ -9,7 +9,7 @@ use kube::ResourceExt as _;
 
 use super::build::{hash, shared_hash};
 use super::plan::{Passwords, Plan};
-use crate::apply::MANAGER;
+use crate::apply::{MANAGER, owns};
 
 /// On a StatefulSet: the cluster's generation at the last write.
 const GENERATION: &str = "fanout.openfactory.io/generation";
@@ -52,12 +52,7 @@ pub(super) fn hold(plan: &Plan, mut fresh: StatefulSet, live: Option<&StatefulSe
 /// The template that we have written down last. One that another hand has written over ours is nobody's word.
 fn written_down(live: &StatefulSet) -> Option<PodTemplateSpec> {
     let path = format!("f:{TEMPLATE}");
-    let mut managers = live.managed_fields().iter();
-    let is_ours = managers.any(|entry| {
-        let fields = entry.fields_v1.as_ref();
-        let annotation = fields.and_then(|fields| fields.0.get("f:metadata")?.get("f:annotations")?.get(&path));
-        entry.manager.as_deref() == Some(MANAGER) && annotation.is_some()
-    });
+    let is_ours = owns(live, MANAGER, &["f:metadata", "f:annotations", &path]);
     let text = live.annotations().get(TEMPLATE).filter(|_| is_ours)?;
     serde_json::from_str(text).ok()
 }
