@@ -18,6 +18,7 @@ use forwarder_core::config::properties::{
 use forwarder_core::config::{Checked, DeadLetter, GroupProtocol, KafkaConnection, Sasl, Tls};
 use rdkafka::ClientConfig;
 use rdkafka::client::OAuthToken;
+use rdkafka::config::RDKafkaLogLevel;
 
 /// How librdkafka names us to the broker, where the document does not.
 const CLIENT_ID: &str = "fanout-forwarder";
@@ -203,6 +204,10 @@ fn set_properties(client: &mut ClientConfig, connection: &KafkaConnection, scope
         let applies = properties::find(name).is_some_and(|found| found.scope == Scope::Both || found.scope == scope);
         if applies {
             client.set(name.as_str(), value.as_str());
+        }
+        if applies && name == "debug" {
+            // rdkafka lets no such line through by itself, and ours are not written unless that level is declared.
+            client.set_log_level(RDKafkaLogLevel::Debug);
         }
     }
 }

@@ -74,6 +74,16 @@ fn properties_tune_and_do_not_own() {
 }
 
 #[test]
+fn debug_lets_the_lines_through_that_it_asks_for() {
+    let client = consumer(&config("properties: {debug: cgrp}", "", "")).unwrap();
+    assert!(
+        matches!(client.log_level, RDKafkaLogLevel::Debug),
+        "{:?}",
+        client.log_level
+    );
+}
+
+#[test]
 fn dead_letters_are_written_once_to_every_replica() {
     assert!(dead_letter_producer(&config("", "", "")).unwrap().is_none());
     assert!(
