@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use forwarder::shutdown::Shutdown;
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _};
+use kube::core::{NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config};
-use kube::runtime::reflector::Store;
-use kube::runtime::{Controller, watcher};
-use kube::{Resource, ResourceExt as _};
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::utils::Backoff;
+use kube::runtime::{Controller, WatchStreamExt as _, watcher};
+use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
@@ -92,13 +94,63 @@ pub fn watching() -> watcher::Config {
     watcher::Config::default().timeout(u32::try_from(WATCH.as_secs()).unwrap_or(u32::MAX))
 }
 
-/// How a controller runs.
-#[must_use]
-pub fn config(context: &Context) -> Config {
+/// A watch for a controller, which pauses by itself after an error: the others go on meanwhile.
+pub fn watch<K>(api: Api<K>, config: watcher::Config) -> impl Stream<Item = watcher::Result<K>> + Send + 'static
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    // The pause is before the filter: a list of nothing is a success as well, and ends the growth of pauses.
+    watcher(api, config).default_backoff().touched_objects()
+}
+
+/// As [`watch`], of no more than the metadata of what is in the operator's scope.
+pub fn metadata<K>(
+    context: &Context,
+    config: watcher::Config,
+) -> impl Stream<Item = watcher::Result<PartialObjectMeta<K>>> + Send + 'static
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Send + 'static,
+{
+    watch(context.scope.api::<PartialObjectMeta<K>>(&context.client), config)
+}
+
+/// A controller of all objects of a kind. Further watches are to be given as streams: see [`watch`].
+pub fn controller<K>(context: &Context) -> Controller<K>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
+{
+    let (store, writer) = reflector::store();
+    let own = watcher(context.scope.api::<K>(&context.client), watching());
+    let own = reflector::reflector(writer, own).default_backoff().applied_objects();
     // A burst of changes (an apply of many files, a roll's pods) is one reconcile.
-    Config::default()
+    let config = Config::default()
         .debounce(Duration::from_millis(200))
-        .concurrency(context.settings.concurrency)
+        .concurrency(context.settings.concurrency);
+    Controller::for_stream(own, store)
+        .trigger_backoff(NoPause)
+        .with_config(config)
+}
+
+/// kube's controller pauses all its watches when one of them fails, and longer each time; one that may not be watched at all would hold
+/// up what the others tell. Each of ours pauses for itself.
+struct NoPause;
+
+impl Iterator for NoPause {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(Duration::ZERO)
+    }
+}
+
+impl Backoff for NoPause {
+    fn reset(&mut self) {}
 }
 
 /// Runs a controller until `stop`; reconciles that have begun are finished.
@@ -219,11 +271,17 @@ pub fn describe(error: &(dyn std::error::Error + 'static)) -> String {
 mod tests {
     use std::convert::Infallible;
 
+    use bytes::Bytes;
     use crds::NatsCluster;
     use forwarder::shutdown;
+    use futures::stream;
+    use http_body_util::combinators::UnsyncBoxBody;
+    use http_body_util::{BodyExt as _, Full, StreamBody};
+    use hyper::body::Frame;
+    use k8s_openapi::api::core::v1::Secret;
+    use kube::Client;
     use kube::client::Body;
-    use kube::runtime::watcher;
-    use kube::{Api, Client};
+    use serde_json::json;
 
     use super::*;
     use crate::apply::Applier;
@@ -241,17 +299,12 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn it_ends_although_the_api_server_has_not_answered_yet() {
-        let silent = tower::service_fn(|_: hyper::Request<Body>| {
-            std::future::pending::<Result<hyper::Response<Body>, Infallible>>()
-        });
-        let client = Client::new(silent, "default");
+    fn context(client: Client) -> Arc<Context> {
         let metrics = Arc::new(Metrics::new().unwrap());
-        let context = Arc::new(Context {
+        Arc::new(Context {
             events: Events::new(client.clone(), "operator".to_owned()),
             applier: Applier::new(client.clone(), Arc::clone(&metrics)),
-            client: client.clone(),
+            client,
             scope: Scope::Cluster,
             settings: Settings {
                 forwarder_image: String::new(),
@@ -260,13 +313,87 @@ mod tests {
                 concurrency: 1,
             },
             metrics,
+        })
+    }
+
+    #[tokio::test]
+    async fn it_ends_although_the_api_server_has_not_answered_yet() {
+        let silent = tower::service_fn(|_: hyper::Request<Body>| {
+            std::future::pending::<Result<hyper::Response<Body>, Infallible>>()
         });
-        let controller = Controller::new(Api::<NatsCluster>::all(client), watcher::Config::default());
+        let context = context(Client::new(silent, "default"));
+        let controller = controller::<NatsCluster>(&context);
         let (trigger, stop) = shutdown::channel();
         let reconcile = |_, _| async { Err::<Action, Never>(Never) };
         trigger.stop();
         let driven = drive("NatsCluster", controller, context, reconcile, stop);
         tokio::time::timeout(Duration::from_secs(5), driven).await.unwrap();
+    }
+
+    /// How often the cluster of [`answer`] changes: more seldom than any pause is long.
+    const CHANGES: Duration = Duration::from_secs(300);
+
+    /// An API server that has one cluster, and lets nobody see Secrets.
+    async fn answer(
+        request: hyper::Request<Body>,
+        began: tokio::time::Instant,
+    ) -> hyper::Response<UnsyncBoxBody<Bytes, Infallible>> {
+        let cluster = |version: u64| {
+            json!({
+                "apiVersion": NatsCluster::api_version(&()),
+                "kind": NatsCluster::kind(&()),
+                "metadata": {"name": "c", "namespace": "n", "uid": "u", "resourceVersion": version.to_string()},
+                "spec": {"servers": ["nats://c:4222"]},
+            })
+        };
+        let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+        if path.ends_with("/secrets") {
+            let status = json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403});
+            let mut refused = hyper::Response::new(Full::from(status.to_string()).boxed_unsync());
+            *refused.status_mut() = hyper::StatusCode::FORBIDDEN;
+            return refused;
+        }
+        if !query.contains("watch=true") {
+            let list = json!({
+                "kind": "List",
+                "apiVersion": NatsCluster::api_version(&()),
+                "metadata": {"resourceVersion": "1"},
+                "items": [cluster(1)],
+            });
+            return hyper::Response::new(Full::from(list.to_string()).boxed_unsync());
+        }
+        let changes = stream::unfold((), move |()| async move {
+            let number = began.elapsed().as_secs() / CHANGES.as_secs() + 1;
+            tokio::time::sleep_until(began + CHANGES * u32::try_from(number).unwrap()).await;
+            let event = json!({"type": "MODIFIED", "object": cluster(number + 1)});
+            let line = Bytes::from(format!("{event}\n"));
+            Some((Ok::<_, Infallible>(Frame::data(line)), ()))
+        });
+        hyper::Response::new(StreamBody::new(changes).boxed_unsync())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_fails_for_ever_does_not_hold_up_the_others() {
+        let began = tokio::time::Instant::now();
+        let service =
+            tower::service_fn(move |request| async move { Ok::<_, Infallible>(answer(request, began).await) });
+        let context = context(Client::new(service, "default"));
+        let secrets = metadata::<Secret>(&context, watching());
+        let controller = controller::<NatsCluster>(&context).watches_stream(secrets, |_| None);
+        let (trigger, stop) = shutdown::channel();
+        let (seen, mut reconciles) = tokio::sync::mpsc::unbounded_channel();
+        let reconcile = move |_, _| {
+            seen.send(began.elapsed()).unwrap();
+            async { Ok::<_, Never>(Action::await_change()) }
+        };
+        let driven = tokio::spawn(drive("NatsCluster", controller, context, reconcile, stop));
+        for number in 0..6 {
+            let at = reconciles.recv().await.unwrap();
+            let late = at.saturating_sub(CHANGES * number);
+            assert!(late < Duration::from_secs(2), "change {number} was seen after {late:?}");
+        }
+        trigger.stop();
+        driven.await.unwrap();
     }
 
     #[test]

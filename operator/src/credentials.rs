@@ -15,7 +15,7 @@ mod secrets;
 pub use self::files::{Files, prefix};
 pub use self::kafka::{KafkaCredentials, kafka, secrets_of_kafka};
 pub use self::nats::{NatsCredentials, nats, secrets_of_nats};
-pub use self::secrets::{Secrets, SecretsError, referrers, watched};
+pub use self::secrets::{Secrets, SecretsError, referrers};
 
 /// Why credentials cannot be used. Never holds what a Secret holds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -23,7 +23,6 @@ use crds::KafkaChannel;
 use crds::kafka_channel::DeletionPolicy;
 use forwarder::shutdown::Shutdown;
 use jiff::Timestamp;
-use kube::runtime::Controller;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource as _, ResourceExt as _};
 
@@ -35,8 +34,8 @@ use self::inspect::Failure;
 use self::plan::{Step, plan};
 use self::removal::{Removal, Why, removal};
 use crate::context::Context;
-use crate::controller::{self, drive};
-use crate::credentials::{referrers, secrets_of_kafka, watched};
+use crate::controller::{self, drive, metadata};
+use crate::credentials::{referrers, secrets_of_kafka};
 use crate::finalizer::{self, FinalizerError};
 use crate::status;
 
@@ -75,15 +74,14 @@ impl controller::Failure for ReconcileError {
 
 /// Runs the controller until `stop`.
 pub async fn run(context: Arc<Context>, stop: Shutdown) {
-    let api = context.scope.api::<KafkaChannel>(&context.client);
-    let controller = Controller::new(api, controller::watching()).with_config(controller::config(&context));
+    let controller = controller::controller::<KafkaChannel>(&context);
     let channels = controller.store();
     context.metrics.show_ready(channels.clone(), |channel: &KafkaChannel| {
         let status = channel.status.as_ref()?;
         Some((status.observed_generation, &status.conditions))
     });
-    let secrets = watched(&context.client, &context.scope);
-    let controller = controller.watches(secrets, controller::watching(), move |secret| {
+    let secrets = metadata(&context, controller::watching());
+    let controller = controller.watches_stream(secrets, move |secret| {
         referrers(&channels, &secret, |channel: &KafkaChannel| {
             secrets_of_kafka(&channel.spec.connection)
         })

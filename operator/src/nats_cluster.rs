@@ -28,7 +28,6 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{Controller, WatchStreamExt as _, watcher};
@@ -42,8 +41,8 @@ use self::assess::{Facts, Served};
 use self::dereference::{DereferenceError, dereference};
 use self::drain::Departure;
 use crate::context::Context;
-use crate::controller::{self, Failure, drive};
-use crate::credentials::{Secrets, referrers, secrets_of_nats, watched};
+use crate::controller::{self, Failure, drive, metadata};
+use crate::credentials::{Secrets, referrers, secrets_of_nats};
 use crate::finalizer::{self, FinalizerError};
 use crate::status;
 
@@ -86,8 +85,7 @@ impl Failure for ReconcileError {
 
 /// Runs the controller until `stop`.
 pub async fn run(context: Arc<Context>, stop: Shutdown) {
-    let api = context.scope.api::<NatsCluster>(&context.client);
-    let controller = Controller::new(api, controller::watching()).with_config(controller::config(&context));
+    let controller = controller::controller::<NatsCluster>(&context);
     let clusters = controller.store();
     context.metrics.show_ready(clusters.clone(), |cluster: &NatsCluster| {
         let status = cluster.status.as_ref()?;
@@ -100,8 +98,9 @@ pub async fn run(context: Arc<Context>, stop: Shutdown) {
         controller::watching(),
     );
     let changes = reflector::reflector(writer, watch).default_backoff().touched_objects();
+    let secrets = metadata(&context, controller::watching());
     let controller = controller
-        .watches(watched(&context.client, &context.scope), controller::watching(), {
+        .watches_stream(secrets, {
             let clusters = clusters.clone();
             move |secret| {
                 referrers(&clusters, &secret, |cluster: &NatsCluster| {
@@ -121,16 +120,15 @@ pub async fn run(context: Arc<Context>, stop: Shutdown) {
 
 /// With watches of what a managed cluster consists of, as metadata: what is needed of it is read at the reconcile.
 fn owned(context: &Context, controller: Controller<NatsCluster>) -> Controller<NatsCluster> {
-    let (client, scope) = (&context.client, &context.scope);
     let labelled = || controller::watching().labels(managed::names::CLUSTER);
     controller
-        .owns(scope.api::<PartialObjectMeta<StatefulSet>>(client), labelled())
-        .owns(scope.api::<PartialObjectMeta<ConfigMap>>(client), labelled())
-        .owns(scope.api::<PartialObjectMeta<Secret>>(client), labelled())
-        .owns(scope.api::<PartialObjectMeta<Service>>(client), labelled())
-        .owns(scope.api::<PartialObjectMeta<PodDisruptionBudget>>(client), labelled())
-        .owns(scope.api::<PartialObjectMeta<NetworkPolicy>>(client), labelled())
-        .watches(scope.api::<PartialObjectMeta<Pod>>(client), labelled(), |pod| {
+        .owns_stream(metadata::<StatefulSet>(context, labelled()))
+        .owns_stream(metadata::<ConfigMap>(context, labelled()))
+        .owns_stream(metadata::<Secret>(context, labelled()))
+        .owns_stream(metadata::<Service>(context, labelled()))
+        .owns_stream(metadata::<PodDisruptionBudget>(context, labelled()))
+        .owns_stream(metadata::<NetworkPolicy>(context, labelled()))
+        .watches_stream(metadata::<Pod>(context, labelled()), |pod| {
             let name = pod.labels().get(managed::names::CLUSTER)?;
             Some(ObjectRef::new(name).within(&pod.namespace()?))
         })

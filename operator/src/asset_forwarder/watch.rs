@@ -18,8 +18,7 @@ use super::dereference::dependencies;
 use super::members::reference;
 use super::names;
 use crate::context::{Context, Scope};
-use crate::controller::{config, watching};
-use crate::credentials;
+use crate::controller::{self, metadata, watch, watching};
 use crate::reference::chooses;
 
 /// Which Secrets the last reconcile of each forwarder has read. The Secrets are named by clusters and channels, perhaps in other
@@ -63,39 +62,38 @@ fn key(forwarder: &AssetForwarder) -> ObjectRef<AssetForwarder> {
 /// of them is read at the reconcile.
 pub fn controller(context: &Context, index: &Arc<SecretIndex>) -> Controller<AssetForwarder> {
     let (client, scope) = (&context.client, &context.scope);
-    let plain = watching;
     let labelled =
-        || plain().labels("app.kubernetes.io/name=asset-forwarder,app.kubernetes.io/managed-by=fanout-operator");
-    let controller = Controller::new(scope.api::<AssetForwarder>(client), plain()).with_config(config(context));
+        || watching().labels("app.kubernetes.io/name=asset-forwarder,app.kubernetes.io/managed-by=fanout-operator");
+    let controller = controller::controller::<AssetForwarder>(context);
     let store = controller.store();
     let mut controller = controller
-        .owns(scope.api::<PartialObjectMeta<Deployment>>(client), labelled())
-        .owns(scope.api::<PartialObjectMeta<ConfigMap>>(client), labelled())
-        .owns(scope.api::<PartialObjectMeta<Service>>(client), labelled())
-        .owns(scope.api::<PartialObjectMeta<ServiceAccount>>(client), labelled())
-        .owns(scope.api::<PartialObjectMeta<Role>>(client), labelled())
-        .owns(scope.api::<PartialObjectMeta<RoleBinding>>(client), labelled())
-        .owns(scope.api::<PartialObjectMeta<PodDisruptionBudget>>(client), labelled())
-        .owns(scope.api::<PartialObjectMeta<NetworkPolicy>>(client), labelled())
-        .watches(scope.api::<PartialObjectMeta<Pod>>(client), labelled(), |pod| {
+        .owns_stream(metadata::<Deployment>(context, labelled()))
+        .owns_stream(metadata::<ConfigMap>(context, labelled()))
+        .owns_stream(metadata::<Service>(context, labelled()))
+        .owns_stream(metadata::<ServiceAccount>(context, labelled()))
+        .owns_stream(metadata::<Role>(context, labelled()))
+        .owns_stream(metadata::<RoleBinding>(context, labelled()))
+        .owns_stream(metadata::<PodDisruptionBudget>(context, labelled()))
+        .owns_stream(metadata::<NetworkPolicy>(context, labelled()))
+        .watches_stream(metadata::<Pod>(context, labelled()), |pod| {
             let name = pod.labels().get(names::FORWARDER)?;
             Some(ObjectRef::new(name).within(&pod.namespace()?))
         })
-        .watches(credentials::watched(client, scope), plain(), {
+        .watches_stream(metadata(context, watching()), {
             let index = Arc::clone(index);
             move |secret| of_secret(&secret, &index)
         })
-        .watches(scope.api::<NatsCluster>(client), plain(), {
+        .watches_stream(watch(scope.api::<NatsCluster>(client), watching()), {
             let store = store.clone();
             move |cluster| of_cluster(&cluster, &store)
         })
-        .watches(scope.api::<KafkaChannel>(client), plain(), {
+        .watches_stream(watch(scope.api::<KafkaChannel>(client), watching()), {
             let store = store.clone();
             move |channel| of_channel(&channel, &store)
         });
     if *scope == Scope::Cluster {
-        let namespaces = Api::<PartialObjectMeta<Namespace>>::all(client.clone());
-        controller = controller.watches(namespaces, plain(), move |namespace| of_namespace(&namespace, &store));
+        let namespaces = watch(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), watching());
+        controller = controller.watches_stream(namespaces, move |namespace| of_namespace(&namespace, &store));
     }
     controller
 }

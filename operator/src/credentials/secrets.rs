@@ -9,7 +9,6 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt as _};
 
 use super::CredentialsError;
-use crate::context::Scope;
 
 /// The Secrets of one namespace that a resource refers to, as far as they are there. Its debug form shows names only.
 #[derive(Clone)]
@@ -104,12 +103,6 @@ impl fmt::Debug for Secrets {
             .field("found", &found.keys())
             .finish()
     }
-}
-
-/// Secrets to watch: of metadata alone, so that no content of any Secret stays in memory.
-#[must_use]
-pub fn watched(client: &Client, scope: &Scope) -> Api<PartialObjectMeta<Secret>> {
-    scope.api(client)
 }
 
 /// The resources of a store that refer to a Secret of their own namespace: what a change of it concerns.
