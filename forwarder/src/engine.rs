@@ -49,8 +49,8 @@ use crate::traces::{ExporterError, Identity, Tracer};
 /// must not end the process.
 const STUCK_AFTER: Duration = Duration::from_secs(120);
 
-/// What closing the consumer may take, after the drain.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What the last commit and leaving the group may take, after the drain.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What the tasks may take to end once nobody gives them anything to do.
 const TASKS_TIMEOUT: Duration = Duration::from_secs(2);

@@ -185,7 +185,6 @@ impl Intake {
         clock: Clock,
     ) -> Result<Self, IntakeError> {
         let consumer = Arc::new(OwnConsumer::new(kafka::create_consumer(&config, Context::new)?));
-        let committer = Committer::start(Arc::clone(&consumer))?;
         let limits = Limits {
             outlet: Load {
                 records: config.engine.max_pending_records_per_cluster,
@@ -199,6 +198,7 @@ impl Intake {
         };
         let now = Instant::now();
         let membership = Membership::new(links.lease.clone(), metrics.fenced.clone(), now);
+        let committer = Committer::start(Arc::clone(&consumer), membership.watch())?;
         Ok(Self {
             consumer,
             router,
@@ -569,9 +569,10 @@ impl Intake {
         self.abandon(&ours);
         self.links.lease.revoke();
         self.settle();
-        let partitions: Vec<i32> = self.dispatcher.partitions().keys().copied().collect();
-        self.commit(&partitions);
+        let ours = self.committable();
+        self.commit_at_last(&ours);
         self.answer_what_is_owed();
+        self.consumer.leave_group();
         self.committer.end();
         drop(self.consumer);
         info!("left the group");

@@ -1,5 +1,6 @@
 //! Offsets to the broker.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -13,11 +14,17 @@ use tracing::warn;
 
 use super::Intake;
 use super::context::{KafkaConsumer, OwnConsumer};
-use super::membership::{Proof, Sent};
+use super::membership::{Proof, Sent, is_passing};
 use crate::clock::wall_millis;
 
 /// How long the commit that is out is awaited before the group is left.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a last commit is repeated once it was refused amid a rebalance: some hundred times what one of a few members takes.
+const LAST_COMMIT: Duration = Duration::from_secs(3);
+
+/// Pause before a last commit is tried again.
+pub(super) const RETRY_COMMIT: Duration = Duration::from_millis(25);
 
 /// Partition, epoch of its assignment, and what is committed for it.
 type Points = Vec<(i32, u32, CommitPoint)>;
@@ -39,22 +46,32 @@ struct Answer {
 
 /// A thread that commits and waits for the answer, so that the intake need not. (librdkafka's asynchronous commit tells its
 /// answer only to a callback that rdkafka does not set.)
+///
+/// It does all commits, those too whose answer the intake waits for: of two threads the one with the older offsets might come last, and what
+/// lies between would be delivered again.
 pub(super) struct Committer {
     requests: mpsc::Sender<Request>,
     answers: mpsc::Receiver<Answer>,
-    /// A commit is out.
-    out: bool,
+    /// Commits without an answer yet: they are answered in their order.
+    out: usize,
     thread: JoinHandle<()>,
 }
 
 impl Committer {
     /// Starts the thread.
-    pub(super) fn start(consumer: Arc<OwnConsumer>) -> std::io::Result<Self> {
+    ///
+    /// `membership`: the number of the one that we are in, see [`super::membership`].
+    pub(super) fn start(consumer: Arc<OwnConsumer>, membership: Arc<AtomicU64>) -> std::io::Result<Self> {
         let (requests, wanted) = mpsc::channel::<Request>();
         let (answer, answers) = mpsc::channel();
         let thread = thread::Builder::new().name("commit".to_owned()).spawn(move || {
             while let Ok(Request { points, list, sent }) = wanted.recv() {
-                let (result, proof) = commit(&consumer, &list);
+                // One that has waited while the membership ended is about partitions that others may own.
+                let (result, proof) = if sent.is_of(membership.load(Ordering::Relaxed)) {
+                    commit(&consumer, &list)
+                } else {
+                    (Err(KafkaError::Canceled), Proof::Nothing)
+                };
                 let answered = Answer {
                     points,
                     sent,
@@ -69,9 +86,30 @@ impl Committer {
         Ok(Self {
             requests,
             answers,
-            out: false,
+            out: 0,
             thread,
         })
+    }
+
+    /// Whether it is on its way: not, if the thread has died.
+    fn send(&mut self, request: Request) -> bool {
+        let sent = self.requests.send(request).is_ok();
+        self.out += usize::from(sent);
+        sent
+    }
+
+    /// The next answer, if it has come.
+    fn try_recv(&mut self) -> Option<Answer> {
+        let answer = self.answers.try_recv().ok()?;
+        self.out -= 1;
+        Some(answer)
+    }
+
+    /// The next answer of those that are to come.
+    fn recv(&mut self) -> Result<Answer, KafkaError> {
+        let answer = self.answers.recv().map_err(|_| KafkaError::Canceled)?;
+        self.out -= 1;
+        Ok(answer)
     }
 
     /// Ends the thread, with its share of the consumer; where the broker does not answer, not for longer than a bound.
@@ -94,16 +132,14 @@ impl Intake {
         }
         self.next_commit = now + Duration::from_millis(self.config.engine.commit_interval_ms);
         // One at a time: librdkafka answers no rebalance while a commit is out, so an unbroken chain would starve it.
-        if self.committer.out {
+        if self.committer.out > 0 {
             return;
         }
         let partitions: Vec<i32> = self.dispatcher.partitions().keys().copied().collect();
         let request = self.commit_request(&partitions);
         let request = request.or_else(|| if needs_proof { self.proof_request() } else { None });
         if let Some((points, list)) = request {
-            let sent = self.membership.asks(self.clock.micros());
-            let request = Request { points, list, sent };
-            self.committer.out = self.committer.requests.send(request).is_ok();
+            self.send_commit(points, list);
         }
     }
 
@@ -122,33 +158,54 @@ impl Intake {
         }
     }
 
+    fn send_commit(&mut self, points: Points, list: TopicPartitionList) -> bool {
+        let sent = self.membership.asks(self.clock.micros());
+        self.committer.send(Request { points, list, sent })
+    }
+
     /// Commits the settled prefix of these partitions, where the broker does not have it yet, and waits for the answer.
-    pub(super) fn commit(&mut self, partitions: &[i32]) {
-        let Some((points, list)) = self.commit_request(partitions) else {
-            return;
-        };
-        let result = self.commit_list_now(&list);
-        let begun = self.note_commit(points, result);
+    pub(super) fn commit(&mut self, partitions: &[i32]) -> Result<(), KafkaError> {
+        let begun = self.commit_and_wait(partitions)?;
         self.ask_for(begun);
+        Ok(())
+    }
+
+    /// Commits the settled prefix of partitions that are given up right after. The ends of other members are rebalances, in whose midst the
+    /// group takes no commit; what it does not take is delivered again.
+    pub(super) fn commit_at_last(&mut self, partitions: &[i32]) {
+        let mut refused = None;
+        while !self.consumer.assignment_lost()
+            && let Err(error) = self.commit(partitions)
+            && is_worth_repeating(&error, &mut refused)
+        {
+            thread::sleep(RETRY_COMMIT);
+        }
     }
 
     /// As [`Intake::commit`], for partitions that begin: what is not committed may not begin.
     pub(super) fn commit_starts(&mut self, partitions: &[i32]) -> Result<(), KafkaError> {
-        if let Some((points, list)) = self.commit_request(partitions) {
-            let result = self.commit_list_now(&list);
-            // Whoever calls this asks for their records next.
-            drop(self.note_commit(points, result.clone()));
-            result?;
-        }
-        Ok(())
+        // Whoever calls this asks for their records next.
+        self.commit_and_wait(partitions).map(drop)
     }
 
-    /// Commits and waits for the answer.
-    fn commit_list_now(&mut self, list: &TopicPartitionList) -> Result<(), KafkaError> {
-        let sent = self.membership.asks(self.clock.micros());
-        let (result, proof) = commit(&self.consumer, list);
-        self.note_proof(sent, proof);
-        result
+    /// Returns the partitions that begin by it. No commit is out when it returns: none comes after what is decided next.
+    fn commit_and_wait(&mut self, partitions: &[i32]) -> Result<Vec<i32>, KafkaError> {
+        let request = self.commit_request(partitions);
+        let is_sent = request.map(|(points, list)| self.send_commit(points, list));
+        if is_sent == Some(false) {
+            return Err(KafkaError::Canceled);
+        }
+        let mut committed = Ok(Vec::new());
+        while self.committer.out > 0 {
+            let is_ours = is_sent.is_some() && self.committer.out == 1;
+            let answer = self.committer.recv()?;
+            match self.note_answer(answer) {
+                result if is_ours => committed = result,
+                Ok(begun) => self.ask_for(begun),
+                Err(_) => {}
+            }
+        }
+        committed
     }
 
     fn commit_request(&mut self, partitions: &[i32]) -> Option<(Points, TopicPartitionList)> {
@@ -174,39 +231,32 @@ impl Intake {
     /// Takes the answer of the commit that is out, if it has come.
     pub(super) fn take_commit_answer(&mut self) {
         self.membership.look(!self.dispatcher.partitions().is_empty());
-        while let Ok(Answer {
-            points,
-            sent,
-            result,
-            proof,
-        }) = self.committer.answers.try_recv()
-        {
-            self.committer.out = false;
-            self.note_proof(sent, proof);
-            let begun = self.note_commit(points, result);
+        while let Some(answer) = self.committer.try_recv() {
+            let begun = self.note_answer(answer).unwrap_or_default();
             self.ask_for(begun);
         }
     }
 
-    fn note_proof(&mut self, sent: Sent, proof: Proof) {
+    /// Returns the partitions that begin by it.
+    fn note_answer(&mut self, answer: Answer) -> Result<Vec<i32>, KafkaError> {
+        let Answer {
+            points,
+            sent,
+            result,
+            proof,
+        } = answer;
         if self.membership.answered(sent, proof) == Proof::Out {
             self.stop_draining();
         }
-    }
-
-    /// Returns the partitions that begin by it.
-    fn note_commit(&mut self, points: Points, result: Result<(), KafkaError>) -> Vec<i32> {
         match result {
             Ok(()) => {
-                let mut begun = Vec::new();
-                for (partition, epoch, point) in points {
-                    if self.dispatcher.committed(partition, epoch, point) {
-                        begun.push(partition);
-                    }
-                }
                 self.metrics.commits.inc();
                 self.last_commit_millis = Some(wall_millis());
-                begun
+                let committed = |(partition, epoch, point)| {
+                    let begins = self.dispatcher.committed(partition, epoch, point);
+                    begins.then_some(partition)
+                };
+                Ok(points.into_iter().filter_map(committed).collect())
             }
             Err(error) => {
                 self.metrics.commit_failures.inc();
@@ -218,7 +268,7 @@ impl Intake {
                          committed without, and a restart while a cluster is away repeats everything since; 4096 is enough"
                     );
                 }
-                Vec::new()
+                Err(error)
             }
         }
     }
@@ -251,4 +301,12 @@ fn commit(consumer: &KafkaConsumer, list: &TopicPartitionList) -> (Result<(), Ka
     let result = consumer.commit(list, CommitMode::Sync);
     let proof = Proof::of(&result, consumer.assignment_lost());
     (result, proof)
+}
+
+/// Whether a last commit that failed so is to be tried again. `refused`: when it was for the first time, which is noted here.
+///
+/// The refusal may take a while to come, for a broker reads nothing of a connection whose request to join the group it has not answered.
+pub(super) fn is_worth_repeating(error: &KafkaError, refused: &mut Option<Instant>) -> bool {
+    let refused = refused.get_or_insert_with(Instant::now);
+    is_passing(error) && refused.elapsed() < LAST_COMMIT
 }

@@ -22,6 +22,12 @@ use crate::kafka::{self, OAuthTokenFile};
 /// A line per error and interval.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How long a rebalance that is under way is waited for, before the consumer is closed amid it.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How often it is looked whether it is over.
+const LEAVE_POLL: Duration = Duration::from_millis(10);
+
 /// Something that happened to the group or to a commit.
 #[derive(Debug)]
 pub(super) enum Event {
@@ -129,6 +135,20 @@ pub(super) struct OwnConsumer(KafkaConsumer);
 impl OwnConsumer {
     pub(super) fn new(consumer: KafkaConsumer) -> Self {
         Self(consumer)
+    }
+
+    /// Leaves the group, before closing. librdkafka closes a member of a classic group that has no partitions without a word to the group,
+    /// which waits for it in its next rebalance until the session is over. One that has unsubscribed it lets go properly, as soon as no
+    /// rebalance is under way.
+    pub(super) fn leave_group(&self) {
+        self.0.context().closing.store(true, Ordering::Relaxed);
+        self.0.unsubscribe();
+        let deadline = Instant::now() + LEAVE_TIMEOUT;
+        let is_subscribed = || matches!(self.0.subscription(), Ok(topics) if topics.count() > 0);
+        while is_subscribed() && Instant::now() < deadline {
+            // Answers rebalances. Records that come are not ours to deliver any more.
+            drop(self.0.poll(LEAVE_POLL));
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tracing::{debug, error, info, warn};
 
 use super::Intake;
+use super::commits::{RETRY_COMMIT, is_worth_repeating};
 use super::membership::is_out_of_the_group;
 use super::starts::{self, Place};
 use crate::metrics::Rebalance;
@@ -41,6 +42,9 @@ pub(super) struct Leaving {
     partitions: Vec<i32>,
     lost: bool,
     deadline: Instant,
+    /// When the commit was refused for the first time, and when it is tried again.
+    refused: Option<Instant>,
+    try_at: Instant,
 }
 
 impl Intake {
@@ -214,48 +218,68 @@ impl Intake {
             partitions,
             lost,
             deadline,
+            refused: None,
+            try_at: Instant::now(),
         });
         self.go_on_leaving();
     }
 
     /// Gives the revoked partitions up as soon as nothing of theirs is out, or the time for that is over.
     pub(super) fn go_on_leaving(&mut self) {
-        let Some(leaving) = &self.leaving else { return };
+        let now = Instant::now();
+        let Some(mut leaving) = self.leaving.take_if(|leaving| leaving.try_at <= now) else {
+            return;
+        };
+        let partitions = leaving.partitions.iter();
+        let awaited: usize = partitions.map(|partition| self.dispatcher.awaited(*partition)).sum();
         let lost = leaving.lost || self.consumer.assignment_lost();
-        let awaited: usize = leaving
-            .partitions
-            .iter()
-            .map(|partition| self.dispatcher.awaited(*partition))
-            .sum();
-        if awaited > 0 && !lost && Instant::now() < leaving.deadline {
+        if awaited > 0 && !lost && now < leaving.deadline {
+            self.leaving = Some(leaving);
             return;
         }
         if lost && !leaving.lost {
             self.membership.end();
         }
-        let Some(Leaving { partitions, .. }) = self.leaving.take() else {
+        if self.abandon_rest(&leaving.partitions, lost) {
+            // Receipts that are still to come would let more go out: not another turn before they are given up.
+            if !lost {
+                self.commit_at_last(&leaving.partitions);
+            }
+        } else if !lost
+            && let Err(error) = self.commit(&leaving.partitions)
+            && is_worth_repeating(&error, &mut leaving.refused)
+        {
+            leaving.try_at = Instant::now() + RETRY_COMMIT;
+            self.leaving = Some(leaving);
             return;
-        };
+        }
+        self.give_up(&leaving.partitions);
+    }
+
+    /// Has publishers drop what is still out of these; tells whether there was anything.
+    fn abandon_rest(&mut self, partitions: &[i32], lost: bool) -> bool {
         let mut ours = self.assignments();
         ours.retain(|(partition, _)| partitions.contains(partition));
         let states = ours
             .iter()
             .filter_map(|(partition, _)| self.dispatcher.partitions().get(partition));
         let unsettled: usize = states.map(|state| state.unsettled()).sum();
-        if unsettled > 0 {
-            self.abandon(&ours);
-            // Between the abandonment and now some more may have been confirmed.
-            self.settle();
-            warn!(
-                records = unsettled,
-                lost, "gave partitions up with records out; their next owner delivers them again"
-            );
+        if unsettled == 0 {
+            return false;
         }
-        if !lost {
-            self.commit(&partitions);
-        }
+        self.abandon(&ours);
+        // Between the abandonment and now some more may have been confirmed.
+        self.settle();
+        warn!(
+            records = unsettled,
+            lost, "gave partitions up with records out; their next owner delivers them again"
+        );
+        true
+    }
+
+    fn give_up(&mut self, partitions: &[i32]) {
         let mut list = TopicPartitionList::new();
-        for partition in &partitions {
+        for partition in partitions {
             list.add_partition(&self.config.source.topic, *partition);
             self.dispatcher.remove(*partition);
             self.ends.remove(partition);
@@ -264,6 +288,14 @@ impl Intake {
         if let Err(error) = self.consumer.incremental_unassign(&list) {
             error!(%error, ?partitions, "failed to give partitions up");
         }
+    }
+
+    /// The partitions that are still ours to commit.
+    pub(super) fn committable(&self) -> Vec<i32> {
+        let lost = self.leaving.as_ref().filter(|leaving| leaving.lost);
+        let is_lost = |partition: &i32| lost.is_some_and(|leaving| leaving.partitions.contains(partition));
+        let partitions = self.dispatcher.partitions().keys().copied();
+        partitions.filter(|partition| !is_lost(partition)).collect()
     }
 
     /// The group has turned us out: there is nothing to wait for and nothing to commit.

@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +27,13 @@ pub(super) struct Sent {
     /// In the clock's microseconds.
     pub(super) at: u64,
     membership: u64,
+}
+
+impl Sent {
+    /// Whether it was in the membership of this number.
+    pub(super) fn is_of(self, membership: u64) -> bool {
+        self.membership == membership
+    }
 }
 
 /// What the answer to a commit says about the membership.
@@ -62,7 +71,7 @@ pub(super) struct Membership {
     /// Times that the lease ran out though there was something to own.
     fenced: IntCounter,
     /// Grows with every end, so that an answer is told from one of an earlier membership.
-    number: u64,
+    number: Arc<AtomicU64>,
     /// Publishers that have not dropped yet what is not ours any more: each channel ends when all of them have.
     abandoning: Vec<Receiver<()>>,
     next_proof: Instant,
@@ -75,7 +84,7 @@ impl Membership {
         Self {
             lease,
             fenced,
-            number: 0,
+            number: Arc::default(),
             abandoning: Vec::new(),
             next_proof: now,
             proven: false,
@@ -84,7 +93,12 @@ impl Membership {
 
     /// Names the membership: another one, another number.
     pub(super) fn number(&self) -> u64 {
-        self.number
+        self.number.load(Ordering::Relaxed)
+    }
+
+    /// The number, to be looked at by another thread.
+    pub(super) fn watch(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.number)
     }
 
     /// A commit is about to be sent, at this time of the clock.
@@ -92,7 +106,7 @@ impl Membership {
         self.next_proof = Instant::now() + self.pause();
         Sent {
             at,
-            membership: self.number,
+            membership: self.number(),
         }
     }
 
@@ -103,7 +117,7 @@ impl Membership {
 
     /// What a commit's answer says, so far as it is one to this membership.
     pub(super) fn answered(&mut self, sent: Sent, proof: Proof) -> Proof {
-        if sent.membership != self.number {
+        if !sent.is_of(self.number()) {
             return Proof::Nothing;
         }
         match proof {
@@ -123,7 +137,7 @@ impl Membership {
 
     /// We are no member any more, or were none for a while.
     pub(super) fn end(&mut self) {
-        self.number += 1;
+        self.number.fetch_add(1, Ordering::Relaxed);
         self.lease.revoke();
         self.look(true);
         self.next_proof = Instant::now() + self.pause();
@@ -165,5 +179,25 @@ pub(super) fn is_out_of_the_group(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(Code::UnknownMemberId | Code::IllegalGeneration | Code::FencedInstanceId | Code::FencedMemberEpoch)
+    )
+}
+
+/// Whether a commit that was refused so may be taken a moment later, as long as the assignment is not lost.
+///
+/// A group takes none between the last member's joining and the leader's assignment; and librdkafka may have sent one right before it was
+/// told of the generation or epoch that the group has by now.
+pub(super) fn is_passing(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::RebalanceInProgress
+                | Code::IllegalGeneration
+                | Code::StaleMemberEpoch
+                | Code::CoordinatorLoadInProgress
+                | Code::CoordinatorNotAvailable
+                | Code::NotCoordinator
+                | Code::WaitingForCoordinator
+        )
     )
 }

@@ -5,11 +5,15 @@ use std::collections::BTreeMap;
 use e2e_rig::forwarder::Forwarder;
 use e2e_rig::traffic::read_value;
 use e2e_rig::wait;
-use forwarder_core::config::{GroupProtocol, PublishMode, StartFrom};
+use forwarder_core::config::{Config, GroupProtocol, PublishMode, StartFrom};
+use futures::future::try_join_all;
 
 use crate::stage::{ASSETS, PARTITIONS, SOON, Stage};
 
 const RATE: u32 = 2_000;
+
+/// Times that members stop together: what of a rebalance they meet is up to chance.
+const ROUNDS: usize = 5;
 
 #[tokio::test]
 async fn nothing_is_lost_when_a_forwarder_is_killed() {
@@ -71,6 +75,38 @@ async fn stops_in_good_order(mode: PublishMode) {
 }
 
 #[tokio::test]
+async fn members_that_stop_together_repeat_nothing() {
+    members_stop_together(GroupProtocol::Classic).await;
+}
+
+#[tokio::test]
+async fn members_that_stop_together_repeat_nothing_under_the_consumer_protocol() {
+    members_stop_together(GroupProtocol::Consumer).await;
+}
+
+/// Each end is a rebalance for those that are still at it, in whose midst the group takes no commit. Who has come last has no partitions yet,
+/// and the others wait for it.
+async fn members_stop_together(protocol: GroupProtocol) {
+    let stage = Stage::new(PublishMode::Core, 2).await;
+    let config = under(protocol, stage.config());
+    let flow = stage.flow(RATE);
+    for _ in 0..ROUNDS {
+        let mut members = Vec::new();
+        for name in ["first", "second", "third"] {
+            members.push(stage.start(name, &config).await);
+        }
+        stage.wait_published(&members[0], 100.0).await;
+        let ends = members.iter_mut().map(|member| member.terminate(SOON));
+        for status in try_join_all(ends).await.unwrap() {
+            assert!(status.success(), "{status}");
+        }
+    }
+    let _last = stage.start("last", &config).await;
+    flow.stop().await.unwrap();
+    stage.verdict().await.check_exactly_once().unwrap();
+}
+
+#[tokio::test]
 async fn members_join_leave_and_die() {
     members_come_and_go(GroupProtocol::Classic).await;
 }
@@ -83,12 +119,7 @@ async fn members_join_leave_and_die_under_the_consumer_protocol() {
 
 async fn members_come_and_go(protocol: GroupProtocol) {
     let stage = Stage::new(PublishMode::Core, 2).await;
-    let mut config = stage.config();
-    config.source.protocol = protocol;
-    if protocol == GroupProtocol::Consumer {
-        // The broker sets these.
-        config.source.connection.properties.clear();
-    }
+    let config = under(protocol, stage.config());
     let first = stage.start("first", &config).await;
     let flow = stage.flow(RATE);
     stage.wait_published(&first, 2_000.0).await;
@@ -112,21 +143,43 @@ async fn members_come_and_go(protocol: GroupProtocol) {
     stage.verdict().await.check().unwrap();
 }
 
-/// More pods than partitions is a spare, not a fault.
+fn under(protocol: GroupProtocol, mut config: Config) -> Config {
+    config.source.protocol = protocol;
+    if protocol == GroupProtocol::Consumer {
+        // The broker sets these.
+        config.source.connection.properties.clear();
+    }
+    config
+}
+
+/// More pods than partitions is a spare, not a fault; and the group does not wait for one that has gone.
 #[tokio::test]
-async fn a_member_without_partitions_is_ready() {
+async fn a_member_without_partitions_is_ready_and_leaves_the_group_when_it_stops() {
     let stage = Stage::new(PublishMode::Core, 1).await;
-    let config = stage.config();
+    let mut config = stage.config();
+    // Nobody goes because of its silence.
+    let properties = &mut config.source.connection.properties;
+    properties.insert("session.timeout.ms".to_owned(), "300000".to_owned());
     let mut members = Vec::new();
     for number in 0..=PARTITIONS {
         members.push(stage.start(&format!("member-{number}"), &config).await);
     }
-    wait::eventually(SOON, "one member is idle and ready", || async {
-        let mut idle = 0;
-        for member in &members {
-            idle += usize::from(member.status().await?["phase"] == "idle" && member.page("/readyz").await?.0 == 200);
+    let spare = wait::value(SOON, "one member is idle and ready", || async {
+        let mut idle = Vec::new();
+        for (number, member) in members.iter().enumerate() {
+            if member.status().await?["phase"] == "idle" && member.page("/readyz").await?.0 == 200 {
+                idle.push(number);
+            }
         }
-        anyhow::ensure!(idle == 1, "{idle} are");
+        anyhow::ensure!(idle.len() == 1, "{idle:?} are");
+        Ok(idle.first().copied())
+    })
+    .await
+    .unwrap();
+    assert!(members[spare].terminate(SOON).await.unwrap().success());
+    wait::eventually(SOON, "the group has one member less", || async {
+        let left = stage.kafka.members(&stage.group).await?;
+        anyhow::ensure!(left == members.len() - 1, "{left}");
         Ok(true)
     })
     .await

@@ -8,10 +8,6 @@ use serde_json::json;
 
 use crate::judge;
 
-/// Pods that end together rebalance while they do: what was confirmed and not yet committed in that moment comes again. It is less than a
-/// second of the traffic.
-const BETWEEN: u64 = 500;
-
 /// Created, scaled to nothing and back, suspended, and on: while records flow.
 async fn scales(site: Site) {
     let forwarder = site.start(3).await;
@@ -49,7 +45,7 @@ async fn scales(site: Site) {
     site.apply(&[site.forwarder(1)]).await;
     site.wait_ready().await;
     flow.stop().await.unwrap();
-    judge::repeated_at_most(&site, BETWEEN).await;
+    judge::exactly_once(&site).await;
 }
 
 #[tokio::test]

@@ -6,9 +6,6 @@ use serde_json::json;
 
 use crate::judge;
 
-/// What is pending in a second of a test's traffic: more is never out when a pod ends or a connection does.
-const PENDING: u64 = 500;
-
 /// Another image, then another setting of the source, while records flow.
 async fn rolls(site: Site) {
     site.start(2).await;
@@ -32,7 +29,7 @@ async fn rolls(site: Site) {
     assert!(middle.is_disjoint(&judge::pods(&site).await));
 
     flow.stop().await.unwrap();
-    judge::repeated_at_most(&site, PENDING).await;
+    judge::exactly_once(&site).await;
 }
 
 #[tokio::test]
@@ -93,7 +90,7 @@ async fn an_image_that_is_not_there_is_told_and_stops_the_roll_at_one_pod() {
     site.apply(&[site.forwarder(2)]).await;
     site.wait_ready().await;
     flow.stop().await.unwrap();
-    judge::repeated_at_most(&site, PENDING).await;
+    judge::exactly_once(&site).await;
     site.namespace
         .kubectl(&["get", "assetforwarder", FORWARDER])
         .await

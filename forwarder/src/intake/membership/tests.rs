@@ -125,3 +125,20 @@ fn the_proof_is_repeated_before_the_lease_ends() {
     assert!(!bench.membership.needs_proof(now + LEASE / 5));
     assert!(bench.membership.needs_proof(now + LEASE / 3));
 }
+
+#[test]
+fn what_a_rebalance_refuses_may_be_taken_a_moment_later() {
+    use RDKafkaErrorCode as Code;
+    for (code, expected) in [
+        (Code::RebalanceInProgress, true),
+        (Code::IllegalGeneration, true),
+        (Code::StaleMemberEpoch, true),
+        (Code::NotCoordinator, true),
+        (Code::UnknownMemberId, false),
+        (Code::FencedMemberEpoch, false),
+        (Code::OffsetMetadataTooLarge, false),
+        (Code::GroupAuthorizationFailed, false),
+    ] {
+        assert_eq!(is_passing(&KafkaError::ConsumerCommit(code)), expected, "{code:?}");
+    }
+}
