@@ -109,6 +109,9 @@ pub enum IntakeError {
     /// The thread that commits could not be started.
     #[error("failed to start a thread")]
     Thread(#[from] std::io::Error),
+    /// The thread that commits has died.
+    #[error("the thread that commits has died; see the log")]
+    Committer,
     /// The topic could not be subscribed to.
     #[error("failed to subscribe to topic `{topic}`")]
     Subscribe {
@@ -275,6 +278,9 @@ impl Intake {
             self.recall_what_is_overdue();
             self.report_when_due();
             self.watchdog.check()?;
+            if self.committer.has_died() {
+                return Err(IntakeError::Committer);
+            }
             let more = self.reread();
             self.hand_out();
             if self.dispatcher.has_room() {

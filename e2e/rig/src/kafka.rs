@@ -15,6 +15,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicRe
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::groups::GroupInfo;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use tempfile::TempDir;
@@ -308,17 +309,30 @@ impl Kafka {
 
     /// How many members a group has, as the broker sees it.
     pub async fn members(&self, group: &str) -> Result<usize> {
+        self.ask_of_group(group, |found| found.map_or(0, |found| found.members().len()))
+            .await
+    }
+
+    /// The state of a group, in the broker's words; empty, if there is none.
+    pub async fn group_state(&self, group: &str) -> Result<String> {
+        self.ask_of_group(group, |found| {
+            found.map(|found| found.state().to_owned()).unwrap_or_default()
+        })
+        .await
+    }
+
+    async fn ask_of_group<T: Send + 'static>(
+        &self,
+        group: &str,
+        what: impl FnOnce(Option<&GroupInfo>) -> T + Send + 'static,
+    ) -> Result<T> {
         let (config, group) = (self.client(), group.to_owned());
         blocking(move || {
             let consumer: BaseConsumer = config.create().context("failed to make a consumer")?;
             let list = consumer
                 .fetch_group_list(Some(&group), REQUEST)
                 .with_context(|| format!("failed to ask for the members of {group}"))?;
-            Ok(list
-                .groups()
-                .iter()
-                .find(|found| found.name() == group)
-                .map_or(0, |found| found.members().len()))
+            Ok(what(list.groups().iter().find(|found| found.name() == group)))
         })
         .await
     }

@@ -65,13 +65,19 @@ impl Committer {
         let (requests, wanted) = mpsc::channel::<Request>();
         let (answer, answers) = mpsc::channel();
         let thread = thread::Builder::new().name("commit".to_owned()).spawn(move || {
+            let mut ended = None;
             while let Ok(Request { points, list, sent }) = wanted.recv() {
                 // One that has waited while the membership ended is about partitions that others may own.
-                let (result, proof) = if sent.is_of(membership.load(Ordering::Relaxed)) {
-                    commit(&consumer, &list)
-                } else {
+                let is_over =
+                    !sent.is_of(membership.load(Ordering::Relaxed)) || ended.is_some_and(|ended| sent.is_of(ended));
+                let (result, proof) = if is_over {
                     (Err(KafkaError::Canceled), Proof::Nothing)
+                } else {
+                    commit(&consumer, &list)
                 };
+                if proof == Proof::Out {
+                    ended = Some(membership.load(Ordering::Relaxed));
+                }
                 let answered = Answer {
                     points,
                     sent,
@@ -89,6 +95,11 @@ impl Committer {
             out: 0,
             thread,
         })
+    }
+
+    /// Whether the thread has died: nothing is committed any more.
+    pub(super) fn has_died(&self) -> bool {
+        self.thread.is_finished()
     }
 
     /// Whether it is on its way: not, if the thread has died.

@@ -23,10 +23,13 @@ use crate::kafka::{self, OAuthTokenFile};
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long a rebalance that is under way is waited for, before the consumer is closed amid it.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often it is looked whether it is over.
 const LEAVE_POLL: Duration = Duration::from_millis(10);
+
+/// What librdkafka calls the state of one that is in no group, and wants to be in none.
+const NOT_JOINED: &str = "init";
 
 /// Something that happened to the group or to a commit.
 #[derive(Debug)]
@@ -137,17 +140,30 @@ impl OwnConsumer {
         Self(consumer)
     }
 
-    /// Leaves the group, before closing. librdkafka closes a member of a classic group that has no partitions without a word to the group,
-    /// which waits for it in its next rebalance until the session is over. One that has unsubscribed it lets go properly, as soon as no
-    /// rebalance is under way.
+    /// Leaves the group, before closing, where closing would not: librdkafka closes a member of a classic group that has no partitions
+    /// without a word to the group, which waits for it in its next rebalance until the session is over. One that has unsubscribed it lets
+    /// go properly, as soon as no rebalance is under way.
     pub(super) fn leave_group(&self) {
-        self.0.context().closing.store(true, Ordering::Relaxed);
+        let context = self.0.context();
+        context.closing.store(true, Ordering::Relaxed);
+        if !matches!(self.0.assignment(), Ok(partitions) if partitions.count() == 0) {
+            return;
+        }
         self.0.unsubscribe();
+        drop(context.take_events());
         let deadline = Instant::now() + LEAVE_TIMEOUT;
-        let is_subscribed = || matches!(self.0.subscription(), Ok(topics) if topics.count() > 0);
-        while is_subscribed() && Instant::now() < deadline {
+        let mut left = false;
+        while !left && Instant::now() < deadline {
             // Answers rebalances. Records that come are not ours to deliver any more.
             drop(self.0.poll(LEAVE_POLL));
+            // Nothing else tells it.
+            left = context.take_events().iter().any(|event| match event {
+                Event::Statistics(statistics) => {
+                    let group = statistics.cgrp.as_ref();
+                    group.is_none_or(|group| group.join_state == NOT_JOINED)
+                }
+                Event::Assign(_) | Event::Revoke { .. } => false,
+            });
         }
     }
 }

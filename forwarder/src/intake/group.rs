@@ -18,6 +18,7 @@ use tracing::{debug, error, info, warn};
 
 use super::Intake;
 use super::commits::{RETRY_COMMIT, is_worth_repeating};
+use super::context::Event;
 use super::membership::is_out_of_the_group;
 use super::starts::{self, Place};
 use crate::metrics::Rebalance;
@@ -305,15 +306,29 @@ impl Intake {
         }
     }
 
-    /// Answers a rebalance that was being carried out: closing would wait for it.
+    /// Answers a rebalance that was being carried out, or was to be: closing would wait for it.
     pub(super) fn answer_what_is_owed(&mut self) {
+        let mut assigned = self.joining.take().is_some();
+        let mut revoked: Vec<Vec<i32>> = self
+            .leaving
+            .take()
+            .map(|leaving| leaving.partitions)
+            .into_iter()
+            .collect();
+        for event in self.consumer.context().take_events() {
+            match event {
+                Event::Assign(_) => assigned = true,
+                Event::Revoke { partitions, .. } => revoked.push(partitions),
+                Event::Statistics(_) => {}
+            }
+        }
         let mut answers = Vec::new();
-        if self.joining.take().is_some() {
+        if assigned {
             answers.push(self.consumer.incremental_assign(&TopicPartitionList::new()));
         }
-        if let Some(leaving) = self.leaving.take() {
+        for partitions in revoked {
             let mut list = TopicPartitionList::new();
-            for partition in leaving.partitions {
+            for partition in partitions {
                 list.add_partition(&self.config.source.topic, partition);
             }
             answers.push(self.consumer.incremental_unassign(&list));

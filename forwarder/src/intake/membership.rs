@@ -197,7 +197,6 @@ pub(super) fn is_passing(error: &KafkaError) -> bool {
                 | Code::CoordinatorLoadInProgress
                 | Code::CoordinatorNotAvailable
                 | Code::NotCoordinator
-                | Code::WaitingForCoordinator
         )
     )
 }

@@ -177,16 +177,39 @@ async fn a_member_without_partitions_is_ready_and_leaves_the_group_when_it_stops
     .await
     .unwrap();
     assert!(members[spare].terminate(SOON).await.unwrap().success());
-    wait::eventually(SOON, "the group has one member less", || async {
-        let left = stage.kafka.members(&stage.group).await?;
-        anyhow::ensure!(left == members.len() - 1, "{left}");
+    wait_members(&stage, members.len() - 1).await;
+}
+
+/// Behind on the ring it takes no record; who looks at its readiness must not take it for one that does.
+/// The group waits for a member that says nothing, and for no other one.
+#[tokio::test]
+async fn a_member_that_stops_amid_a_rebalance_leaves_the_group() {
+    let stage = Stage::new(PublishMode::Core, 1).await;
+    let mut config = stage.config();
+    let properties = &mut config.source.connection.properties;
+    properties.insert("session.timeout.ms".to_owned(), "300000".to_owned());
+    let mut first = stage.start("first", &config).await;
+    first.pause().unwrap();
+    let mut second = Forwarder::start_as("second", &config).unwrap();
+    wait::eventually(SOON, "the second wants to join", || async {
+        let state = stage.kafka.group_state(&stage.group).await?;
+        anyhow::ensure!(state == "PreparingRebalance", "{state}");
         Ok(true)
     })
     .await
     .unwrap();
+    second.process().terminate().unwrap();
+    wait::eventually(SOON, "the second is stopping", || {
+        let log = second.process().log();
+        async move { Ok(log?.contains("stopping: no more records")) }
+    })
+    .await
+    .unwrap();
+    first.resume().unwrap();
+    assert!(second.wait_exit(SOON).await.unwrap().success());
+    wait_members(&stage, 1).await;
 }
 
-/// Behind on the ring it takes no record; who looks at its readiness must not take it for one that does.
 #[tokio::test]
 async fn a_member_that_takes_none_of_its_partitions_is_not_ready_and_says_why() {
     let stage = Stage::new(PublishMode::Core, 1).await;
@@ -241,6 +264,17 @@ async fn a_ring_that_differs_from_one_of_the_same_epoch_is_not_used() {
 }
 
 /// Waits until the forwarder is not ready, and says this of each of its partitions.
+async fn wait_members(stage: &Stage, expected: usize) {
+    let what = format!("the group has {expected} members");
+    wait::eventually(SOON, &what, || async {
+        let members = stage.kafka.members(&stage.group).await?;
+        anyhow::ensure!(members == expected, "{members}");
+        Ok(true)
+    })
+    .await
+    .unwrap();
+}
+
 async fn wait_waiting(forwarder: &Forwarder, reason: &str) {
     wait::eventually(SOON, "it says what it waits for", || async {
         let (code, said) = forwarder.page("/readyz").await?;
