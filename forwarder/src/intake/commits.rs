@@ -65,18 +65,18 @@ impl Committer {
         let (requests, wanted) = mpsc::channel::<Request>();
         let (answer, answers) = mpsc::channel();
         let thread = thread::Builder::new().name("commit".to_owned()).spawn(move || {
-            let mut ended = None;
+            let mut ended: Option<Sent> = None;
             while let Ok(Request { points, list, sent }) = wanted.recv() {
                 // One that has waited while the membership ended is about partitions that others may own.
-                let is_over =
-                    !sent.is_of(membership.load(Ordering::Relaxed)) || ended.is_some_and(|ended| sent.is_of(ended));
+                let is_over = ended.is_some_and(|ended| ended.membership == sent.membership)
+                    || sent.membership != membership.load(Ordering::Relaxed);
                 let (result, proof) = if is_over {
                     (Err(KafkaError::Canceled), Proof::Nothing)
                 } else {
                     commit(&consumer, &list)
                 };
                 if proof == Proof::Out {
-                    ended = Some(membership.load(Ordering::Relaxed));
+                    ended = Some(sent);
                 }
                 let answered = Answer {
                     points,

@@ -26,14 +26,7 @@ const PROOFS: u32 = 4;
 pub(super) struct Sent {
     /// In the clock's microseconds.
     pub(super) at: u64,
-    membership: u64,
-}
-
-impl Sent {
-    /// Whether it was in the membership of this number.
-    pub(super) fn is_of(self, membership: u64) -> bool {
-        self.membership == membership
-    }
+    pub(super) membership: u64,
 }
 
 /// What the answer to a commit says about the membership.
@@ -117,7 +110,7 @@ impl Membership {
 
     /// What a commit's answer says, so far as it is one to this membership.
     pub(super) fn answered(&mut self, sent: Sent, proof: Proof) -> Proof {
-        if !sent.is_of(self.number()) {
+        if sent.membership != self.number() {
             return Proof::Nothing;
         }
         match proof {

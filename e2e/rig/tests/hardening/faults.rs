@@ -39,8 +39,9 @@ const SILENCE: Duration = Duration::from_secs(110);
 /// More than this in a second, on average, is a loop: an operator that is at work all the time makes some twelve.
 const AT_WORK: f64 = 30.0;
 
-/// The same where nothing but errors comes back: some twenty watches and five objects are tried again after growing pauses, which makes three.
-const IN_VAIN: f64 = 5.5;
+/// The same where nothing but errors comes back: some twenty-five watches, each tried again after 0.8 s, then after twice that, and so on,
+/// which makes five times in this while, and five objects with pauses of their own.
+const IN_VAIN: f64 = 14.0;
 
 const fn every(every: u32, verbs: &'static [Verb], fault: Fault) -> Rule {
     Rule {
