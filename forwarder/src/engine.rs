@@ -45,8 +45,8 @@ use crate::shutdown::Shutdown;
 use crate::traces::{ExporterError, Identity, Tracer};
 
 /// How long the intake's loop may stand still before `/healthz` fails. A turn that asks Kafka where many partitions
-/// begin may take a while, and two commits that nobody answers more than a minute each (librdkafka's `socket.timeout.ms`): an outage of Kafka
-/// must not end the process.
+/// begin may take a while, and two commits that nobody answers more than a minute each (librdkafka's `socket.timeout.ms`): an
+/// outage of Kafka must not end the process.
 const STUCK_AFTER: Duration = Duration::from_secs(180);
 
 /// What the last commit and leaving the group may take, after the drain.

@@ -185,11 +185,7 @@ impl Intake {
 
     /// Answers an assignment without beginning anything.
     fn answer(&self, partitions: &[i32]) {
-        let mut list = TopicPartitionList::new();
-        for partition in partitions {
-            list.add_partition(&self.config.source.topic, *partition);
-        }
-        if let Err(error) = self.consumer.incremental_assign(&list) {
+        if let Err(error) = self.consumer.incremental_assign(&self.list_of(partitions)) {
             warn!(%error, ?partitions, "failed to answer an assignment");
         }
     }
@@ -227,14 +223,13 @@ impl Intake {
 
     /// Gives the revoked partitions up as soon as nothing of theirs is out, or the time for that is over.
     pub(super) fn go_on_leaving(&mut self) {
-        let now = Instant::now();
-        let Some(mut leaving) = self.leaving.take_if(|leaving| leaving.try_at <= now) else {
+        let Some(mut leaving) = self.leaving.take_if(|leaving| leaving.try_at <= Instant::now()) else {
             return;
         };
         let partitions = leaving.partitions.iter();
         let awaited: usize = partitions.map(|partition| self.dispatcher.awaited(*partition)).sum();
         let lost = leaving.lost || self.consumer.assignment_lost();
-        if awaited > 0 && !lost && now < leaving.deadline {
+        if awaited > 0 && !lost && Instant::now() < leaving.deadline {
             self.leaving = Some(leaving);
             return;
         }
@@ -279,16 +274,23 @@ impl Intake {
     }
 
     fn give_up(&mut self, partitions: &[i32]) {
-        let mut list = TopicPartitionList::new();
         for partition in partitions {
-            list.add_partition(&self.config.source.topic, *partition);
             self.dispatcher.remove(*partition);
             self.ends.remove(partition);
             self.metrics.forget_partition(&self.config.source.topic, *partition);
         }
-        if let Err(error) = self.consumer.incremental_unassign(&list) {
+        if let Err(error) = self.consumer.incremental_unassign(&self.list_of(partitions)) {
             error!(%error, ?partitions, "failed to give partitions up");
         }
+    }
+
+    /// As librdkafka wants them named.
+    fn list_of(&self, partitions: &[i32]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            list.add_partition(&self.config.source.topic, *partition);
+        }
+        list
     }
 
     /// The partitions that are still ours to commit.
@@ -327,11 +329,7 @@ impl Intake {
             answers.push(self.consumer.incremental_assign(&TopicPartitionList::new()));
         }
         for partitions in revoked {
-            let mut list = TopicPartitionList::new();
-            for partition in partitions {
-                list.add_partition(&self.config.source.topic, partition);
-            }
-            answers.push(self.consumer.incremental_unassign(&list));
+            answers.push(self.consumer.incremental_unassign(&self.list_of(&partitions)));
         }
         for error in answers.into_iter().filter_map(Result::err) {
             debug!(%error, "failed to answer a rebalance before closing");
