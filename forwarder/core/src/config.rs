@@ -28,7 +28,9 @@ pub use self::document::Document;
 pub use self::environment::{Notice, from_environment, identify, ring_from_environment};
 pub use self::fault::{ConfigError, ConfigErrors, Fault};
 pub use self::kafka::{DeadLetter, GroupProtocol, KafkaConnection, MissingOffset, Sasl, Source, StartFrom};
-pub use self::nats::{Cluster, Headers, NatsAuth, Publish, PublishMode, Retry, RingConfig, Storage, Stream};
+pub use self::nats::{
+    Cluster, Headers, JetStreamApi, NatsAuth, Publish, PublishMode, Retry, RingConfig, Storage, Stream,
+};
 pub use self::process::{Admin, Engine, LogFormat, LogLevel, Logging};
 pub use self::telemetry::{Telemetry, Traces};
 pub use self::tls::Tls;

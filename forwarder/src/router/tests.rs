@@ -14,6 +14,9 @@ async fn start() -> SocketAddr {
         weight: 1,
         auth: None,
         tls: None,
+        discover_servers: None,
+        jet_stream: None,
+        inbox_prefix: None,
     };
     let clusters = vec![cluster("C1", &["nats://user:hush@c1:4222", "tls://c2"])];
     let table = Table::new(&RingConfig {

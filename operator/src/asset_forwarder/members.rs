@@ -160,6 +160,9 @@ fn judge(candidate: &Candidate, recorded: &Recorded) -> Result<Member, ExcludedC
         weight: cluster.spec.weight,
         auth,
         tls,
+        discover_servers: None,
+        jet_stream: None,
+        inbox_prefix: None,
     };
     let alone = RingConfig {
         epoch: 1,

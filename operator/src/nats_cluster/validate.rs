@@ -47,6 +47,9 @@ pub fn validate(cluster: &NatsCluster, secrets: &Secrets, folder: &Path) -> Resu
         weight: cluster.spec.weight,
         auth: None,
         tls: None,
+        discover_servers: None,
+        jet_stream: None,
+        inbox_prefix: None,
     };
     check(&member)?;
     let prefix = prefix("nats", &cluster.namespace().unwrap_or_default(), &cluster.name_any());

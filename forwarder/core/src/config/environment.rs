@@ -204,6 +204,9 @@ impl Variables {
                 connection: KafkaConnection {
                     bootstrap_servers: self.brokers(),
                     tls: None,
+                    discover_servers: None,
+                    jet_stream: None,
+                    inbox_prefix: None,
                     sasl: None,
                     properties: BTreeMap::new(),
                 },

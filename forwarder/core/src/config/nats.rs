@@ -46,6 +46,55 @@ pub struct Cluster {
     /// TLS; absent: only where a server's URL or the server itself asks for it, with the system's authorities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
+    /// Whether servers that the cluster announces are used beside those of `servers`; absent: yes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discover_servers: Option<bool>,
+    /// Where JetStream's API is; absent: `$JS.API`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jet_stream: Option<JetStreamApi>,
+    /// What the subjects begin with on which answers arrive; absent: `_INBOX`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inbox_prefix: Option<String>,
+}
+
+/// Where JetStream's API is: one of the two.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct JetStreamApi {
+    /// The JetStream domain, as of a leaf node: the API is at `$JS.<domain>.API`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+    /// The subject that the API stands under, such as where another account exports it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_prefix: Option<String>,
+}
+
+impl Cluster {
+    /// The subject under which JetStream's API stands, without a dot at its end.
+    #[must_use]
+    pub fn jet_stream_api(&self) -> String {
+        let api = self.jet_stream.as_ref();
+        match (
+            api.and_then(|api| api.api_prefix.as_ref()),
+            api.and_then(|api| api.domain.as_ref()),
+        ) {
+            (Some(prefix), _) => prefix.clone(),
+            (None, Some(domain)) => format!("$JS.{domain}.API"),
+            (None, None) => "$JS.API".to_owned(),
+        }
+    }
+
+    /// What the subjects begin with on which answers arrive, without a dot at its end.
+    #[must_use]
+    pub fn inbox_prefix(&self) -> &str {
+        self.inbox_prefix.as_deref().unwrap_or("_INBOX")
+    }
+
+    /// Whether servers that the cluster announces may be used.
+    #[must_use]
+    pub fn discovers_servers(&self) -> bool {
+        self.discover_servers.unwrap_or(true)
+    }
 }
 
 /// How to authenticate to NATS.
@@ -249,6 +298,9 @@ impl fmt::Debug for Cluster {
             weight,
             auth,
             tls,
+            discover_servers,
+            jet_stream,
+            inbox_prefix,
         } = self;
         let servers: Vec<_> = servers.iter().map(|server| server::without_userinfo(server)).collect();
         f.debug_struct("Cluster")
@@ -257,6 +309,9 @@ impl fmt::Debug for Cluster {
             .field("weight", weight)
             .field("auth", auth)
             .field("tls", tls)
+            .field("discover_servers", discover_servers)
+            .field("jet_stream", jet_stream)
+            .field("inbox_prefix", inbox_prefix)
             .finish()
     }
 }

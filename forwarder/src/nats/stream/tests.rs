@@ -20,6 +20,9 @@ fn cluster() -> Cluster {
         weight: 1,
         auth: None,
         tls: None,
+        discover_servers: None,
+        jet_stream: None,
+        inbox_prefix: None,
     }
 }
 

@@ -97,6 +97,9 @@ async fn request(
             password_file: file,
         }),
         tls: None,
+        discover_servers: None,
+        jet_stream: None,
+        inbox_prefix: None,
     };
     let address = ServerAddress::parse(&url).map_err(|error| error.to_string())?;
     let deadline = Instant::now() + WITHIN;

@@ -7,7 +7,7 @@ use super::kafka::check_tls;
 use super::subject::pattern_problem;
 use crate::config::fault::Faults;
 use crate::config::server::{ServerError, ServerUrl};
-use crate::config::{Cluster, Headers, NatsAuth, Publish, PublishMode, Retry, RingConfig, Stream};
+use crate::config::{Cluster, Headers, JetStreamApi, NatsAuth, Publish, PublishMode, Retry, RingConfig, Stream};
 use crate::ring::MAX_NODES;
 use crate::subject::{Template, covers, is_reserved};
 
@@ -58,6 +58,9 @@ fn check_cluster(faults: &mut Faults<'_>, cluster: &Cluster, origin: Origin) {
         weight,
         auth,
         tls,
+        discover_servers: _,
+        jet_stream,
+        inbox_prefix,
     } = cluster;
     let mut at = faults.at("name");
     if at.text(name) {
@@ -81,6 +84,53 @@ fn check_cluster(faults: &mut Faults<'_>, cluster: &Cluster, origin: Origin) {
     }
     if let Some(tls) = tls {
         check_tls(&mut faults.at("tls"), tls);
+    }
+    if let Some(api) = jet_stream {
+        check_jet_stream(&mut faults.at("jetStream"), api);
+    }
+    if let Some(prefix) = inbox_prefix {
+        let mut at = faults.at("inboxPrefix");
+        check_literal(&mut at, prefix, "_INBOX_plant");
+        if prefix.starts_with('$') {
+            at.add(
+                format!("{prefix:?} is the server's own"),
+                "begin with another character",
+            );
+        }
+    }
+}
+
+fn check_jet_stream(faults: &mut Faults<'_>, api: &JetStreamApi) {
+    let JetStreamApi { domain, api_prefix } = api;
+    match (domain, api_prefix) {
+        (None, None) => faults.add("is empty", "write domain or apiPrefix, or leave it out"),
+        (Some(_), Some(_)) => faults.add(
+            "has both domain and apiPrefix",
+            "write one: a domain stands for the prefix $JS.<domain>.API",
+        ),
+        (Some(domain), None) => {
+            let mut at = faults.at("domain");
+            check_literal(&mut at, domain, "plant-a");
+            if domain.contains('.') {
+                at.add(format!("{domain:?} has a dot"), "write the domain's name alone");
+            }
+        }
+        (None, Some(prefix)) => check_literal(&mut faults.at("apiPrefix"), prefix, "JS.plant.API"),
+    }
+}
+
+/// A subject without wildcards, as what other tokens are put behind.
+fn check_literal(faults: &mut Faults<'_>, text: &str, example: &str) {
+    if let Some(problem) = pattern_problem(text) {
+        faults.add(
+            format!("{text:?} {problem}"),
+            format!("write a subject such as {example}"),
+        );
+    } else if text.contains(['*', '>']) {
+        faults.add(
+            format!("{text:?} has a wildcard"),
+            format!("write a subject such as {example}"),
+        );
     }
 }
 

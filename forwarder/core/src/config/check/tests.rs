@@ -29,7 +29,7 @@ ring:
   epoch: 7
   replicas: 64
   clusters:
-  - {name: '01', servers: [nats://c1], weight: 3, auth: {type: Creds, file: /creds}, tls: {}}
+  - {name: '01', servers: [nats://c1], weight: 3, discoverServers: false, jetStream: {domain: d}, inboxPrefix: _IN.a, auth: {type: Creds, file: /creds}, tls: {}}
   - {name: ': #', servers: [nats://c2], auth: {type: UserPassword, username: u, passwordFile: /p}}
   - {name: k, servers: [nats://c3], auth: {type: NKey, seedFile: /seed}}
   - {name: t, servers: [nats://c4], auth: {type: Token, file: /token}}
@@ -599,6 +599,49 @@ fn a_ring_may_be_a_document_of_its_own() {
     let document = Document::from_yaml(&rest).unwrap().checked().unwrap();
     let ring = RingConfig::from_yaml(&text).unwrap().checked().unwrap();
     assert_eq!(document.with_ring(ring), Checked::from_yaml(ALL).unwrap());
+}
+
+#[test]
+fn where_answers_and_the_api_are_is_literal() {
+    let cases = [
+        ("jetStream: {}", "ring.clusters[0].jetStream: is empty"),
+        (
+            "jetStream: {domain: a, apiPrefix: b}",
+            "ring.clusters[0].jetStream: has both domain and apiPrefix",
+        ),
+        (
+            "jetStream: {domain: a.b}",
+            "ring.clusters[0].jetStream.domain: \"a.b\" has a dot",
+        ),
+        (
+            "jetStream: {apiPrefix: JS.>}",
+            "ring.clusters[0].jetStream.apiPrefix: \"JS.>\" has a wildcard",
+        ),
+        (
+            "inboxPrefix: _IN..BOX",
+            "ring.clusters[0].inboxPrefix: \"_IN..BOX\" has an empty token",
+        ),
+        (
+            "inboxPrefix: $JS",
+            "ring.clusters[0].inboxPrefix: \"$JS\" is the server's own",
+        ),
+    ];
+    for (field, expected) in cases {
+        let faults = faults(&CORE.replace("name: C1,", &format!("name: C1, {field},")));
+        assert!(
+            faults.len() == 1 && faults[0].starts_with(expected),
+            "{field}: {faults:?}"
+        );
+    }
+    for field in [
+        "jetStream: {domain: plant-a}",
+        "jetStream: {apiPrefix: $JS.plant.API}",
+        "inboxPrefix: _INBOX_plant.a",
+        "discoverServers: false",
+    ] {
+        let faults = faults(&CORE.replace("name: C1,", &format!("name: C1, {field},")));
+        assert!(faults.is_empty(), "{field}: {faults:?}");
+    }
 }
 
 #[test]
