@@ -47,9 +47,6 @@ pub fn config(kafka: &Kafka, topic: &str, group: &str, clusters: &[(&str, &Nats)
             connection: config::KafkaConnection {
                 bootstrap_servers: vec![kafka.bootstrap().to_owned()],
                 tls: None,
-                discover_servers: None,
-                jet_stream: None,
-                inbox_prefix: None,
                 sasl: None,
                 properties: std::collections::BTreeMap::new(),
             },
@@ -82,6 +79,9 @@ pub fn cluster(name: &str, url: &str) -> config::Cluster {
         weight: 1,
         auth: None,
         tls: None,
+        discover_servers: None,
+        jet_stream: None,
+        inbox_prefix: None,
     }
 }
 

@@ -204,9 +204,6 @@ impl Variables {
                 connection: KafkaConnection {
                     bootstrap_servers: self.brokers(),
                     tls: None,
-                    discover_servers: None,
-                    jet_stream: None,
-                    inbox_prefix: None,
                     sasl: None,
                     properties: BTreeMap::new(),
                 },
@@ -277,6 +274,9 @@ impl Variables {
                     weight: 1,
                     auth: None,
                     tls: None,
+                    discover_servers: None,
+                    jet_stream: None,
+                    inbox_prefix: None,
                 });
             }
             self.used.insert(variable);
