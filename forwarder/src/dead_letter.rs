@@ -135,6 +135,7 @@ impl DeadLetters {
             .collect();
         self.receipts
             .send(Receipts {
+                closed: Vec::new(),
                 outlet: DEAD_LETTER,
                 receipts,
             })

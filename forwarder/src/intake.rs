@@ -456,9 +456,20 @@ impl Intake {
         }
     }
 
-    /// Sends each cluster its batch.
+    /// Sends each cluster its batch. Lanes are opened first: what a batch has of them is to be taken.
     fn hand_out(&mut self) {
         let Self { dispatcher, links, .. } = self;
+        for (outlet, lane) in dispatcher.take_openings() {
+            // A publisher that has ended has nothing to open.
+            if let Some(member) = links.fleet.get(outlet) {
+                member.order(Order::Open(vec![lane]));
+            }
+        }
+        for (outlet, lane) in dispatcher.take_excess() {
+            if let Some(member) = links.fleet.get(outlet) {
+                member.order(Order::Recall(vec![lane]));
+            }
+        }
         dispatcher.take_batches(|outlet, batch| {
             if let Some(member) = links.fleet.get(outlet) {
                 member.order(Order::Publish(batch));
@@ -511,7 +522,13 @@ impl Intake {
         }
     }
 
-    fn count(&mut self, Receipts { outlet, receipts }: Receipts) {
+    fn count(&mut self, receipts: Receipts) {
+        let Receipts {
+            outlet,
+            closed,
+            receipts,
+        } = receipts;
+        self.dispatcher.close(outlet, &closed);
         for receipt in receipts {
             self.dispatcher.leave(outlet, receipt.weight);
             match receipt.fate {
@@ -526,6 +543,10 @@ impl Intake {
                     self.reject(letter, Some((outlet, lane)));
                 }
                 Fate::Recalled(parcel) => self.dispatcher.take_back(outlet, *parcel),
+                Fate::Returned(lane) => {
+                    self.end_trace(receipt.trace, receipt.tag, End::Dropped);
+                    self.dispatcher.give_back(outlet, receipt.tag, lane);
+                }
             }
         }
     }

@@ -125,6 +125,7 @@ struct ClusterVecs {
     pending_records: IntGaugeVec,
     pending_bytes: IntGaugeVec,
     parked_records: IntGaugeVec,
+    held_assets: IntGaugeVec,
     parked_seconds: IntGaugeVec,
     connected: IntGaugeVec,
     reconnects: IntCounterVec,
@@ -147,6 +148,8 @@ pub struct ClusterMetrics {
     pub pending_bytes: IntGauge,
     /// Records that are to be read again.
     pub parked_records: IntGauge,
+    /// Assets that wait for one record that the cluster refuses.
+    pub held_assets: IntGauge,
     /// For how many seconds there have been some.
     pub parked_seconds: IntGauge,
     /// 1 while connected.
@@ -293,6 +296,7 @@ impl Metrics {
             pending_records,
             pending_bytes,
             parked_records,
+            held_assets,
             parked_seconds,
             connected,
             reconnects,
@@ -308,6 +312,7 @@ impl Metrics {
             pending_records: pending_records.with_label_values(name),
             pending_bytes: pending_bytes.with_label_values(name),
             parked_records: parked_records.with_label_values(name),
+            held_assets: held_assets.with_label_values(name),
             parked_seconds: parked_seconds.with_label_values(name),
             connected: connected.with_label_values(name),
             reconnects: reconnects.with_label_values(name),
@@ -324,6 +329,7 @@ impl Metrics {
             &self.clusters.pending_records,
             &self.clusters.pending_bytes,
             &self.clusters.parked_records,
+            &self.clusters.held_assets,
             &self.clusters.parked_seconds,
             &self.clusters.connected,
         ] {
@@ -453,6 +459,10 @@ impl Builder {
             parked_records: gauge(
                 "asset_forwarder_parked_records",
                 "Messages that are to be read from Kafka again when the cluster has room, as far as this process has seen them",
+            )?,
+            held_assets: gauge(
+                "asset_forwarder_held_assets",
+                "Assets whose messages wait behind one that the cluster refuses",
             )?,
             parked_seconds: gauge(
                 "asset_forwarder_parked_seconds",

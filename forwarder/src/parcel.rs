@@ -1,6 +1,6 @@
 //! A record on its way through the engine, and what comes back of it.
 
-use forwarder_core::dispatch::{Freight, Tag};
+use forwarder_core::dispatch::{Closed, Freight, Tag};
 use forwarder_core::outbox::{Item, subject_hash};
 use forwarder_core::record::{Invalid, Timestamp};
 use forwarder_core::trace::TRACEPARENT;
@@ -313,6 +313,8 @@ pub enum Fate {
     Undeliverable(Box<Undeliverable>),
     /// Given back, as it was asked for.
     Recalled(Box<Parcel>),
+    /// Given back, since its lane, which is told, is closed.
+    Returned(u64),
 }
 
 /// What cannot be delivered.
@@ -329,6 +331,8 @@ pub struct Undeliverable {
 pub struct Receipts {
     /// The outlet.
     pub outlet: u32,
+    /// Lanes that it has closed: see [`forwarder_core::outbox::Outbox::close`].
+    pub closed: Vec<Closed>,
     /// In no particular order.
     pub receipts: Vec<Receipt>,
 }

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use forwarder_core::config::{Checked, Cluster, Publish, PublishMode};
+use forwarder_core::dispatch::Closed;
 use forwarder_core::outbox::{Backoff, Confirmation, Outbox, Outcome};
 use forwarder_core::record::Invalid;
 use tokio::sync::mpsc;
@@ -52,8 +53,10 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 pub enum Order {
     /// Deliver these, each asset's in this order, behind all that was ordered before.
     Publish(Vec<Parcel>),
-    /// Give back all records of these lanes: their assets have another owner now.
+    /// Give back all records of these lanes: somebody else takes care of them.
     Recall(Vec<u64>),
+    /// Take records of these lanes again: see [`Outbox::close`].
+    Open(Vec<u64>),
     /// The cluster is declared otherwise from now on.
     Reach(Box<Cluster>),
     /// Send nothing more on behalf of these assignments.
@@ -89,6 +92,11 @@ impl Link {
     #[must_use]
     pub fn status(&self) -> LinkStatus {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Something is wrong, though there is a connection.
+    fn note_fault(&self, error: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).last_error = Some(error);
     }
 
     // Held for two assignments; taken when a connection comes or goes and when a person asks.
@@ -127,7 +135,12 @@ pub struct Publisher {
     refusal_logged: Option<std::time::Instant>,
     /// The cluster is declared otherwise than when the connection, or the attempt to make one, was begun.
     moved: bool,
+    /// So many connections in a row have ended without a word while records were out.
+    silent_ends: u32,
 }
+
+/// After so many such connections each record that was out is written alone: one of them may be what ends the connections.
+const MAX_SILENT_ENDS: u32 = 2;
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -140,6 +153,8 @@ enum Ended {
     Protocol(#[from] crate::nats::protocol::ProtocolError),
     #[error("the server said: {0}")]
     Server(String),
+    #[error("the server refused a record and did not say which: {text}; each of {suspects} is sent alone now")]
+    Unattributed { text: String, suspects: usize },
     #[error("the user may not subscribe to {0}, where JetStream's acks arrive: allow `_INBOX.>`")]
     InboxDenied(String),
     #[error("no answer for {0:?}")]
@@ -204,6 +219,7 @@ impl Publisher {
             cutting: Vec::new(),
             refusal_logged: None,
             moved: false,
+            silent_ends: 0,
         })
     }
 
@@ -229,6 +245,7 @@ impl Publisher {
                     // With the connection went whatever it had not written.
                     self.cutting.clear();
                     self.moved = false;
+                    self.note_end(&ended);
                     let again = self.outbox.connection_lost(&mut self.outcome);
                     self.show_in_flight();
                     self.hand_out();
@@ -360,7 +377,12 @@ impl Publisher {
 
     fn take(&mut self, order: Order) {
         match order {
-            Order::Publish(parcels) => parcels.into_iter().for_each(|parcel| self.outbox.push(parcel)),
+            Order::Publish(parcels) => {
+                let closed = parcels.into_iter().filter_map(|parcel| self.outbox.push(parcel));
+                self.outcome.returned.extend(closed.map(|parcel| (parcel, false)));
+                self.hand_out();
+            }
+            Order::Open(lanes) => lanes.into_iter().for_each(|lane| self.outbox.open(lane)),
             Order::Recall(lanes) => {
                 self.outbox.recall(&lanes, &mut self.outcome);
                 self.hand_out();
@@ -387,21 +409,59 @@ impl Publisher {
         }
     }
 
+    /// Takes note of how a connection has ended. A record may be what ends each: then nobody but the end itself tells.
+    fn note_end(&mut self, ended: &ControlFlow<(), Ended>) {
+        let is_silent = matches!(
+            ended,
+            ControlFlow::Continue(Ended::Closed | Ended::Io(_) | Ended::Protocol(_))
+        );
+        if !is_silent || self.outbox.in_flight() == 0 {
+            self.silent_ends = 0;
+            return;
+        }
+        self.silent_ends += 1;
+        if self.silent_ends >= MAX_SILENT_ENDS {
+            let suspects = self.outbox.suspect();
+            warn!(
+                cluster = self.cluster.name,
+                suspects, "connections end one after the other; each record that was out is sent alone now"
+            );
+        }
+    }
+
+    /// Closes the lanes whose heads are refused for longer than now: what is behind each head goes back to the intake.
+    fn close_denied(&mut self) -> Vec<Closed> {
+        let mut closed = Vec::new();
+        for lane in std::mem::take(&mut self.outcome.denied) {
+            let head = self.outbox.close(lane, &mut self.outcome);
+            closed.extend(head.map(|head| Closed {
+                lane,
+                weight: head.weight(),
+            }));
+        }
+        closed
+    }
+
     /// Turns what the outbox let go into receipts.
     fn hand_out(&mut self) {
+        let closed = self.close_denied();
         let Outcome {
             confirmed,
             given_up,
+            impossible,
+            denied: _,
+            returned,
             dropped,
             recalled,
         } = &mut self.outcome;
-        if confirmed.is_empty() && given_up.is_empty() && dropped.is_empty() && recalled.is_empty() {
+        let rare = given_up.len() + impossible.len() + returned.len() + dropped.len() + recalled.len();
+        if confirmed.is_empty() && rare == 0 && closed.is_empty() {
             return;
         }
         let overtaken = self.outbox.overtaken().saturating_sub(self.counters.overtaken.get());
         self.counters.overtaken.inc_by(overtaken);
         let now = self.clock.micros();
-        let mut receipts = Vec::with_capacity(confirmed.len() + given_up.len() + dropped.len() + recalled.len());
+        let mut receipts = Vec::with_capacity(confirmed.len() + rare);
         if !confirmed.is_empty() {
             self.counters.published.inc_by(confirmed.len() as u64);
             let latency = self.counters.confirmed.local();
@@ -428,6 +488,19 @@ impl Publisher {
             queueing.flush();
         }
         receipts.extend(given_up.drain(..).map(|parcel| undeliverable(parcel, Invalid::Refused)));
+        receipts.extend(
+            impossible
+                .drain(..)
+                .map(|parcel| undeliverable(parcel, Invalid::Impossible)),
+        );
+        let sent = returned.iter().filter(|(_, sent)| *sent).count();
+        self.counters.repeats_possible.inc_by(sent as u64);
+        receipts.extend(returned.drain(..).map(|(mut parcel, _)| Receipt {
+            tag: parcel.origin.tag(),
+            weight: parcel.weight(),
+            trace: parcel.trace.take(),
+            fate: Fate::Returned(parcel.lane),
+        }));
         receipts.extend(dropped.drain(..).map(|mut parcel| Receipt {
             tag: parcel.origin.tag(),
             weight: parcel.weight(),
@@ -447,6 +520,7 @@ impl Publisher {
         self.receipts
             .send(Receipts {
                 outlet: self.outlet,
+                closed,
                 receipts,
             })
             .ok();

@@ -18,6 +18,8 @@
 //! owner; what comes meanwhile is held back. If the old owner does not answer in time, it is asked to give them back, and
 //! they go to the new one, in order. All other assets go on.
 //!
+//! **Held assets.** An outlet that is denied a record closes the record's lane: see [`held`]. That asset alone is parked.
+//!
 //! **Parking.** Past its cap, a cluster that is away (or very slow) keeps nobody waiting: new records of its are parked,
 //! and read again when it has room. So memory does not grow with the length of an outage.
 
@@ -25,6 +27,7 @@ mod backlog;
 mod caps;
 mod commits;
 mod handover;
+mod held;
 mod pass;
 mod rings;
 
@@ -41,6 +44,8 @@ pub use self::backlog::Era;
 use self::caps::Caps;
 pub use self::caps::{Limits, Load};
 use self::handover::HandOver;
+pub use self::held::Closed;
+use self::held::HeldLanes;
 use self::pass::Pass;
 pub use self::pass::{Again, Job};
 use crate::commit::Ahead;
@@ -139,6 +144,9 @@ pub struct Resume {
     /// Members of the ring with the offset of the first of their records that is to be delivered, where that lies before
     /// `offset`.
     pub away: Vec<(String, i64)>,
+    /// Lanes with the offset of the first of their records that is to be delivered, where that lies before `offset`. What is said of a
+    /// lane goes before what is said of its cluster.
+    pub lanes: Vec<(u64, i64)>,
     /// The fingerprint of the ring under which others have delivered, where it is known.
     pub members: Option<u64>,
     /// What is settled behind `offset`, as told under that ring if it is not ours.
@@ -233,11 +241,14 @@ pub struct Dispatcher<T> {
     /// Grows with every assignment of any partition.
     epoch: u32,
     hand_over: HandOver<T>,
+    held: HeldLanes,
     pass: Option<Pass>,
     /// Where the last pass was, so that all partitions have their turn.
     last_pass: i32,
     /// Numbers the passes.
     passes: u64,
+    /// Before that time, in microseconds, it is not asked again whether something may be read again.
+    ask_again_at: u64,
     batches: BTreeMap<u32, Vec<T>>,
     now: u64,
 }
@@ -254,9 +265,11 @@ impl<T: Freight> Dispatcher<T> {
             partitions: BTreeMap::new(),
             epoch: 0,
             hand_over: HandOver::new(),
+            held: HeldLanes::default(),
             pass: None,
             last_pass: -1,
             passes: 0,
+            ask_again_at: 0,
             batches: BTreeMap::new(),
             now: 0,
         };
@@ -272,7 +285,7 @@ impl<T: Freight> Dispatcher<T> {
         self.remove(partition);
         self.epoch += 1;
         let mut backlog = Backlog::new(self.era.clone());
-        backlog.restore(&resume.away, self.now);
+        backlog.restore(&resume.away, &resume.lanes, self.now);
         let state = Partition {
             epoch: self.epoch,
             phase,
@@ -324,6 +337,7 @@ impl<T: Freight> Dispatcher<T> {
         if !self.hand_over.is_empty() {
             self.rebuild_hand_over();
         }
+        self.count_held();
     }
 
     /// The partitions that are ours.
@@ -338,6 +352,8 @@ impl<T: Freight> Dispatcher<T> {
     pub fn awaited(&self, partition: i32) -> usize {
         let state = self.partitions.get(&partition);
         let places = state.into_iter().flat_map(|state| state.offsets.whereabouts());
+        // A refused record may be refused for days.
+        let places = places.filter(|place| !self.held.contains(place.lane));
         let at = places.filter_map(|place| place.outlet.or_else(|| self.hand_over.awaits(place.lane)));
         at.filter(|outlet| !self.caps.stands_still(*outlet as usize)).count()
     }
@@ -352,11 +368,16 @@ impl<T: Freight> Dispatcher<T> {
         let outlet = self.era.outlet(place.owner);
         let moves = self.hand_over.contains(place.lane);
         let full = self.caps.overflows(outlet as usize) || (moves && !self.caps.may_hold());
-        if full || state.backlog.contains(key, outlet) {
+        let held = self.held.contains(place.lane);
+        if full || held || state.backlog.contains(key, place.lane, outlet) {
             if !state.offsets.pass(offset) {
                 return Admission::Unwanted;
             }
-            state.backlog.park(key, outlet, offset, self.now);
+            if held {
+                state.backlog.park_lane(place.lane, offset, self.now);
+            } else {
+                state.backlog.park(key, place.lane, outlet, offset, self.now);
+            }
             return Admission::Parked;
         }
         let whereabouts = Whereabouts {
@@ -446,21 +467,28 @@ impl<T: Freight> Dispatcher<T> {
 
     /// An outlet gave a record back, as [`Dispatcher::overdue`] had it asked to.
     pub fn take_back(&mut self, outlet: u32, item: T) {
-        let tag = item.tag();
+        let (tag, lane, weight) = (item.tag(), item.lane(), item.weight());
+        if self.held.is_recalled(lane) && !self.hand_over.contains(lane) {
+            self.park_again(outlet, tag, lane);
+            return;
+        }
         let Some(state) = self.current(tag) else { return };
         state.offsets.relocate(tag.sequence, tag.offset, None);
-        let (lane, weight) = (item.lane(), item.weight());
         match self.hand_over.take_back(item) {
             Ok(()) => {
                 self.caps.hold(weight);
                 self.left(lane, outlet);
             }
             // Nobody waits for it: it goes where it belongs.
-            Err(item) => self.send(item),
+            Err(item) => {
+                self.left_held(lane, outlet);
+                self.send(item);
+            }
         }
     }
 
     fn left(&mut self, lane: u64, outlet: u32) {
+        self.left_held(lane, outlet);
         if self.hand_over.left(lane, outlet) {
             self.release(lane);
         }
@@ -558,8 +586,14 @@ impl<T: Freight> Dispatcher<T> {
     pub fn parked(&self) -> BTreeMap<u32, ParkedLoad> {
         let mut loads = BTreeMap::<u32, ParkedLoad>::new();
         for state in self.partitions.values() {
-            for (class, parked) in state.backlog.classes() {
-                let load = loads.entry(class.last().copied().unwrap_or_default()).or_default();
+            let lanes = state.backlog.lanes();
+            // A lane of which nothing is parked is kept apart for its cluster's sake.
+            let lanes = lanes.filter(|(_, parked)| parked.from < state.offsets.next());
+            let lanes = lanes.map(|(lane, parked)| (state.backlog.outlet_of_lane(lane), parked));
+            let classes = state.backlog.classes();
+            let classes = classes.map(|(path, parked)| (backlog::owner(path), parked));
+            for (outlet, parked) in classes.chain(lanes) {
+                let load = loads.entry(outlet).or_default();
                 load.records += parked.records;
                 load.since = Some(load.since.map_or(parked.since, |since| since.min(parked.since)));
             }

@@ -177,6 +177,21 @@ impl Offsets {
             .map(|(offset, whereabouts)| (*offset, *whereabouts))
     }
 
+    /// The unsettled records, in order.
+    pub fn in_order(&self) -> impl Iterator<Item = (i64, Whereabouts)> {
+        let window = self.entries.iter().filter(|entry| !entry.settled);
+        let mut window = window.map(|entry| (entry.offset, entry.whereabouts)).peekable();
+        let stragglers = self.stragglers.iter();
+        let mut stragglers = stragglers
+            .map(|(offset, whereabouts)| (*offset, *whereabouts))
+            .peekable();
+        std::iter::from_fn(move || match (window.peek(), stragglers.peek()) {
+            (Some((inside, _)), Some((left, _))) if left < inside => stragglers.next(),
+            (Some(_), _) => window.next(),
+            (None, _) => stragglers.next(),
+        })
+    }
+
     /// Where each unsettled record is, in no particular order.
     pub fn whereabouts(&self) -> impl Iterator<Item = Whereabouts> {
         let window = self.entries.iter().filter(|entry| !entry.settled);

@@ -29,6 +29,7 @@ use foldhash::fast::FixedState;
 use hashbrown::hash_map::Entry;
 use hashbrown::{HashMap, HashSet};
 
+mod closing;
 #[cfg(test)]
 mod tests;
 
@@ -60,6 +61,19 @@ pub enum Confirmation {
     Fence,
     /// JetStream: each record has an ack of its own.
     Ack,
+}
+
+/// What a server's refusal of a record means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No configuration of the server takes this record: it is given up at once.
+    Impossible,
+    /// The server's configuration does not allow it, and a person may mend that. Its lane waits; it counts as an attempt.
+    Denied,
+    /// The stream or the server takes nothing now. The lane is tried again; it never counts as an attempt.
+    Transient,
+    /// The server ended the connection over this record, as far as can be told. Its lane waits; it never counts as an attempt.
+    Unattributed,
 }
 
 /// How often and how soon a refused record is tried again.
@@ -119,6 +133,12 @@ pub struct Outcome<T> {
     pub confirmed: Vec<(T, u64)>,
     /// Refused as often as [`Backoff::attempts`] allows.
     pub given_up: Vec<T>,
+    /// Refused as [`Refusal::Impossible`].
+    pub impossible: Vec<T>,
+    /// Lanes whose head was refused, for longer than now, and stays: candidates for [`Outbox::close`].
+    pub denied: Vec<u64>,
+    /// Records of a [closed](Outbox::close) lane behind its head, in no particular order, with whether they were sent.
+    pub returned: Vec<(T, bool)>,
     /// Left the outbox because their assignment had ended; whether the server has them is nobody's business any more.
     pub dropped: Vec<T>,
     /// [Recalled](Outbox::recall), in no particular order, with whether they were sent: then the server may have them.
@@ -130,6 +150,9 @@ impl<T> Default for Outcome<T> {
         Self {
             confirmed: Vec::new(),
             given_up: Vec::new(),
+            impossible: Vec::new(),
+            denied: Vec::new(),
+            returned: Vec::new(),
             dropped: Vec::new(),
             recalled: Vec::new(),
         }
@@ -153,6 +176,8 @@ pub struct Outbox<T> {
     open: usize,
     /// Lanes with a head. A lane that is not in here flows freely.
     held: HashMap<u64, Hold, Spread>,
+    /// Lanes that have at most their head in here: see [`Outbox::close`].
+    closed: HashSet<u64, Spread>,
     /// When a held lane's head is tried again: time, lane.
     due: BinaryHeap<Reverse<(u64, u64)>>,
     /// Subjects (hashed) that this connection was seen to accept.
@@ -167,8 +192,12 @@ pub struct Outbox<T> {
 #[derive(Debug)]
 struct Slot<T> {
     generation: u32,
-    /// Refusals by the server; outages do not count.
+    /// Refusals that count as attempts; outages do not.
     refusals: u32,
+    /// Refusals for now and overdue acks: they only make the pauses longer.
+    setbacks: u32,
+    /// It is written behind a confirmation of all before it, and confirmed before anything else: see [`Outbox::suspect`].
+    alone: bool,
     state: State,
     /// Its subject was proven when it was let go: confirming it proves nothing new.
     proven: bool,
@@ -225,6 +254,7 @@ impl<T: Item> Outbox<T> {
             fences: VecDeque::new(),
             open: 0,
             held: HashMap::default(),
+            closed: HashSet::default(),
             due: BinaryHeap::new(),
             proven: HashSet::default(),
             writes: 0,
@@ -233,10 +263,15 @@ impl<T: Item> Outbox<T> {
         }
     }
 
-    /// Takes a record in. It goes behind everything of its lane that was pushed before.
-    pub fn push(&mut self, item: T) {
+    /// Takes a record in. It goes behind everything of its lane that was pushed before. Given back, where the lane is
+    /// [closed](Outbox::close).
+    pub fn push(&mut self, item: T) -> Option<T> {
+        if !self.closed.is_empty() && self.closed.contains(&item.lane()) {
+            return Some(item);
+        }
         let index = self.occupy(item);
         self.place(index);
+        None
     }
 
     /// The next record to send, if one may be sent. It counts as written from here on, so the caller sends it, or hands
@@ -313,7 +348,7 @@ impl<T: Item> Outbox<T> {
             };
             self.in_flight -= 1;
             match self.slots[index as usize].state {
-                State::Denied { .. } => self.refuse(index, now, outcome),
+                State::Denied { .. } => self.refuse(index, Refusal::Denied, now, outcome),
                 State::Abandoned { .. } => self.discard(index, outcome),
                 _ => self.confirm(index, outcome),
             }
@@ -342,27 +377,22 @@ impl<T: Item> Outbox<T> {
         }
     }
 
-    /// The server refused a record: its lane pauses, then it is sent again, or given up after so many refusals.
-    pub fn failed(&mut self, ticket: Ticket, now: u64, outcome: &mut Outcome<T>) {
-        self.fail(ticket, now, true, outcome);
+    /// The server refused a record: see [`Refusal`].
+    pub fn refused(&mut self, ticket: Ticket, refusal: Refusal, now: u64, outcome: &mut Outcome<T>) {
+        self.fail(ticket, refusal, now, outcome);
     }
 
-    /// The ack of a record is overdue: as [`Outbox::failed`], but the server has refused nothing, so this never leads to
-    /// giving up.
+    /// The ack of a record is overdue. The server has refused nothing, so this never leads to giving up.
     pub fn expired(&mut self, ticket: Ticket, now: u64, outcome: &mut Outcome<T>) {
-        self.fail(ticket, now, false, outcome);
+        self.fail(ticket, Refusal::Transient, now, outcome);
     }
 
-    fn fail(&mut self, ticket: Ticket, now: u64, refused: bool, outcome: &mut Outcome<T>) {
+    fn fail(&mut self, ticket: Ticket, refusal: Refusal, now: u64, outcome: &mut Outcome<T>) {
         let Some(index) = self.live(ticket) else { return };
         match self.slots[index as usize].state {
             State::Written { .. } => {
                 self.in_flight -= 1;
-                if refused {
-                    self.refuse(index, now, outcome);
-                } else {
-                    self.hold_back(index, now);
-                }
+                self.refuse(index, refusal, now, outcome);
             }
             State::Abandoned { .. } => {
                 self.in_flight -= 1;
@@ -406,7 +436,7 @@ impl<T: Item> Outbox<T> {
     }
 
     /// With acks: the records that are out to `subject`, which the server denied. Each is to be handed to
-    /// [`Outbox::failed`].
+    /// [`Outbox::refused`].
     pub fn out_to(&self, subject: &[u8], tickets: &mut Vec<Ticket>) {
         for (index, write) in &self.written {
             let slot = &self.slots[*index as usize];
@@ -440,6 +470,9 @@ impl<T: Item> Outbox<T> {
         }
         let repeats = again.len();
         again.extend(std::mem::take(&mut self.ready));
+        if !self.closed.is_empty() {
+            self.return_followers(&mut again, repeats, outcome);
+        }
         // Lanes whose head was out are built anew, in the order of the writes; what waited goes behind.
         let mut tails = Vec::new();
         for index in &again {
@@ -615,28 +648,40 @@ impl<T: Item> Outbox<T> {
         outcome.confirmed.extend(self.vacate(index).map(|item| (item, sent_at)));
     }
 
-    fn refuse(&mut self, index: u32, now: u64, outcome: &mut Outcome<T>) {
+    fn refuse(&mut self, index: u32, refusal: Refusal, now: u64, outcome: &mut Outcome<T>) {
         if self.confirmation == Confirmation::Fence {
             let subject = self.subject_hash(index);
             self.overtaken += u64::from(self.proven.remove(&subject));
         }
         let slot = &mut self.slots[index as usize];
-        slot.refusals = slot.refusals.saturating_add(1);
         slot.proven = false;
+        match refusal {
+            Refusal::Impossible => {
+                self.release(index);
+                outcome.impossible.extend(self.vacate(index));
+                return;
+            }
+            Refusal::Denied => slot.refusals = slot.refusals.saturating_add(1),
+            Refusal::Transient | Refusal::Unattributed => slot.setbacks = slot.setbacks.saturating_add(1),
+        }
         let refusals = slot.refusals;
-        if self.backoff.attempts.is_some_and(|attempts| refusals >= attempts) {
+        if refusal == Refusal::Denied && self.backoff.attempts.is_some_and(|attempts| refusals >= attempts) {
             self.release(index);
             outcome.given_up.extend(self.vacate(index));
             return;
         }
+        let lane = self.lane(index);
         self.hold_back(index, now);
+        if refusal != Refusal::Transient {
+            outcome.denied.push(lane);
+        }
     }
 
     /// A record was sent in vain: its lane pauses, and it is the first to be sent then.
     fn hold_back(&mut self, index: u32, now: u64) {
         let lane = self.lane(index);
-        let refusals = self.slots[index as usize].refusals;
-        let until = now + self.backoff.pause(refusals, lane ^ self.writes);
+        let slot = &self.slots[index as usize];
+        let until = now + self.backoff.pause(slot.refusals.max(slot.setbacks), lane ^ self.writes);
         match self.held.entry(lane) {
             Entry::Occupied(mut held) if held.get().head != index => {
                 let hold = held.get_mut();
@@ -803,6 +848,8 @@ impl<T: Item> Outbox<T> {
             let slot = &mut self.slots[index as usize];
             slot.item = Some(item);
             slot.refusals = 0;
+            slot.setbacks = 0;
+            slot.alone = false;
             slot.proven = false;
             slot.state = State::Waiting;
             return index;
@@ -810,6 +857,8 @@ impl<T: Item> Outbox<T> {
         self.slots.push(Slot {
             generation: 0,
             refusals: 0,
+            setbacks: 0,
+            alone: false,
             proven: false,
             state: State::Waiting,
             sent_at: 0,

@@ -77,6 +77,8 @@ pub struct Start {
     pub fault: Option<Missing>,
     /// Clusters with the first of their records that is to be delivered though it lies before `offset`.
     pub away: Vec<(String, i64)>,
+    /// Lanes with the first of their records that is to be delivered: see [`Ahead::lanes`].
+    pub lanes: Vec<(u64, i64)>,
 }
 
 /// The broker no longer has the committed offset.
@@ -109,11 +111,13 @@ pub fn start(known: &Known<'_>, history: History, start_from: StartFrom, policy:
         // What has expired is the clusters' that were away. All others go on behind what is settled ahead.
         if let Some(ahead) = ahead.filter(|ahead| committed < low && (low..=high).contains(&ahead.upto)) {
             let away = ahead.away.iter().map(|(name, from)| (name.clone(), (*from).max(low)));
+            let lanes = ahead.lanes.iter().map(|told| (told.lane, told.from.max(low)));
             return Start {
                 offset: Some(ahead.upto),
                 committed: true,
                 fault: Some(Missing::Expired { gone: low - committed }),
                 away: away.collect(),
+                lanes: lanes.collect(),
             };
         }
         let fault = if committed < low {
@@ -124,6 +128,7 @@ pub fn start(known: &Known<'_>, history: History, start_from: StartFrom, policy:
             // An end that the partition does not reach is of a topic that was made anew: nothing is settled ahead there.
             let ahead = ahead.filter(|ahead| (committed..=high).contains(&ahead.upto));
             let away = ahead.map(|ahead| ahead.away.clone()).unwrap_or_default();
+            let lanes = ahead.into_iter().flat_map(|ahead| &ahead.lanes);
             return Start {
                 offset: Some(ahead.map_or(committed, |ahead| ahead.upto)),
                 committed: true,
@@ -132,6 +137,7 @@ pub fn start(known: &Known<'_>, history: History, start_from: StartFrom, policy:
                     .into_iter()
                     .map(|(name, from)| (name, from.max(committed)))
                     .collect(),
+                lanes: lanes.map(|told| (told.lane, told.from.max(committed))).collect(),
             };
         };
         let offset = match policy {
@@ -144,6 +150,7 @@ pub fn start(known: &Known<'_>, history: History, start_from: StartFrom, policy:
             committed: false,
             fault: Some(fault),
             away: Vec::new(),
+            lanes: Vec::new(),
         };
     }
     let appeared_later = match history {
@@ -162,6 +169,7 @@ pub fn start(known: &Known<'_>, history: History, start_from: StartFrom, policy:
         committed: false,
         fault: None,
         away: Vec::new(),
+        lanes: Vec::new(),
     }
 }
 
@@ -223,6 +231,7 @@ mod tests {
             committed: true,
             fault: None,
             away: Vec::new(),
+            lanes: Vec::new(),
         };
         for from in [StartFrom::Latest, StartFrom::Earliest] {
             assert_eq!(start(&known, History::Foreign, from, POLICY), expected);
@@ -242,6 +251,7 @@ mod tests {
             members: 1,
             upto: 60,
             away: vec![("C2".to_owned(), 45)],
+            lanes: Vec::new(),
         };
         let known = Known {
             committed: Some(40),
@@ -279,6 +289,7 @@ mod tests {
             members: 1,
             upto: 60,
             away: vec![("C2".to_owned(), 45), ("C3".to_owned(), 55)],
+            lanes: Vec::new(),
         };
         let known = Known {
             committed: Some(50),
@@ -297,6 +308,7 @@ mod tests {
                 members: 1,
                 upto,
                 away: Vec::new(),
+                lanes: Vec::new(),
             };
             let known = Known {
                 committed: Some(4),
@@ -328,6 +340,7 @@ mod tests {
                     committed: false,
                     fault: Some(Missing::Expired { gone: 6 }),
                     away: Vec::new(),
+                    lanes: Vec::new(),
                 }
             );
         }

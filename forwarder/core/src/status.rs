@@ -174,7 +174,7 @@ pub struct ClusterStatus {
     /// The server it is connected to, without user and password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,
-    /// Why there is no connection, or why the last one ended.
+    /// Why there is no connection, why the last one ended, or what the server refused last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
     /// Records that wait for a confirmation.
@@ -185,6 +185,8 @@ pub struct ClusterStatus {
     pub parked_records: u64,
     /// For how many seconds there have been some.
     pub parked_seconds: u64,
+    /// Assets whose records wait behind one that the cluster refuses.
+    pub held_assets: u64,
 }
 
 #[cfg(test)]

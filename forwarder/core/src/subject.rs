@@ -107,7 +107,7 @@ impl Template {
     /// Writes the subject of `key` and `id` to `out`, which is cleared first. Both are known to be UTF-8.
     ///
     /// Refused, as [`Invalid::BadSubject`]: in key or ID `*`, `>`, a space, a control character, an empty token, a leading
-    /// or trailing dot; of the whole a first token that is `_INBOX` or starts with `$`; more than
+    /// or trailing dot; of the whole a first token that is `_INBOX` or `_GR_`, or starts with `$`; more than
     /// [`MAX_SUBJECT_BYTES`]. A dot in key or ID makes tokens.
     pub fn render(&self, key: &[u8], id: &[u8], out: &mut Vec<u8>) -> Result<(), Invalid> {
         out.clear();
@@ -169,12 +169,11 @@ fn is_clean(text: &[u8]) -> bool {
     before != b'.'
 }
 
-/// Whether a subject's first token is one of NATS's own: `$JS.API.…` calls an API, `_INBOX.…` answers a request.
+/// Whether a subject's first token is one of NATS's own: `$JS.API.…` calls an API, `_INBOX.…` answers a request, and every server
+/// denies `_GR_.…`, by which gateways carry answers, to every client.
 pub(crate) fn is_reserved(subject: &[u8]) -> bool {
-    subject.first() == Some(&b'$')
-        || subject
-            .strip_prefix(b"_INBOX")
-            .is_some_and(|rest| matches!(rest, [] | [b'.', ..]))
+    let first = memchr::memchr(b'.', subject).map_or(subject, |end| &subject[..end]);
+    first.first() == Some(&b'$') || first == b"_INBOX" || first == b"_GR_"
 }
 
 #[cfg(test)]

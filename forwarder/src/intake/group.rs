@@ -109,6 +109,7 @@ impl Intake {
             let resume = Resume {
                 offset,
                 away: start.away.clone(),
+                lanes: start.lanes.clone(),
                 members: place.members,
                 later: later.clone(),
             };

@@ -175,6 +175,8 @@ impl Intake {
             metrics.pending_records.set(gauge(load.records as u64));
             metrics.pending_bytes.set(gauge(load.bytes as u64));
             metrics.parked_records.set(gauge(parked.records));
+            let held = self.dispatcher.held_assets(outlet);
+            metrics.held_assets.set(gauge(held as u64));
             metrics.parked_seconds.set(gauge(parked_for));
             let connection = member.link.status();
             let shown = ClusterStatus {
@@ -185,6 +187,7 @@ impl Intake {
                 pending_bytes: load.bytes as u64,
                 parked_records: parked.records,
                 parked_seconds: parked_for,
+                held_assets: held as u64,
             };
             status.clusters.insert(member.cluster.name.clone(), shown);
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use forwarder_core::config::PublishMode;
 use forwarder_core::decimal;
-use forwarder_core::outbox::{Item, Ticket};
+use forwarder_core::outbox::{Item, Refusal, Ticket};
 use forwarder_core::record::Invalid;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep};
@@ -39,6 +39,8 @@ const TICK: Duration = Duration::from_millis(5);
 enum Ping {
     /// Everything written before it was read by the server.
     Fence,
+    /// As [`Ping::Fence`], behind a record that was written alone.
+    Alone(Ticket),
     /// The connection lives.
     KeepAlive,
 }
@@ -192,7 +194,9 @@ impl Publisher {
             match op {
                 Op::Ping => protocol::encode_pong(&mut session.output),
                 Op::Pong => {
-                    if let Some((Ping::Fence, _)) = session.pings.pop_front() {
+                    if let Some((Ping::Fence | Ping::Alone(_), _)) = session.pings.pop_front()
+                        && self.publish.mode == PublishMode::Core
+                    {
                         self.outbox.fence_passed(now, &mut self.outcome);
                     }
                 }
@@ -222,13 +226,23 @@ impl Publisher {
 
     /// The server said `-ERR`.
     fn refused(&mut self, error: ServerError, session: &mut Session, now: u64) -> Result<(), Ended> {
-        let ServerError::PublishViolation { subject } = error else {
-            return Err(match error {
-                ServerError::SubscriptionViolation { subject } => Ended::InboxDenied(lossy(&subject)),
-                ServerError::ReplyViolation { reply } => Ended::InboxDenied(lossy(&reply)),
-                // Whatever else it is, it cannot be told which records it means: none of this connection may count.
-                error => Ended::Server(error.to_string()),
-            });
+        let subject = match error {
+            ServerError::PublishViolation { subject } => subject,
+            ServerError::SubscriptionViolation { subject } => return Err(Ended::InboxDenied(lossy(&subject))),
+            ServerError::ReplyViolation { reply } => return Err(Ended::InboxDenied(lossy(&reply))),
+            ServerError::OtherViolation { text } => return self.denied_somewhere(text, session, now),
+            // The connection ends, and a record may be why.
+            error @ (ServerError::MaximumPayload
+            | ServerError::MaximumControlLine
+            | ServerError::Protocol { .. }
+            | ServerError::Other { .. }) => {
+                self.blame_or_suspect(session, now);
+                return Err(Ended::Server(error.to_string()));
+            }
+            // Who we are, not what we send.
+            error @ (ServerError::Authorization { .. } | ServerError::Limit { .. } | ServerError::StaleConnection) => {
+                return Err(Ended::Server(error.to_string()));
+            }
         };
         let denied = match self.publish.mode {
             PublishMode::Core => usize::from(self.outbox.denied(&subject)),
@@ -236,16 +250,15 @@ impl Publisher {
                 session.tickets.clear();
                 self.outbox.out_to(&subject, &mut session.tickets);
                 for ticket in &session.tickets {
-                    self.outbox.failed(*ticket, now, &mut self.outcome);
+                    self.outbox.refused(*ticket, Refusal::Denied, now, &mut self.outcome);
                 }
                 session.tickets.len()
             }
         };
         if denied == 0 {
-            return Err(Ended::Server(format!(
-                "publishing to `{}` is denied, where nothing was sent",
-                lossy(&subject)
-            )));
+            // A server with account mappings names the subject that it has mapped ours to.
+            let text = format!("publishing to `{}` is denied, where nothing was sent", lossy(&subject));
+            return self.denied_somewhere(text, session, now);
         }
         self.count_failures(RetryReason::Refused, denied);
         if self.may_log_refusal() {
@@ -258,28 +271,98 @@ impl Publisher {
         Ok(())
     }
 
+    /// The server denies a record, and what it says does not tell which. The one that was sent alone can be told; else each that it may
+    /// be is sent alone by the next connection.
+    fn denied_somewhere(&mut self, text: String, session: &Session, now: u64) -> Result<(), Ended> {
+        if let Some((Ping::Alone(ticket), _)) = session.pings.front()
+            && self.outbox.blame(*ticket, now, &mut self.outcome)
+        {
+            self.count_failures(RetryReason::Refused, 1);
+            if self.may_log_refusal() {
+                warn!(
+                    cluster = self.cluster.name,
+                    error = text,
+                    "the server denies a record that was sent alone; its asset's records wait until it is allowed"
+                );
+                self.link.note_fault(text);
+            }
+            return Ok(());
+        }
+        let suspects = self.outbox.suspect();
+        Err(Ended::Unattributed { text, suspects })
+    }
+
+    /// The connection ends, and nobody says over which record. The one that was sent alone waits; else each that was out is sent alone by
+    /// the next connection.
+    fn blame_or_suspect(&mut self, session: &Session, now: u64) {
+        let blamed = match session.pings.front() {
+            Some((Ping::Alone(ticket), _)) => self.outbox.blame_at_the_end(*ticket, now, &mut self.outcome),
+            _ => false,
+        };
+        if blamed {
+            self.count_failures(RetryReason::Refused, 1);
+            warn!(
+                cluster = self.cluster.name,
+                "the connection ends over a record that was sent alone; its asset's records wait"
+            );
+        } else {
+            self.outbox.suspect();
+        }
+    }
+
     fn acked(&mut self, ticket: Ticket, ack: &Ack<'_>, now: u64) -> Result<(), Ended> {
-        match ack {
+        let refusal = match ack {
             Ack::Stored { stream, .. } => {
                 let declared = self.publish.stream.as_ref().map_or("", |stream| stream.name.as_str());
-                if declared != stream && self.may_log_refusal() {
-                    let declared = self.publish.stream.as_ref().map_or("", |stream| stream.name.as_str());
-                    warn!(cluster = self.cluster.name, %stream, declared, "another stream than the declared one stores the records");
+                if declared == stream {
+                    self.outbox.acked(ticket, &mut self.outcome);
+                    return Ok(());
                 }
-                self.outbox.acked(ticket, &mut self.outcome);
+                // Whoever reads the declared stream does not get the record.
+                let text = format!("stream {stream} stores the records, where {declared} is declared");
+                return self.refused_by_stream(ticket, Refusal::Denied, &text, now);
             }
             // The stream is gone or JetStream is down: a new connection begins with a look at the stream.
             Ack::NoResponders => return Err(Ended::NoStream(self.publish.subject.clone())),
-            Ack::Refused { .. } | Ack::Malformed => {
-                if self.outbox.is_awaited(ticket) {
-                    self.count_failures(RetryReason::Refused, 1);
-                    if self.may_log_refusal() {
-                        warn!(cluster = self.cluster.name, answer = ?ack, "the stream refuses a record; its asset's records wait");
+            Ack::Refused { .. } | Ack::Malformed => ack.refusal().unwrap_or(Refusal::Transient),
+        };
+        let text = match ack {
+            Ack::Refused {
+                err_code, description, ..
+            } => format!("{description} (JetStream's error {err_code})"),
+            _ => "the answer is none of JetStream's".to_owned(),
+        };
+        self.refused_by_stream(ticket, refusal, &text, now)
+    }
+
+    fn refused_by_stream(&mut self, ticket: Ticket, refusal: Refusal, text: &str, now: u64) -> Result<(), Ended> {
+        if self.outbox.is_awaited(ticket) {
+            self.count_failures(RetryReason::Refused, 1);
+            if self.may_log_refusal() {
+                let cluster = &self.cluster.name;
+                match refusal {
+                    Refusal::Impossible => {
+                        warn!(
+                            cluster,
+                            error = text,
+                            "the stream can never store a record; it is passed over"
+                        );
+                    }
+                    Refusal::Denied | Refusal::Unattributed => {
+                        warn!(
+                            cluster,
+                            error = text,
+                            "the stream refuses a record; its asset's records wait"
+                        );
+                    }
+                    Refusal::Transient => {
+                        warn!(cluster, error = text, "the stream takes no records now; trying again");
                     }
                 }
-                self.outbox.failed(ticket, now, &mut self.outcome);
+                self.link.note_fault(text.to_owned());
             }
         }
+        self.outbox.refused(ticket, refusal, now, &mut self.outcome);
         Ok(())
     }
 
@@ -293,6 +376,10 @@ impl Publisher {
         let mut rejected = Vec::new();
         while session.output.len() - session.sent < WRITE_SIZE && !(jetstream && self.outbox.in_flight() >= MAX_UNACKED)
         {
+            let alone = self.outbox.next_is_alone();
+            if alone {
+                self.ping(session, Ping::Fence, now);
+            }
             let Some((ticket, parcel)) = self.outbox.next(now) else {
                 break;
             };
@@ -321,11 +408,12 @@ impl Publisher {
                 untraced.as_deref().unwrap_or_else(|| parcel.headers()),
                 parcel.body(),
             );
+            if alone {
+                self.ping(session, Ping::Alone(ticket), now);
+            }
         }
-        if self.outbox.fence() {
-            protocol::encode_ping(&mut session.output);
-            session.pings.push_back((Ping::Fence, now));
-            session.pinged_at = now;
+        if !jetstream {
+            self.ping(session, Ping::Fence, now);
         }
         if !rejected.is_empty() {
             let receipts = rejected
@@ -335,10 +423,21 @@ impl Publisher {
             self.receipts
                 .send(Receipts {
                     outlet: self.outlet,
+                    closed: Vec::new(),
                     receipts,
                 })
                 .ok();
         }
+    }
+
+    /// Asks for a PONG behind what was written. With fences there must be something that it proves.
+    fn ping(&mut self, session: &mut Session, ping: Ping, now: u64) {
+        if self.publish.mode == PublishMode::Core && !self.outbox.fence() {
+            return;
+        }
+        protocol::encode_ping(&mut session.output);
+        session.pings.push_back((ping, now));
+        session.pinged_at = now;
     }
 
     /// Timeouts, retries that are due, keep-alive.

@@ -40,6 +40,13 @@ impl Load {
         }
     }
 
+    fn without(self, part: Self) -> Self {
+        Self {
+            records: self.records.saturating_sub(part.records),
+            bytes: self.bytes.saturating_sub(part.bytes),
+        }
+    }
+
     fn add(&mut self, weight: usize) {
         self.records += 1;
         self.bytes += weight;
@@ -60,6 +67,8 @@ pub(super) struct Caps {
     total: Load,
     /// Held back until an earlier record of the same asset is settled elsewhere.
     held: Load,
+    /// All outlets' heads: see [`Outlet::heads`]. They have bounds of their own, and keep nobody waiting.
+    heads: Load,
     /// How many outlets keep the intake waiting: asked for every record, and there may be hundreds of clusters.
     blocking: usize,
     /// What one outlet may have, now.
@@ -71,7 +80,10 @@ pub(super) struct Caps {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Outlet {
+    /// All that it has.
     load: Load,
+    /// Of that the refused records of held lanes: they may stay for days, and tell nothing of the outlet's pace.
+    heads: Load,
     /// How many of them are sent, as of the last look.
     sent: usize,
     /// What has left, ever.
@@ -87,6 +99,13 @@ struct Outlet {
     blocks: bool,
 }
 
+impl Outlet {
+    /// What it has and is not held.
+    fn flowing(&self) -> Load {
+        self.load.without(self.heads)
+    }
+}
+
 impl Caps {
     pub(super) fn new(limits: Limits) -> Self {
         let mut caps = Self {
@@ -94,6 +113,7 @@ impl Caps {
             outlets: Vec::new(),
             total: Load::default(),
             held: Load::default(),
+            heads: Load::default(),
             blocking: 0,
             cap: limits.outlet,
             queue: limits.queue,
@@ -140,6 +160,33 @@ impl Caps {
         self.judge(outlet);
     }
 
+    /// A record that the outlet has is refused, and stays there.
+    pub(super) fn hold_head(&mut self, outlet: usize, weight: usize) {
+        self.heads.add(weight);
+        let state = &mut self.outlets[outlet];
+        state.heads.add(weight);
+        self.judge(outlet);
+    }
+
+    /// It leaves, or is tried as any other.
+    pub(super) fn release_head(&mut self, outlet: usize, weight: usize) {
+        self.heads.remove(weight);
+        let state = &mut self.outlets[outlet];
+        state.heads.remove(weight);
+        self.judge(outlet);
+    }
+
+    /// Whether so many heads may stay there: one, or a quarter of what the outlet may have.
+    pub(super) fn may_hold_heads(&self, outlet: usize) -> bool {
+        let heads = self.outlets[outlet].heads;
+        heads.records <= 1 || heads.below(self.cap.part(1, 4))
+    }
+
+    /// All that is out or held, but for the heads.
+    pub(super) fn moving(&self) -> Load {
+        self.total.without(self.heads)
+    }
+
     pub(super) fn hold(&mut self, weight: usize) {
         self.total.add(weight);
         self.held.add(weight);
@@ -158,15 +205,15 @@ impl Caps {
             let full = self.is_full(at);
             let state = &mut self.outlets[at];
             state.sent = sent(at);
-            if state.left != state.moved.0 || state.load.records == 0 {
+            if state.left != state.moved.0 || state.flowing().records == 0 {
                 state.moved = (state.left, now);
             }
             if at == super::DEAD_LETTER as usize {
                 continue;
             }
             if state.overflows {
-                let unsent = state.load.records.saturating_sub(state.sent);
-                if state.load.below(cap.part(1, 2)) && unsent <= queue / 2 {
+                let unsent = state.flowing().records.saturating_sub(state.sent);
+                if state.flowing().below(cap.part(1, 2)) && unsent <= queue / 2 {
                     state.overflows = false;
                     state.pressed = None;
                 }
@@ -175,10 +222,10 @@ impl Caps {
                 let elapsed = now.saturating_sub(since);
                 if elapsed >= PATIENCE {
                     let pace = u128::from(state.left - left) * u128::from(TOLERABLE);
-                    state.overflows = pace < state.load.records as u128 * u128::from(elapsed);
+                    state.overflows = pace < state.flowing().records as u128 * u128::from(elapsed);
                     state.pressed = Some((now, state.left));
                 }
-            } else if state.load.below(cap.part(3, 4)) {
+            } else if state.flowing().below(cap.part(3, 4)) {
                 state.pressed = None;
             }
             self.judge(at);
@@ -187,7 +234,7 @@ impl Caps {
 
     /// Whether another record may be taken. It may go to any outlet, so the fullest one decides, unless it overflows.
     pub(super) fn has_room(&self) -> bool {
-        self.blocking == 0 && self.total.below(self.limits.total)
+        self.blocking == 0 && self.moving().below(self.limits.total)
     }
 
     /// Whether so much is free that a pause is worth ending.
@@ -195,13 +242,13 @@ impl Caps {
         let half = self.cap.part(1, 2);
         let mut flowing = self.held;
         for state in self.outlets.iter().filter(|state| !state.overflows) {
-            if !state.load.below(half) {
+            if !state.flowing().below(half) {
                 return false;
             }
-            flowing.records += state.load.records;
-            flowing.bytes += state.load.bytes;
+            flowing.records += state.flowing().records;
+            flowing.bytes += state.flowing().bytes;
         }
-        flowing.below(self.limits.total.part(1, 2)) && self.total.below(self.limits.total)
+        flowing.below(self.limits.total.part(1, 2)) && self.moving().below(self.limits.total)
     }
 
     /// Whether it is not worth waiting for: it has something, and for a while nothing has come or left.
@@ -226,9 +273,9 @@ impl Caps {
     /// letter, and outlets that are no cluster's any more may have what is theirs of the total.
     pub(super) fn has_half(&self, outlet: usize) -> bool {
         let state = &self.outlets[outlet];
-        let unsent = state.load.records.saturating_sub(state.sent);
-        let half = !state.overflows && state.load.below(self.cap.part(1, 2)) && unsent <= self.queue / 2;
-        half && self.total.below(self.limits.total) && !self.is_full(super::DEAD_LETTER as usize)
+        let unsent = state.flowing().records.saturating_sub(state.sent);
+        let half = !state.overflows && state.flowing().below(self.cap.part(1, 2)) && unsent <= self.queue / 2;
+        half && self.moving().below(self.limits.total) && !self.is_full(super::DEAD_LETTER as usize)
     }
 
     /// What is out there. An outlet of a ring that is only announced is not known yet and has nothing.
@@ -249,19 +296,19 @@ impl Caps {
     /// Whether nothing is counted that is not there.
     #[cfg(test)]
     pub(super) fn is_clear(&self) -> bool {
-        self.held == Load::default() && self.blocking == 0
+        self.held == Load::default() && self.heads == Load::default() && self.blocking == 0
     }
 
     /// Records that are handed out and not sent yet.
     pub(super) fn unsent(&self) -> usize {
         let sent: usize = self.outlets.iter().map(|state| state.sent).sum();
-        self.total.records.saturating_sub(sent)
+        self.moving().records.saturating_sub(sent)
     }
 
     fn is_full(&self, outlet: usize) -> bool {
         let state = &self.outlets[outlet];
-        let unsent = state.load.records.saturating_sub(state.sent);
-        !state.load.below(self.cap) || (outlet != super::DEAD_LETTER as usize && unsent >= self.queue)
+        let unsent = state.flowing().records.saturating_sub(state.sent);
+        !state.flowing().below(self.cap) || (outlet != super::DEAD_LETTER as usize && unsent >= self.queue)
     }
 
     fn judge(&mut self, outlet: usize) {

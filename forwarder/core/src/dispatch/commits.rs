@@ -2,8 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use super::backlog::owner;
 use super::{CommitPoint, DEAD_LETTER, Dispatcher, Freight, Partition, Phase};
-use crate::commit::Ahead;
+use crate::commit::{Ahead, AwayLane, MAX_LANES};
+use crate::offsets::Whereabouts;
+
+/// The first of them is at this offset, at the latest.
+fn note<K: Ord>(firsts: &mut BTreeMap<K, i64>, of: K, from: i64) {
+    let first = firsts.entry(of).or_insert(from);
+    *first = from.min(*first);
+}
 
 impl<T: Freight> Dispatcher<T> {
     /// What may be committed for a partition, where the broker does not have it yet.
@@ -37,30 +45,60 @@ impl<T: Freight> Dispatcher<T> {
 
     /// Everything is told by who owns it under the ring in use, wherever it is now.
     fn ahead(&self, state: &Partition) -> Ahead {
-        let mut upto = state.offsets.horizon();
-        let mut away = BTreeMap::<u32, i64>::new();
-        let mut note = |outlet: u32, from: i64| {
-            let first = away.entry(outlet).or_insert(from);
-            *first = from.min(*first);
-        };
-        for (class, parked) in state.backlog.classes() {
-            note(class.last().copied().unwrap_or_default(), parked.from);
+        let mut upto = state.offsets.next();
+        let (mut away, mut lanes) = (BTreeMap::<u32, i64>::new(), BTreeMap::<u64, i64>::new());
+        for (path, parked) in state.backlog.classes() {
+            note(&mut away, owner(path), parked.from);
         }
-        for (offset, whereabouts) in state.offsets.stragglers() {
-            if whereabouts.outlet == Some(DEAD_LETTER) {
-                // It may belong to no asset, so to no cluster: it ends what can be told.
+        for (lane, parked) in state.backlog.lanes() {
+            note(&mut lanes, lane, parked.from);
+        }
+        // What is out at an outlet that answers is settled in a moment, and ends what is told. So a successor need not read it again.
+        for (offset, place) in state.offsets.in_order() {
+            if place.outlet == Some(DEAD_LETTER) {
+                // It may belong to no asset, so to no cluster.
                 upto = upto.min(offset);
                 break;
             }
-            note(self.era.outlet_of_lane(whereabouts.lane), offset);
+            if self.held.contains(place.lane) || lanes.contains_key(&place.lane) {
+                note(&mut lanes, place.lane, offset);
+                continue;
+            }
+            let outlet = self.era.outlet_of_lane(place.lane);
+            let is_away = away.contains_key(&outlet) || self.is_awaited_in_vain(place);
+            if !is_away && offset >= state.offsets.horizon() {
+                upto = upto.min(offset);
+                break;
+            }
+            note(&mut away, outlet, offset);
         }
+        let cluster = |lane: u64| self.era.name_of(self.era.outlet_of_lane(lane));
+        let mut lanes: Vec<(u64, i64)> = lanes.into_iter().filter(|(_, from)| *from <= upto).collect();
+        lanes.sort_by_key(|(lane, from)| (*from, *lane));
+        for (lane, from) in lanes.split_off(lanes.len().min(MAX_LANES)) {
+            note(&mut away, self.era.outlet_of_lane(lane), from);
+        }
+        let lanes = lanes.into_iter().filter_map(|(lane, from)| {
+            Some(AwayLane {
+                lane,
+                from,
+                cluster: cluster(lane)?.to_owned(),
+            })
+        });
         let named = away.into_iter().filter(|(_, from)| *from < upto);
         let away = named.filter_map(|(outlet, from)| Some((self.era.name_of(outlet)?.to_owned(), from)));
         Ahead {
             members: self.era.fingerprint(),
             upto,
             away: away.collect(),
+            lanes: lanes.collect(),
         }
+    }
+
+    /// Whether an unsettled record is where nothing moves.
+    fn is_awaited_in_vain(&self, place: Whereabouts) -> bool {
+        let outlet = place.outlet.or_else(|| self.hand_over.awaits(place.lane));
+        outlet.is_some_and(|outlet| self.caps.stands_still(outlet as usize))
     }
 
     /// The broker acknowledged what was asked for on behalf of this assignment. Returns whether the partition begins by

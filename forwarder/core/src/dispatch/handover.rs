@@ -71,6 +71,12 @@ impl<T: Freight> HandOver<T> {
         }
     }
 
+    /// What came of a lane since it waits; it waits on without that.
+    pub(super) fn take_held(&mut self, lane: u64) -> VecDeque<T> {
+        let lane = self.lanes.get_mut(&lane);
+        lane.map(|lane| std::mem::take(&mut lane.held)).unwrap_or_default()
+    }
+
     /// A record was given back by the outlet that had it. `Err`: nobody waits for it.
     pub(super) fn take_back(&mut self, item: T) -> Result<(), T> {
         match self.lanes.get_mut(&item.lane()) {

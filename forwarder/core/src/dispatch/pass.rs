@@ -5,7 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{DEAD_LETTER, Dispatcher, Freight, Tag};
+use super::backlog::Class;
+use super::{Dispatcher, Freight, Tag};
 use crate::offsets::Whereabouts;
 
 /// Records that a pass looks at before another partition has its turn. In tests it is small, so that they get there.
@@ -13,6 +14,12 @@ const QUANTUM: u64 = if cfg!(test) { 30 } else { 50_000 };
 
 /// How long a pass waits for a cluster that has no room, in microseconds, while it has nothing else to do.
 const PATIENCE: u64 = 100_000;
+
+/// How long it is not asked again whether something may be read, in microseconds, where many lanes would have to be asked.
+const UNASKED: u64 = 20_000;
+
+/// So many classes of a partition are many.
+const MANY: usize = 64;
 
 /// How long a pass may bring nothing before another partition has its turn, in microseconds: its leader may be away. Far longer
 /// than a reader needs to begin.
@@ -52,7 +59,7 @@ pub(super) struct Pass {
     reached: i64,
     looked_at: u64,
     /// Classes that are to wait for another pass.
-    left_out: BTreeSet<Vec<u32>>,
+    left_out: BTreeSet<Class>,
     waiting_since: Option<u64>,
     /// When it last brought something.
     moved_at: u64,
@@ -61,6 +68,13 @@ pub(super) struct Pass {
 impl Pass {
     pub(super) fn is_of(&self, partition: i32) -> bool {
         self.partition == partition
+    }
+
+    /// A class is parked, or more of it than before, that this pass has not brought up to here.
+    pub(super) fn leave_out(&mut self, partition: i32, class: Class) {
+        if self.is_of(partition) {
+            self.left_out.insert(class);
+        }
     }
 
     fn job(&self) -> Job {
@@ -83,25 +97,10 @@ impl<T: Freight> Dispatcher<T> {
             }
             self.finish(pass);
         }
-        let turns = self
-            .partitions
-            .range(self.last_pass + 1..)
-            .chain(self.partitions.range(..=self.last_pass));
-        for (partition, state) in turns {
-            if state.backlog.is_empty() || !state.is_taken() {
-                continue;
-            }
-            let (mut from, mut left_out) = (None::<i64>, BTreeSet::new());
-            for (class, parked) in state.backlog.classes() {
-                let outlet = class.last().copied().unwrap_or(DEAD_LETTER);
-                if self.caps.has_half(outlet as usize) {
-                    from = Some(from.map_or(parked.from, |from| from.min(parked.from)));
-                } else {
-                    left_out.insert(class.to_vec());
-                }
-            }
-            let Some(from) = from else { continue };
-            let partition = *partition;
+        if self.now < self.ask_again_at {
+            return None;
+        }
+        if let Some((partition, from, left_out)) = self.next_turn(false).or_else(|| self.next_turn(true)) {
             self.last_pass = partition;
             self.passes += 1;
             let pass = Pass {
@@ -118,7 +117,26 @@ impl<T: Freight> Dispatcher<T> {
             self.pass = Some(pass);
             return Some(job);
         }
+        let mut backlogs = self.partitions.values().map(|state| state.backlog.len());
+        if backlogs.any(|len| len > MANY) {
+            self.ask_again_at = self.now + UNASKED;
+        }
         None
+    }
+
+    /// The partition whose turn it is, where to begin, and what is to wait. `late`: see [`super::backlog::Backlog::ready`].
+    fn next_turn(&self, late: bool) -> Option<(i32, i64, BTreeSet<Class>)> {
+        let may = |outlet: u32| self.caps.has_half(outlet as usize);
+        let held = |lane: u64| self.held.contains(lane);
+        let turns = self
+            .partitions
+            .range(self.last_pass + 1..)
+            .chain(self.partitions.range(..=self.last_pass));
+        let mut turns = turns.filter(|(_, state)| !state.backlog.is_empty() && state.is_taken());
+        turns.find_map(|(partition, state)| {
+            let from = state.backlog.ready(state.offsets.next(), self.now, late, may, held)?;
+            Some((*partition, from, state.backlog.not_ready(self.now, late, may, held)))
+        })
     }
 
     /// A record was read again for pass `number`; `key` is none where the record has no valid one.
@@ -139,7 +157,9 @@ impl<T: Freight> Dispatcher<T> {
             self.finish(pass);
             return Again::Done;
         }
-        if pass.looked_at >= QUANTUM {
+        // All that it was to bring may have become held meanwhile: days may lie between here and the end.
+        let nothing_left = pass.left_out.len() >= state.backlog.len();
+        if pass.looked_at >= QUANTUM || nothing_left {
             pass.reached = pass.reached.max(offset);
             self.finish(pass);
             return Again::Done;
@@ -164,24 +184,32 @@ impl<T: Freight> Dispatcher<T> {
         let Some(state) = self.partitions.get_mut(&pass.partition) else {
             return Again::Done;
         };
-        let class = state.backlog.class(key, outlet).to_vec();
-        let open = state.backlog.classes().count();
+        let class = state.backlog.class(key, place.lane, outlet);
+        let open = state.backlog.len();
         let Some(parked) = state.backlog.get_mut(&class) else {
             return Again::Skip;
         };
         if offset < parked.from || pass.left_out.contains(&class) {
             return Again::Skip;
         }
-        let free = self.caps.has_half(outlet as usize) && !self.hand_over.contains(place.lane);
+        let held = self.held.contains(place.lane);
+        let free = !held && self.caps.has_half(outlet as usize) && !self.hand_over.contains(place.lane);
         if !free {
             let since = *pass.waiting_since.get_or_insert(self.now);
             let others = open > pass.left_out.len() + 1;
-            let patient = self.now.saturating_sub(since) < PATIENCE && !self.caps.overflows(outlet as usize);
+            let patient = self.now.saturating_sub(since) < PATIENCE && !held && !self.caps.overflows(outlet as usize);
             if patient && !others {
                 return Again::Wait;
             }
             // What it has been brought to so far is where the next pass goes on.
             parked.from = offset;
+            if held {
+                // The asset that waits is a class of its own: the others of its cluster's class go on.
+                state.backlog.park_lane(place.lane, offset, self.now);
+                pass.left_out.insert(Class::Lane(place.lane));
+                pass.waiting_since = None;
+                return Again::Skip;
+            }
             pass.left_out.insert(class);
             pass.waiting_since = None;
             return if others { Again::Skip } else { Again::Done };
@@ -194,6 +222,7 @@ impl<T: Freight> Dispatcher<T> {
             outlet: Some(outlet),
         };
         let sequence = state.offsets.readmit(offset, whereabouts);
+        state.backlog.end_wait(place.lane);
         Again::Take(Tag {
             partition: pass.partition,
             epoch: state.epoch,
@@ -228,11 +257,7 @@ impl<T: Freight> Dispatcher<T> {
             return 0;
         };
         let gone = state.backlog.from().map_or(0, |from| low.saturating_sub(from).max(0));
-        let next = state.offsets.next();
-        state.backlog.retain(|_, parked| {
-            parked.from = parked.from.max(low);
-            parked.from < next
-        });
+        state.backlog.expire(low, state.offsets.next());
         self.forget_older_rings();
         gone
     }
@@ -249,14 +274,8 @@ impl<T: Freight> Dispatcher<T> {
         let Some(state) = self.partitions.get_mut(&pass.partition) else {
             return;
         };
-        let next = state.offsets.next();
-        state.backlog.retain(|class, parked| {
-            if !pass.left_out.contains(class) {
-                parked.from = parked.from.max(pass.reached);
-            }
-            // All that is in front of the intake was read again: from here on they come by themselves.
-            parked.from < next || pass.left_out.contains(class)
-        });
+        // All that is in front of the intake was read again: from here on they come by themselves.
+        state.backlog.finish(pass.reached, state.offsets.next(), &pass.left_out);
         self.forget_older_rings();
     }
 }

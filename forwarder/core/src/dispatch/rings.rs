@@ -66,10 +66,13 @@ impl<T: Freight> Dispatcher<T> {
                     if let Some(ahead) = told.filter(|ahead| ahead.upto >= state.start) {
                         let start = state.start;
                         let away = ahead.away.into_iter().map(|(name, from)| (name, from.max(start)));
+                        let lanes = ahead.lanes.into_iter().map(|told| (told.lane, told.from.max(start)));
                         state.start = ahead.upto;
                         state.offsets = Offsets::new(ahead.upto);
                         state.backlog = Backlog::new(self.era.clone());
-                        state.backlog.restore(&away.collect::<Vec<_>>(), self.now);
+                        state
+                            .backlog
+                            .restore(&away.collect::<Vec<_>>(), &lanes.collect::<Vec<_>>(), self.now);
                     }
                 }
                 Phase::Behind(epoch) if epoch < self.era.epoch => state.phase = Phase::Announcing,

@@ -105,6 +105,9 @@ struct Plan {
     outages: usize,
     breaks: usize,
     refusals: usize,
+    poison: usize,
+    /// How likely a publisher closes a lane that is denied.
+    closing: usize,
     lost_acks: usize,
     lost_commits: usize,
     late_commits: usize,
@@ -133,6 +136,8 @@ impl Plan {
         let kicks = percent(2, 20);
         let kills = percent(2, 20);
         let rings = percent(5, 40);
+        let poison = percent(30, 100);
+        let closing = if poison > 0 { 100 } else { percent(20, 100) };
         let outlet = 2 + dice.below(8);
         Self {
             processes: 1 + dice.below(3),
@@ -157,6 +162,8 @@ impl Plan {
             outages,
             breaks,
             refusals,
+            poison,
+            closing,
             lost_acks,
             lost_commits,
             late_commits,
@@ -191,6 +198,24 @@ impl World {
             }
         }
         self.heal();
+        for _ in 0..PATIENCE {
+            if self.outside.held_up().is_none() {
+                break;
+            }
+            self.round();
+            self.judge();
+            if self.outside.failure.is_some() {
+                return;
+            }
+        }
+        if let Some(held_up) = self.outside.held_up() {
+            let mut text = format!("what is refused holds up others: {held_up:?}");
+            for process in self.processes.iter().flatten() {
+                text.push_str(&format!("\n{:#?}", process.dispatcher));
+            }
+            return self.outside.fail(text);
+        }
+        self.cure();
         for _ in 0..PATIENCE {
             self.round();
             self.judge();
@@ -396,6 +421,12 @@ impl World {
                 .get_or_insert_with(|| Process::new(number, ring, outside))
                 .next_ring = ring;
         }
+    }
+
+    /// What was refused for good is allowed.
+    fn cure(&mut self) {
+        self.outside.say(|| "all is allowed".to_owned());
+        self.outside.cure();
     }
 
     fn round(&mut self) {

@@ -70,7 +70,7 @@ fn with_acks_a_lane_has_one_record_out() {
     outbox.push(record(2, 1, "b"));
     let sent = send_all(&mut outbox);
     assert_eq!(numbers(&sent), [5, 1]);
-    outbox.failed(sent[0].0, 0, &mut outcome);
+    outbox.refused(sent[0].0, Refusal::Denied, 0, &mut outcome);
     assert!(
         send_all(&mut outbox).is_empty(),
         "5 was not stored for sure: 6 must wait"
@@ -88,7 +88,7 @@ fn an_ack_that_comes_after_its_timeout_still_counts() {
     outbox.push(record(1, 5, "a"));
     outbox.push(record(1, 6, "a"));
     let sent = send_all(&mut outbox);
-    outbox.failed(sent[0].0, 0, &mut outcome);
+    outbox.refused(sent[0].0, Refusal::Denied, 0, &mut outcome);
     outbox.acked(sent[0].0, &mut outcome);
     assert_eq!(outcome.confirmed.len(), 1);
     assert_eq!(numbers(&send_all(&mut outbox)), [6]);
@@ -317,7 +317,7 @@ fn a_lane_pauses_for_its_own_head_and_to_the_end() {
     outbox.push(record(1, 1, "a"));
     outbox.push(record(1, 2, "a"));
     let sent = send_all(&mut outbox);
-    outbox.failed(sent[0].0, 1, &mut outcome);
+    outbox.refused(sent[0].0, Refusal::Denied, 1, &mut outcome);
     let first = outbox.next_wake().unwrap();
     outbox.wake(first - 1);
     assert!(!outbox.has_ready());
@@ -325,7 +325,7 @@ fn a_lane_pauses_for_its_own_head_and_to_the_end() {
     outbox.acked(sent[0].0, &mut outcome);
     let sent = send_all(&mut outbox);
     assert_eq!(numbers(&sent), [2]);
-    outbox.failed(sent[0].0, 90, &mut outcome);
+    outbox.refused(sent[0].0, Refusal::Denied, 90, &mut outcome);
     outbox.wake(90 + BACKOFF.initial / 2 - 1);
     assert!(!outbox.has_ready(), "that was the first one's pause");
     outbox.wake(90 + BACKOFF.initial);
@@ -361,7 +361,7 @@ fn refusals_are_counted_for_each_record_anew() {
     for number in 1..4 {
         outbox.push(record(1, number, "a"));
         let sent = send_all(&mut outbox);
-        outbox.failed(sent[0].0, 0, &mut outcome);
+        outbox.refused(sent[0].0, Refusal::Denied, 0, &mut outcome);
         outbox.wake(1_000);
         let sent = send_all(&mut outbox);
         assert_eq!(numbers(&sent), [number]);
@@ -383,11 +383,11 @@ fn refusals_end_in_the_dead_letter_where_that_is_declared() {
     outbox.push(record(1, 1, "a"));
     outbox.push(record(1, 2, "a"));
     let first = send_all(&mut outbox);
-    outbox.failed(first[0].0, 0, &mut outcome);
+    outbox.refused(first[0].0, Refusal::Denied, 0, &mut outcome);
     assert!(outcome.given_up.is_empty());
     outbox.wake(10_000);
     let second = send_all(&mut outbox);
-    outbox.failed(second[0].0, 0, &mut outcome);
+    outbox.refused(second[0].0, Refusal::Denied, 0, &mut outcome);
     assert_eq!(outcome.given_up, [record(1, 1, "a")]);
     assert_eq!(numbers(&send_all(&mut outbox)), [2]);
 }
@@ -515,7 +515,7 @@ fn a_lane_that_pauses_is_recalled_with_all_that_waits() {
     outbox.push(record(1, 1, "a"));
     outbox.push(record(1, 2, "a"));
     let sent = send_all(&mut outbox);
-    outbox.failed(sent[0].0, 0, &mut outcome);
+    outbox.refused(sent[0].0, Refusal::Denied, 0, &mut outcome);
     outbox.recall(&[1], &mut outcome);
     assert_eq!(outcome.recalled.len(), 2);
     assert_eq!((outbox.paused_lanes(), outbox.len()), (0, 0));
@@ -626,7 +626,7 @@ impl World {
                 *number += 1;
                 match self.recalled.get_mut(&lane) {
                     Some(kept) => kept.push(record),
-                    None => self.outbox.push(record),
+                    None => drop(self.outbox.push(record)),
                 }
             }
             Step::Send(count) => {
@@ -670,7 +670,10 @@ impl World {
                         // Only with acks can an answer get lost and the connection live.
                         Answer::Ack(_) | Answer::Nack(_) if lose => {}
                         Answer::Ack(ticket) => self.outbox.acked(ticket, &mut self.outcome),
-                        Answer::Nack(ticket) => self.outbox.failed(ticket, self.now, &mut self.outcome),
+                        Answer::Nack(ticket) => {
+                            self.outbox
+                                .refused(ticket, Refusal::Denied, self.now, &mut self.outcome)
+                        }
                     }
                 }
             }

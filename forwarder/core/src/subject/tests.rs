@@ -73,7 +73,13 @@ fn what_is_no_template_says_why() {
     ] {
         assert_eq!(error(text), TemplateError::Literal(text.to_owned()), "{text}");
     }
-    for text in ["$JS.API.{key}.{id}", "$.{key}.{id}", "${key}.{id}", "_INBOX.{key}.{id}"] {
+    for text in [
+        "$JS.API.{key}.{id}",
+        "$.{key}.{id}",
+        "${key}.{id}",
+        "_INBOX.{key}.{id}",
+        "_GR_.{key}.{id}",
+    ] {
         assert_eq!(error(text), TemplateError::Reserved(text.to_owned()), "{text}");
     }
     assert_eq!(
@@ -137,14 +143,14 @@ fn no_record_leaves_its_subject() {
 
 #[test]
 fn first_tokens_of_nats_itself_are_refused() {
-    for key in ["$JS.API.STREAM", "$", "$SYS", "_INBOX", "_INBOX.x"] {
+    for key in ["$JS.API.STREAM", "$", "$SYS", "_INBOX", "_INBOX.x", "_GR_", "_GR_.x"] {
         assert!(!accepts(key, "DELETE.x"), "{key}");
         assert_eq!(
             render("a.{key}.{id}", key, "DELETE.x").unwrap(),
             format!("a.{key}.DELETE.x")
         );
     }
-    for key in ["a$", "_INBOXES", "_inbox", "INBOX", "_INBOX-1"] {
+    for key in ["a$", "_INBOXES", "_inbox", "INBOX", "_INBOX-1", "_GR", "_GR_1", "GR"] {
         assert!(accepts(key, "x"), "{key}");
     }
     // The token that counts is the one that comes out.

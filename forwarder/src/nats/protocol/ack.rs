@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use forwarder_core::outbox::Refusal;
 use serde::Deserialize;
 
 /// JetStream's answer to a publish. Only [`Ack::Stored`] is a confirmation.
@@ -29,6 +30,37 @@ pub enum Ack<'a> {
     NoResponders,
     /// Neither: somebody else answers on this subject, or the stream is not JetStream's. No confirmation.
     Malformed,
+}
+
+impl Ack<'_> {
+    /// What it means for the record that was not stored. `None`: it was.
+    ///
+    /// The numbers and texts are those of nats-server 2.15 (`errors.json`, `store.go`). What it does not know is taken for the
+    /// server's configuration.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Stored { .. } => None,
+            // The stream may have the record: whoever answered is not it.
+            Self::NoResponders | Self::Malformed => Some(Refusal::Transient),
+            Self::Refused {
+                code,
+                err_code,
+                description,
+            } => Some(match (*err_code, *code) {
+                // Headers over 64 KiB.
+                (10097, _) => Refusal::Impossible,
+                (10077, _) if description.contains("message too large") => Refusal::Impossible,
+                // With `discard_new_per_subject` only this subject is full.
+                (10077, _) if description.contains("per subject") => Refusal::Denied,
+                // Limits of the account; the same message ID is being stored; the stream is sealed.
+                (10002 | 10158 | 10109, _) => Refusal::Transient,
+                // Too many requests; whatever the server says of itself: a full stream, no storage, no leader.
+                (_, 429 | 500..) => Refusal::Transient,
+                _ => Refusal::Denied,
+            }),
+        }
+    }
 }
 
 /// Reads JetStream's answer to a publish.

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use super::{Dice, Plan};
 use crate::commit::Metadata;
-use crate::outbox::Confirmation;
+use crate::outbox::{Confirmation, Refusal};
 use crate::ring::Ring;
 
 pub(super) const PARTITIONS: i32 = 3;
@@ -70,6 +70,8 @@ pub(super) struct Record {
     pub(super) asset: Option<usize>,
     /// Its value makes no message.
     pub(super) bad: bool,
+    /// No stream can take it.
+    impossible: bool,
     /// A server has it.
     received: bool,
     /// Confirmed by the dead letter, or counted as invalid.
@@ -95,6 +97,10 @@ pub(super) struct Owner {
 pub(super) struct Server {
     pub(super) confirmation: Confirmation,
     pub(super) away: bool,
+    /// Subjects that are denied on every connection, until a person allows them.
+    poison: BTreeSet<Vec<u8>>,
+    /// It names a denied subject by another one that it has mapped it to.
+    maps: bool,
     /// Message ids in the window for duplicates.
     stored: BTreeSet<(i32, i64)>,
 }
@@ -115,7 +121,7 @@ pub(super) enum Answer {
     Denied(Vec<u8>),
     Fence,
     Ack(u64),
-    Nack(u64),
+    Nack(u64, Refusal),
 }
 
 /// A connection: what is on its way in both directions. One that was lost still delivers what the network had taken.
@@ -164,6 +170,8 @@ impl Outside {
                 Confirmation::Ack
             },
             away: false,
+            poison: poison(&mut dice, plan.poison),
+            maps: dice.chance(30),
             stored: BTreeSet::new(),
         });
         Self {
@@ -214,6 +222,7 @@ impl Outside {
             let asset = self.dice.below(ASSETS);
             let partition = partition_of(asset);
             let (stray, bad) = (self.dice.chance(2), self.dice.chance(4));
+            let impossible = self.plan.poison > 0 && self.dice.chance(2);
             let hole = if self.dice.chance(15) {
                 self.dice.below(4) as i64
             } else {
@@ -225,6 +234,7 @@ impl Outside {
                 offset,
                 asset: (!stray).then_some(asset),
                 bad,
+                impossible,
                 received: false,
                 written_off: false,
                 given_up: false,
@@ -293,8 +303,22 @@ impl Outside {
         true
     }
 
-    /// What would a successor not deliver? All of that must be settled.
+    /// What would a successor not deliver? All of that must be settled. An older forwarder passes over the words about lanes.
     fn judge_commit(&mut self, partition: i32, position: i64, text: &str) {
+        self.judge_words(partition, position, text);
+        if text.contains(" lanes=") {
+            self.count("commits with lanes");
+            let newer = |word: &&str| {
+                ["beyond=", "except=", "lanes="]
+                    .iter()
+                    .any(|newer| word.starts_with(newer))
+            };
+            let older: Vec<&str> = text.split(' ').filter(|word| !newer(word)).collect();
+            self.judge_words(partition, position, &older.join(" "));
+        }
+    }
+
+    fn judge_words(&mut self, partition: i32, position: i64, text: &str) {
         let Some(metadata) = Metadata::parse(text) else {
             return self.fail(format!("the metadata cannot be read: {text}"));
         };
@@ -314,6 +338,10 @@ impl Outside {
             record.offset < position
                 || ahead.as_ref().is_some_and(|(ahead, members)| {
                     let owner = record.asset.map(|asset| name(RINGS.owner(*members, asset)));
+                    let lane = record.asset.map(|asset| lane(*members, asset));
+                    if let Some(told) = ahead.lanes.iter().find(|told| Some(told.lane) == lane) {
+                        return record.offset < ahead.upto && record.offset < told.from;
+                    }
                     record.offset < ahead.upto
                         && !ahead
                             .away
@@ -394,8 +422,10 @@ impl Outside {
                 }
                 return;
             };
-            let denied = matches!(&sent, Sent::Record { subject, .. } if wire.denied.contains(subject));
-            let confirmation = self.servers[cluster].confirmation;
+            let server = &self.servers[cluster];
+            let is_denied = |subject: &Vec<u8>| wire.denied.contains(subject) || server.poison.contains(subject);
+            let denied = matches!(&sent, Sent::Record { subject, .. } if is_denied(subject));
+            let (confirmation, maps) = (server.confirmation, server.maps);
             let answer = match sent {
                 Sent::Fence => Some(Answer::Fence),
                 Sent::Record {
@@ -404,12 +434,21 @@ impl Outside {
                     offset,
                     subject,
                 } => match confirmation {
+                    Confirmation::Fence if denied && maps => Some(Answer::Denied(b"mapped".to_vec())),
                     Confirmation::Fence if denied => Some(Answer::Denied(subject)),
                     Confirmation::Fence => {
                         self.receive(cluster, partition, offset);
                         None
                     }
-                    Confirmation::Ack if self.fault(self.plan.refusals / 2) => Some(Answer::Nack(ticket)),
+                    Confirmation::Ack if self.record_mut(partition, offset).impossible => {
+                        Some(Answer::Nack(ticket, Refusal::Impossible))
+                    }
+                    Confirmation::Ack if denied || self.fault(self.plan.refusals / 4) => {
+                        Some(Answer::Nack(ticket, Refusal::Denied))
+                    }
+                    Confirmation::Ack if self.fault(self.plan.refusals / 2) => {
+                        Some(Answer::Nack(ticket, Refusal::Transient))
+                    }
                     Confirmation::Ack => {
                         if self.servers[cluster].stored.insert((partition, offset)) {
                             self.receive(cluster, partition, offset);
@@ -472,6 +511,30 @@ impl Outside {
 
     // The end.
 
+    /// Records of assets that no server refuses, and that nobody has yet.
+    pub(super) fn held_up(&self) -> Option<(i32, Record)> {
+        let refused = |asset: usize| {
+            let mut servers = self.servers.iter();
+            servers.any(|server| (0..2).any(|half| server.poison.contains(&subject(asset, half))))
+        };
+        let mut partitions = (0..PARTITIONS).zip(&self.logs);
+        partitions.find_map(|(partition, log)| {
+            let mut open = log
+                .records
+                .iter()
+                .filter(|record| !record.received && !record.written_off);
+            let held_up = open.find(|record| record.asset.is_none_or(|asset| !refused(asset)));
+            held_up.map(|record| (partition, *record))
+        })
+    }
+
+    /// A person allows all that was denied.
+    pub(super) fn cure(&mut self) {
+        for server in &mut self.servers {
+            server.poison.clear();
+        }
+    }
+
     /// Whether everything is committed; `None`: what is not.
     pub(super) fn uncommitted(&self) -> Option<(i32, i64)> {
         (0..PARTITIONS).find_map(|partition| {
@@ -490,6 +553,21 @@ impl Outside {
             }
         }
     }
+}
+
+/// What a server denies.
+fn poison(dice: &mut Dice, percent: usize) -> BTreeSet<Vec<u8>> {
+    if !dice.chance(percent) {
+        return BTreeSet::new();
+    }
+    let count = 1 + dice.below(6);
+    (0..count)
+        .map(|_| subject(dice.below(ASSETS), dice.below(2) as i64))
+        .collect()
+}
+
+fn lane(members: usize, asset: usize) -> u64 {
+    RINGS.ring(members).place(key(asset).as_bytes()).lane
 }
 
 /// An asset's records have one of two subjects.

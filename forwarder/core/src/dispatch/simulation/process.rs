@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::outside::{Outside, PARTITIONS, RINGS, clusters, key, name, subject};
-use super::publisher::{Fate, Order, Publisher, Receipt};
+use super::publisher::{Fate, Order, Publisher, Report};
 use super::{Admission, Again, Cargo, CommitPoint, DEAD_LETTER, Dispatcher, Era, Phase, Resume, Tag};
 use crate::commit::Metadata;
 use crate::config::{MissingOffset, StartFrom};
@@ -54,7 +54,7 @@ pub(super) struct Process {
     pub(super) next_ring: usize,
     pub(super) publishers: Vec<Publisher>,
     outlets: u32,
-    pub(super) receipts: VecDeque<Receipt>,
+    pub(super) receipts: VecDeque<Report>,
     commit: Option<Commit>,
     reader: Option<Reader>,
     /// What the dead letter has and has not confirmed.
@@ -263,6 +263,17 @@ impl Process {
         let Self {
             dispatcher, publishers, ..
         } = self;
+        for (outlet, lane) in dispatcher.take_openings() {
+            // Who has gone has nothing to open.
+            if let Some(publisher) = publishers.iter_mut().find(|publisher| publisher.outlet == outlet) {
+                publisher.orders.push_back(Order::Open(lane));
+            }
+        }
+        for (outlet, lane) in dispatcher.take_excess() {
+            if let Some(publisher) = publishers.iter_mut().find(|publisher| publisher.outlet == outlet) {
+                publisher.orders.push_back(Order::Recall(vec![lane]));
+            }
+        }
         dispatcher.take_batches(|outlet, batch| {
             if outlet == DEAD_LETTER {
                 return;
@@ -298,8 +309,13 @@ impl Process {
 
     fn settle(&mut self, outside: &mut Outside, count: usize) {
         for _ in 0..count {
-            let Some(Receipt { outlet, item, fate }) = self.receipts.pop_front() else {
-                return;
+            let (outlet, item, fate) = match self.receipts.pop_front() {
+                Some(Report::Receipt { outlet, item, fate }) => (outlet, item, fate),
+                Some(Report::Closed { outlet, closed }) => {
+                    self.dispatcher.close(outlet, &[closed]);
+                    continue;
+                }
+                None => return,
             };
             let tag = item.tag;
             let before = self.of_another_epoch(tag);
@@ -311,7 +327,11 @@ impl Process {
                     outside.count("taken back");
                     self.dispatcher.take_back(outlet, item);
                 }
-                Fate::GivenUp => {
+                Fate::Returned => {
+                    outside.count("given back");
+                    self.dispatcher.give_back(outlet, tag, item.lane);
+                }
+                Fate::GivenUp | Fate::Impossible => {
                     if outside.plan.dead_letter {
                         self.dispatcher.bury_from(outlet, tag, item.lane, 7);
                         self.letters.push_back((tag, 7));
@@ -419,6 +439,7 @@ impl Process {
         let resume = Resume {
             offset: begin.offset.unwrap(),
             away: begin.away,
+            lanes: begin.lanes,
             members: metadata.members,
             later: metadata.ahead.filter(|ahead| ahead.members != fingerprint),
         };
@@ -571,7 +592,7 @@ impl Process {
 
     /// What the process must be like at any time.
     pub(super) fn judge(&self, outside: &mut Outside) {
-        let (total, limit) = (self.dispatcher.total(), outside.plan.limits.total);
+        let (total, limit) = (self.dispatcher.caps.moving(), outside.plan.limits.total);
         if total.records > limit.records + outside.plan.excess {
             outside.fail(format!(
                 "{} records are out, where {} are allowed",
@@ -588,7 +609,10 @@ impl Process {
             && self.commit.is_none()
             && self.dispatcher.is_idle()
             && self.dispatcher.parked().is_empty()
-            && empty.into_iter().all(|publisher| publisher.outbox.is_empty())
+            && self.receipts.is_empty()
+            && empty
+                .into_iter()
+                .all(|one| one.outbox.is_empty() && one.outbox.closed_lanes() == 0)
     }
 
     /// What must not be left when nothing is to be done.
@@ -608,7 +632,7 @@ impl Process {
             unsettled,
             batches,
             flight,
-            dispatcher.caps.is_clear(),
+            dispatcher.caps.is_clear() && dispatcher.held.is_empty(),
         );
         if left != (0, super::Load::default(), 0, 0, 0, true) || !loads.is_empty() {
             let number = self.number;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::Cargo;
 use super::outside::{Answer, Outside, Sent};
+use crate::dispatch::Closed;
 use crate::outbox::{Backoff, Confirmation, Outbox, Outcome, Ticket};
 
 /// When an ack is overdue, in microseconds.
@@ -12,6 +13,7 @@ const CONFIRM_TIMEOUT: u64 = 400_000;
 pub(super) enum Order {
     Publish(Vec<Cargo>),
     Recall(Vec<u64>),
+    Open(u64),
 }
 
 /// What became of a record.
@@ -19,13 +21,14 @@ pub(super) enum Fate {
     Confirmed,
     Dropped,
     GivenUp,
+    Impossible,
     Recalled,
+    Returned,
 }
 
-pub(super) struct Receipt {
-    pub(super) outlet: u32,
-    pub(super) item: Cargo,
-    pub(super) fate: Fate,
+pub(super) enum Report {
+    Receipt { outlet: u32, item: Cargo, fate: Fate },
+    Closed { outlet: u32, closed: Closed },
 }
 
 pub(super) struct Publisher {
@@ -35,6 +38,8 @@ pub(super) struct Publisher {
     pub(super) outbox: Outbox<Cargo>,
     outcome: Outcome<Cargo>,
     pub(super) wire: Option<u64>,
+    /// For each fence that is out, the record that it covers alone.
+    fences: VecDeque<Option<Ticket>>,
 }
 
 impl Publisher {
@@ -51,11 +56,12 @@ impl Publisher {
             outbox: Outbox::new(outside.servers[cluster].confirmation, backoff),
             outcome: Outcome::default(),
             wire: None,
+            fences: VecDeque::new(),
         }
     }
 
     /// Any one thing that the task may do next. `ring` is the one that its process uses.
-    pub(super) fn step(&mut self, outside: &mut Outside, ring: usize, fenced: bool, receipts: &mut VecDeque<Receipt>) {
+    pub(super) fn step(&mut self, outside: &mut Outside, ring: usize, fenced: bool, receipts: &mut VecDeque<Report>) {
         match outside.dice.below(8) {
             0 | 1 => self.take_orders(1 + outside.dice.below(4)),
             2 | 3 => self.read(outside),
@@ -66,7 +72,7 @@ impl Publisher {
     }
 
     /// All of it, in order.
-    pub(super) fn turn(&mut self, outside: &mut Outside, ring: usize, fenced: bool, receipts: &mut VecDeque<Receipt>) {
+    pub(super) fn turn(&mut self, outside: &mut Outside, ring: usize, fenced: bool, receipts: &mut VecDeque<Report>) {
         self.read(outside);
         self.take_orders(usize::MAX);
         self.keep_time(outside);
@@ -77,7 +83,11 @@ impl Publisher {
     pub(super) fn take_orders(&mut self, count: usize) {
         for _ in 0..count {
             match self.orders.pop_front() {
-                Some(Order::Publish(items)) => items.into_iter().for_each(|item| self.outbox.push(item)),
+                Some(Order::Publish(items)) => {
+                    let closed = items.into_iter().filter_map(|item| self.outbox.push(item));
+                    self.outcome.returned.extend(closed.map(|item| (item, false)));
+                }
+                Some(Order::Open(lane)) => self.outbox.open(lane),
                 Some(Order::Recall(lanes)) => self.outbox.recall(&lanes, &mut self.outcome),
                 None => return,
             }
@@ -89,7 +99,7 @@ impl Publisher {
         &mut self,
         outside: &mut Outside,
         assignments: &[(i32, u32)],
-        receipts: &mut VecDeque<Receipt>,
+        receipts: &mut VecDeque<Report>,
     ) {
         self.take_orders(usize::MAX);
         self.outbox.abandon(assignments, &mut self.outcome);
@@ -108,13 +118,27 @@ impl Publisher {
                 break;
             };
             match wire.answers.pop_front() {
-                Some(Answer::Fence) => self.outbox.fence_passed(now, &mut self.outcome),
+                Some(Answer::Fence) => {
+                    self.fences.pop_front();
+                    self.outbox.fence_passed(now, &mut self.outcome);
+                }
                 Some(Answer::Ack(ticket)) => self.outbox.acked(Ticket::from_u64(ticket), &mut self.outcome),
-                Some(Answer::Nack(ticket)) => self.outbox.failed(Ticket::from_u64(ticket), now, &mut self.outcome),
+                Some(Answer::Nack(ticket, refusal)) => {
+                    let ticket = Ticket::from_u64(ticket);
+                    self.outbox.refused(ticket, refusal, now, &mut self.outcome);
+                }
                 Some(Answer::Denied(subject)) => {
                     outside.count("denials");
-                    if !self.outbox.denied(&subject) {
+                    if self.outbox.denied(&subject) {
+                        continue;
+                    }
+                    if let Some(Some(alone)) = self.fences.front().copied() {
+                        outside.count("records blamed");
+                        self.outbox.blame(alone, now, &mut self.outcome);
+                    } else {
                         // Nothing of the kind is out: as the session does, it does not trust the connection any more.
+                        outside.count("refusals of nobody knows which record");
+                        self.outbox.suspect();
                         outside.cut(number);
                         self.lose(outside, number);
                         return;
@@ -134,6 +158,7 @@ impl Publisher {
             wire.answers.clear();
         }
         self.wire = None;
+        self.fences.clear();
         self.outbox.connection_lost(&mut self.outcome);
     }
 
@@ -148,6 +173,10 @@ impl Publisher {
         }
         let now = outside.now;
         for _ in 0..1 + outside.dice.below(6) {
+            let alone = self.outbox.next_is_alone();
+            if alone {
+                self.fence(outside, number, None);
+            }
             let Some((ticket, item)) = self.outbox.next(now) else {
                 break;
             };
@@ -171,10 +200,19 @@ impl Publisher {
                     subject,
                 });
             }
+            if alone {
+                self.fence(outside, number, Some(ticket));
+            }
         }
+        self.fence(outside, number, None);
+    }
+
+    /// Sends a fence behind what was written, where that proves anything.
+    fn fence(&mut self, outside: &mut Outside, number: u64, alone: Option<Ticket>) {
         let fenced = outside.servers[self.cluster].confirmation == Confirmation::Fence && self.outbox.fence();
         if let Some(wire) = outside.wires.get_mut(&number).filter(|_| fenced) {
             wire.sent.push_back(Sent::Fence);
+            self.fences.push_back(alone);
         }
     }
 
@@ -189,23 +227,40 @@ impl Publisher {
         }
     }
 
-    fn hand_out(&mut self, outside: &mut Outside, receipts: &mut VecDeque<Receipt>) {
+    fn hand_out(&mut self, outside: &mut Outside, receipts: &mut VecDeque<Report>) {
         let outlet = self.outlet;
-        for item in &self.outcome.given_up {
+        for item in self.outcome.given_up.iter().chain(&self.outcome.impossible) {
             outside.count("given up");
             outside.give_up(item.tag.partition, item.tag.offset);
+        }
+        for lane in std::mem::take(&mut self.outcome.denied) {
+            // Whoever does not close it keeps its records, against the caps.
+            let weight = |item: &Cargo| item.weight;
+            if outside.dice.chance(outside.plan.closing)
+                && let Some(weight) = self.outbox.close(lane, &mut self.outcome).map(weight)
+            {
+                outside.count("lanes closed");
+                let closed = Closed { lane, weight };
+                receipts.push_back(Report::Closed { outlet, closed });
+            }
         }
         let Outcome {
             confirmed,
             given_up,
+            impossible,
+            denied: _,
+            returned,
             dropped,
             recalled,
         } = &mut self.outcome;
         let confirmed = confirmed.drain(..).map(|(item, _)| (item, Fate::Confirmed));
         let given_up = given_up.drain(..).map(|item| (item, Fate::GivenUp));
+        let impossible = impossible.drain(..).map(|item| (item, Fate::Impossible));
+        let returned = returned.drain(..).map(|(item, _)| (item, Fate::Returned));
         let dropped = dropped.drain(..).map(|item| (item, Fate::Dropped));
         let recalled = recalled.drain(..).map(|(item, _)| (item, Fate::Recalled));
-        let all = confirmed.chain(given_up).chain(dropped).chain(recalled);
-        receipts.extend(all.map(|(item, fate)| Receipt { outlet, item, fate }));
+        let all = confirmed.chain(given_up).chain(impossible).chain(dropped);
+        let all = all.chain(recalled).chain(returned);
+        receipts.extend(all.map(|(item, fate)| Report::Receipt { outlet, item, fate }));
     }
 }

@@ -104,7 +104,10 @@ fn what_is_parked_goes_to_whom_it_belongs_when_it_is_read() {
         let mut expected = vec![outlet, 3];
         expected.sort_unstable();
         assert_eq!(parked, expected, "ring {epoch}");
-        assert_eq!(desk.ahead(), None, "who owned what is not told in a commit");
+        let mut ahead = desk.ahead().unwrap();
+        ahead.away.sort();
+        let by_owners_now = [("C1".to_owned(), 0), ("C3".to_owned(), 4)];
+        assert_eq!((ahead.upto, ahead.away.as_slice()), (7, by_owners_now.as_slice()));
         assert_eq!(desk.read_again(), [4, 6]);
         assert_eq!(desk.at(3), [4, 6]);
         (0..4).for_each(|offset| desk.confirm(1, offset));

@@ -10,6 +10,7 @@ fn a_partition_that_waited_for_a_ring_begins_as_was_told_under_it() {
         members: era(2, "123").fingerprint(),
         upto: 6,
         away: vec![("C2".to_owned(), 4)],
+        lanes: Vec::new(),
     };
     let resume = Resume {
         offset: 3,
@@ -162,6 +163,7 @@ fn a_partition_that_waited_for_a_ring_begins_nowhere_before_its_commit() {
             members: era(2, "123").fingerprint(),
             upto,
             away: vec![("C2".to_owned(), 4)],
+            lanes: Vec::new(),
         })
     };
     for (upto, next) in [(6, 9), (12, 12)] {
@@ -194,6 +196,7 @@ fn what_is_told_of_clusters_that_nobody_knows_is_not_trusted() {
         members: era(2, "123").fingerprint(),
         upto: 12,
         away: vec![("C9".to_owned(), 10)],
+        lanes: Vec::new(),
     };
     let resume = Resume {
         offset: 9,

@@ -103,3 +103,49 @@ fn what_proves_nothing_is_no_confirmation() {
     }
     assert_eq!(parse_ack(None, b"{\"stream\":\"\xff\", \"seq\":1}"), Ack::Malformed);
 }
+
+#[test]
+fn a_refusal_is_for_ever_or_of_the_configuration_or_for_now() {
+    let refusal = |code: u16, err_code: u16, text: &str| {
+        let json = format!(
+            r#"{{"error":{{"code":{code},"err_code":{err_code},"description":"{text}"}},"stream":"S","seq":0}}"#
+        );
+        parse_ack(None, json.as_bytes()).refusal().unwrap()
+    };
+    for (code, err_code, text, expected) in [
+        (
+            400,
+            10097,
+            "header size exceeds maximum allowed of 64k",
+            Refusal::Impossible,
+        ),
+        (503, 10077, "message too large", Refusal::Impossible),
+        (400, 10054, "message size exceeds maximum allowed", Refusal::Denied),
+        (503, 10077, "maximum messages per subject exceeded", Refusal::Denied),
+        (503, 10077, "maximum messages exceeded", Refusal::Transient),
+        (503, 10077, "maximum bytes exceeded", Refusal::Transient),
+        (503, 10023, "insufficient resources", Refusal::Transient),
+        (400, 10002, "resource limits exceeded for account", Refusal::Transient),
+        (429, 10167, "too many requests", Refusal::Transient),
+        (409, 10158, "duplicate message id is in process", Refusal::Transient),
+        (
+            500,
+            10047,
+            "insufficient storage resources available",
+            Refusal::Transient,
+        ),
+        (
+            503,
+            10008,
+            "JetStream system temporarily unavailable",
+            Refusal::Transient,
+        ),
+        (400, 10109, "invalid operation on sealed stream", Refusal::Transient),
+        (400, 0, "words of a later server", Refusal::Denied),
+        (0, 0, "", Refusal::Denied),
+    ] {
+        assert_eq!(refusal(code, err_code, text), expected, "{code} {err_code} {text}");
+    }
+    assert_eq!(Ack::Malformed.refusal(), Some(Refusal::Transient));
+    assert_eq!(parse_ack(None, br#"{"stream":"S","seq":1}"#).refusal(), None);
+}
