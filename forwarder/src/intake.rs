@@ -31,7 +31,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use forwarder_core::config::Checked;
-use forwarder_core::dispatch::{Admission, Dispatcher, Era, Limits, Load, Tag};
+use forwarder_core::dispatch::{Admission, Dispatcher, Era, Limits, Load, Phase, Tag};
 use forwarder_core::record::{self, Invalid, Timestamp, TimestampKind};
 use forwarder_core::ring::Place;
 use forwarder_core::route::{Draft, Incoming, Router};
@@ -593,6 +593,13 @@ impl Intake {
     fn leave(mut self) {
         // Nothing more may go out once the partitions are somebody else's.
         let ours = self.assignments();
+        // From here on a commit tells all that is not settled as what a successor has to deliver.
+        for (partition, _) in &ours {
+            let state = self.dispatcher.partitions().get(partition);
+            if state.is_some_and(|state| state.is_taken()) {
+                self.dispatcher.set_phase(*partition, Phase::Draining);
+            }
+        }
         self.abandon(&ours);
         self.links.lease.revoke();
         self.settle();

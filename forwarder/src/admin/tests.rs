@@ -160,6 +160,7 @@ async fn metrics_and_status_are_shown() {
             "pendingBytes": 0,
             "parkedRecords": 0,
             "parkedSeconds": 0,
+            "heldAssets": 0,
         }},
     });
     assert_eq!(serde_json::from_str::<serde_json::Value>(&body).unwrap(), expected);

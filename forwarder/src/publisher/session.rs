@@ -267,6 +267,7 @@ impl Publisher {
                 cluster = self.cluster.name,
                 subject, "the server denies a subject; its asset's records wait until it is allowed"
             );
+            self.link.note_fault(format!("the server denies the subject {subject}"));
         }
         Ok(())
     }

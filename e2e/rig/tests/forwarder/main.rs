@@ -13,6 +13,7 @@ mod group;
 mod input;
 mod original;
 mod outages;
+mod poison;
 mod ring;
 mod ring_file;
 mod stream;

@@ -65,7 +65,9 @@ impl<T: Freight> Dispatcher<T> {
                 continue;
             }
             let outlet = self.era.outlet_of_lane(place.lane);
-            let is_away = away.contains_key(&outlet) || self.is_awaited_in_vain(place);
+            // A partition that is given up waits for nothing more than it does already.
+            let given_up = state.phase == Phase::Draining;
+            let is_away = given_up || away.contains_key(&outlet) || self.is_awaited_in_vain(place);
             if !is_away && offset >= state.offsets.horizon() {
                 upto = upto.min(offset);
                 break;
