@@ -524,6 +524,115 @@ fn a_lane_that_pauses_is_recalled_with_all_that_waits() {
 }
 
 #[test]
+fn a_closed_lane_keeps_its_head_alone_until_it_is_opened() {
+    for confirmation in [Confirmation::Fence, Confirmation::Ack] {
+        let (mut outbox, mut outcome) = (outbox(confirmation), Outcome::default());
+        for number in 1..4 {
+            outbox.push(record(1, number, "a"));
+        }
+        outbox.push(record(2, 9, "b"));
+        let sent = send_all(&mut outbox);
+        assert_eq!(numbers(&sent), [1, 9]);
+        deny_first(&mut outbox, &sent, &mut outcome);
+        assert_eq!(outcome.denied, [1]);
+        assert_eq!(outbox.close(1, &mut outcome), Some(&record(1, 1, "a")));
+        let returned: Vec<u32> = outcome.returned.drain(..).map(|(record, _)| record.number).collect();
+        assert_eq!(returned, [2, 3]);
+        assert_eq!(
+            outbox.push(record(1, 4, "a")),
+            Some(record(1, 4, "a")),
+            "it takes nothing more"
+        );
+        assert_eq!(outbox.push(record(3, 7, "c")), None, "other lanes do");
+        // A new connection changes nothing of that.
+        outbox.connection_lost(&mut outcome);
+        outbox.wake(1_000);
+        let again = send_all(&mut outbox);
+        let head = again.iter().find(|(_, number)| *number == 1).unwrap().0;
+        match confirmation {
+            Confirmation::Fence => {
+                outbox.fence();
+                outbox.fence_passed(0, &mut outcome);
+            }
+            Confirmation::Ack => outbox.acked(head, &mut outcome),
+        }
+        assert!(outcome.confirmed.iter().any(|(record, _)| record.number == 1));
+        assert!(outbox.push(record(1, 4, "a")).is_some(), "not before it is told");
+        outbox.open(1);
+        assert_eq!(outbox.push(record(1, 2, "a")), None);
+    }
+}
+
+/// The server denies the first of what was sent.
+fn deny_first(outbox: &mut Outbox<Record>, sent: &[(Ticket, u32)], outcome: &mut Outcome<Record>) {
+    match outbox.confirmation {
+        Confirmation::Fence => {
+            outbox.fence();
+            assert!(outbox.denied(b"a"));
+            outbox.fence_passed(0, outcome);
+        }
+        Confirmation::Ack => outbox.refused(sent[0].0, Refusal::Denied, 0, outcome),
+    }
+}
+
+#[test]
+fn what_is_impossible_leaves_at_once_and_what_passes_is_never_given_up() {
+    let backoff = Backoff {
+        attempts: Some(1),
+        ..BACKOFF
+    };
+    let (mut outbox, mut outcome) = (Outbox::new(Confirmation::Ack, backoff), Outcome::default());
+    outbox.push(record(1, 1, "a"));
+    outbox.push(record(2, 2, "b"));
+    outbox.push(record(3, 3, "c"));
+    outbox.push(record(4, 4, "d"));
+    let sent = send_all(&mut outbox);
+    outbox.refused(sent[0].0, Refusal::Impossible, 0, &mut outcome);
+    outbox.refused(sent[1].0, Refusal::Transient, 0, &mut outcome);
+    outbox.refused(sent[2].0, Refusal::Unattributed, 0, &mut outcome);
+    outbox.refused(sent[3].0, Refusal::Denied, 0, &mut outcome);
+    assert_eq!(outcome.impossible, [record(1, 1, "a")]);
+    assert_eq!(outcome.given_up, [record(4, 4, "d")]);
+    assert_eq!(
+        outcome.denied,
+        [3],
+        "only what is refused for longer than now may be closed"
+    );
+    outbox.wake(10_000);
+    assert_eq!(numbers(&send_all(&mut outbox)), [2, 3]);
+}
+
+#[test]
+fn suspects_are_sent_alone_and_the_one_to_blame_is_found() {
+    let (mut outbox, mut outcome) = (outbox(Confirmation::Fence), Outcome::default());
+    for lane in 1..4 {
+        outbox.push(record(lane, lane as u32, "a"));
+    }
+    send_all(&mut outbox);
+    outbox.fence();
+    outbox.push(record(4, 4, "a"));
+    send_all(&mut outbox);
+    assert_eq!(outbox.suspect(), 3, "those of the oldest fence");
+    outbox.connection_lost(&mut outcome);
+    for expected in 1..4 {
+        assert!(outbox.next_is_alone());
+        let (ticket, number) = outbox.next(0).map(|(ticket, record)| (ticket, record.number)).unwrap();
+        assert_eq!(number, expected);
+        outbox.fence();
+        if number == 2 {
+            assert!(outbox.blame(ticket, 0, &mut outcome));
+        }
+        outbox.fence_passed(0, &mut outcome);
+    }
+    let confirmed: Vec<u32> = outcome.confirmed.iter().map(|(record, _)| record.number).collect();
+    assert_eq!((confirmed, outcome.denied.as_slice()), (vec![1, 3], [2].as_slice()));
+    assert!(!outbox.next_is_alone(), "the fourth was behind");
+    assert_eq!(numbers(&send_all(&mut outbox)), [4]);
+    outbox.wake(1_000);
+    assert!(outbox.next_is_alone(), "whoever was blamed once is sent alone again");
+}
+
+#[test]
 fn pauses_double_up_to_the_longest_and_differ() {
     let pauses: Vec<u64> = (1..10).map(|refusals| BACKOFF.pause(refusals, 7)).collect();
     assert!((50..=100).contains(&pauses[0]), "{pauses:?}");
