@@ -1,6 +1,6 @@
 //! The HTTP server for probes, metrics and status.
 //!
-//! `/healthz` (and `/health`, as the original has it): the loops turn; otherwise a restart helps.
+//! `/healthz` (and `/health`, as the original has it): the loops turn and no task has panicked; otherwise a restart helps.
 //! `/readyz`: the process does its part in the group, which may be to have no partition; having some and taking none is not.
 //! `/metrics`: for Prometheus. `/status`: for people and the operator.
 
@@ -22,8 +22,8 @@ use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::watch;
 
-pub use self::health::{Health, Heartbeat, Stalled};
-use crate::http::{HttpError, Server};
+pub use self::health::{Health, Heartbeat, Ill, Stalled};
+use crate::http::Server;
 use crate::metrics::Metrics;
 use crate::ring_watch::Outlook;
 
@@ -47,16 +47,8 @@ pub struct Admin {
 
 impl Admin {
     /// Answers until `shutdown` completes.
-    ///
-    /// # Errors
-    /// The listener fails for good.
-    pub async fn serve(
-        self,
-        server: Server,
-        log_requests: bool,
-        shutdown: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<(), HttpError> {
-        server.serve(self.router(), log_requests, shutdown).await
+    pub async fn serve(self, server: Server, log_requests: bool, shutdown: impl Future<Output = ()> + Send + 'static) {
+        server.serve(self.router(), log_requests, shutdown).await;
     }
 
     fn router(self) -> Router {
@@ -73,7 +65,7 @@ impl Admin {
 async fn healthz(State(admin): State<Arc<Admin>>) -> Response {
     match admin.health.check() {
         Ok(()) => "ok\n".into_response(),
-        Err(stalled) => (StatusCode::SERVICE_UNAVAILABLE, format!("{stalled}\n")).into_response(),
+        Err(ill) => (StatusCode::SERVICE_UNAVAILABLE, format!("{ill}\n")).into_response(),
     }
 }
 

@@ -51,8 +51,8 @@ enum Command {
     Router {
         #[command(flatten)]
         document: DocumentArgs,
-        /// The address to listen on.
-        #[arg(long, default_value = "0.0.0.0")]
+        /// The address to listen on; `::` is every address, IPv6 and IPv4.
+        #[arg(long, default_value = "::")]
         address: String,
         /// The port to listen on.
         #[arg(long, default_value_t = 8002)]
@@ -112,7 +112,8 @@ impl Cli {
                 let table = Table::new(&ring)?;
                 let server = Server::bind(&address, port).await?;
                 info!(address = %server.address(), epoch = ring.epoch, "answering who owns which asset");
-                Ok(router::serve(table, server, logging.http_requests, shutdown).await?)
+                router::serve(table, server, logging.http_requests, shutdown).await;
+                Ok(())
             }
         }
     }
@@ -160,8 +161,12 @@ impl DocumentArgs {
         };
         let mut document = read_document(file)?;
         let Some(ring) = document.ring.take() else {
+            let rest = document
+                .check()
+                .err()
+                .map_or_else(String::new, |faults| format!("\n{faults}"));
             bail!(
-                "{}: ring: is missing; write it there, or run with --ring-file",
+                "{}: ring: is missing; write it there, or run with --ring-file{rest}",
                 file.display()
             );
         };

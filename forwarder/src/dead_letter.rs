@@ -90,6 +90,10 @@ impl DeadLetters {
 
     /// Writes letters until nobody can send any more.
     pub async fn run(mut self) {
+        #[cfg(test)]
+        if let Target::Topic(target) = &self.target {
+            crate::tasks::tests::panic_if_asked(target.topic());
+        }
         let mut batch = Vec::with_capacity(BATCH);
         while self.letters.recv_many(&mut batch, BATCH).await > 0 {
             let mut attempts = 0_u64;

@@ -14,11 +14,18 @@
 //!  task `ring_watch`: the declared ring, when it changes ──▶ intake, which starts and ends publishers ([`Fleet`])
 //! ```
 //!
+//! A task that panics would leave its part undone for ever: its cluster, its letters, the ring. So it ends the process, which
+//! commits what is confirmed; whoever starts it again has a sound one. Only spans are no reason: they are dropped and counted.
+//!
 //! The channels have no bound of their own: the intake counts what it has handed out and not got back, and takes
 //! nothing more from Kafka at the caps (`engine.maxPending…`). So each channel holds at most that much.
 
+#[cfg(test)]
+mod tests;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::sync::mpsc as blocking;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use forwarder_core::config::{Checked, Document, PublishMode, RingConfig};
@@ -26,6 +33,7 @@ use forwarder_core::dispatch::Era;
 use forwarder_core::route::{RouteOptions, Router};
 use forwarder_core::status::{Phase, Status};
 use forwarder_core::subject::{Template, TemplateError};
+use futures::FutureExt as _;
 use futures::future::join_all;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -35,14 +43,15 @@ use tracing::{Instrument, error, info, info_span, warn};
 use crate::admin::{Admin, Health};
 use crate::clock::Clock;
 use crate::dead_letter::{DeadLetterError, DeadLetters};
-use crate::fleet::{Fleet, Tasks};
+use crate::fleet::Fleet;
 use crate::http::{HttpError, Server};
 use crate::intake::{Intake, IntakeError, Links, RingChangeError, era};
 use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::ring_watch::{Outlook, RingOrigin, RingWatch, Rings};
-use crate::shutdown::Shutdown;
-use crate::traces::{ExporterError, Identity, Tracer};
+use crate::shutdown::{self, Shutdown};
+use crate::tasks::{self, Panicked, Tasks};
+use crate::traces::{Exporter, ExporterError, Identity, Tracer};
 
 /// How long the intake's loop may stand still before `/healthz` fails. A turn that asks Kafka where many partitions
 /// begin may take a while, and two commits that nobody answers more than a minute each (librdkafka's `socket.timeout.ms`): an
@@ -82,6 +91,9 @@ pub enum EngineError {
     /// The intake ended by itself.
     #[error(transparent)]
     Intake(#[from] IntakeError),
+    /// A task has panicked. What was confirmed is committed.
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
     /// The intake's thread could not be started or died.
     #[error("failed to run the intake's thread: {0}")]
     Thread(String),
@@ -101,7 +113,7 @@ pub async fn run(document: Checked<Document>, ring: RingOrigin, shutdown: Shutdo
     let (status, statuses) = watch::channel(Status::default());
     let (ring_watch, mut rings, outlook) = RingWatch::new(&document, ring);
 
-    let server = Server::bind(&document.admin.address, document.admin.port).await?;
+    let server = Server::bind(document.admin.listens_on(), document.admin.port).await?;
     info!(address = %server.address(), "serving probes, metrics and status");
     let admin = Admin {
         health: health.clone(),
@@ -114,15 +126,18 @@ pub async fn run(document: Checked<Document>, ring: RingOrigin, shutdown: Shutdo
     let mut stop = shutdown.clone();
     let serving = async move {
         let stop = async move { stop.requested().await };
-        if let Err(error) = admin.serve(server, log_requests, stop).await {
-            error!(error = %crate::chain(&error), "probes, metrics and status are served no more");
-        }
+        admin.serve(server, log_requests, stop).await;
     };
-    // Both end with the engine, however that ends.
+    // Both end with the engine, however that ends. Without the one nobody sees how we are, without the other no new ring comes.
+    let tasks = Tasks::new(Handle::current(), health.clone());
     let mut beside = JoinSet::new();
-    beside.spawn(serving.instrument(info_span!("admin")));
-    beside.spawn(ring_watch.run().instrument(info_span!("ring_watch")));
-    let Some(ring) = first_ring(&mut rings, outlook, &status, shutdown.clone()).await else {
+    beside.spawn(tasks.guarded("admin", serving.instrument(info_span!("admin"))));
+    beside.spawn(tasks.guarded("ring_watch", ring_watch.run().instrument(info_span!("ring_watch"))));
+    let first = tokio::select! {
+        first = first_ring(&mut rings, outlook, &status, shutdown.clone()) => first,
+        panicked = tasks.panicked() => return Err(panicked.into()),
+    };
+    let Some(ring) = first else {
         info!("asked to stop before there was a ring");
         return Ok(());
     };
@@ -133,15 +148,13 @@ pub async fn run(document: Checked<Document>, ring: RingOrigin, shutdown: Shutdo
     let lease = Lease::new(clock, config.fence_timeout());
     let (receipts_in, receipts) = blocking::channel();
 
-    let tasks = Tasks::default();
     let mut fleet = Fleet::new(
         Arc::clone(&config),
-        Handle::current(),
         receipts_in.clone(),
         metrics.clone(),
         clock,
         lease.clone(),
-        Arc::clone(&tasks),
+        tasks.clone(),
     );
     let era = era(&config.ring, &mut fleet)?;
 
@@ -149,8 +162,7 @@ pub async fn run(document: Checked<Document>, ring: RingOrigin, shutdown: Shutdo
     if let Some(declared) = &config.dead_letter {
         let (letters_in, letters) = mpsc::unbounded_channel();
         let writer = DeadLetters::open(declared, &config, letters, receipts_in.clone(), metrics.clone())?;
-        let writing = tokio::spawn(writer.run().instrument(info_span!("dead_letter")));
-        tasks.lock().unwrap_or_else(PoisonError::into_inner).push(writing);
+        tasks.spawn("dead_letter", writer.run().instrument(info_span!("dead_letter")));
         dead_letter = Some(letters_in);
     }
     drop(receipts_in);
@@ -161,8 +173,10 @@ pub async fn run(document: Checked<Document>, ring: RingOrigin, shutdown: Shutdo
         .and_then(|telemetry| telemetry.traces.as_ref());
     let tracing = traces.map(|declared| Tracer::new(declared, identity(&config), &metrics, clock));
     let (tracer, exporter) = tracing.transpose()?.unzip();
-    let exporting = exporter.map(|exporter| tokio::spawn(exporter.run().instrument(info_span!("traces"))));
+    let exporting = exporter.map(|exporter| tokio::spawn(export(exporter).instrument(info_span!("traces"))));
 
+    // Asked to stop by whoever runs us, or because a task has panicked.
+    let (trigger, stopping) = shutdown::channel();
     let heartbeat = health.heartbeat("intake", STUCK_AFTER);
     metrics
         .ring_epoch
@@ -175,7 +189,7 @@ pub async fn run(document: Checked<Document>, ring: RingOrigin, shutdown: Shutdo
             fleet,
             dead_letter,
             receipts,
-            shutdown: shutdown.clone(),
+            shutdown: stopping,
             heartbeat,
             rings,
             status,
@@ -197,15 +211,27 @@ pub async fn run(document: Checked<Document>, ring: RingOrigin, shutdown: Shutdo
 
     let mut stop = shutdown.clone();
     let bound = Duration::from_millis(config.engine.drain_timeout_ms) + CLOSE_TIMEOUT;
-    let result = tokio::select! {
-        ended = &mut ended => ended,
-        () = async { stop.requested().await; tokio::time::sleep(bound).await } => return Err(EngineError::CloseTimeout(bound)),
+    let by_itself = tokio::select! {
+        ended = &mut ended => Some(ended),
+        () = stop.requested() => None,
+        _ = tasks.panicked() => None,
+    };
+    trigger.stop();
+    let result = match by_itself {
+        Some(ended) => ended,
+        None => match tokio::time::timeout(bound, &mut ended).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                let panicked = tasks.first_panic();
+                return Err(panicked.map_or(EngineError::CloseTimeout(bound), EngineError::Panicked));
+            }
+        },
     };
     // The intake took the publishers' channels with it: they end by themselves. A dead letter that cannot be written does
     // not; its offset is not committed.
-    let tasks = std::mem::take(&mut *tasks.lock().unwrap_or_else(PoisonError::into_inner));
-    let aborts: Vec<_> = tasks.iter().map(JoinHandle::abort_handle).collect();
-    if tokio::time::timeout(TASKS_TIMEOUT, join_all(tasks)).await.is_err() {
+    let running = tasks.take();
+    let aborts: Vec<_> = running.iter().map(JoinHandle::abort_handle).collect();
+    if tokio::time::timeout(TASKS_TIMEOUT, join_all(running)).await.is_err() {
         warn!("not every task ended in time");
         aborts.iter().for_each(AbortHandle::abort);
     }
@@ -215,9 +241,23 @@ pub async fn run(document: Checked<Document>, ring: RingOrigin, shutdown: Shutdo
     {
         exporting.abort();
     }
+    if let Some(panicked) = tasks.first_panic() {
+        return Err(panicked.into());
+    }
     match result {
         Ok(result) => Ok(result?),
         Err(_) => Err(EngineError::Thread("it panicked; see the log".to_owned())),
+    }
+}
+
+/// Sends spans. A panic ends that alone: they are dropped and counted from then on, and no record is concerned.
+async fn export(exporter: Exporter) {
+    if let Err(panic) = AssertUnwindSafe(exporter.run()).catch_unwind().await {
+        let reason = tasks::said(panic.as_ref());
+        error!(
+            reason,
+            "the task `traces` has panicked: spans are dropped until the process is started again, records go on. Please report this fault"
+        );
     }
 }
 

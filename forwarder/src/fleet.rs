@@ -1,14 +1,12 @@
 //! The publishers: one for each cluster that is, was or is about to be in the ring.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::mpsc as blocking;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use forwarder_core::config::{Checked, Cluster};
 use forwarder_core::dispatch::DEAD_LETTER;
-use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tracing::{Instrument, info, info_span};
 
 use crate::clock::Clock;
@@ -17,19 +15,15 @@ use crate::metrics::{ClusterMetrics, Metrics};
 use crate::nats::server::AddressError;
 use crate::parcel::Receipts;
 use crate::publisher::{Link, Order, Publisher};
-
-/// The tasks that were started, for whoever waits until they have ended.
-pub type Tasks = Arc<Mutex<Vec<JoinHandle<()>>>>;
+use crate::tasks::Tasks;
 
 /// Starts publishers and ends them.
 pub struct Fleet {
     config: Arc<Checked>,
-    runtime: Handle,
     receipts: blocking::Sender<Receipts>,
     metrics: Metrics,
     clock: Clock,
     lease: Lease,
-    // Pushed to when a publisher starts, taken from when the engine ends.
     tasks: Tasks,
     /// By outlet; an outlet's number is never used again.
     members: BTreeMap<u32, Member>,
@@ -50,7 +44,7 @@ pub struct Member {
 impl Member {
     /// Tells the publisher what to do.
     pub fn order(&self, order: Order) {
-        // A publisher ends only when this sender is dropped, so the order always finds it.
+        // A publisher ends only when this sender is dropped, so the order finds it. One that has panicked ends the process.
         self.orders.send(order).ok();
     }
 }
@@ -60,7 +54,6 @@ impl Fleet {
     #[must_use]
     pub fn new(
         config: Arc<Checked>,
-        runtime: Handle,
         receipts: blocking::Sender<Receipts>,
         metrics: Metrics,
         clock: Clock,
@@ -69,7 +62,6 @@ impl Fleet {
     ) -> Self {
         Self {
             config,
-            runtime,
             receipts,
             metrics,
             clock,
@@ -118,12 +110,8 @@ impl Fleet {
         )?;
         self.next += 1;
         let span = info_span!("publisher", cluster = cluster.name);
-        let task = self.runtime.spawn(publisher.run().instrument(span));
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        // Rings come and go for as long as the process lives: nobody waits for those that have ended already.
-        tasks.retain(|task| !task.is_finished());
-        tasks.push(task);
-        drop(tasks);
+        let task = publisher.run().instrument(span);
+        self.tasks.spawn(format!("publisher {}", cluster.name), task);
         let member = Member {
             cluster: cluster.clone(),
             metrics: self.metrics.cluster(&cluster.name),
@@ -169,7 +157,10 @@ impl Fleet {
 mod tests {
     use std::time::Duration;
 
+    use tokio::runtime::Handle;
+
     use super::*;
+    use crate::admin::Health;
 
     #[tokio::test]
     async fn publishers_that_have_ended_are_forgotten_when_others_start() {
@@ -181,15 +172,14 @@ ring: {epoch: 1, clusters: [{name: C1, servers: ['nats://127.0.0.1:1']}]}
         )
         .unwrap();
         let clock = Clock::start();
-        let tasks = Tasks::default();
+        let tasks = Tasks::new(Handle::current(), Health::default());
         let mut fleet = Fleet::new(
             Arc::new(config.clone()),
-            Handle::current(),
             blocking::channel().0,
             Metrics::new(&config.admin).unwrap(),
             clock,
             Lease::new(clock, Duration::from_secs(1)),
-            Arc::clone(&tasks),
+            tasks.clone(),
         );
         let cluster = |name: &str| Cluster {
             name: name.to_owned(),
@@ -199,11 +189,11 @@ ring: {epoch: 1, clusters: [{name: C1, servers: ['nats://127.0.0.1:1']}]}
         for number in 0..3 {
             fleet.open(&cluster(&number.to_string())).unwrap();
             assert_eq!(fleet.size(), 2);
-            assert_eq!(tasks.lock().unwrap().len(), 2, "the one that stays, and the newest");
+            assert_eq!(tasks.running().len(), 2, "the one that stays, and the newest");
             fleet.keep(|outlet| outlet == stays);
             assert_eq!(fleet.size(), 1);
             tokio::time::timeout(Duration::from_secs(10), async {
-                while !tasks.lock().unwrap()[1].is_finished() {
+                while !tasks.running()[1] {
                     tokio::task::yield_now().await;
                 }
             })

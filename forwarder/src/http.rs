@@ -1,4 +1,9 @@
-//! What the HTTP servers share: a listener that says why it cannot listen, and a log line per request.
+//! What the HTTP servers share: a listener that says why it cannot listen, bounds for its clients, and a log line per request.
+
+mod connections;
+mod listen;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::io;
@@ -12,7 +17,9 @@ use axum::response::Response;
 use tokio::net::TcpListener;
 use tracing::info;
 
-/// Why a server could not begin, or ended.
+pub use self::connections::Limits;
+
+/// Why a server could not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// The address is no IP address.
@@ -29,9 +36,6 @@ pub enum HttpError {
         /// Why.
         source: io::Error,
     },
-    /// The server ended by itself.
-    #[error("failed to serve HTTP")]
-    Serve(#[source] io::Error),
 }
 
 /// A server that listens and does not answer yet: to say early that a port is taken.
@@ -39,10 +43,12 @@ pub enum HttpError {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    limits: Limits,
 }
 
 impl Server {
-    /// Listens on `address:port`; port 0 is any free one.
+    /// Listens on `address:port`; port 0 is any free one. The address `::` is every address of the machine, IPv6 and IPv4, and
+    /// every IPv4 address where the machine has no IPv6.
     ///
     /// # Errors
     /// What is no address, in use, or not allowed.
@@ -56,9 +62,20 @@ impl Server {
                 source,
             },
         };
-        let listener = TcpListener::bind(wanted).await.map_err(failed)?;
+        let listener = listen::listen(wanted).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address })
+        Ok(Self {
+            listener,
+            address,
+            limits: Limits::default(),
+        })
+    }
+
+    /// The same server with other bounds for its clients.
+    #[must_use]
+    pub const fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
     }
 
     /// Where it listens.
@@ -67,25 +84,14 @@ impl Server {
         self.address
     }
 
-    /// Answers until `shutdown` completes, and then what is being asked. `log_requests` writes a line per request.
-    ///
-    /// # Errors
-    /// The listener fails for good.
-    pub async fn serve(
-        self,
-        router: Router,
-        log_requests: bool,
-        shutdown: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<(), HttpError> {
+    /// Answers until `shutdown` completes, and then what is being asked, for a moment. `log_requests` writes a line per request.
+    pub async fn serve(self, router: Router, log_requests: bool, shutdown: impl Future<Output = ()> + Send + 'static) {
         let router = if log_requests {
             router.layer(middleware::from_fn(log_request))
         } else {
             router
         };
-        axum::serve(self.listener, router)
-            .with_graceful_shutdown(shutdown)
-            .await
-            .map_err(HttpError::Serve)
+        connections::serve(self.listener, router, self.limits, shutdown).await;
     }
 }
 

@@ -30,6 +30,7 @@ pub mod router;
 pub mod clock;
 pub mod lease;
 pub mod shutdown;
+pub mod tasks;
 pub mod traces;
 
 /// An error with its sources, in one line.

@@ -225,6 +225,8 @@ impl Publisher {
 
     /// Runs until nobody can give orders any more.
     pub async fn run(mut self) {
+        #[cfg(test)]
+        crate::tasks::tests::panic_if_asked(&self.cluster.name);
         let mut failures = 0_u32;
         loop {
             match self.connect().await {

@@ -13,7 +13,7 @@ use forwarder_core::config::{RingConfig, server};
 use forwarder_core::ring::{Ring, RingError};
 use serde::Serialize;
 
-use crate::http::{HttpError, Server};
+use crate::http::Server;
 
 /// Who owns what, and where it is.
 #[derive(Clone, Debug)]
@@ -89,20 +89,17 @@ impl Table {
 }
 
 /// Answers until `shutdown` completes.
-///
-/// # Errors
-/// The listener fails for good.
 pub async fn serve(
     table: Table,
     server: Server,
     log_requests: bool,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> Result<(), HttpError> {
+) {
     let router = Router::new()
         .route("/asset/{id}", get(asset))
         .route("/healthz", get(async || "ok\n"))
         .with_state(Arc::new(table));
-    server.serve(router, log_requests, shutdown).await
+    server.serve(router, log_requests, shutdown).await;
 }
 
 /// The ID arrives percent-decoded; one that is not UTF-8 then has been refused with 400: no asset has it.

@@ -22,6 +22,7 @@ use forwarder_core::record::Invalid;
 use forwarder_core::trace::{Sampled, Sampler, SpanId};
 use prometheus::IntCounter;
 use tokio::sync::mpsc;
+use tracing::warn;
 
 pub use self::exporter::{Exporter, ExporterError, Identity};
 
@@ -123,6 +124,11 @@ impl Tracer {
         metrics: &Metrics,
         clock: Clock,
     ) -> Result<(Self, Exporter), ExporterError> {
+        if declared.samples_per_million == 0 {
+            warn!(
+                "telemetry.traces.samplesPerMillion is 0 or absent: no record is traced; declare how many in a million"
+            );
+        }
         let (ended, to_export) = mpsc::channel(QUEUE);
         let exporter = Exporter::new(declared, identity, to_export, metrics)?;
         let tracer = Self {

@@ -27,8 +27,8 @@ pub struct Cli {
     /// When forwarder pods pull their image.
     #[arg(long, env = "FORWARDER_IMAGE_PULL_POLICY", value_enum, default_value_t = PullPolicy::IfNotPresent)]
     pub forwarder_image_pull_policy: PullPolicy,
-    /// Address of all listeners.
-    #[arg(long, env = "LISTEN_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0")]
+    /// Address of all listeners; `::` is every address, IPv6 and IPv4.
+    #[arg(long, env = "LISTEN_ADDRESS", value_name = "ADDRESS", default_value = "::")]
     pub address: String,
     /// Port of probes and metrics.
     #[arg(long, env = "METRICS_PORT", value_name = "PORT", default_value_t = 8080)]

@@ -8,25 +8,18 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use forwarder::http::{HttpError, Server};
+use forwarder::http::Server;
 
 use crate::metrics::Metrics;
 
 /// Answers `/healthz`, `/readyz` and `/metrics` until `shutdown`. A standby is ready: it answers the router.
-///
-/// # Errors
-/// The listener fails for good.
-pub async fn serve(
-    server: Server,
-    metrics: Arc<Metrics>,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> Result<(), HttpError> {
+pub async fn serve(server: Server, metrics: Arc<Metrics>, shutdown: impl Future<Output = ()> + Send + 'static) {
     let router = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(async || "ok\n"))
         .route("/metrics", get(text))
         .with_state(metrics);
-    server.serve(router, false, shutdown).await
+    server.serve(router, false, shutdown).await;
 }
 
 async fn text(State(metrics): State<Arc<Metrics>>) -> Response {

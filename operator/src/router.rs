@@ -14,7 +14,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use forwarder::http::{HttpError, Server};
+use forwarder::http::Server;
 use forwarder::router::Answer;
 use forwarder::shutdown::Shutdown;
 use kube::Client;
@@ -26,14 +26,11 @@ use self::rings::NoAnswer;
 use crate::context::Scope;
 
 /// Answers until `stop`.
-///
-/// # Errors
-/// The listener fails for good.
-pub async fn serve(server: Server, client: Client, scope: &Scope, mut stop: Shutdown) -> Result<(), HttpError> {
+pub async fn serve(server: Server, client: Client, scope: &Scope, mut stop: Shutdown) {
     let rings = Arc::new(Rings::default());
     let serving = server.serve(routes(Arc::clone(&rings)), false, async move { stop.requested().await });
     tokio::select! {
-        served = serving => served,
+        () = serving => {}
         never = watch::follow(&client, scope, &rings) => match never {},
     }
 }

@@ -55,15 +55,15 @@ pub async fn run(cli: Cli, mut stop: Shutdown) -> anyhow::Result<()> {
     {
         let (metrics, mut last) = (Arc::clone(&metrics), last.clone());
         parts.spawn(async move {
-            let ended = http::serve(metrics_server, metrics, async move { last.requested().await }).await;
-            ("the metrics' server", ended.err().map(anyhow::Error::from))
+            http::serve(metrics_server, metrics, async move { last.requested().await }).await;
+            "the metrics' server"
         });
     }
     {
         let (client, scope) = (client.clone(), scope.clone());
         parts.spawn(async move {
-            let ended = router::serve(router_server, client, &scope, last).await;
-            ("the router", ended.err().map(anyhow::Error::from))
+            router::serve(router_server, client, &scope, last).await;
+            "the router"
         });
     }
 
@@ -95,14 +95,15 @@ pub async fn run(cli: Cli, mut stop: Shutdown) -> anyhow::Result<()> {
     }
     trigger.stop();
     while let Some(ended) = parts.join_next().await {
-        if let Ok((part, Some(error))) = ended {
-            error!(part, "{error:#}");
+        if let Err(error) = ended {
+            error!(%error, "a part of the process has failed");
         }
     }
     result
 }
 
-type Part = (&'static str, Option<anyhow::Error>);
+/// What has ended.
+type Part = &'static str;
 
 /// Runs the controllers for as long as the Lease is ours. It is released after they have ended: the next leader finds nobody at work.
 async fn lead(
@@ -142,8 +143,7 @@ async fn lead(
 
 fn ended_early(ended: Result<Part, tokio::task::JoinError>) -> anyhow::Error {
     match ended {
-        Ok((part, Some(error))) => error.context(format!("{part} has ended")),
-        Ok((part, None)) => anyhow::anyhow!("{part} has ended by itself"),
+        Ok(part) => anyhow::anyhow!("{part} has ended by itself"),
         Err(error) => anyhow::Error::from(error).context("a part of the process has failed"),
     }
 }

@@ -23,8 +23,8 @@ pub struct Traces {
     /// protobuf. An `https` one is trusted by the image's certificate authorities.
     #[schemars(schema_with = "endpoint")]
     pub endpoint: String,
-    /// Of so many records in a million that carry no `traceparent` a trace is begun; by default 0: of none. A record that carries one
-    /// is traced if its sampled flag is set, and never otherwise.
+    /// So many records in a million are traced at most; by default 0: none. Of those that carry no `traceparent` a trace is begun; of
+    /// those whose `traceparent` has its sampled flag set that trace is followed, as its name decides. All others pass untouched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "samples_per_million")]
     pub samples_per_million: Option<u32>,

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 pub use self::check::Checked;
 pub use self::document::Document;
 pub use self::environment::{Notice, from_environment, identify, ring_from_environment};
-pub use self::fault::{ConfigError, ConfigErrors, Fault};
+pub use self::fault::{ConfigError, ConfigErrors, Fault, Misread, ReadErrors};
 pub use self::kafka::{DeadLetter, GroupProtocol, KafkaConnection, MissingOffset, Sasl, Source, StartFrom};
 pub use self::nats::{
     Cluster, Headers, JetStreamApi, NatsAuth, Publish, PublishMode, Retry, RingConfig, Storage, Stream,

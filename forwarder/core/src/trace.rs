@@ -12,6 +12,12 @@ pub type SpanId = [u8; 8];
 
 /// The bit that says that whoever wrote the header keeps the trace.
 const SAMPLED: u8 = 1;
+/// Records in a million: all.
+const ALL: u64 = 1_000_000;
+/// The digits of a trace's name that are random, by W3C and OpenTelemetry: the last 56 bits.
+const RANDOM: u64 = 1 << 56;
+/// How many followed traces in a row may go beyond the rate, for chance comes in clusters.
+const BURST: u64 = 64;
 /// A `traceparent` of version 00: `00-{32 digits}-{16 digits}-{2 digits}`.
 const LENGTH: usize = 55;
 
@@ -94,21 +100,26 @@ impl Sampled {
 /// Says which records are traced.
 #[derive(Clone, Debug)]
 pub struct Sampler {
-    per_million: u32,
+    per_million: u64,
+    /// What followed traces may still cost, in millionths of a record. Each record that brings a trace adds its share.
+    credit: u64,
     state: u64,
 }
 
 impl Sampler {
-    /// Begins a trace of so many records in a million that bring none. The seed must differ between processes: names are made of it.
+    /// Traces so many records in a million: of those that bring no trace it begins one, of those that bring a kept one it follows
+    /// it. The seed must differ between processes: names are made of it.
     #[must_use]
     pub const fn new(per_million: u32, seed: u64) -> Self {
         Self {
-            per_million,
+            per_million: per_million as u64,
+            credit: BURST * ALL,
             state: seed,
         }
     }
 
-    /// Whether a record with these headers is traced. Who began a trace has decided for all of it.
+    /// Whether a record with these headers is traced. Who began a trace without keeping it has decided for all of it. Who keeps
+    /// one has not decided what we spend on it: see [`Self::follows`].
     pub fn sample<'h>(&mut self, headers: impl Iterator<Item = (&'h str, Option<&'h [u8]>)>) -> Option<Sampled> {
         let mut of_trace = headers.filter(|(name, _)| name.eq_ignore_ascii_case(TRACEPARENT));
         let parent = match (of_trace.next(), of_trace.next()) {
@@ -117,15 +128,35 @@ impl Sampler {
             _ => None,
         };
         match parent {
-            Some(parent) => parent.sampled.then(|| self.span(parent.trace, Some(parent.span))),
+            Some(parent) => self
+                .follows(&parent)
+                .then(|| self.span(parent.trace, Some(parent.span))),
             None => {
-                let chosen = u64::from(self.per_million) > self.next() % 1_000_000;
+                let chosen = self.per_million > self.next() % ALL;
                 chosen.then(|| {
                     let trace = self.trace_id();
                     self.span(trace, None)
                 })
             }
         }
+    }
+
+    /// Whether a trace that somebody else began is followed. Its name decides, as OpenTelemetry's samplers do it, so that all who
+    /// sample at the same rate keep the same traces, each whole. Names that are not random, such as one for all records, must not
+    /// lift the rate, so what is followed is also counted.
+    fn follows(&mut self, parent: &Parent) -> bool {
+        self.credit = (self.credit + self.per_million).min(BURST * ALL);
+        let random = parent.trace[8..]
+            .iter()
+            .fold(0, |number, byte| number << 8 | u64::from(*byte))
+            % RANDOM;
+        let dropped = ALL.saturating_sub(self.per_million);
+        let kept = parent.sampled && u128::from(random) * u128::from(ALL) >= u128::from(RANDOM) * u128::from(dropped);
+        if !kept || self.credit < ALL {
+            return false;
+        }
+        self.credit -= ALL;
+        true
     }
 
     /// A new name.
@@ -233,7 +264,7 @@ mod tests {
             sample(&mut Sampler::new(1_000_000, 1), &[("traceparent", &unsampled)]),
             None
         );
-        let sampled = sample(&mut Sampler::new(0, 1), &[("a", b"b"), ("TraceParent", TEXT)]).unwrap();
+        let sampled = sample(&mut Sampler::new(1_000_000, 1), &[("a", b"b"), ("TraceParent", TEXT)]).unwrap();
         assert_eq!(sampled.trace, Parent::parse(TEXT).unwrap().trace);
         assert_eq!(sampled.parent, Some(Parent::parse(TEXT).unwrap().span));
         assert_eq!(sampled.message().span, sampled.publish);
@@ -248,5 +279,53 @@ mod tests {
         let names: std::collections::HashSet<_> = sampled.iter().flat_map(|it| [it.way, it.publish]).collect();
         assert_eq!(names.len(), sampled.len() * 2);
         assert_eq!(sample(&mut Sampler::new(0, 7), &[]), None);
+    }
+
+    /// The header of a trace with this name, which is kept.
+    fn kept(trace: TraceId) -> [u8; LENGTH] {
+        let span = [1; 8];
+        let sampled = true;
+        Parent { trace, span, sampled }.text()
+    }
+
+    #[test]
+    fn a_producer_that_keeps_every_trace_does_not_lift_the_rate() {
+        for per_million in [0, 100, 10_000, 500_000, 1_000_000] {
+            let mut names = Sampler::new(0, 3);
+            let mut sampler = Sampler::new(per_million, 7);
+            let records = 200_000;
+            let followed = (0..records)
+                .filter(|_| sample(&mut sampler, &[("traceparent", &kept(names.trace_id()))]).is_some())
+                .count() as u64;
+            let share = u64::from(per_million) * records / 1_000_000;
+            assert!(followed <= share + BURST, "{followed} at {per_million}");
+            assert!(followed >= share * 8 / 10, "{followed} at {per_million}");
+        }
+    }
+
+    #[test]
+    fn a_trace_is_followed_whole_or_not_at_all_and_by_all_alike() {
+        let mut names = Sampler::new(0, 3);
+        for _ in 0..1_000 {
+            let header = kept(names.trace_id());
+            // Of their own random numbers nothing depends.
+            let followed: Vec<bool> = (0..4)
+                .map(|seed| sample(&mut Sampler::new(300_000, seed), &[("traceparent", &header)]).is_some())
+                .collect();
+            assert!(followed.iter().all(|one| *one == followed[0]), "{followed:?}");
+            // Who keeps more keeps this one too.
+            let more = sample(&mut Sampler::new(400_000, 1), &[("traceparent", &header)]).is_some();
+            assert!(more || !followed[0]);
+        }
+    }
+
+    #[test]
+    fn one_name_for_all_records_does_not_lift_the_rate() {
+        let mut sampler = Sampler::new(1_000, 7);
+        let header = kept([0xff; 16]);
+        let followed = (0..1_000_000)
+            .filter(|_| sample(&mut sampler, &[("traceparent", &header)]).is_some())
+            .count() as u64;
+        assert!((1_000..=1_000 + BURST).contains(&followed), "{followed}");
     }
 }

@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The heartbeats of all loops, on one clock that only goes forward.
+use crate::tasks::Panicked;
+
+/// The heartbeats of all loops, on one clock that only goes forward, and whether a task has panicked.
 #[derive(Clone, Debug)]
 pub struct Health(Arc<Inner>);
 
@@ -14,6 +16,7 @@ struct Inner {
     start: Instant,
     // Locked when a loop begins or ends and when a probe asks; a beat takes no lock.
     loops: Mutex<Vec<Arc<Loop>>>,
+    panicked: OnceLock<Panicked>,
 }
 
 #[derive(Debug)]
@@ -28,6 +31,17 @@ struct Loop {
 pub struct Heartbeat {
     health: Health,
     this: Arc<Loop>,
+}
+
+/// Why a restart helps.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Ill {
+    /// A loop stands still.
+    #[error("{0}")]
+    Stalled(Stalled),
+    /// A task is gone.
+    #[error(transparent)]
+    Panicked(Panicked),
 }
 
 /// A loop that has not turned for too long.
@@ -58,6 +72,7 @@ impl Default for Health {
         Self(Arc::new(Inner {
             start: Instant::now(),
             loops: Mutex::default(),
+            panicked: OnceLock::new(),
         }))
     }
 }
@@ -82,11 +97,20 @@ impl Health {
         }
     }
 
-    /// Whether every loop turns.
+    /// A task has panicked: from now on nothing is well any more.
+    pub fn fall(&self, panicked: Panicked) {
+        // The first one is the cause of those behind it.
+        self.0.panicked.get_or_init(|| panicked);
+    }
+
+    /// Whether every loop turns and no task has panicked.
     ///
     /// # Errors
-    /// The one that has been silent for longest beyond its bound.
-    pub fn check(&self) -> Result<(), Stalled> {
+    /// The task, or the loop that has been silent for longest beyond its bound.
+    pub fn check(&self) -> Result<(), Ill> {
+        if let Some(panicked) = self.0.panicked.get() {
+            return Err(Ill::Panicked(panicked.clone()));
+        }
         let now = self.millis();
         let loops = self.0.loops.lock().unwrap_or_else(PoisonError::into_inner);
         let stalled = loops.iter().filter_map(|it| {
@@ -97,7 +121,9 @@ impl Health {
                 bound: it.bound,
             })
         });
-        stalled.max_by_key(|it| it.silent).map_or(Ok(()), Err)
+        stalled
+            .max_by_key(|it| it.silent)
+            .map_or(Ok(()), |it| Err(Ill::Stalled(it)))
     }
 
     fn millis(&self) -> u64 {

@@ -10,6 +10,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::http::HttpError;
+use crate::tasks::Panicked;
 
 struct Running {
     address: SocketAddr,
@@ -19,7 +21,7 @@ struct Running {
     /// Where the version of the credentials is.
     dir: TempDir,
     stop: oneshot::Sender<()>,
-    server: JoinHandle<Result<(), HttpError>>,
+    server: JoinHandle<()>,
 }
 
 async fn start() -> Running {
@@ -79,10 +81,22 @@ async fn a_loop_that_stands_still_is_ill_until_it_turns_or_ends() {
     heartbeat.beat();
     assert_eq!(health.check(), Ok(()));
     tokio::time::sleep(Duration::from_millis(400)).await;
-    assert_eq!(health.check().unwrap_err().name, "consume");
+    assert!(matches!(health.check(), Err(Ill::Stalled(stalled)) if stalled.name == "consume"));
     drop(heartbeat);
     assert_eq!(get(address, "/healthz").await.0, 200);
     drop(patient);
+}
+
+#[tokio::test]
+async fn a_task_that_has_panicked_is_ill_for_good() {
+    let running = start().await;
+    running.health.fall(Panicked {
+        task: "publisher C1".to_owned(),
+        reason: "why".to_owned(),
+    });
+    let (code, body) = get(running.address, "/healthz").await;
+    assert_eq!(code, 503);
+    assert!(body.starts_with("the task `publisher C1` has panicked: why."), "{body}");
 }
 
 #[tokio::test]
@@ -166,7 +180,7 @@ async fn metrics_and_status_are_shown() {
     assert_eq!(serde_json::from_str::<serde_json::Value>(&body).unwrap(), expected);
     assert_eq!(get(address, "/").await.0, 404);
     stop.send(()).unwrap();
-    server.await.unwrap().unwrap();
+    server.await.unwrap();
     TcpStream::connect(address).await.unwrap_err();
 }
 

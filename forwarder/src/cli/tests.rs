@@ -102,6 +102,18 @@ fn check_says_ok_or_every_fault() {
     let wrong = text.replace("[a:1]", "[]").replace("[nats://c1]", "[]");
     let error = check::check(&wrong, Vec::new()).unwrap_err().to_string();
     assert_eq!(error.lines().count(), 2, "{error}");
+    // Also where the form is wrong.
+    let unreadable = wrong.replace("servers: []", "server: []") + "\nnobody: knows\npublish: {mode: Core, subject: x}";
+    let error = check::check(&unreadable, Vec::new()).unwrap_err().to_string();
+    for fault in [
+        "ring.clusters[0].server: ",
+        "nobody: ",
+        "source.connection.bootstrapServers: ",
+        "publish.subject: ",
+    ] {
+        assert!(error.lines().any(|line| line.starts_with(fault)), "{fault} of {error}");
+    }
+    assert_eq!(error.lines().count(), 4, "{error}");
 }
 
 #[test]

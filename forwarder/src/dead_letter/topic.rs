@@ -27,6 +27,11 @@ impl TopicTarget {
         })
     }
 
+    #[cfg(test)]
+    pub(super) fn topic(&self) -> &str {
+        &self.topic
+    }
+
     /// Writes the batch; what Kafka has acknowledged leaves it.
     pub(super) async fn write(&mut self, batch: &mut Vec<Letter>) -> Result<Vec<Letter>, WriteFailed> {
         let mut results = join_all(batch.iter().map(|letter| self.send(letter))).await.into_iter();

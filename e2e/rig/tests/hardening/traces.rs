@@ -15,9 +15,12 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 
 use self::collector::{Collector, attribute};
 
-const SAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+/// By their names these are followed at any rate.
+const SAMPLED: &str = "00-4bf92f3577b34da6a3ffffffffffffff-00f067aa0ba902b7-01";
+const OF_BAD: &str = "00-6bf92f3577b34da6a3ffffffffffffff-00f067aa0ba902b7-01";
+/// By its name this one is followed at no rate but that of all.
+const BEYOND_RATE: &str = "00-7bf92f3577b34da6a300000000000000-00f067aa0ba902b7-01";
 const UNSAMPLED: &str = "00-5bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
-const OF_BAD: &str = "00-6bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const DROPPED: &str = "asset_forwarder_spans_dropped_total";
 
 fn traced(mut config: Config, endpoint: String, samples_per_million: u32) -> Config {
@@ -88,7 +91,14 @@ async fn a_trace_goes_from_kafka_through_nats_and_to_the_collector() {
     send(&stage, "two", good, &[("traceparent", UNSAMPLED)]).await;
     send(&stage, "three", good, &[]).await;
     send(&stage, "four", "no JSON", &[("traceparent", OF_BAD)]).await;
-    let config = traced(stage.config(), collector.url(), 0);
+    send(
+        &stage,
+        "six",
+        good,
+        &[("traceparent", BEYOND_RATE), ("tracestate", "a=b")],
+    )
+    .await;
+    let config = traced(stage.config(), collector.url(), 1);
     let mut forwarder = stage.start("traced", &config).await;
     let messages = delivered(&stage).await;
     let spans = wait_spans(&collector, 6).await;
@@ -134,6 +144,12 @@ async fn a_trace_goes_from_kafka_through_nats_and_to_the_collector() {
     // Whoever began a trace without keeping it has decided so, and no trace is begun that nobody asked for.
     assert_eq!(header(&messages["two"], "traceparent"), Some(UNSAMPLED));
     assert!(messages["three"].headers.is_empty(), "{:?}", messages["three"].headers);
+    // A producer that keeps more than our rate has its header carried on as it is.
+    let six = &messages["six"];
+    assert_eq!(
+        (header(six, "traceparent"), header(six, "tracestate")),
+        (Some(BEYOND_RATE), Some("a=b"))
+    );
     let bad = &spans["6b consume"];
     assert_eq!(attribute(&bad.attributes, "error.type").as_deref(), Some("not_json"));
     assert_eq!(bad.status.as_ref().map(|status| status.code), Some(2));

@@ -3,7 +3,7 @@
 #![no_main]
 
 use forwarder_core::config::server::ServerUrl;
-use forwarder_core::config::{Config, ConfigError, Document, Fault, RingConfig};
+use forwarder_core::config::{Config, ConfigError, Document, Fault, Misread, RingConfig};
 use forwarder_core::subject::{Template, covers};
 use libfuzzer_sys::fuzz_target;
 
@@ -62,14 +62,20 @@ fuzz_target!(|text: &str| {
 
 fn judge_refusal(error: &ConfigError) {
     match error {
-        ConfigError::Unreadable { fault, line, .. } => {
-            assert!(!fault.problem.is_empty());
-            // An empty document has no place where something is missing.
-            let is_empty = fault.problem.starts_with("missing field");
-            assert!(
-                !fault.path.is_empty() || *line > 0 || is_empty,
-                "nobody knows where: {error}"
-            );
+        ConfigError::Unreadable(errors) => {
+            assert!(!errors.misread().is_empty());
+            for Misread { fault, line, .. } in errors.misread() {
+                assert!(!fault.problem.is_empty());
+                // An empty document has no place where something is missing.
+                let is_empty = fault.problem.starts_with("missing field");
+                assert!(
+                    !fault.path.is_empty() || *line > 0 || is_empty,
+                    "nobody knows where: {error}"
+                );
+            }
+            if !errors.wrong().is_empty() {
+                judge_faults(errors.wrong());
+            }
         }
         ConfigError::Wrong(_) => panic!("reading judges no meaning: {error}"),
     }

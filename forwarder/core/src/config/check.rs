@@ -37,7 +37,7 @@ impl Checked {
     /// Reads and checks a document.
     ///
     /// # Errors
-    /// The first fault of its form, or all of its meaning.
+    /// Every fault of its form and its meaning.
     pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
         Ok(Config::from_yaml(text)?.checked()?)
     }

@@ -5,19 +5,88 @@ use std::fmt;
 /// Why a document is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// The text is no YAML, or does not have the fields and types of the document. Reading ends at the first such fault.
-    #[error("{fault}{}", At(*.line, *.column))]
-    Unreadable {
-        /// Where and what.
-        fault: Fault,
-        /// The line, from 1 on; 0: unknown.
-        line: u64,
-        /// The column, from 1 on; 0: unknown.
-        column: u64,
-    },
+    /// The text is no YAML, or does not have the fields and types of the document.
+    #[error(transparent)]
+    Unreadable(#[from] ReadErrors),
     /// The document is well-formed, but says things that cannot be.
     #[error(transparent)]
     Wrong(#[from] ConfigErrors),
+}
+
+/// Every fault of a document that cannot be read: those for which it cannot, by lines, then what is wrong with all the rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadErrors {
+    misread: Vec<Misread>,
+    wrong: Vec<Fault>,
+    complete: bool,
+}
+
+impl ReadErrors {
+    /// `complete`: there is nothing else.
+    pub(super) fn new(mut misread: Vec<Misread>, wrong: Vec<Fault>, complete: bool) -> Self {
+        misread.sort_by_key(|misread| (misread.line, misread.column));
+        Self {
+            misread,
+            wrong,
+            complete,
+        }
+    }
+
+    /// For what the document cannot be read: at least one.
+    #[must_use]
+    pub fn misread(&self) -> &[Misread] {
+        &self.misread
+    }
+
+    /// What is wrong with what the rest of the document means.
+    #[must_use]
+    pub fn wrong(&self) -> &[Fault] {
+        &self.wrong
+    }
+}
+
+/// One fault per line.
+impl fmt::Display for ReadErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            misread,
+            wrong,
+            complete,
+        } = self;
+        for (index, misread) in misread.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{misread}")?;
+        }
+        for fault in wrong {
+            write!(f, "\n{fault}")?;
+        }
+        if *complete {
+            Ok(())
+        } else {
+            f.write_str("\nThere may be more faults: mend these, and check again.")
+        }
+    }
+}
+
+impl std::error::Error for ReadErrors {}
+
+/// One thing for which a document cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misread {
+    /// Where and what.
+    pub fault: Fault,
+    /// The line, from 1 on; 0: unknown.
+    pub line: u64,
+    /// The column, from 1 on; 0: unknown.
+    pub column: u64,
+}
+
+impl fmt::Display for Misread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.fault, At(self.line, self.column))
+    }
 }
 
 struct At(u64, u64);

@@ -41,7 +41,7 @@ pub struct Engine {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Admin {
-    /// Address to listen on.
+    /// Address to listen on; `0.0.0.0` and `::` are every address of the machine: see [`Self::listens_on`].
     pub address: String,
     /// Port to listen on; 0: any free one, named in the log.
     pub port: u16,
@@ -141,6 +141,18 @@ impl Engine {
     #[must_use]
     pub const fn watchdog_timeout(&self) -> Duration {
         Duration::from_millis(self.watchdog_timeout_ms)
+    }
+}
+
+impl Admin {
+    /// The address to listen on. `0.0.0.0` means every address, of IPv6 too: operators have always written it into every
+    /// document, and a cluster that has IPv6 alone must reach those pods as well.
+    #[must_use]
+    pub fn listens_on(&self) -> &str {
+        match self.address.as_str() {
+            "0.0.0.0" => "::",
+            address => address,
+        }
     }
 }
 

@@ -33,6 +33,8 @@ pub enum Kind {
     OneOf(&'static [&'static str]),
     /// Some of these words, joined by commas.
     SomeOf(&'static [&'static str]),
+    /// A list of OpenSSL's cipher suites, each with encryption and with a server that proves who it is.
+    CipherSuites,
     /// Any text.
     Text,
 }
@@ -98,7 +100,10 @@ pub(super) fn check(faults: &mut Faults<'_>, properties: &BTreeMap<String, Strin
             (Scope::Producer, Scope::Consumer) => {
                 faults.add("is a property of consumers", "set it on the connection of the source");
             }
-            _ => check_value(&mut faults, property.kind, value),
+            _ => match allowed::unsafe_value(name, value) {
+                Some((problem, remedy)) => faults.add(problem, remedy),
+                None => check_value(&mut faults, property.kind, value),
+            },
         }
     }
 }
@@ -127,6 +132,16 @@ fn check_value(faults: &mut Faults<'_>, kind: Kind, value: &str) {
                 format!("{value:?} is not known"),
                 format!("write some of {}", words.join(",")),
             );
+        }
+        Kind::CipherSuites => {
+            if faults.text(value)
+                && let Some(suite) = allowed::unsafe_suite(value)
+            {
+                faults.add(
+                    format!("{suite:?} lets a connection be without encryption, or with a server that proves nothing"),
+                    "remove that part",
+                );
+            }
         }
         Kind::Text => {
             faults.text(value);

@@ -19,8 +19,8 @@ pub struct Telemetry {
 pub struct Traces {
     /// The collector's URL, `http://host:4318` or `https://…`; spans go to `/v1/traces` behind it, as OTLP over HTTP in protobuf.
     pub endpoint: String,
-    /// Of so many records in a million that carry no `traceparent` a trace is begun; 0: of none. A record that carries one is traced
-    /// if its sampled flag is set, and never otherwise.
+    /// So many records in a million are traced at most; 0: none. Of those that carry no `traceparent` a trace is begun; of those
+    /// whose `traceparent` has its sampled flag set that trace is followed, as its name decides. All others pass untouched.
     #[serde(default)]
     pub samples_per_million: u32,
     /// How to trust an `https` collector; absent: by the system's authorities.

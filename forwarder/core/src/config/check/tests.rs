@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use crate::config::{Checked, Config, ConfigError, Document, RingConfig, Source, Tls, properties};
+use crate::config::{Admin, Checked, Config, ConfigError, Document, RingConfig, Source, Tls, properties};
 
 const CORE: &str = "
 source:
@@ -50,7 +50,7 @@ fn faults(text: &str) -> Vec<String> {
     match Checked::from_yaml(text) {
         Ok(_) => Vec::new(),
         Err(ConfigError::Wrong(errors)) => errors.faults().iter().map(ToString::to_string).collect(),
-        Err(error @ ConfigError::Unreadable { .. }) => vec![error.to_string()],
+        Err(error @ ConfigError::Unreadable(_)) => error.to_string().lines().map(str::to_owned).collect(),
     }
 }
 
@@ -166,6 +166,147 @@ fn what_cannot_be_read_is_named_by_its_path() {
     }
 }
 
+/// What is wrong in the form of a document does not hide anything else, and what it causes is not told as a fault of its own.
+#[test]
+fn faults_of_form_and_of_meaning_are_told_at_once() {
+    let found = faults(
+        "
+source:
+  conection: {}
+  connection:
+    tls: {certFile: [x], keyFile: /key}
+    sasl: {mechanism: GSSAPI, username: u}
+    properties: {client.id: a, client.id: b, fetch.min.bytes: 0}
+  startFrom: {type: Timestamp}
+  group: ''
+ring:
+  clusters:
+  - {servers: [nats://c1], weight: many, auth: {type: Token, file: x, seedFile: y}}
+  - {name: C2, server: [nats://c2]}
+  - C3
+  - {name: C4, servers: [nats://c4, ftp://c4], nme: C4}
+publish:
+  mode: Jetstream
+  stream: {name: S, manage: perhaps, replicas: 9}
+  retry: {maxAttempts: 3}
+engine: 5
+admin: {port: 70000, address: localhost}
+logging: {level: [Info]}
+colour: red
+",
+    );
+    assert_faults(
+        &found,
+        &[
+            "source.conection: unknown field `conection`, expected one of connection, ",
+            "source.connection.tls.certFile: ",
+            "source.connection.sasl.mechanism: unknown variant `GSSAPI`",
+            "source.connection: missing field `bootstrapServers` (line ",
+            "source.connection.properties.client.id: stands there twice (line 7, column 32)",
+            "source.startFrom: `millis` is missing; type Timestamp needs it (line 8, ",
+            "ring.clusters[0].weight: ",
+            "ring.clusters[0]: missing field `name` (line ",
+            "ring.clusters[0].auth: `seedFile` has no meaning with type Token; remove it",
+            "ring.clusters[1].server: unknown field `server`",
+            "ring.clusters[2]: ",
+            "ring.clusters[3].nme: unknown field `nme`",
+            "publish.mode: unknown variant `Jetstream`",
+            "publish.stream.manage: ",
+            "engine: ",
+            "admin.port: ",
+            "logging.level: ",
+            "colour: unknown field `colour`",
+            "source.connection.properties[\"fetch.min.bytes\"]: 0 is out of range",
+            "source.group: is empty",
+            "ring.clusters[3].servers[1]: has a scheme other than",
+            "publish.retry.maxAttempts: needs a dead letter",
+            "admin.address: \"localhost\" is no IP address",
+        ],
+    );
+    let positions = found.iter().take(18).all(|fault| fault.contains("(line "));
+    assert!(positions, "{found:#?}");
+}
+
+#[test]
+fn keys_that_stand_there_twice_are_all_told() {
+    let text = CORE.replace(
+        "[kafka:9092]",
+        "[kafka:9092], properties: {1: a, client.id: a, 1: b, client.id: b}",
+    );
+    let found = faults(&format!("{text}engine: {{batchSize: 1}}\nengine: {{}}\n"));
+    for key in [
+        "source.connection.properties.1",
+        "source.connection.properties.client.id",
+        "engine",
+    ] {
+        let expected = format!("{key}: stands there twice (line ");
+        let count = found.iter().filter(|fault| fault.starts_with(&expected)).count();
+        assert!(count == 1 || key.ends_with('1') && count <= 1, "{key}: {found:#?}");
+    }
+    let numbers = CORE.replace("[kafka:9092]", "[kafka:9092], properties: {1: a, 1: b}");
+    let found = faults(&numbers);
+    assert!(
+        found[0].starts_with("source.connection.properties.1: stands there twice (line "),
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn the_address_that_operators_have_always_written_is_every_address() {
+    let address = |address: &str| Admin {
+        address: address.to_owned(),
+        ..Admin::default()
+    };
+    assert_eq!(
+        Admin::default().address,
+        "0.0.0.0",
+        "it is in every document that an operator wrote"
+    );
+    for (written, listens_on) in [
+        ("0.0.0.0", "::"),
+        ("::", "::"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("::1", "::1"),
+    ] {
+        assert_eq!(address(written).listens_on(), listens_on);
+    }
+}
+
+/// However many faults a text has, and however large it is, the work is bounded, and it is said that there may be more.
+#[test]
+fn a_text_of_nothing_but_faults_is_read_a_bounded_number_of_times() {
+    let fields: String = (0..5_000).map(|number| format!("wrong{number}: [x]\n")).collect();
+    let found = faults(&format!("{CORE}{fields}"));
+    assert!((5..20).contains(&found.len()), "{}", found.len());
+    assert_eq!(
+        found.last().map(String::as_str),
+        Some("There may be more faults: mend these, and check again.")
+    );
+    let few: String = fields.lines().take(100).map(|line| format!("{line}\n")).collect();
+    assert_eq!(faults(&format!("{CORE}{few}")).len(), 64 + 1);
+    let fewer: String = fields.lines().take(50).map(|line| format!("{line}\n")).collect();
+    assert_eq!(faults(&format!("{CORE}{fewer}")).len(), 50);
+    let twice = "epoch: 1\n".repeat(5_000);
+    assert!(RingConfig::from_yaml(&twice).unwrap_err().to_string().lines().count() <= 64 + 2);
+}
+
+#[test]
+fn a_rings_own_document_names_all_its_faults_too() {
+    let error =
+        RingConfig::from_yaml("{epoch: 0, replica: 3, clusters: [{name: C, server: []}, {nam: D}]}").unwrap_err();
+    let found: Vec<_> = error.to_string().lines().map(str::to_owned).collect();
+    assert_faults(
+        &found,
+        &[
+            "replica: unknown field `replica`",
+            "clusters[0].server: unknown field `server`",
+            "clusters[1].nam: unknown field `nam`",
+            "clusters[1]: missing field `servers`",
+            "epoch: 0 is out of range",
+        ],
+    );
+}
+
 #[test]
 fn texts_that_are_no_document_are_refused() {
     let bomb: String = (1..30)
@@ -270,7 +411,7 @@ admin: {address: localhost, version: ''}
 fn a_ring_has_members_and_bounds() {
     assert_faults(
         &faults(&CORE.replace("clusters:\n", "clusters: []\nx:\n")),
-        &["x: unknown field"],
+        &["x: unknown field", "ring.clusters: is empty"],
     );
     let none = "source: {connection: {bootstrapServers: [a]}}\nring: {clusters: []}";
     assert_faults(&faults(none), &["ring.clusters: is empty"]);
@@ -449,6 +590,47 @@ fn properties_outside_of_the_allowlist_are_refused_with_the_reason() {
         let expected = format!("source.connection.properties[{name:?}]: {expected}");
         assert_faults(&property_faults(&format!("'{name}': '1'")), &[&expected]);
     }
+}
+
+#[test]
+fn no_property_switches_off_what_tls_is_for() {
+    let fault = |name: &str, value: &str| property_faults(&format!("{name}: '{value}'"));
+    for none in ["none", "None"] {
+        let name = "ssl.endpoint.identification.algorithm";
+        assert_faults(
+            &fault(name, none),
+            &[
+                "source.connection.properties[\"ssl.endpoint.identification.algorithm\"]: \"none\" takes the certificate of any server",
+            ],
+        );
+    }
+    for suites in [
+        "NULL",
+        "eNULL:DEFAULT",
+        "HIGH:aNULL",
+        "ADH-AES256-GCM-SHA384",
+        "AECDH",
+        "ECDHE-RSA-NULL-SHA",
+        "ALL:kEDH+aNULL",
+        "COMPLEMENTOFDEFAULT",
+        "DEFAULT@SECLEVEL=0",
+        "ALL:@SECLEVEL=0",
+        "TLS_RSA_WITH_NULL_SHA",
+    ] {
+        assert_faults(
+            &fault("ssl.cipher.suites", suites),
+            &["source.connection.properties[\"ssl.cipher.suites\"]: "],
+        );
+    }
+    for sound in [
+        "ECDHE-RSA-AES256-GCM-SHA384",
+        "HIGH:!aNULL:!eNULL:-ADH",
+        "DEFAULT:@SECLEVEL=2",
+        "TLS_AES_256_GCM_SHA384",
+    ] {
+        assert_faults(&fault("ssl.cipher.suites", sound), &[]);
+    }
+    assert_faults(&fault("ssl.endpoint.identification.algorithm", "https"), &[]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The table of what may be set, and the sentences for what may not.
 
-use super::Kind::{Number, OneOf, SomeOf, Switch, Text};
+use super::Kind::{CipherSuites, Number, OneOf, SomeOf, Switch, Text};
 use super::Scope::{Both, Consumer, Producer};
 use super::{Kind, Property, Scope};
 
@@ -50,10 +50,11 @@ pub(super) const ALLOWED: &[Property] = &[
             "generic", "broker", "topic", "metadata", "feature", "cgrp", "consumer", "admin", "eos", "assignor", "conf",
         ]),
     ),
-    property("ssl.cipher.suites", Both, Text),
+    property("ssl.cipher.suites", Both, CipherSuites),
     property("ssl.curves.list", Both, Text),
     property("ssl.sigalgs.list", Both, Text),
-    property("ssl.endpoint.identification.algorithm", Both, OneOf(&["none", "https"])),
+    // librdkafka's other word is `none`, which is told apart below.
+    property("ssl.endpoint.identification.algorithm", Both, OneOf(&["https"])),
     property("message.max.bytes", Both, Number(1_000, 1_000_000_000)),
     // A broker takes 6 s to 30 min where nobody has told it otherwise.
     property("session.timeout.ms", Consumer, Number(6_000, 1_800_000)),
@@ -140,6 +141,35 @@ const OWNED: &[&str] = &[
     "transaction.timeout.ms",
     "transactional.id",
 ];
+
+/// Why this value of a property that may be set is refused, where it switches off what TLS is for.
+pub(super) fn unsafe_value(name: &str, value: &str) -> Option<(&'static str, &'static str)> {
+    (name == "ssl.endpoint.identification.algorithm" && value.eq_ignore_ascii_case("none")).then_some((
+        "\"none\" takes the certificate of any server for the broker's: whoever is on the way could read and change records",
+        "remove it, and give the brokers certificates with the host names of bootstrapServers and advertised.listeners",
+    ))
+}
+
+/// The part of a list of OpenSSL's cipher suites that has no encryption, or a server that proves nothing, if there is one.
+pub(super) fn unsafe_suite(list: &str) -> Option<&str> {
+    const WORDS: [&str; 7] = [
+        "NULL",
+        "ENULL",
+        "ANULL",
+        "ADH",
+        "AECDH",
+        "COMPLEMENTOFALL",
+        "COMPLEMENTOFDEFAULT",
+    ];
+    list.split([':', ',', ';', ' ']).find(|part| {
+        let upper = part.to_ascii_uppercase();
+        // Security level 0 lets all of them in, also by words such as ALL.
+        let (words, level) = upper.split_once('@').unwrap_or((&upper, ""));
+        let adds = !words.starts_with(['!', '-']);
+        let mut words = words.split(['+', '-', '_']);
+        level.replace(' ', "").starts_with("SECLEVEL=0") || adds && words.any(|word| WORDS.contains(&word))
+    })
+}
 
 /// Why a property that is not in the table may not be set, and what to do.
 pub(super) fn refusal(name: &str) -> (&'static str, String) {
