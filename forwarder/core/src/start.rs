@@ -3,6 +3,12 @@
 //! `Latest` loses nothing either: the end is looked up once, when the group begins, and committed before the first
 //! record is read. A partition that appears later is read from its beginning, and an offset that the broker no longer
 //! has is a fault with a declared policy, never a silent jump.
+//!
+//! A log may also not be the one that was read. A topic that was made anew is read from its beginning: nothing of it was read. A log that
+//! was cut short goes on where it was cut: all before was read.
+
+use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::commit::{Ahead, Metadata};
 use crate::config::{MissingOffset, StartFrom};
@@ -64,6 +70,32 @@ pub struct Known<'a> {
     pub at_time: Option<i64>,
     /// What the group has settled behind `committed`, where that was said under the ring in use.
     pub ahead: Option<&'a Ahead>,
+    /// Whether `committed` is of this topic.
+    pub topic: Sameness,
+}
+
+/// Whether a topic is the one of which an offset was committed: both have the same ID.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sameness {
+    /// Not known: the commit names no ID, or Kafka has none.
+    #[default]
+    Unknown,
+    /// It is.
+    Same,
+    /// Another one of the same name: it was deleted and made anew.
+    Anew,
+}
+
+impl Sameness {
+    /// From the ID that the commit names and the one that the topic has.
+    #[must_use]
+    pub fn of(committed: Option<&str>, topic: Option<&str>) -> Self {
+        match (committed, topic) {
+            (Some(committed), Some(topic)) if committed == topic => Self::Same,
+            (Some(_), Some(_)) => Self::Anew,
+            _ => Self::Unknown,
+        }
+    }
 }
 
 /// Where to begin.
@@ -79,7 +111,7 @@ pub struct Start {
     pub away: Vec<(String, i64)>,
 }
 
-/// The broker no longer has the committed offset.
+/// The broker no longer has the committed offset, or the record before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
     /// It expired: so many offsets behind it are gone.
@@ -87,11 +119,87 @@ pub enum Missing {
         /// Offsets between the committed one and the oldest that is there.
         gone: i64,
     },
-    /// It lies behind the end: the topic was made anew or truncated.
+    /// It lies behind the end: the log was cut short, or somebody has committed what never was.
     Beyond {
         /// Offsets between the end and the committed one.
         by: i64,
     },
+    /// The log was cut short before it, and may have grown since.
+    Cut {
+        /// Where it was cut.
+        at: i64,
+        /// Offsets between there and the next one to read.
+        gone: i64,
+    },
+    /// It is of a topic of the same name that was deleted.
+    Anew {
+        /// What was committed of that.
+        former: i64,
+    },
+}
+
+/// What has happened, for people.
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Expired { gone } => write!(f, "offsets have expired in Kafka before they were read: {gone}"),
+            Self::Beyond { by } => write!(
+                f,
+                "the log ends before the next offset to read; offsets that it does not have: {by}"
+            ),
+            Self::Cut { at, gone } => write!(
+                f,
+                "the log was cut short at offset {at}; offsets that were read and are cut: {gone}"
+            ),
+            Self::Anew { former } => write!(
+                f,
+                "the topic was deleted and made anew; offset {former} is of the former topic, and what was not read of that is gone"
+            ),
+        }
+    }
+}
+
+/// How long an end that lies before the next offset is asked about again before it is believed, in microseconds: right after an election
+/// the leader may not know yet how far the log goes.
+const BELIEVED_AFTER: u64 = 5_000_000;
+
+/// Since when logs have been said to end before the next offset, by partition.
+#[derive(Debug, Default)]
+pub struct Doubts(BTreeMap<i32, u64>);
+
+impl Doubts {
+    /// Whether the answer about a partition can be acted upon, `now` in microseconds. If it cannot, it is to be asked for again.
+    pub fn are_settled(&mut self, partition: i32, fault: Option<Missing>, now: u64) -> bool {
+        if !matches!(fault, Some(Missing::Beyond { .. })) {
+            self.forget(partition);
+            return true;
+        }
+        let since = *self.0.entry(partition).or_insert(now);
+        let settled = now.saturating_sub(since) >= BELIEVED_AFTER;
+        if settled {
+            self.forget(partition);
+        }
+        settled
+    }
+
+    /// A partition is ours no more.
+    pub fn forget(&mut self, partition: i32) {
+        self.0.remove(&partition);
+    }
+}
+
+/// Where to go on with a log that was cut short at `at`, where `next` is the next offset to read; none if all that was cut was not read yet.
+#[must_use]
+pub fn after_cut(next: i64, at: i64, policy: MissingOffset) -> Option<Start> {
+    (at < next).then(|| Start {
+        offset: match policy {
+            MissingOffset::Earliest | MissingOffset::Latest => Some(at),
+            MissingOffset::Stop => None,
+        },
+        committed: false,
+        fault: Some(Missing::Cut { at, gone: next - at }),
+        away: Vec::new(),
+    })
 }
 
 /// Decides where a partition begins.
@@ -104,8 +212,21 @@ pub fn start(known: &Known<'_>, history: History, start_from: StartFrom, policy:
         high,
         at_time,
         ahead,
+        topic,
     } = *known;
     if let Some(committed) = committed {
+        if topic == Sameness::Anew {
+            return Start {
+                // Nothing of it was read, so nothing is skipped.
+                offset: match policy {
+                    MissingOffset::Earliest | MissingOffset::Latest => Some(low),
+                    MissingOffset::Stop => None,
+                },
+                committed: false,
+                fault: Some(Missing::Anew { former: committed }),
+                away: Vec::new(),
+            };
+        }
         // What has expired is the clusters' that were away. All others go on behind what is settled ahead.
         if let Some(ahead) = ahead.filter(|ahead| committed < low && (low..=high).contains(&ahead.upto)) {
             let away = ahead.away.iter().map(|(name, from)| (name.clone(), (*from).max(low)));
@@ -134,10 +255,11 @@ pub fn start(known: &Known<'_>, history: History, start_from: StartFrom, policy:
                     .collect(),
             };
         };
-        let offset = match policy {
-            MissingOffset::Earliest => Some(low),
-            MissingOffset::Latest => Some(high),
-            MissingOffset::Stop => None,
+        let offset = match (policy, fault) {
+            (MissingOffset::Stop, _) => None,
+            (MissingOffset::Earliest, Missing::Expired { .. }) => Some(low),
+            // All that is there lies before what was committed: it does not come again.
+            (MissingOffset::Earliest | MissingOffset::Latest, _) => Some(high),
         };
         return Start {
             offset,
@@ -176,6 +298,7 @@ mod tests {
         high: 90,
         at_time: Some(50),
         ahead: None,
+        topic: Sameness::Unknown,
     };
     const POLICY: MissingOffset = MissingOffset::Earliest;
 
@@ -339,6 +462,88 @@ mod tests {
             start(&beyond, ours, StartFrom::Latest, POLICY).fault,
             Some(Missing::Beyond { by: 10 })
         );
+    }
+
+    /// Wherever nobody is to decide, with what was told of the former log.
+    fn offsets_by_policy(known: &Known<'_>) -> [Option<i64>; 3] {
+        [MissingOffset::Earliest, MissingOffset::Latest, MissingOffset::Stop]
+            .map(|policy| start(known, History::Foreign, StartFrom::Latest, policy).offset)
+    }
+
+    #[test]
+    fn an_offset_beyond_the_end_goes_on_at_the_end() {
+        for topic in [Sameness::Unknown, Sameness::Same] {
+            let beyond = Known {
+                committed: Some(100),
+                topic,
+                ..KNOWN
+            };
+            assert_eq!(offsets_by_policy(&beyond), [Some(90), Some(90), None]);
+        }
+    }
+
+    #[test]
+    fn a_topic_made_anew_is_read_from_its_beginning_wherever_the_former_one_was() {
+        let ahead = Ahead {
+            members: 1,
+            upto: 60,
+            away: vec![("C2".to_owned(), 45)],
+        };
+        for committed in [4, 40, 100] {
+            let anew = Known {
+                committed: Some(committed),
+                ahead: Some(&ahead),
+                topic: Sameness::Anew,
+                ..KNOWN
+            };
+            assert_eq!(offsets_by_policy(&anew), [Some(10), Some(10), None]);
+            let begin = start(&anew, History::Foreign, StartFrom::Latest, POLICY);
+            assert_eq!((begin.committed, begin.away), (false, Vec::new()));
+            assert_eq!(begin.fault, Some(Missing::Anew { former: committed }));
+        }
+    }
+
+    #[test]
+    fn a_topic_is_another_one_only_where_both_ids_are_known() {
+        assert_eq!(Sameness::of(Some("a"), Some("a")), Sameness::Same);
+        assert_eq!(Sameness::of(Some("a"), Some("b")), Sameness::Anew);
+        for (committed, topic) in [(None, Some("a")), (Some("a"), None), (None, None)] {
+            assert_eq!(Sameness::of(committed, topic), Sameness::Unknown);
+        }
+    }
+
+    #[test]
+    fn a_log_that_was_cut_goes_on_where_it_was_cut() {
+        let cut = after_cut(50, 37, MissingOffset::Earliest).unwrap();
+        assert_eq!((cut.offset, cut.committed), (Some(37), false));
+        assert_eq!(cut.fault, Some(Missing::Cut { at: 37, gone: 13 }));
+        assert_eq!(after_cut(50, 37, MissingOffset::Latest).unwrap().offset, Some(37));
+        assert_eq!(after_cut(50, 37, MissingOffset::Stop).unwrap().offset, None);
+        for at in [50, 51] {
+            assert_eq!(
+                after_cut(50, at, MissingOffset::Earliest),
+                None,
+                "nothing that was read"
+            );
+        }
+    }
+
+    #[test]
+    fn an_end_before_the_next_offset_is_believed_only_after_a_while() {
+        let mut doubts = Doubts::default();
+        let beyond = Some(Missing::Beyond { by: 10 });
+        assert!(doubts.are_settled(3, Some(Missing::Expired { gone: 1 }), 7));
+        assert!(!doubts.are_settled(3, beyond, 7));
+        assert!(!doubts.are_settled(3, beyond, 6 + BELIEVED_AFTER));
+        assert!(
+            !doubts.are_settled(4, beyond, 7 + BELIEVED_AFTER),
+            "each has its own while"
+        );
+        assert!(doubts.are_settled(3, beyond, 7 + BELIEVED_AFTER));
+        // A follower that lagged has caught up: the next doubt begins anew.
+        assert!(!doubts.are_settled(3, beyond, 20));
+        assert!(doubts.are_settled(3, None, 21));
+        assert!(!doubts.are_settled(3, beyond, 20 + BELIEVED_AFTER));
     }
 
     #[test]
