@@ -262,7 +262,7 @@ impl Intake {
         result
     }
 
-    fn take_until_stopped(&mut self) -> Result<(), IntakeError> {
+    fn subscribe(&self) -> Result<(), IntakeError> {
         let topic = self.config.source.topic.clone();
         self.consumer
             .subscribe(&[&topic])
@@ -271,10 +271,16 @@ impl Intake {
                 source,
             })?;
         info!(topic, group = self.config.source.group, "subscribed");
+        Ok(())
+    }
+
+    fn take_until_stopped(&mut self) -> Result<(), IntakeError> {
+        self.subscribe()?;
         while !self.links.shutdown.is_requested() {
             self.links.heartbeat.beat();
             self.settle();
             self.handle_events();
+            self.renew_when_due()?;
             self.go_on_joining();
             self.go_on_leaving();
             self.go_on_seeking();

@@ -74,7 +74,7 @@ impl Intake {
         // told by a poll, before any record: librdkafka holds these back until it is answered.
         self.poll(Duration::ZERO, 1)?;
         self.handle_events();
-        if self.is_rebalancing() || self.consumer.assignment_lost() {
+        if self.is_rebalancing() || self.consumer.assignment_lost() || self.identity.is_outdated() {
             return Ok(());
         }
         // One that could not be asked about is asked about again, and not at once: the others have stood still meanwhile.

@@ -1,16 +1,23 @@
 //! Whether the logs are those that were read: the topic may have been made anew under its name, a log may have been cut short.
 //!
 //! A topic that is made anew has another ID. librdkafka fetches on in it, from where it was in the former one; but it tells the ID before it
-//! does. Each commit names the ID, so that a successor knows too.
+//! does. Each commit names the ID, so that a successor knows too. The client is replaced then: it holds on to the leader epochs of the former
+//! topic, and no broker answers it as long as those of the new one are lower.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use forwarder_core::dispatch::Phase;
 use forwarder_core::start::{Doubts, Missing, Start, after_cut};
 use rdkafka::error::KafkaError;
 use tracing::{error, info};
 
-use super::{Intake, starts};
+use super::commits::Committer;
+use super::context::{Context, OwnConsumer};
+use super::reread::Rereader;
+use super::{Intake, IntakeError, starts};
+use crate::kafka;
 
 /// How long the topic's ID is waited for before the first partition begins. Old brokers have none.
 const ID_TIMEOUT: Duration = Duration::from_secs(2);
@@ -24,6 +31,8 @@ pub(super) struct Identity {
     asked_at: Option<Instant>,
     /// Next offsets of the topic that was before, of partitions that have not begun in this one.
     former: BTreeMap<i32, i64>,
+    /// The client is of the former topic.
+    is_outdated: bool,
     /// Where logs were cut.
     cuts: BTreeMap<i32, i64>,
     doubts: Doubts,
@@ -38,6 +47,11 @@ impl Identity {
 
     pub(super) fn former(&self) -> &BTreeMap<i32, i64> {
         &self.former
+    }
+
+    /// The client is about to be replaced: what it says is not of this topic.
+    pub(super) fn is_outdated(&self) -> bool {
+        self.is_outdated
     }
 
     pub(super) fn fault(&self, partition: i32) -> Option<&String> {
@@ -92,21 +106,52 @@ impl Intake {
                  held back or not read is gone"
             ),
         }
-        // What is in batches would be dropped with the assignment.
+        self.identity.is_outdated = true;
+        let states = self.dispatcher.partitions().iter();
+        let began = states.filter(|(_, state)| state.phase != Phase::Sought);
+        let read: Vec<_> = began.map(|(partition, state)| (*partition, state.next())).collect();
+        self.identity.former.extend(read);
+        // What is in batches would be dropped with the assignments.
         self.hand_out();
-        self.identity.cuts.clear();
-        let ours: Vec<_> = self.dispatcher.partitions().iter().collect();
-        let read: Vec<_> = ours
-            .iter()
-            .map(|(partition, state)| (**partition, state.next()))
-            .collect();
-        for (partition, next) in read {
-            if !self.seeking.contains(partition) {
-                self.identity.former.insert(partition, next);
-            }
-            self.seek(partition);
+        self.forget_all();
+    }
+
+    /// Goes on with a new client, as another member of the group, if the topic was made anew.
+    pub(super) fn renew_when_due(&mut self) -> Result<(), IntakeError> {
+        if !std::mem::take(&mut self.identity.is_outdated) {
+            return Ok(());
         }
-        self.seeking.hurry();
+        let source = &self.config.source;
+        let client = kafka::create_consumer(&self.config, |token| Context::new(source, token))?;
+        let consumer = Arc::new(OwnConsumer::new(client));
+        // No answer to a commit of the former member proves anything for the new one.
+        self.membership.end();
+        let committer = Committer::start(Arc::clone(&consumer), self.membership.watch())?;
+        std::mem::replace(&mut self.committer, committer).end();
+        let former = std::mem::replace(&mut self.consumer, consumer);
+        former.leave_group();
+        drop(former);
+        self.rereader = Rereader::default();
+        // An assignment may have come with the news.
+        self.forget_all();
+        self.identity.asked_at = None;
+        self.subscribe()
+    }
+
+    /// Nothing is assigned any more.
+    fn forget_all(&mut self) {
+        let ours: Vec<i32> = self.dispatcher.partitions().keys().copied().collect();
+        for partition in ours {
+            self.dispatcher.remove(partition);
+            self.ends.remove(&partition);
+            self.seeking.forget(partition);
+            self.metrics.forget_partition(&self.config.source.topic, partition);
+        }
+        self.identity.cuts.clear();
+        self.begun.clear();
+        self.repair_at = None;
+        self.joining = None;
+        self.leaving = None;
     }
 
     /// librdkafka has told that a log was cut short before what it read of it.

@@ -42,15 +42,6 @@ impl Seeking {
         self.group_since = Some(now_millis);
     }
 
-    pub(super) fn contains(&self, partition: i32) -> bool {
-        self.partitions.contains(&partition)
-    }
-
-    /// Kafka is asked at once.
-    pub(super) fn hurry(&mut self) {
-        self.next_try = Instant::now();
-    }
-
     /// A partition has begun, or is ours no more.
     pub(super) fn forget(&mut self, partition: i32) {
         self.partitions.remove(&partition);

@@ -18,16 +18,25 @@ const BEFORE: u64 = 600;
 
 #[tokio::test]
 async fn a_topic_made_anew_under_a_stopped_forwarder_is_read_from_its_beginning_where_it_has_more_records() {
-    made_anew(2 * BEFORE, MissingOffset::Earliest).await;
+    let stage = Stage::new(PublishMode::Core, 2).await;
+    made_anew(stage, 2 * BEFORE, MissingOffset::Earliest).await;
 }
 
 #[tokio::test]
 async fn a_topic_made_anew_under_a_stopped_forwarder_is_read_from_its_beginning_where_it_has_fewer_records() {
-    made_anew(BEFORE / 2, MissingOffset::Latest).await;
+    let stage = Stage::new(PublishMode::Core, 2).await;
+    made_anew(stage, BEFORE / 2, MissingOffset::Latest).await;
 }
 
-async fn made_anew(after: u64, policy: MissingOffset) {
-    let stage = Stage::new(PublishMode::Core, 2).await;
+/// Each restart of a broker makes for a higher leader epoch. Those of a new topic begin at zero.
+#[tokio::test]
+async fn a_topic_made_anew_is_read_from_its_beginning_where_its_leader_epochs_are_lower() {
+    let stage = Stage::with(Kafka::start().await.unwrap(), PublishMode::Core, 1).await;
+    stage.kafka.restart().await.unwrap();
+    made_anew(stage, 2 * BEFORE, MissingOffset::Earliest).await;
+}
+
+async fn made_anew(stage: Stage, after: u64, policy: MissingOffset) {
     let mut config = patient(&stage);
     config.source.missing_offset = policy;
     let mut forwarder = stage.start("forwarder", &config).await;
