@@ -45,6 +45,8 @@ pub struct Setup {
     pub scram: Vec<(String, String, String)>,
     /// Heap in MiB; 0: 512.
     pub heap_mb: u32,
+    /// The [controller](Broker::controller) of a node that runs, for a second broker beside that.
+    pub beside: Option<String>,
 }
 
 /// A broker.
@@ -53,7 +55,7 @@ pub struct Broker {
     process: Process,
     plain: Port,
     listeners: Vec<(String, Port)>,
-    _controller: Port,
+    controller: Port,
 }
 
 impl Broker {
@@ -88,7 +90,7 @@ impl Broker {
             process: Process::start(spec)?,
             plain,
             listeners,
-            _controller: controller,
+            controller,
         };
         broker.wait_listening()?;
         Ok(broker)
@@ -97,6 +99,11 @@ impl Broker {
     /// The plain listener, `host:port`.
     pub fn address(&self) -> String {
         self.plain.address()
+    }
+
+    /// Where a second broker finds its controller, `host:port`.
+    pub fn controller(&self) -> String {
+        self.controller.address()
     }
 
     /// A further listener's own address, `host:port`.
@@ -213,6 +220,15 @@ fn properties(dir: &Path, setup: &Setup, plain: &Port, controller: &Port, furthe
             .iter()
             .map(|(name, value)| (name.as_str(), value.clone())),
     );
+    if let Some(beside) = &setup.beside {
+        own.remove(1);
+        lines.extend([
+            ("process.roles", "broker".to_owned()),
+            ("node.id", "2".to_owned()),
+            ("controller.quorum.voters", format!("1@{beside}")),
+            ("listeners", own.join(",")),
+        ]);
+    }
     // A name given twice: the last one counts, as java.util.Properties has it.
     lines.iter().map(|(name, value)| format!("{name}={value}\n")).collect()
 }
@@ -221,7 +237,7 @@ fn properties(dir: &Path, setup: &Setup, plain: &Port, controller: &Port, furthe
 /// SCRAM users; so without such users it is made once and copied.
 fn format_storage(classes: &str, file: &Path, setup: &Setup) -> Result<()> {
     let data = file.with_file_name("data");
-    if !setup.scram.is_empty() {
+    if !setup.scram.is_empty() || setup.beside.is_some() {
         return run_format(classes, file, &setup.scram);
     }
     let template = tools::cache()?

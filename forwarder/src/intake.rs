@@ -18,10 +18,12 @@ mod context;
 mod flow;
 mod group;
 mod headers;
+mod identity;
 mod membership;
 mod reject;
 mod reread;
 mod rings;
+mod seeking;
 mod starts;
 mod watchdog;
 
@@ -46,11 +48,13 @@ use tracing::{error, info, warn};
 use self::commits::Committer;
 use self::context::{Context, Event, OwnConsumer};
 use self::group::{Joining, Leaving};
+use self::identity::Identity;
 use self::membership::Membership;
 use self::reject::Rejects;
 use self::reread::Rereader;
 use self::rings::Change;
 pub use self::rings::{RingChangeError, era};
+use self::seeking::Seeking;
 use self::watchdog::Watchdog;
 pub use self::watchdog::WatchdogError;
 use crate::admin::Heartbeat;
@@ -156,7 +160,9 @@ pub struct Intake {
     repair_at: Option<Instant>,
     committer: Committer,
     membership: Membership,
+    identity: Identity,
     joining: Option<Joining>,
+    seeking: Seeking,
     leaving: Option<Leaving>,
     rejects: Rejects,
     watchdog: Watchdog,
@@ -187,7 +193,9 @@ impl Intake {
         metrics: Metrics,
         clock: Clock,
     ) -> Result<Self, IntakeError> {
-        let consumer = Arc::new(OwnConsumer::new(kafka::create_consumer(&config, Context::new)?));
+        let consumer = Arc::new(OwnConsumer::new(kafka::create_consumer(&config, |token| {
+            Context::new(&config.source, token)
+        })?));
         let limits = Limits {
             outlet: Load {
                 records: config.engine.max_pending_records_per_cluster,
@@ -219,7 +227,9 @@ impl Intake {
             begun: Vec::new(),
             committer,
             membership,
+            identity: Identity::default(),
             joining: None,
+            seeking: Seeking::new(now),
             leaving: None,
             rejects: Rejects::default(),
             watchdog: Watchdog::new(&config.engine, config.source.protocol, now),
@@ -252,7 +262,7 @@ impl Intake {
         result
     }
 
-    fn take_until_stopped(&mut self) -> Result<(), IntakeError> {
+    fn subscribe(&self) -> Result<(), IntakeError> {
         let topic = self.config.source.topic.clone();
         self.consumer
             .subscribe(&[&topic])
@@ -261,12 +271,19 @@ impl Intake {
                 source,
             })?;
         info!(topic, group = self.config.source.group, "subscribed");
+        Ok(())
+    }
+
+    fn take_until_stopped(&mut self) -> Result<(), IntakeError> {
+        self.subscribe()?;
         while !self.links.shutdown.is_requested() {
             self.links.heartbeat.beat();
             self.settle();
             self.handle_events();
+            self.renew_when_due()?;
             self.go_on_joining();
             self.go_on_leaving();
+            self.go_on_seeking();
             self.repair_when_due()?;
             self.take_commit_answer();
             self.note_ring();
@@ -329,6 +346,8 @@ impl Intake {
         for number in 0..limit {
             match consumer.poll(patience) {
                 None => break,
+                // Of another topic than is known here. That is noted first.
+                Some(Ok(_)) if consumer.context().has_changed() => break,
                 Some(Ok(message)) => {
                     if number % RECORDS_PER_CLOCK == 0 {
                         self.read_clocks();
@@ -635,6 +654,8 @@ impl Intake {
                 Event::Assign(partitions) => self.begin_joining(partitions),
                 Event::Revoke { partitions, lost } => self.begin_leaving(partitions, lost),
                 Event::Statistics(statistics) => self.note_statistics(&statistics),
+                Event::Topic(id) => self.note_topic(id),
+                Event::Cut { partition, at } => self.note_cut(partition, at),
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Kafka clients as the configuration declares them.
 
 pub mod client_config;
+pub mod told;
 
 use std::path::PathBuf;
 
@@ -57,7 +58,8 @@ pub fn create_consumer<C: ConsumerContext>(
     config: &Checked,
     context: impl FnOnce(Option<OAuthTokenFile>) -> C,
 ) -> Result<BaseConsumer<C>, KafkaSetupError> {
-    let client = client_config::consumer(config)?;
+    let mut client = client_config::consumer(config)?;
+    told::enable(&mut client);
     let token = OAuthTokenFile::of(&config.source.connection);
     Ok(BaseConsumer::from_config_and_context(&client, context(token))?)
 }
@@ -70,7 +72,8 @@ pub fn create_reader<C: ConsumerContext>(
     config: &Checked,
     context: impl FnOnce(Option<OAuthTokenFile>) -> C,
 ) -> Result<BaseConsumer<C>, KafkaSetupError> {
-    let client = client_config::reader(config)?;
+    let mut client = client_config::reader(config)?;
+    told::enable(&mut client);
     let token = OAuthTokenFile::of(&config.source.connection);
     Ok(BaseConsumer::from_config_and_context(&client, context(token))?)
 }

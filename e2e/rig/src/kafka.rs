@@ -58,6 +58,29 @@ pub struct Kafka {
     behind_proxy: Option<String>,
 }
 
+/// A second broker beside a test's own one. It ends when this is dropped.
+#[derive(Debug)]
+pub struct SecondBroker {
+    // Before its files.
+    broker: Broker,
+    _dir: TempDir,
+}
+
+impl SecondBroker {
+    /// Its node id.
+    pub const ID: i32 = 2;
+
+    /// SIGKILL.
+    pub fn kill9(&mut self) -> Result<()> {
+        self.broker.process().kill9()
+    }
+
+    /// Starts it again on the same ports and data.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.broker.start_again()
+    }
+}
+
 #[derive(Debug)]
 struct Own {
     // A lock, because starting blocks and therefore happens on a thread for that.
@@ -148,6 +171,36 @@ impl Kafka {
         Ok(kafka)
     }
 
+    /// Starts a second broker beside one of the test's own.
+    pub async fn start_second(&self) -> Result<SecondBroker> {
+        let beside = self
+            .own()?
+            .broker
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .controller();
+        let dir = tempfile::Builder::new()
+            .prefix("fanout-e2e-kafka-second-")
+            .tempdir()
+            .context("failed to make a directory")?;
+        let place = dir.path().join("broker");
+        let setup = Setup {
+            beside: Some(beside),
+            ..Setup::default()
+        };
+        let broker = tokio::task::spawn_blocking(move || Broker::start(&place, setup)).await??;
+        wait::eventually(READY, "the second broker is of the cluster", || async {
+            let config = self.client();
+            blocking(move || {
+                let consumer: BaseConsumer = config.create().context("failed to make a consumer")?;
+                Ok(consumer.fetch_metadata(None, REQUEST)?.brokers().len() == 2)
+            })
+            .await
+        })
+        .await?;
+        Ok(SecondBroker { broker, _dir: dir })
+    }
+
     /// `host:port` of the plain listener.
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
@@ -182,6 +235,32 @@ impl Kafka {
         let results = self.admin()?.create_topics([&topic], &options()).await;
         checked(results.with_context(|| format!("failed to create topic {name}"))?)?;
         self.wait_partitions(name, partitions).await
+    }
+
+    /// Makes a topic whose partitions are on these brokers, in their order.
+    pub async fn create_topic_on(&self, name: &str, brokers: &[i32]) -> Result<()> {
+        let replicas: Vec<&[i32]> = brokers.iter().map(std::slice::from_ref).collect();
+        let partitions = i32::try_from(brokers.len())?;
+        let topic = NewTopic::new(name, partitions, TopicReplication::Variable(&replicas));
+        let results = self.admin()?.create_topics([&topic], &options()).await;
+        checked(results.with_context(|| format!("failed to create topic {name}"))?)?;
+        self.wait_partitions(name, partitions).await
+    }
+
+    /// Waits until a partition is without a leader, or has one.
+    pub async fn wait_led(&self, topic: &str, partition: i32, led: bool) -> Result<()> {
+        wait::eventually(READY, &format!("{topic}/{partition} has a leader: {led}"), || async {
+            let (config, topic) = (self.client(), topic.to_owned());
+            blocking(move || {
+                let consumer: BaseConsumer = config.create().context("failed to make a consumer")?;
+                let metadata = consumer.fetch_metadata(Some(&topic), REQUEST)?;
+                let mut partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+                let found = partitions.find(|found| found.id() == partition);
+                Ok(found.is_some_and(|found| (found.leader() >= 0) == led))
+            })
+            .await
+        })
+        .await
     }
 
     /// Makes a topic of a name that nobody else uses and yields the name.
@@ -299,6 +378,27 @@ impl Kafka {
             let mut list = TopicPartitionList::new();
             for (partition, offset) in offsets {
                 list.add_partition_offset(&topic, partition, Offset::Offset(offset))?;
+            }
+            consumer
+                .commit(&list, rdkafka::consumer::CommitMode::Sync)
+                .with_context(|| format!("failed to commit offsets of {topic} for {group}"))
+        })
+        .await
+    }
+
+    /// As [`Kafka::commit`], with a text each: `(partition, offset, metadata)`.
+    pub async fn commit_with(&self, group: &str, topic: &str, commits: &[(i32, i64, String)]) -> Result<()> {
+        let (mut config, topic, group, commits) = (self.client(), topic.to_owned(), group.to_owned(), commits.to_vec());
+        blocking(move || {
+            let consumer: BaseConsumer = config
+                .set("group.id", &group)
+                .create()
+                .context("failed to make a consumer")?;
+            let mut list = TopicPartitionList::new();
+            for (partition, offset, metadata) in commits {
+                let mut element = list.add_partition(&topic, partition);
+                element.set_offset(Offset::Offset(offset))?;
+                element.set_metadata(metadata);
             }
             consumer
                 .commit(&list, rdkafka::consumer::CommitMode::Sync)

@@ -15,6 +15,9 @@ use crate::percent;
 /// First word of the text; the digit is the version of what follows.
 const MARK: &str = "fanout1";
 
+/// The word that names the topic. A word of its own, so that who does not know it passes over it.
+const TOPIC: &str = "topic=";
+
 /// Longest text: brokers take 4096 bytes unless they are told otherwise (`offset.metadata.max.bytes`).
 const MAX_LEN: usize = 4000;
 
@@ -183,6 +186,26 @@ impl Metadata {
     }
 }
 
+/// The commit's text, with the ID of the topic that it is of: one that is made anew under its name has another one.
+#[must_use]
+pub fn text_of(metadata: &Metadata, topic: Option<&str>) -> String {
+    let mut text = metadata.to_string();
+    if let Some(topic) = topic {
+        text.push(' ');
+        text.push_str(TOPIC);
+        text.push_str(topic);
+    }
+    text
+}
+
+/// The ID of the topic that a commit's text is of, if it says that.
+#[must_use]
+pub fn topic_of(text: &str) -> Option<&str> {
+    let mut words = text.split(' ');
+    (words.next() == Some(MARK)).then_some(())?;
+    words.find_map(|word| word.strip_prefix(TOPIC))
+}
+
 fn parse_away(word: &str) -> Option<(String, i64)> {
     let (name, offset) = word.split_once(':')?;
     let name = String::from_utf8(percent::unescape(name.as_bytes())?).ok()?;
@@ -320,6 +343,21 @@ mod tests {
             "fanout1 partitions=1 ring=1 members=0000000000000001 upto=90 away=C2:20,C3:40 beyond=90 except=C3:40 \
              lanes=C2:0000000000c0ffee:20"
         );
+    }
+
+    #[test]
+    fn the_topic_is_a_word_that_others_pass_over() {
+        let metadata = Metadata {
+            partitions: 12,
+            ring: 3,
+            ..Metadata::default()
+        };
+        let text = text_of(&metadata, Some("zVtKbJCZTACVYqLrv5wGBg"));
+        assert_eq!(text, "fanout1 partitions=12 ring=3 topic=zVtKbJCZTACVYqLrv5wGBg");
+        assert_eq!(topic_of(&text), Some("zVtKbJCZTACVYqLrv5wGBg"));
+        assert_eq!(Metadata::parse(&text).as_ref(), Some(&metadata));
+        assert_eq!(topic_of(&text_of(&metadata, None)), None);
+        assert_eq!(topic_of("others topic=a"), None, "another consumer's text");
     }
 
     #[test]

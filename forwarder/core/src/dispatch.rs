@@ -106,6 +106,8 @@ pub enum Phase {
     Announcing,
     /// Others have delivered under another ring of our epoch: it waits until we have a newer one.
     Contested,
+    /// Kafka has not said yet where it begins.
+    Sought,
 }
 
 impl Phase {
@@ -115,7 +117,7 @@ impl Phase {
         match self {
             Self::Behind(epoch) => Some(epoch),
             Self::Contested => Some(ring.saturating_add(1)),
-            Self::Active | Self::Draining | Self::Stopped | Self::Announcing => None,
+            Self::Active | Self::Draining | Self::Stopped | Self::Announcing | Self::Sought => None,
         }
     }
 }
@@ -132,6 +134,7 @@ impl fmt::Display for Phase {
             Self::Contested => {
                 f.write_str("waits for a higher ring epoch: others have delivered under another ring of this one")
             }
+            Self::Sought => f.write_str("waits for Kafka to say where it begins"),
         }
     }
 }
@@ -292,7 +295,7 @@ impl<T: Freight> Dispatcher<T> {
             ring: match phase {
                 Phase::Behind(epoch) => epoch,
                 // Where it is to begin is not known: nothing may be committed for it, whatever becomes of it.
-                Phase::Stopped => u64::MAX,
+                Phase::Stopped | Phase::Sought => u64::MAX,
                 // What it says must not be overwritten by a ring that is not theirs.
                 Phase::Contested => self.era.epoch.saturating_add(1),
                 Phase::Active | Phase::Draining | Phase::Announcing => 0,

@@ -3,7 +3,15 @@
 //! `Latest` loses nothing either: the end is looked up once, when the group begins, and committed before the first
 //! record is read. A partition that appears later is read from its beginning, and an offset that the broker no longer
 //! has is a fault with a declared policy, never a silent jump.
+//!
+//! A log may also not be the one that was read. A topic that was made anew is read from its beginning: nothing of it was read. A log that
+//! was cut short goes on where it was cut: all before was read.
 
+mod logs;
+
+use std::fmt;
+
+pub use self::logs::{Doubts, Sameness, after_cut};
 use crate::commit::{Ahead, Metadata};
 use crate::config::{MissingOffset, StartFrom};
 
@@ -64,6 +72,8 @@ pub struct Known<'a> {
     pub at_time: Option<i64>,
     /// What the group has settled behind `committed`, where that was said under the ring in use.
     pub ahead: Option<&'a Ahead>,
+    /// Whether `committed` is of this topic.
+    pub topic: Sameness,
 }
 
 /// Where to begin.
@@ -81,7 +91,7 @@ pub struct Start {
     pub lanes: Vec<(u64, i64)>,
 }
 
-/// The broker no longer has the committed offset.
+/// The broker no longer has the committed offset, or the record before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
     /// It expired: so many offsets behind it are gone.
@@ -89,11 +99,44 @@ pub enum Missing {
         /// Offsets between the committed one and the oldest that is there.
         gone: i64,
     },
-    /// It lies behind the end: the topic was made anew or truncated.
+    /// It lies behind the end: the log was cut short, or somebody has committed what never was.
     Beyond {
         /// Offsets between the end and the committed one.
         by: i64,
     },
+    /// The log was cut short before it, and may have grown since.
+    Cut {
+        /// Where it was cut.
+        at: i64,
+        /// Offsets between there and the next one to read.
+        gone: i64,
+    },
+    /// It is of a topic of the same name that was deleted.
+    Anew {
+        /// What was committed of that.
+        former: i64,
+    },
+}
+
+/// What has happened, for people.
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Expired { gone } => write!(f, "offsets have expired in Kafka before they were read: {gone}"),
+            Self::Beyond { by } => write!(
+                f,
+                "the log ends before the next offset to read; offsets that it does not have: {by}"
+            ),
+            Self::Cut { at, gone } => write!(
+                f,
+                "the log was cut short at offset {at}; offsets that were read and are cut: {gone}"
+            ),
+            Self::Anew { former } => write!(
+                f,
+                "the topic was deleted and made anew; offset {former} is of the former topic, and what was not read of that is gone"
+            ),
+        }
+    }
 }
 
 /// Decides where a partition begins.
@@ -106,8 +149,22 @@ pub fn start(known: &Known<'_>, history: History, start_from: StartFrom, policy:
         high,
         at_time,
         ahead,
+        topic,
     } = *known;
     if let Some(committed) = committed {
+        if topic == Sameness::Anew {
+            return Start {
+                // Nothing of it was read, so nothing is skipped.
+                offset: match policy {
+                    MissingOffset::Earliest | MissingOffset::Latest => Some(low),
+                    MissingOffset::Stop => None,
+                },
+                committed: false,
+                fault: Some(Missing::Anew { former: committed }),
+                away: Vec::new(),
+                lanes: Vec::new(),
+            };
+        }
         // What has expired is the clusters' that were away. All others go on behind what is settled ahead.
         if let Some(ahead) = ahead.filter(|ahead| committed < low && (low..=high).contains(&ahead.upto)) {
             let away = ahead.away.iter().map(|(name, from)| (name.clone(), (*from).max(low)));
@@ -140,10 +197,11 @@ pub fn start(known: &Known<'_>, history: History, start_from: StartFrom, policy:
                 lanes: lanes.map(|told| (told.lane, told.from.max(committed))).collect(),
             };
         };
-        let offset = match policy {
-            MissingOffset::Earliest => Some(low),
-            MissingOffset::Latest => Some(high),
-            MissingOffset::Stop => None,
+        let offset = match (policy, fault) {
+            (MissingOffset::Stop, _) => None,
+            (MissingOffset::Earliest, Missing::Expired { .. }) => Some(low),
+            // All that is there lies before what was committed: it does not come again.
+            (MissingOffset::Earliest | MissingOffset::Latest, _) => Some(high),
         };
         return Start {
             offset,
@@ -184,6 +242,7 @@ mod tests {
         high: 90,
         at_time: Some(50),
         ahead: None,
+        topic: Sameness::Unknown,
     };
     const POLICY: MissingOffset = MissingOffset::Earliest;
 
@@ -352,6 +411,46 @@ mod tests {
             start(&beyond, ours, StartFrom::Latest, POLICY).fault,
             Some(Missing::Beyond { by: 10 })
         );
+    }
+
+    /// Wherever nobody is to decide, with what was told of the former log.
+    fn offsets_by_policy(known: &Known<'_>) -> [Option<i64>; 3] {
+        [MissingOffset::Earliest, MissingOffset::Latest, MissingOffset::Stop]
+            .map(|policy| start(known, History::Foreign, StartFrom::Latest, policy).offset)
+    }
+
+    #[test]
+    fn an_offset_beyond_the_end_goes_on_at_the_end() {
+        for topic in [Sameness::Unknown, Sameness::Same] {
+            let beyond = Known {
+                committed: Some(100),
+                topic,
+                ..KNOWN
+            };
+            assert_eq!(offsets_by_policy(&beyond), [Some(90), Some(90), None]);
+        }
+    }
+
+    #[test]
+    fn a_topic_made_anew_is_read_from_its_beginning_wherever_the_former_one_was() {
+        let ahead = Ahead {
+            members: 1,
+            upto: 60,
+            away: vec![("C2".to_owned(), 45)],
+            lanes: Vec::new(),
+        };
+        for committed in [4, 40, 100] {
+            let anew = Known {
+                committed: Some(committed),
+                ahead: Some(&ahead),
+                topic: Sameness::Anew,
+                ..KNOWN
+            };
+            assert_eq!(offsets_by_policy(&anew), [Some(10), Some(10), None]);
+            let begin = start(&anew, History::Foreign, StartFrom::Latest, POLICY);
+            assert_eq!((begin.committed, begin.away), (false, Vec::new()));
+            assert_eq!(begin.fault, Some(Missing::Anew { former: committed }));
+        }
     }
 
     #[test]

@@ -43,7 +43,8 @@ impl Phase {
                 dispatch::Phase::Stopped
                 | dispatch::Phase::Behind(_)
                 | dispatch::Phase::Announcing
-                | dispatch::Phase::Contested => {
+                | dispatch::Phase::Contested
+                | dispatch::Phase::Sought => {
                     *waiting.entry(phase.to_string()).or_default() += 1;
                 }
             }
@@ -161,8 +162,11 @@ pub struct Assignment {
     /// Records that are not committed; absent: not known yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag: Option<i64>,
-    /// Whether nothing is read of it: it waits for room, a person or a newer ring.
+    /// Whether nothing is read of it: it waits for room, a person, a newer ring or Kafka.
     pub paused: bool,
+    /// What was found wrong with its log or its committed offset since it was assigned: it was counted, and may have cost records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
 }
 
 /// A cluster of the ring.
@@ -267,6 +271,7 @@ mod tests {
                         committed: Some(17),
                         lag: Some(4),
                         paused: true,
+                        fault: Some("a reason".to_owned()),
                     },
                 )]),
                 clusters: BTreeMap::from([("C1".to_owned(), ClusterStatus::default())]),

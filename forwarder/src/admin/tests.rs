@@ -149,6 +149,7 @@ async fn metrics_and_status_are_shown() {
                 committed: Some(17),
                 lag: None,
                 paused: true,
+                fault: None,
             },
         );
         status.clusters.insert(

@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use forwarder_core::commit::Metadata;
+use forwarder_core::commit::{Metadata, text_of};
 use forwarder_core::dispatch::CommitPoint;
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -301,7 +301,7 @@ impl Intake {
             };
             let mut element = list.add_partition(&self.config.source.topic, *partition);
             element.set_offset(Offset::Offset(position))?;
-            element.set_metadata(metadata.to_string());
+            element.set_metadata(text_of(&metadata, self.identity.id()));
         }
         Ok(list)
     }

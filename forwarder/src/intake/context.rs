@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use forwarder_core::config::Source;
 use rdkafka::bindings::rd_kafka_resp_err_t as RespErr;
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
@@ -17,6 +18,7 @@ use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use tracing::{debug, warn};
 
+use crate::kafka::told::{self, Told};
 use crate::kafka::{self, OAuthTokenFile};
 
 /// A line per error and interval.
@@ -40,6 +42,10 @@ pub(super) enum Event {
     Revoke { partitions: Vec<i32>, lost: bool },
     /// librdkafka's statistics.
     Statistics(Box<Statistics>),
+    /// The topic has this ID, for the first time or instead of another one.
+    Topic(String),
+    /// A partition's log was cut short before what was read of it.
+    Cut { partition: i32, at: i64 },
 }
 
 /// The consumer's context.
@@ -49,22 +55,39 @@ pub(super) struct Context {
     /// The consumer is closing: give up whatever is revoked at once, for nobody polls the events any more.
     closing: AtomicBool,
     token: Option<OAuthTokenFile>,
+    topic: String,
+    /// Whether librdkafka's debug log is declared, and not only there for what [`told`] reads.
+    debugging: bool,
+    /// The topic's ID is known.
+    known: AtomicBool,
+    /// It has changed: until the intake has taken note of that, what comes belongs to another topic than it thinks.
+    changed: AtomicBool,
     // By librdkafka's word for the error, when it was logged last. Taken in callbacks alone, some of which are other threads'.
     logged: Mutex<BTreeMap<String, Instant>>,
 }
 
 impl Context {
-    pub(super) fn new(token: Option<OAuthTokenFile>) -> Self {
+    pub(super) fn new(source: &Source, token: Option<OAuthTokenFile>) -> Self {
         Self {
             events: Mutex::default(),
             closing: AtomicBool::new(false),
             token,
+            topic: source.topic.clone(),
+            debugging: source.connection.properties.contains_key("debug"),
+            known: AtomicBool::new(false),
+            changed: AtomicBool::new(false),
             logged: Mutex::default(),
         }
     }
 
     pub(super) fn take_events(&self) -> Vec<Event> {
+        self.changed.store(false, Ordering::Relaxed);
         std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether an event is to be taken that tells of another topic: records that come are not of the one that was read.
+    pub(super) fn has_changed(&self) -> bool {
+        self.changed.load(Ordering::Relaxed)
     }
 
     fn note(&self, event: Event) {
@@ -76,7 +99,18 @@ impl ClientContext for Context {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        kafka::log(level, facility, message);
+        match told::read(message) {
+            Some(Told::Topic { name, id }) if name == self.topic => {
+                let known = self.known.swap(true, Ordering::Relaxed);
+                self.changed.fetch_or(known, Ordering::Relaxed);
+                self.note(Event::Topic(id));
+            }
+            Some(Told::Cut { topic, partition, at }) if topic == self.topic => self.note(Event::Cut { partition, at }),
+            _ => {}
+        }
+        if self.debugging || !matches!(level, RDKafkaLogLevel::Debug) {
+            kafka::log(level, facility, message);
+        }
     }
 
     fn stats(&self, statistics: Statistics) {
@@ -162,7 +196,7 @@ impl OwnConsumer {
                     let group = statistics.cgrp.as_ref();
                     group.is_none_or(|group| group.join_state == NOT_JOINED)
                 }
-                Event::Assign(_) | Event::Revoke { .. } => false,
+                Event::Assign(_) | Event::Revoke { .. } | Event::Topic(_) | Event::Cut { .. } => false,
             });
         }
     }

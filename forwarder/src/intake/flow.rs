@@ -8,13 +8,19 @@ use forwarder_core::start::Start;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use super::starts::{self, Questions};
 use super::{Intake, IntakeError};
 
 /// Pause before a repair that failed is tried again.
 const RETRY_REPAIR: Duration = Duration::from_secs(1);
+
+/// librdkafka tells what was cut right after it has stopped fetching: it is known by then.
+const TOLD_WITHIN: Duration = Duration::from_millis(50);
+
+/// After a question the others go on for so many times as long as it took.
+const OTHERS_SHARE: u32 = 9;
 
 impl Intake {
     /// Says of every partition of ours whether it is to be fetched.
@@ -40,7 +46,7 @@ impl Intake {
 
     /// librdkafka has stopped fetching a partition because its position is gone; it does not say which.
     pub(super) fn repair_positions(&mut self) {
-        self.repair_at.get_or_insert_with(Instant::now);
+        self.repair_at.get_or_insert_with(|| Instant::now() + TOLD_WITHIN);
     }
 
     /// Partitions begin that have waited for a ring: while they were assigned, nothing of theirs was fetched.
@@ -58,6 +64,7 @@ impl Intake {
         if self.is_rebalancing() || (!due && self.begun.is_empty()) {
             return Ok(());
         }
+        let asked_at = Instant::now();
         let (lost, asked_all) = if due {
             self.look_what_is_lost()
         } else {
@@ -67,11 +74,12 @@ impl Intake {
         // told by a poll, before any record: librdkafka holds these back until it is answered.
         self.poll(Duration::ZERO, 1)?;
         self.handle_events();
-        if self.is_rebalancing() || self.consumer.assignment_lost() {
+        if self.is_rebalancing() || self.consumer.assignment_lost() || self.identity.is_outdated() {
             return Ok(());
         }
-        // One that could not be asked about is asked about again, and not at once.
-        self.repair_at = (!asked_all).then(|| Instant::now() + RETRY_REPAIR);
+        // One that could not be asked about is asked about again, and not at once: the others have stood still meanwhile.
+        let pause = RETRY_REPAIR.max(asked_at.elapsed() * OTHERS_SHARE);
+        self.repair_at = (!asked_all).then(|| Instant::now() + pause);
         if let Err(error) = self.take_anew(due, lost) {
             warn!(%error, "failed to take partitions anew; trying again");
             self.repair_at = Some(Instant::now() + RETRY_REPAIR);
@@ -79,25 +87,34 @@ impl Intake {
         Ok(())
     }
 
-    fn is_rebalancing(&self) -> bool {
+    pub(super) fn is_rebalancing(&self) -> bool {
         self.joining.is_some() || self.leaving.is_some()
     }
 
     /// The partitions whose next record the broker does not have, with that and where to go on; and whether each could be asked
     /// about.
-    fn look_what_is_lost(&self) -> (Vec<(i32, i64, Start)>, bool) {
+    fn look_what_is_lost(&mut self) -> (Vec<(i32, i64, Start)>, bool) {
         let questions = Questions::new(self.dispatcher.partitions().len());
         let mut asked_all = true;
-        let taken = self
-            .dispatcher
-            .partitions()
-            .iter()
-            .filter(|(_, state)| state.is_taken());
+        let states = self.dispatcher.partitions().iter();
+        let taken = states.filter(|(_, state)| state.is_taken());
+        let taken: Vec<(i32, i64)> = taken.map(|(partition, state)| (*partition, state.next())).collect();
         let mut lost = Vec::new();
-        for (partition, state) in taken {
-            let next = state.next();
-            match starts::after_loss(&self.consumer, &self.config.source, *partition, next, &questions) {
-                Ok(start) => lost.extend(start.map(|start| (*partition, next, start))),
+        for (partition, next) in taken {
+            match starts::after_loss(&self.consumer, &self.config.source, partition, next, &questions) {
+                Ok(start) => {
+                    let fault = start.as_ref().and_then(|start| start.fault);
+                    if self.identity.is_settled(partition, fault, self.clock.micros()) {
+                        lost.extend(start.map(|start| (partition, next, start)));
+                    } else {
+                        warn!(
+                            partition,
+                            ?fault,
+                            "the log seems to end before what was read: Kafka is asked again"
+                        );
+                        asked_all = false;
+                    }
+                }
                 Err(error) => {
                     // A partition without a leader must not keep the others waiting: it goes on where it was, and if that is gone,
                     // fetching will say so.
@@ -110,12 +127,16 @@ impl Intake {
     }
 
     /// `all`: every partition that is taken, for librdkafka does not say which one it has stopped fetching.
-    fn take_anew(&mut self, all: bool, lost: Vec<(i32, i64, Start)>) -> Result<(), KafkaError> {
+    fn take_anew(&mut self, all: bool, mut lost: Vec<(i32, i64, Start)>) -> Result<(), KafkaError> {
         let topic = self.config.source.topic.clone();
+        let cuts = self.take_cuts();
+        // Where a log was cut says more than where it ends by now.
+        lost.retain(|(partition, ..)| cuts.iter().all(|(cut, ..)| cut != partition));
         let mut holes = BTreeMap::new();
-        for (partition, next, start) in lost {
-            self.metrics.missing_offset(&topic, partition);
-            error!(partition, next, fault = ?start.fault, policy = ?self.config.source.missing_offset, "the broker no longer has the next record");
+        for (partition, next, start) in lost.into_iter().chain(cuts) {
+            if let Some(fault) = start.fault {
+                self.tell_fault(partition, fault, start.offset);
+            }
             match start.offset {
                 // A hole like any other: what was read before it is still settled first.
                 Some(offset) if offset >= next => drop(holes.insert(partition, offset)),
@@ -142,7 +163,7 @@ impl Intake {
         Ok(())
     }
 
-    /// The topic was made anew or cut short: what was read under the old offsets is not sent.
+    /// The log was cut short: what was read under the old offsets is not sent.
     fn begin_anew(&mut self, partition: i32, offset: i64) {
         let Some(state) = self.dispatcher.partitions().get(&partition) else {
             return;

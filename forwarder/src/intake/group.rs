@@ -3,14 +3,15 @@
 //! A rebalance is carried out in steps, one look per turn of the loop, so that receipts, commits and status go on
 //! meanwhile. (librdkafka itself holds every partition of a member until a rebalance is answered.)
 //! - *joining*: where each partition begins is looked up (and committed where it is new) before the first record is
-//!   asked for; as long as Kafka does not answer, the assignment waits.
+//!   asked for; as long as Kafka does not answer, the assignment waits. A single partition that it cannot answer for is left behind
+//!   and [sought](super::seeking).
 //! - *leaving*: no more records are taken, what is out is awaited within a bound, the rest is abandoned, then commit
 //!   and release. When the partitions are lost already, there is nothing to wait for and nothing to commit.
 
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use forwarder_core::dispatch::{Phase, Resume};
+use forwarder_core::dispatch::Phase;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -21,6 +22,7 @@ use super::commits::{RETRY_COMMIT, is_worth_repeating};
 use super::context::Event;
 use super::membership::is_out_of_the_group;
 use super::starts::{self, Place};
+use crate::clock::wall_millis;
 use crate::metrics::Rebalance;
 use crate::publisher::Order;
 
@@ -65,7 +67,13 @@ impl Intake {
         let Some(joining) = self.joining.take_if(|joining| joining.try_at <= Instant::now()) else {
             return;
         };
-        match self.start(&joining.partitions) {
+        let started = match self.knows_topic() {
+            // It comes with the next poll.
+            Ok(false) if !joining.partitions.is_empty() => return self.joining = Some(joining),
+            Err(error) if !joining.partitions.is_empty() => Err(error),
+            _ => self.start(&joining.partitions),
+        };
+        match started {
             Ok(()) => {}
             Err(error) if is_out_of_the_group(&error) => {
                 // The group waits for an answer before it lets us join anew. What is assigned here is not ours: its records are
@@ -88,66 +96,30 @@ impl Intake {
             // An idle member; the group waits for its word all the same.
             return self.consumer.incremental_assign(&TopicPartitionList::new());
         }
-        let era = self.dispatcher.era();
-        let begin = starts::look_up(&self.consumer, &self.config.source, partitions, self.seen, era)?;
+        let begin = self.look_up(partitions, starts::ALL_TIMEOUT)?;
         self.group_partitions = Some(begin.group_partitions);
-        let topic = self.config.source.topic.clone();
-        let mut list = TopicPartitionList::new();
-        let mut new = Vec::new();
-        for place in &begin.places {
-            let phase = self.phase_of(place);
-            let Place {
-                partition,
-                start,
-                later,
-                ..
-            } = place;
-            let offset = start.offset.unwrap_or(0);
-            if !start.committed && !matches!(phase, Phase::Behind(_) | Phase::Contested | Phase::Stopped) {
-                new.push((*partition, offset));
-            }
-            let resume = Resume {
-                offset,
-                away: start.away.clone(),
-                lanes: start.lanes.clone(),
-                members: place.members,
-                later: later.clone(),
-            };
-            self.dispatcher.assign(*partition, &resume, phase);
-            list.add_partition_offset(&topic, *partition, Offset::Offset(offset))?;
+        if begin.is_new_group && !begin.unanswered.is_empty() {
+            self.seeking.note_new_group(wall_millis());
         }
-        let started = self.commit_and_assign(partitions, &new, &list);
-        if started.is_err() {
-            partitions
-                .iter()
-                .for_each(|partition| self.dispatcher.remove(*partition));
-            return started;
+        let (places, new) = self.enter(begin);
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            // Where that is not known, nothing is fetched: it is paused.
+            let state = self.dispatcher.partitions().get(partition);
+            let offset = Offset::Offset(state.map_or(0, |state| state.next()));
+            list.add_partition_offset(&self.config.source.topic, *partition, offset)?;
+        }
+        let started = self.commit_new_starts(partitions, &new);
+        if let Err(error) = started.and_then(|()| self.consumer.incremental_assign(&list)) {
+            for partition in partitions {
+                self.dispatcher.remove(*partition);
+                self.seeking.forget(*partition);
+            }
+            return Err(error);
         }
         self.seen = true;
-        for place in begin.places {
-            let phase = self.phase_of(&place);
-            let Place { partition, start, .. } = place;
-            debug!(partition, offset = start.offset, away = ?start.away, "begins");
-            if let Some(fault) = start.fault {
-                self.metrics.missing_offset(&topic, partition);
-                error!(partition, ?fault, policy = ?self.config.source.missing_offset, "the broker no longer has the committed offset");
-            }
-            let ours = self.dispatcher.era().epoch;
-            match phase {
-                Phase::Behind(needed) => warn!(
-                    partition,
-                    needed,
-                    ours,
-                    "others have delivered under a newer ring: the partition waits until this process has it too"
-                ),
-                Phase::Contested => error!(
-                    partition,
-                    epoch = ours,
-                    "others have delivered under another ring of the same epoch: the partition waits; give all forwarders one ring \
-                     with a higher ring.epoch"
-                ),
-                Phase::Active | Phase::Draining | Phase::Stopped | Phase::Announcing => {}
-            }
+        for place in &places {
+            self.has_begun(place);
         }
         // Said anew for each: librdkafka remembers a pause of an earlier assignment.
         self.set_paused(self.paused);
@@ -155,7 +127,7 @@ impl Intake {
     }
 
     /// How a partition begins.
-    fn phase_of(&self, place: &Place) -> Phase {
+    pub(super) fn phase_of(&self, place: &Place) -> Phase {
         let era = self.dispatcher.era();
         let another = place.members.is_some_and(|members| members != era.fingerprint());
         match place.start.offset {
@@ -170,18 +142,13 @@ impl Intake {
     /// A start that the broker does not hold yet is committed before anything is read from there: if this process died
     /// after the first records, the next one would look up another end, and what lies between would be lost. The others
     /// are committed too: that says which ring a successor needs, and the answer proves that we are a member.
-    fn commit_and_assign(
-        &mut self,
-        partitions: &[i32],
-        new: &[(i32, i64)],
-        list: &TopicPartitionList,
-    ) -> Result<(), KafkaError> {
+    pub(super) fn commit_new_starts(&mut self, partitions: &[i32], new: &[(i32, i64)]) -> Result<(), KafkaError> {
         self.commit_starts(partitions)?;
         if !new.is_empty() {
             starts::verify(&self.consumer, &self.config.source, new)?;
             info!(starts = ?new, "no committed offsets for these partitions: they begin here");
         }
-        self.consumer.incremental_assign(list)
+        Ok(())
     }
 
     /// Answers an assignment without beginning anything.
@@ -278,6 +245,8 @@ impl Intake {
         for partition in partitions {
             self.dispatcher.remove(*partition);
             self.ends.remove(partition);
+            self.seeking.forget(*partition);
+            self.identity.forget(*partition);
             self.metrics.forget_partition(&self.config.source.topic, *partition);
         }
         if let Err(error) = self.consumer.incremental_unassign(&self.list_of(partitions)) {
@@ -322,7 +291,7 @@ impl Intake {
             match event {
                 Event::Assign(_) => assigned = true,
                 Event::Revoke { partitions, .. } => revoked.push(partitions),
-                Event::Statistics(_) => {}
+                Event::Statistics(_) | Event::Topic(_) | Event::Cut { .. } => {}
             }
         }
         let mut answers = Vec::new();

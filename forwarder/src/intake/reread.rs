@@ -94,8 +94,11 @@ impl Intake {
         let Some(consumer) = self.rereader.consumer.take() else {
             return Read::Nothing;
         };
-        let read = match consumer.poll(Duration::ZERO) {
+        let polled = consumer.poll(Duration::ZERO);
+        let read = match polled {
             None => Read::Nothing,
+            // Of another topic than the one that is parked. The intake is about to learn that, and wants no more of it then.
+            Some(_) if consumer.context().has_changed() => Read::Nothing,
             Some(Err(KafkaError::PartitionEOF(_))) => Read::End,
             Some(Err(error)) => Read::Failed(error),
             // What was fetched for an earlier pass may still come.
@@ -137,7 +140,9 @@ impl Intake {
     fn begin_pass(&mut self, job: Job) -> Result<(), KafkaSetupError> {
         let consumer = match &mut self.rereader.consumer {
             Some(consumer) => consumer,
-            none => none.insert(kafka::create_reader(&self.config, Context::new)?),
+            none => none.insert(kafka::create_reader(&self.config, |token| {
+                Context::new(&self.config.source, token)
+            })?),
         };
         self.rereader.waiting = None;
         self.rereader.job = None;
@@ -167,6 +172,7 @@ impl Intake {
         // Events of a consumer at rest: tokens, statistics.
         if let Some(consumer) = &self.rereader.consumer {
             drop(consumer.poll(Duration::ZERO));
+            drop(consumer.context().take_events());
         }
     }
 

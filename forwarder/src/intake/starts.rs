@@ -1,16 +1,18 @@
 //! Asks Kafka what [`forwarder_core::start`] needs to know.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use forwarder_core::commit::{Ahead, Metadata};
+use forwarder_core::commit::{self, Ahead, Metadata};
 use forwarder_core::config::{Source, StartFrom};
 use forwarder_core::dispatch::Era;
-use forwarder_core::start::{History, Known, Start, start};
+use forwarder_core::start::{History, Known, Sameness, Start, start};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
+use tracing::debug;
 
 use super::context::KafkaConsumer;
 
@@ -20,7 +22,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the questions about all partitions may take together, so that many partitions without a leader do not keep the
 /// loop for minutes.
-const ALL_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const ALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The least that a question may take, however many there are.
 const LEAST_TIMEOUT: Duration = Duration::from_millis(200);
@@ -34,8 +36,12 @@ pub(super) struct Questions {
 
 impl Questions {
     pub(super) fn new(count: usize) -> Self {
+        Self::within(ALL_TIMEOUT, count)
+    }
+
+    fn within(patience: Duration, count: usize) -> Self {
         Self {
-            until: Instant::now() + ALL_TIMEOUT,
+            until: Instant::now() + patience,
             left: Cell::new(count),
         }
     }
@@ -51,8 +57,12 @@ impl Questions {
 
 /// Where the assigned partitions begin.
 pub(super) struct Begin {
-    /// Each partition's start.
+    /// Each partition's start, as far as Kafka has said enough.
     pub(super) places: Vec<Place>,
+    /// The others: they are to be asked about again.
+    pub(super) unanswered: Vec<i32>,
+    /// The group has committed nothing for the topic: it begins now.
+    pub(super) is_new_group: bool,
     /// What the commits' metadata is to say.
     pub(super) group_partitions: u32,
 }
@@ -69,61 +79,107 @@ pub(super) struct Place {
     pub(super) later: Option<Ahead>,
 }
 
-/// `era`: the ring in use. `seen_before`: this process has had partitions of the topic already, so a group without any
-/// offset is not new; its topic is.
-pub(super) fn look_up(
-    consumer: &KafkaConsumer,
-    source: &Source,
-    partitions: &[i32],
-    seen_before: bool,
-    era: &Era,
-) -> Result<Begin, KafkaError> {
-    let all = partition_count(consumer, &source.topic)?;
-    let mut list = TopicPartitionList::with_capacity(all.max(0) as usize);
-    for partition in 0..all {
+/// The question where partitions begin.
+pub(super) struct Inquiry<'a> {
+    pub(super) source: &'a Source,
+    pub(super) partitions: &'a [i32],
+    /// This process has had partitions of the topic already, so a group without any offset is not new; its topic is.
+    pub(super) seen_before: bool,
+    /// The group has begun just now: what it has committed since is not its past.
+    pub(super) is_new_group: bool,
+    /// The ring in use.
+    pub(super) era: &'a Era,
+    /// The topic's ID, where it is known.
+    pub(super) topic: Option<&'a str>,
+    /// Next offsets of the topic that went by this name before, while this process read it.
+    pub(super) former: &'a BTreeMap<i32, i64>,
+    /// Where a new group begins.
+    pub(super) start_from: StartFrom,
+    /// How long the questions may take together.
+    pub(super) patience: Duration,
+}
+
+/// Asks. One partition that Kafka cannot answer for keeps no other one waiting.
+///
+/// # Errors
+/// Kafka answers nothing that is about all of them.
+pub(super) fn look_up(consumer: &KafkaConsumer, inquiry: &Inquiry<'_>) -> Result<Begin, KafkaError> {
+    let source = inquiry.source;
+    let led = Led::ask(consumer, &source.topic, inquiry.patience.min(ASK_TIMEOUT))?;
+    let mut list = TopicPartitionList::with_capacity(led.0.len());
+    for partition in 0..led.count() {
         list.add_partition(&source.topic, partition);
     }
-    let commits = consumer.committed_offsets(list, ASK_TIMEOUT)?;
+    let commits = consumer.committed_offsets(list, inquiry.patience.min(ASK_TIMEOUT))?;
     let mut texts = Vec::new();
     let mut committed = Vec::new();
+    let mut unknown = Vec::new();
     for element in commits.elements() {
-        element.error()?;
-        if let Offset::Offset(offset) = element.offset() {
+        if let Err(error) = element.error() {
+            debug!(%error, partition = element.partition(), "the committed offset is not told");
+            unknown.push(element.partition());
+        } else if let Offset::Offset(offset) = element.offset() {
             committed.push((element.partition(), offset));
             texts.push((element.partition(), metadata(&element)));
         }
     }
-    let history = match History::of(texts.iter().map(|(_, text)| text.as_str())) {
+    let past = match History::of(texts.iter().map(|(_, text)| text.as_str())) {
         // Deleting a topic deletes its offsets. What the new one holds is new, so it is read from its beginning.
-        History::None if seen_before => History::Ours { partitions: 0 },
-        history => history,
+        History::None if inquiry.seen_before => History::Ours { partitions: 0 },
+        past => past,
     };
-    let times = at_time(consumer, source, partitions)?;
-    let questions = Questions::new(partitions.len());
-    let mut places = Vec::with_capacity(partitions.len());
-    for partition in partitions {
-        let committed = find(&committed, *partition);
-        let (low, high) = match (questions.watermarks(consumer, &source.topic, *partition), committed) {
-            (Ok(watermarks), _) => watermarks,
-            // A partition without a leader must not keep the others waiting: it goes on where it was, and if that is gone,
-            // fetching will say so.
-            (Err(_), Some(committed)) => (committed, i64::MAX),
-            (Err(error), None) => return Err(error),
-        };
+    let history = if inquiry.is_new_group { History::None } else { past };
+    let times = at_time(consumer, inquiry, &led);
+    let questions = Questions::within(inquiry.patience, inquiry.partitions.len());
+    let (mut places, mut unanswered) = (Vec::new(), Vec::new());
+    for partition in inquiry.partitions {
         let text = texts.iter().find(|(candidate, _)| candidate == partition);
-        let said = text.and_then(|(_, text)| Metadata::parse(text)).unwrap_or_default();
+        let text = text.map_or("", |(_, text)| text.as_str());
+        let former = inquiry.former.get(partition).copied();
+        let topic = match former {
+            Some(_) => Sameness::Anew,
+            None => Sameness::of(commit::topic_of(text), inquiry.topic),
+        };
+        // What was committed of this topic already counts more than what was read of a former one.
+        let is_known = Sameness::of(commit::topic_of(text), inquiry.topic) == Sameness::Same;
+        let (topic, committed) = match find(&committed, *partition) {
+            Some(offset) if is_known => (Sameness::Same, Some(offset)),
+            offset => (topic, former.or(offset)),
+        };
+        let is_told = match (committed, &times) {
+            (Some(_), _) => !unknown.contains(partition),
+            // Where it begins depends on what is committed for the others.
+            (None, Ok(_)) => unknown.is_empty(),
+            (None, Err(_)) => false,
+        };
+        let marks = if is_told && led.has(*partition) {
+            questions.watermarks(consumer, &source.topic, *partition).ok()
+        } else {
+            None
+        };
+        let (low, high) = match (marks, committed) {
+            (Some(marks), _) => marks,
+            // It goes on where it was, and if that is gone, fetching will say so.
+            (None, Some(committed)) if is_told && topic != Sameness::Anew => (committed, i64::MAX),
+            (None, _) => {
+                unanswered.push(*partition);
+                continue;
+            }
+        };
+        let said = Metadata::parse(text).unwrap_or_default();
         let known = Known {
             partition: partition.unsigned_abs(),
             committed,
             low,
             high,
-            at_time: find(&times, *partition),
-            ahead: said.ahead.as_ref().filter(|ahead| era.is_told_by(ahead)),
+            at_time: times.as_ref().ok().and_then(|times| find(times, *partition)),
+            ahead: said.ahead.as_ref().filter(|ahead| inquiry.era.is_told_by(ahead)),
+            topic,
         };
-        let start = start(&known, history, source.start_from, source.missing_offset);
+        let start = start(&known, history, inquiry.start_from, source.missing_offset);
         let later = said.ahead.filter(|ahead| {
             let there = start.fault.is_none() && committed.is_some_and(|from| (from..=high).contains(&ahead.upto));
-            there && !era.is_told_by(ahead)
+            there && !inquiry.era.is_told_by(ahead)
         });
         places.push(Place {
             partition: *partition,
@@ -133,9 +189,16 @@ pub(super) fn look_up(
             later,
         });
     }
+    let is_new_group = past == History::None;
     Ok(Begin {
         places,
-        group_partitions: history.partitions(all.unsigned_abs()),
+        is_new_group,
+        group_partitions: match (is_new_group, unanswered.is_empty()) {
+            // Should this process end before the others have begun, the next one reads these from their beginning: that skips nothing.
+            (true, false) => 0,
+            _ => past.partitions(led.count().unsigned_abs()),
+        },
+        unanswered,
     })
 }
 
@@ -171,30 +234,61 @@ pub(super) fn after_loss(
         high,
         at_time: None,
         ahead: None,
+        topic: Sameness::Unknown,
     };
     let start = start(&known, History::None, source.start_from, source.missing_offset);
     Ok(start.fault.is_some().then_some(start))
 }
 
-fn partition_count(consumer: &KafkaConsumer, topic: &str) -> Result<i32, KafkaError> {
-    let metadata = consumer.fetch_metadata(Some(topic), ASK_TIMEOUT)?;
-    let found = metadata.topics().iter().find(|candidate| candidate.name() == topic);
-    let count = found.map_or(0, |found| found.partitions().len());
-    match i32::try_from(count) {
-        Ok(count) if count > 0 => Ok(count),
-        _ => Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition)),
+/// Has librdkafka ask for the topic, which has it tell the topic's ID: see [`crate::kafka::told`].
+///
+/// # Errors
+/// Kafka does not answer, or there is no such topic.
+pub(super) fn ask_for_topic(consumer: &KafkaConsumer, topic: &str) -> Result<(), KafkaError> {
+    Led::ask(consumer, topic, ASK_TIMEOUT).map(drop)
+}
+
+/// Which partitions of a topic have a leader. The others need not be asked: nobody would answer.
+struct Led(Vec<bool>);
+
+impl Led {
+    fn ask(consumer: &KafkaConsumer, topic: &str, patience: Duration) -> Result<Self, KafkaError> {
+        let metadata = consumer.fetch_metadata(Some(topic), patience)?;
+        let found = metadata.topics().iter().find(|candidate| candidate.name() == topic);
+        let partitions = found.map_or(&[][..], |found| found.partitions());
+        if partitions.is_empty() || i32::try_from(partitions.len()).is_err() {
+            return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition));
+        }
+        let mut led = vec![false; partitions.len()];
+        for partition in partitions {
+            if let Some(led) = usize::try_from(partition.id()).ok().and_then(|at| led.get_mut(at)) {
+                *led = partition.leader() >= 0;
+            }
+        }
+        Ok(Self(led))
+    }
+
+    fn count(&self) -> i32 {
+        i32::try_from(self.0.len()).unwrap_or(i32::MAX)
+    }
+
+    fn has(&self, partition: i32) -> bool {
+        usize::try_from(partition).is_ok_and(|at| self.0.get(at).copied().unwrap_or(false))
     }
 }
 
-fn at_time(consumer: &KafkaConsumer, source: &Source, partitions: &[i32]) -> Result<Vec<(i32, i64)>, KafkaError> {
-    let StartFrom::Timestamp { millis } = source.start_from else {
+fn at_time(consumer: &KafkaConsumer, inquiry: &Inquiry<'_>, led: &Led) -> Result<Vec<(i32, i64)>, KafkaError> {
+    let StartFrom::Timestamp { millis } = inquiry.start_from else {
         return Ok(Vec::new());
     };
-    let mut list = TopicPartitionList::with_capacity(partitions.len());
-    for partition in partitions {
-        list.add_partition_offset(&source.topic, *partition, Offset::Offset(millis))?;
+    let mut list = TopicPartitionList::with_capacity(inquiry.partitions.len());
+    for partition in inquiry.partitions.iter().filter(|partition| led.has(**partition)) {
+        list.add_partition_offset(&inquiry.source.topic, *partition, Offset::Offset(millis))?;
     }
-    let found = consumer.offsets_for_times(list, ASK_TIMEOUT)?;
+    if list.count() == 0 {
+        return Ok(Vec::new());
+    }
+    let found = consumer.offsets_for_times(list, inquiry.patience.min(ASK_TIMEOUT))?;
     Ok(found
         .elements()
         .iter()

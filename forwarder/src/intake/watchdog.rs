@@ -1,8 +1,10 @@
-//! Statistics, lag, status; and the watchdog, which ends a process that is no stable member of its group for too long.
+//! Statistics, lag, status; and the watchdog, which ends a process that is no stable member of its group for too long though Kafka
+//! answers.
 
 use std::time::{Duration, Instant};
 
 use forwarder_core::config::{Engine, GroupProtocol};
+use forwarder_core::dispatch::Phase::Sought;
 use forwarder_core::status::{Assignment, ClusterStatus, Phase, RingStatus, Status};
 use rdkafka::Offset;
 use rdkafka::consumer::Consumer;
@@ -14,7 +16,7 @@ use super::Intake;
 /// The process was no stable member of its group for too long; a new one may do better.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no stable member of the consumer group for {0:?} (last state: {1}); ending the process, so that it is started anew. \
+    "no stable member of the consumer group for {0:?} though its coordinator answers (last state: {1}); ending the process, so that it is started anew. \
      Look at the brokers' and the group's health; `engine.watchdogTimeoutMs` (KAFKA_WATCHDOG_TIMEOUT) sets the bound"
 )]
 pub struct WatchdogError(Duration, String);
@@ -27,7 +29,8 @@ pub(super) struct Watchdog {
     interval: Duration,
     timeout: Duration,
     next_look: Instant,
-    last_stable: Instant,
+    /// When the member was last stable, or could not be: its coordinator was away.
+    last_well: Instant,
     stable: bool,
     state: String,
 }
@@ -42,7 +45,7 @@ impl Watchdog {
             interval,
             timeout,
             next_look: now + interval,
-            last_stable: now,
+            last_well: now,
             stable: false,
             state: "init".to_owned(),
         }
@@ -51,7 +54,7 @@ impl Watchdog {
     pub(super) fn arm(&mut self) {
         if !self.armed {
             self.armed = true;
-            self.last_stable = Instant::now();
+            self.last_well = Instant::now();
         }
     }
 
@@ -61,9 +64,11 @@ impl Watchdog {
         self.state = format!("{}, {}", group.state, group.join_state);
         // With KIP-848 a member to which the broker assigns nothing is never told so: it stays in its first state.
         let idle = self.protocol == GroupProtocol::Consumer && group.join_state == "init";
-        self.stable = group.state == "up" && (group.join_state == "steady" || idle);
-        if self.stable {
-            self.last_stable = Instant::now();
+        // Only while there is a connection to the group's coordinator. A new process would do no better without.
+        let has_coordinator = group.state == "up";
+        self.stable = has_coordinator && (group.join_state == "steady" || idle);
+        if self.stable || !has_coordinator {
+            self.last_well = Instant::now();
         }
     }
 
@@ -77,7 +82,7 @@ impl Watchdog {
 
     pub(super) fn is_stable(&self) -> bool {
         // Statistics come every second; a few may be late.
-        self.stable && self.last_stable.elapsed() < Duration::from_secs(10)
+        self.stable && self.last_well.elapsed() < Duration::from_secs(10)
     }
 
     pub(super) fn check(&mut self) -> Result<(), WatchdogError> {
@@ -86,7 +91,7 @@ impl Watchdog {
             return Ok(());
         }
         self.next_look = now + self.interval;
-        let unstable = now.duration_since(self.last_stable);
+        let unstable = now.duration_since(self.last_well);
         if unstable > self.timeout {
             return Err(WatchdogError(unstable, self.state.clone()));
         }
@@ -151,7 +156,8 @@ impl Intake {
             ..Status::default()
         };
         for (partition, state) in self.dispatcher.partitions() {
-            let end = self.ends.get(partition);
+            // Where it is not known where a partition begins, its position is none.
+            let end = self.ends.get(partition).filter(|_| state.phase != Sought);
             let lag = end.map(|end| end.saturating_sub(state.position()).max(0));
             if let Some(lag) = lag {
                 self.metrics.set_lag(topic, *partition, lag);
@@ -161,6 +167,7 @@ impl Intake {
                 committed: state.committed(),
                 lag,
                 paused: self.paused || !state.is_taken(),
+                fault: self.identity.fault(*partition).cloned(),
             };
             status.assignment.insert(*partition, assignment);
         }
@@ -226,6 +233,49 @@ impl Intake {
         } else {
             let partitions = self.dispatcher.partitions().values();
             Phase::of_member(self.dispatcher.era().epoch, partitions.map(|state| state.phase))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::statistics::ConsumerGroup;
+
+    use super::*;
+
+    /// What comes of a member that was last well an hour ago, and is told this of its group.
+    fn judged(state: &str, join_state: &str) -> Result<(), WatchdogError> {
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(3_600)).unwrap();
+        let mut watchdog = Watchdog::new(&Engine::default(), GroupProtocol::Classic, long_ago);
+        watchdog.armed = true;
+        watchdog.note(&Statistics {
+            cgrp: Some(ConsumerGroup {
+                state: state.to_owned(),
+                join_state: join_state.to_owned(),
+                ..ConsumerGroup::default()
+            }),
+            ..Statistics::default()
+        });
+        watchdog.check()
+    }
+
+    #[test]
+    fn a_member_that_is_stuck_while_its_coordinator_answers_ends_the_process() {
+        assert!(judged("up", "wait-join").is_err());
+        assert!(judged("up", "steady").is_ok());
+    }
+
+    #[test]
+    fn without_a_coordinator_nobody_is_stuck() {
+        for state in [
+            "init",
+            "query-coord",
+            "wait-coord",
+            "wait-broker",
+            "wait-broker-transport",
+        ] {
+            assert!(judged(state, "init").is_ok(), "{state}");
+            assert!(judged(state, "steady").is_ok(), "{state}");
         }
     }
 }

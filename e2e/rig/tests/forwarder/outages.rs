@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use e2e_rig::kafka::Kafka;
+use e2e_rig::kafka::{Kafka, SecondBroker, unique};
+use e2e_rig::traffic::{Plan, Traffic};
+use e2e_rig::wait;
 use forwarder_core::config::PublishMode;
 
 use crate::stage::{SOON, Stage};
@@ -134,4 +136,84 @@ async fn nothing_is_lost_when_the_kafka_broker_restarts() {
     stage.wait_published(&forwarder, 4_000.0).await;
     flow.stop().await.unwrap();
     stage.verdict().await.check().unwrap();
+}
+
+/// The watchdog is for a member that is stuck while Kafka answers. A new process would do no better in an outage.
+#[tokio::test]
+async fn an_outage_of_kafka_longer_than_the_watchdogs_time_out_does_not_end_the_process() {
+    let stage = Stage::with(Kafka::start().await.unwrap(), PublishMode::Core, 1).await;
+    let mut config = stage.config();
+    config.engine.watchdog_interval_ms = 200;
+    config.engine.watchdog_timeout_ms = 1_500;
+    config.engine.drain_timeout_ms = 1_000;
+    let mut forwarder = stage.start("forwarder", &config).await;
+    stage.traffic.send(600).await.unwrap();
+    stage.wait_committed().await;
+    stage.kafka.kill9().unwrap();
+    wait::eventually(SOON, "it is no member", || async {
+        let status = forwarder.status().await?;
+        anyhow::ensure!(status["phase"] == "outside", "{status}");
+        Ok(true)
+    })
+    .await
+    .unwrap();
+    tokio::time::sleep(AWAY).await;
+    let ended = forwarder.process().try_exit().unwrap();
+    assert_eq!(ended, None, "{}", forwarder.process().log_tail());
+    assert_eq!(forwarder.page("/healthz").await.unwrap().0, 200);
+    stage.kafka.start_again().await.unwrap();
+    stage.traffic.send(600).await.unwrap();
+    forwarder.wait_ready().await.unwrap();
+    stage.verdict().await.check().unwrap();
+    assert_eq!(forwarder.process().try_exit().unwrap(), None);
+}
+
+/// What can begin, begins; and the rest, as soon as it can.
+#[tokio::test]
+async fn a_partition_without_a_leader_keeps_no_other_one_waiting() {
+    let stage = Stage::with(Kafka::start().await.unwrap(), PublishMode::Core, 1).await;
+    // The group's offsets are on the broker that stays.
+    stage.kafka.commit(&stage.group, &stage.topic, &[(0, 0)]).await.unwrap();
+    let mut second = stage.kafka.start_second().await.unwrap();
+    let topic = unique("assets");
+    stage
+        .kafka
+        .create_topic_on(&topic, &[1, SecondBroker::ID, 1])
+        .await
+        .unwrap();
+    let traffic = Traffic::new(stage.kafka.bootstrap(), &topic, Plan::default()).unwrap();
+    traffic.send(1_000).await.unwrap();
+    let ends = stage.kafka.end_offsets(&topic).await.unwrap();
+    second.kill9().unwrap();
+    stage.kafka.wait_led(&topic, 1, false).await.unwrap();
+
+    let mut config = stage.config();
+    config.source.topic.clone_from(&topic);
+    let forwarder = stage.start("forwarder", &config).await;
+    let arrived = async |records: i64| {
+        wait::eventually(SOON, "what can be read has arrived", || async {
+            let arrived = stage.stored(0).await.len();
+            anyhow::ensure!(i64::try_from(arrived)? >= records, "{arrived} of {records}");
+            Ok(true)
+        })
+        .await
+        .unwrap();
+    };
+    arrived(ends[0] + ends[2]).await;
+    let status = forwarder.status().await.unwrap();
+    assert_eq!(
+        status["assignment"]["1"]["state"], "waits for Kafka to say where it begins",
+        "{status}"
+    );
+    assert_eq!(status["assignment"]["1"]["paused"], true, "{status}");
+    assert_eq!(status["assignment"]["0"]["state"], "active", "{status}");
+
+    second.start_again().unwrap();
+    arrived(ends.iter().sum()).await;
+    assert_eq!(stage.stored(0).await.len(), 1_000, "none more than once");
+    let committed = || async {
+        anyhow::ensure!(stage.kafka.lag(&stage.group, &topic).await? == 0);
+        Ok(true)
+    };
+    wait::eventually(SOON, "all is committed", committed).await.unwrap();
 }

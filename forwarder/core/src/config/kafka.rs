@@ -113,13 +113,14 @@ pub enum StartFrom {
     },
 }
 
-/// What to do when the broker no longer has the committed offset (it expired, or the topic was made anew).
+/// What to do when the broker no longer has the committed offset. A topic that was made anew is read from its beginning, and a log that
+/// ends before the offset goes on at its end, unless it is to [stop](MissingOffset::Stop).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MissingOffset {
-    /// Go on at the oldest record that is there. What expired is counted.
+    /// Where it expired, go on at the oldest record that is there. What expired is counted.
     #[default]
     Earliest,
-    /// Go on at the end. What is skipped is counted.
+    /// Where it expired, go on at the end. What is skipped is counted.
     Latest,
     /// Leave the partition paused until a person has decided; the others go on.
     Stop,

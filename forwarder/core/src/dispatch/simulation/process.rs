@@ -7,7 +7,7 @@ use super::publisher::{Fate, Order, Publisher, Report};
 use super::{Admission, Again, Cargo, CommitPoint, DEAD_LETTER, Dispatcher, Era, Phase, Resume, Tag};
 use crate::commit::Metadata;
 use crate::config::{MissingOffset, StartFrom};
-use crate::start::{History, Known, start};
+use crate::start::{History, Known, Sameness, start};
 
 /// What the group tells a member.
 pub(super) enum Event {
@@ -425,6 +425,7 @@ impl Process {
             high: outside.end(partition),
             at_time: None,
             ahead: metadata.ahead.as_ref().filter(|ahead| ahead.members == fingerprint),
+            topic: Sameness::Unknown,
         };
         let history = History::of([metadata.to_string().as_str()]);
         let begin = start(&known, history, StartFrom::Latest, MissingOffset::Stop);
