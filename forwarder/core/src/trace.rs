@@ -290,10 +290,10 @@ mod tests {
 
     #[test]
     fn a_producer_that_keeps_every_trace_does_not_lift_the_rate() {
-        for per_million in [0, 100, 10_000, 500_000, 1_000_000] {
+        for per_million in [0, 10_000, 500_000, 1_000_000] {
             let mut names = Sampler::new(0, 3);
             let mut sampler = Sampler::new(per_million, 7);
-            let records = 200_000;
+            let records = 50_000;
             let followed = (0..records)
                 .filter(|_| sample(&mut sampler, &[("traceparent", &kept(names.trace_id()))]).is_some())
                 .count() as u64;
@@ -323,9 +323,9 @@ mod tests {
     fn one_name_for_all_records_does_not_lift_the_rate() {
         let mut sampler = Sampler::new(1_000, 7);
         let header = kept([0xff; 16]);
-        let followed = (0..1_000_000)
+        let followed = (0..200_000)
             .filter(|_| sample(&mut sampler, &[("traceparent", &header)]).is_some())
             .count() as u64;
-        assert!((1_000..=1_000 + BURST).contains(&followed), "{followed}");
+        assert!((200..=200 + BURST).contains(&followed), "{followed}");
     }
 }

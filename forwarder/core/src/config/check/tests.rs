@@ -229,25 +229,20 @@ colour: red
 
 #[test]
 fn keys_that_stand_there_twice_are_all_told() {
-    let text = CORE.replace(
-        "[kafka:9092]",
-        "[kafka:9092], properties: {1: a, client.id: a, 1: b, client.id: b}",
-    );
+    let text = CORE.replace("[kafka:9092]", "[kafka:9092], properties: {client.id: a, client.id: b}");
     let found = faults(&format!("{text}engine: {{batchSize: 1}}\nengine: {{}}\n"));
-    for key in [
-        "source.connection.properties.1",
-        "source.connection.properties.client.id",
-        "engine",
-    ] {
-        let expected = format!("{key}: stands there twice (line ");
-        let count = found.iter().filter(|fault| fault.starts_with(&expected)).count();
-        assert!(count == 1 || key.ends_with('1') && count <= 1, "{key}: {found:#?}");
-    }
+    assert_faults(
+        &found,
+        &[
+            "source.connection.properties.client.id: stands there twice (line ",
+            "engine: stands there twice (line ",
+        ],
+    );
+    // Of a map with numbers for keys, which none of ours has, the parser tells the first.
     let numbers = CORE.replace("[kafka:9092]", "[kafka:9092], properties: {1: a, 1: b}");
-    let found = faults(&numbers);
-    assert!(
-        found[0].starts_with("source.connection.properties.1: stands there twice (line "),
-        "{found:#?}"
+    assert_faults(
+        &faults(&numbers),
+        &["source.connection.properties.1: stands there twice (line "],
     );
 }
 
