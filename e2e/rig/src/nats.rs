@@ -118,7 +118,7 @@ impl Nats {
     /// Starts one and waits until it is healthy.
     pub async fn start_with(options: Options) -> Result<Self> {
         let mut nats = Self::launch(options)?;
-        nats.wait_healthy().await?;
+        nats.wait_healthy(START).await?;
         Ok(nats)
     }
 
@@ -248,7 +248,7 @@ impl Nats {
     /// Starts it again on the same port and store, after [`Nats::kill9`] or [`Nats::shut_down`].
     pub async fn start_again(&mut self) -> Result<()> {
         self.process.start_again()?;
-        self.wait_healthy().await
+        self.wait_healthy(START).await
     }
 
     /// Kills and starts it again.
@@ -289,9 +289,9 @@ impl Nats {
         self.process.signal(nix::sys::signal::Signal::SIGHUP)
     }
 
-    async fn wait_healthy(&mut self) -> Result<()> {
+    async fn wait_healthy(&mut self, within: Duration) -> Result<()> {
         let address = self.monitoring.address();
-        let health = wait::eventually(START, "nats-server is healthy", || async {
+        let health = wait::eventually(within, "nats-server is healthy", || async {
             Ok(http::get(&address, "/healthz").await?.0 == 200)
         })
         .await;

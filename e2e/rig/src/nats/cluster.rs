@@ -1,13 +1,17 @@
 //! Several servers that are one cluster: they tell each other, and their clients, where all of them are.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::port::Port;
 use serde_json::{Value, json};
 
-use super::{Nats, Options, START};
+use super::{Nats, Options};
 use crate::wait;
+
+/// Until servers that have to choose a leader have one: some seconds, and several times that on a machine that is busy.
+const TOGETHER: Duration = Duration::from_secs(60);
 
 /// A cluster of servers. Any of them may be killed and started again.
 #[derive(Debug)]
@@ -44,11 +48,12 @@ impl Cluster {
             servers.push(Nats::launch(options)?);
         }
         for nats in &mut servers {
-            nats.wait_healthy().await?;
+            nats.wait_healthy(TOGETHER).await?;
         }
         let count = servers.len();
-        for nats in &servers {
-            wait::eventually(START, "the servers of a cluster know each other", || async {
+        // One alone announces nobody.
+        for nats in servers.iter().filter(|_| count > 1) {
+            wait::eventually(TOGETHER, "the servers of a cluster know each other", || async {
                 let page = nats.monitor("/varz").await?;
                 let known = page["connect_urls"].as_array().map_or(0, Vec::len);
                 Ok(known == count)
@@ -67,7 +72,7 @@ impl Cluster {
         let wanted = format!("n{}", place + 1);
         let client = nats.client().await?;
         let what = format!("{wanted} leads stream {stream}");
-        wait::eventually(START, &what, || async {
+        wait::eventually(TOGETHER, &what, || async {
             let info = request(&client, &format!("$JS.API.STREAM.INFO.{stream}"), &json!({})).await?;
             if info["cluster"]["leader"] == wanted.as_str() {
                 return Ok(true);
