@@ -172,10 +172,7 @@ impl Handshake<'_> {
         stream: Guarded<TcpStream>,
         tls: Option<&Tls>,
     ) -> Result<TlsStream<Guarded<TcpStream>>, ConnectError> {
-        let failed = |source| ConnectError::Tls {
-            server: self.server.clone(),
-            source,
-        };
+        let failed = |source| ConnectError::tls(self.server.clone(), source);
         let config = self
             .within(Stage::Tls, tls::client_config(tls))
             .await?
@@ -315,7 +312,7 @@ impl Handshake<'_> {
         let server = self.server.clone();
         // With TLS 1.3 a server refuses our certificate only after we are done with the handshake.
         match source.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
-            true => ConnectError::Tls { server, source },
+            true => ConnectError::tls(server, source),
             false => ConnectError::Io { server, stage, source },
         }
     }
