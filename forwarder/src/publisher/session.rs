@@ -213,7 +213,7 @@ impl Publisher {
                 Op::Ok => {}
                 Op::Info(info) => {
                     session.max_payload = info.max_payload;
-                    self.servers.learn(server, &info.connect_urls);
+                    self.servers.meet(server, &info)?;
                     if info.ldm {
                         session.leaving.get_or_insert(now);
                     }

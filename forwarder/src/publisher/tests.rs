@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::nats::server::ServerAddress;
 use crate::parcel::Origin;
 
 /// For what happens at once; a longer wait is a failure.
