@@ -5,7 +5,7 @@
 //! a fence (a PONG that left after the record, with no `-ERR` before it) proves what it should.
 //!
 //! ```text
-//! ServerPool ─▶ connect ─▶ Connection{info, io, leftover}      server, credentials, tls, connection
+//! ServerPool ─▶ connect ─▶ Connection{info, io, leftover}      server, race, credentials, tls, connection
 //!                              │ encode_pub … ▼ ▲ … Parser      protocol
 //! ensure_stream ──── requests over a Connection of its own       stream (JetStream only, before the first publish)
 //! ```
@@ -13,6 +13,7 @@
 pub mod connection;
 pub mod credentials;
 pub mod protocol;
+pub mod race;
 pub mod server;
 pub mod stream;
 pub mod tls;

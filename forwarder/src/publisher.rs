@@ -9,6 +9,7 @@
 //! A connection never heals: when it ends, in whatever way, everything that it left unconfirmed goes back to the front
 //! of the outbox and a new connection begins. Nothing is ever assumed to have arrived because a write succeeded.
 
+mod connecting;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -30,20 +31,12 @@ use crate::chain;
 use crate::clock::Clock;
 use crate::lease::Lease;
 use crate::metrics::{ClusterMetrics, Metrics, RetryReason};
-use crate::nats::connection::{self, Connection, Login};
-use crate::nats::server::{AddressError, ServerAddress, ServerPool};
-use crate::nats::stream::{self, StreamError};
+use crate::nats::server::{AddressError, ForeignServer, ServerPool};
 use crate::parcel::{Fate, Parcel, Receipt, Receipts, Undeliverable};
 
 /// Records with an ack outstanding on one connection. Past 10,000 messages in a stream's own queue nats-server answers
 /// "too many requests"; a few thousand keep it busy at any latency that a data centre has.
 const MAX_UNACKED: usize = 4096;
-
-/// How long a connection attempt may take, from the name's look-up to the server's first PONG.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The longest pause between two attempts to connect.
-const MAX_CONNECT_PAUSE: Duration = Duration::from_secs(5);
 
 /// A line per cluster and interval about refusals; the metrics count each.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -159,6 +152,8 @@ enum Ended {
     InboxDenied(String),
     #[error("no answer for {0:?}")]
     Silent(Duration),
+    #[error(transparent)]
+    Foreign(#[from] ForeignServer),
     #[error("the server is going to shut down and asks its clients to leave")]
     LameDuck,
     #[error("no stream takes `{0}`")]
@@ -204,7 +199,7 @@ impl Publisher {
             outlet,
             cluster: cluster.clone(),
             client_name: format!("fanout-forwarder {}", config.source.group),
-            servers: ServerPool::new(&cluster.servers)?,
+            servers: ServerPool::of(cluster)?,
             confirm_timeout: Duration::from_millis(publish.retry.confirm_timeout_ms),
             publish,
             outbox: Outbox::new(confirmation, backoff),
@@ -244,6 +239,7 @@ impl Publisher {
                     let published = self.counters.published.get();
                     let ended = self.session(connection, &server).await;
                     self.counters.connected.set(0);
+                    self.servers.used(&server);
                     // With the connection went whatever it had not written.
                     self.cutting.clear();
                     self.moved = false;
@@ -288,88 +284,11 @@ impl Publisher {
                     self.link.set(None, Some(reason));
                 }
             }
-            if self
-                .pause(connect_pause(failures, self.outlet as usize))
-                .await
-                .is_break()
-            {
+            let pause = connecting::connect_pause(failures, self.outlet as usize);
+            if self.pause(pause).await.is_break() {
                 return;
             }
         }
-    }
-
-    /// Makes a connection that is ready to publish; takes orders meanwhile. Breaks when there is nobody to give orders.
-    async fn connect(&mut self) -> ControlFlow<(), Result<(ServerAddress, Connection), String>> {
-        loop {
-            // Each attempt begins with what is declared by now.
-            self.moved = false;
-            if let Some(result) = self.attempt().await? {
-                return ControlFlow::Continue(result);
-            }
-        }
-    }
-
-    /// One attempt to connect. None: the cluster was declared otherwise meanwhile, so what came of it is nothing to learn
-    /// from, and no record may be written there.
-    async fn attempt(&mut self) -> ControlFlow<(), Option<Result<(ServerAddress, Connection), String>>> {
-        let server = self.servers.next_server();
-        let (publish, cluster, client_name) = (self.publish.clone(), self.cluster.clone(), self.client_name.clone());
-        let connecting = async move {
-            if publish.mode == PublishMode::JetStream {
-                match stream::ensure_stream(&cluster, &publish).await {
-                    Ok(_) => {}
-                    Err(error @ StreamError::Connect { .. }) if cluster.servers.len() > 1 => {
-                        // Another server may answer; what the stream is like shows in the acks.
-                        tracing::debug!(
-                            cluster = cluster.name,
-                            error = chain(&error),
-                            "failed to look at the stream"
-                        );
-                    }
-                    Err(error) => return Err(chain(&error)),
-                }
-            }
-            let login = Login::of(&cluster, &client_name);
-            match connection::connect(&server, login, CONNECT_TIMEOUT).await {
-                Ok(connection) => Ok((server, connection)),
-                Err(error) => Err(chain(&error)),
-            }
-        };
-        let mut connecting = std::pin::pin!(connecting);
-        loop {
-            tokio::select! {
-                // An order that is there already comes before a connection that it may make useless.
-                biased;
-                order = self.orders.recv() => match order {
-                    Some(order) => self.take(order),
-                    None => return ControlFlow::Break(()),
-                },
-                result = &mut connecting => {
-                    if let Ok((server, connection)) = &result {
-                        self.servers.learn(server, &connection.info.connect_urls);
-                    }
-                    return ControlFlow::Continue(Some(result));
-                }
-            }
-            if self.moved {
-                return ControlFlow::Continue(None);
-            }
-        }
-    }
-
-    /// Waits, and takes orders meanwhile. A cluster that is declared at another address is not waited for.
-    async fn pause(&mut self, pause: Duration) -> ControlFlow<()> {
-        let mut pause = std::pin::pin!(tokio::time::sleep(pause));
-        while !self.moved {
-            tokio::select! {
-                () = &mut pause => break,
-                order = self.orders.recv() => match order {
-                    Some(order) => self.take(order),
-                    None => return ControlFlow::Break(()),
-                }
-            }
-        }
-        ControlFlow::Continue(())
     }
 
     /// Lets the intake see how much is on its way.
@@ -389,7 +308,7 @@ impl Publisher {
                 self.outbox.recall(&lanes, &mut self.outcome);
                 self.hand_out();
             }
-            Order::Reach(cluster) => match ServerPool::new(&cluster.servers) {
+            Order::Reach(cluster) => match ServerPool::of(&cluster) {
                 Ok(servers) => {
                     self.servers = servers;
                     self.cluster = *cluster;
@@ -550,15 +469,6 @@ fn undeliverable(mut parcel: Parcel, reason: Invalid) -> Receipt {
         trace,
         fate: Fate::Undeliverable(Box::new(Undeliverable { lane, letter })),
     }
-}
-
-/// 100 ms, doubling up to [`MAX_CONNECT_PAUSE`]; the index spreads clusters (and, by their order, forwarders) a little.
-fn connect_pause(failures: u32, index: usize) -> Duration {
-    let nominal = Duration::from_millis(100)
-        .saturating_mul(1 << failures.min(10))
-        .min(MAX_CONNECT_PAUSE);
-    let spread = u32::try_from((index * 37 + failures as usize * 13) % 32).unwrap_or(0);
-    nominal / 2 + nominal / 64 * spread
 }
 
 fn seconds(micros: u64) -> f64 {

@@ -75,20 +75,38 @@ impl Authority {
         let certificate = params
             .signed_by(&key, &self.issuer)
             .with_context(|| format!("failed to sign {name}"))?;
-        let file = |ending: &str| self.dir.join(format!("{name}{ending}"));
-        let pair = Pair {
-            cert_file: file(".pem"),
-            key_file: file(".key"),
-            both_file: file(".both.pem"),
-        };
-        write(&pair.cert_file, &certificate.pem())?;
-        write(&pair.key_file, &key.serialize_pem())?;
-        write(
-            &pair.both_file,
-            &format!("{}{}", key.serialize_pem(), certificate.pem()),
-        )?;
-        Ok(pair)
+        store(&self.dir, name, &certificate.pem(), &key)
     }
+}
+
+/// A certificate for `localhost` and 127.0.0.1 that nobody but its own key has signed: a server's, and what its clients trust.
+/// `ca`: it says CA:TRUE, as `openssl req -x509` makes it where nobody says otherwise.
+pub fn self_signed(dir: &Path, name: &str, ca: bool) -> Result<Pair> {
+    fs::create_dir_all(dir).with_context(|| format!("failed to create {}", dir.display()))?;
+    let key = KeyPair::generate().context("failed to make a key")?;
+    let hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let mut params = CertificateParams::new(hosts).with_context(|| format!("failed to describe {name}"))?;
+    params.distinguished_name.push(DnType::CommonName, name);
+    if ca {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
+    let certificate = params
+        .self_signed(&key)
+        .with_context(|| format!("failed to sign {name}"))?;
+    store(dir, name, &certificate.pem(), &key)
+}
+
+fn store(dir: &Path, name: &str, certificate: &str, key: &KeyPair) -> Result<Pair> {
+    let file = |ending: &str| dir.join(format!("{name}{ending}"));
+    let pair = Pair {
+        cert_file: file(".pem"),
+        key_file: file(".key"),
+        both_file: file(".both.pem"),
+    };
+    write(&pair.cert_file, certificate)?;
+    write(&pair.key_file, &key.serialize_pem())?;
+    write(&pair.both_file, &format!("{}{certificate}", key.serialize_pem()))?;
+    Ok(pair)
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

@@ -16,8 +16,10 @@ use tempfile::TempDir;
 use crate::certificates::{Authority, Pair};
 use crate::{http, wait};
 
+pub use self::cluster::Cluster;
 pub use self::operator::Operator;
 
+mod cluster;
 mod operator;
 
 /// Ready takes tens of milliseconds on an idle machine.
@@ -115,6 +117,13 @@ impl Nats {
 
     /// Starts one and waits until it is healthy.
     pub async fn start_with(options: Options) -> Result<Self> {
+        let mut nats = Self::launch(options)?;
+        nats.wait_healthy(START).await?;
+        Ok(nats)
+    }
+
+    /// Starts one and waits for nothing: a server of a cluster is healthy only when others are there.
+    fn launch(options: Options) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("fanout-e2e-nats-")
             .tempdir()
@@ -162,16 +171,14 @@ impl Nats {
         let spec = Spec::new("nats-server", tools::nats_server()?, dir.path().join("nats.log"))
             .arg("-c")
             .arg(&file);
-        let mut nats = Self {
+        Ok(Self {
             process: Process::start(spec)?,
             port,
             monitoring,
             login: options.login,
             tls,
             dir,
-        };
-        nats.wait_healthy().await?;
-        Ok(nats)
+        })
     }
 
     /// `nats://host:port`, or `tls://…`.
@@ -241,7 +248,7 @@ impl Nats {
     /// Starts it again on the same port and store, after [`Nats::kill9`] or [`Nats::shut_down`].
     pub async fn start_again(&mut self) -> Result<()> {
         self.process.start_again()?;
-        self.wait_healthy().await
+        self.wait_healthy(START).await
     }
 
     /// Kills and starts it again.
@@ -254,6 +261,11 @@ impl Nats {
     pub fn shut_down(&mut self) -> Result<()> {
         self.process.terminate()?;
         self.process.wait_exit(START).map(drop)
+    }
+
+    /// SIGUSR2: lame duck mode. It takes nobody in, tells its clients that it is going away, and ends after its grace period.
+    pub fn lame_duck(&mut self) -> Result<()> {
+        self.process.signal(nix::sys::signal::Signal::SIGUSR2)
     }
 
     /// SIGSTOP: connections stay open and nothing is answered.
@@ -277,9 +289,9 @@ impl Nats {
         self.process.signal(nix::sys::signal::Signal::SIGHUP)
     }
 
-    async fn wait_healthy(&mut self) -> Result<()> {
+    async fn wait_healthy(&mut self, within: Duration) -> Result<()> {
         let address = self.monitoring.address();
-        let health = wait::eventually(START, "nats-server is healthy", || async {
+        let health = wait::eventually(within, "nats-server is healthy", || async {
             Ok(http::get(&address, "/healthz").await?.0 == 200)
         })
         .await;

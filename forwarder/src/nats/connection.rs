@@ -26,6 +26,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::credentials;
 use super::protocol::{Connect, Op, Parser, ServerError, ServerInfo, encode_connect, encode_ping, encode_pong};
+use super::race::Race;
 use super::server::ServerAddress;
 use super::tls;
 use crate::lease::Guard;
@@ -148,23 +149,24 @@ impl Handshake<'_> {
         };
         let addresses: Vec<SocketAddr> = looked_up.map_err(resolve)?.collect();
         let mut last = resolve(io::Error::new(io::ErrorKind::NotFound, "the name has no addresses"));
-        for (at, address) in addresses.iter().enumerate() {
-            // An address that swallows packets must leave time for the next one.
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            let share = left / u32::try_from(addresses.len() - at).unwrap_or(u32::MAX);
-            last = match timeout_at(Instant::now() + share, TcpStream::connect(address)).await {
-                Err(_) => self.timed_out(Stage::Connect),
-                Ok(Err(source)) => self.io(Stage::Connect, source),
-                Ok(Ok(stream)) => {
-                    // We write large pieces ourselves; waiting for more only delays the fence.
-                    stream
-                        .set_nodelay(true)
-                        .map_err(|source| self.io(Stage::Connect, source))?;
-                    return Ok(Guarded::new(stream));
-                }
-            };
-        }
-        Err(last)
+        // A name of several servers may still list one that is gone and swallows packets.
+        let mut race = Race::new(addresses, |address| async move {
+            (address, TcpStream::connect(address).await)
+        });
+        let connected = self
+            .within(
+                Stage::Connect,
+                race.next(|_, source| last = self.io(Stage::Connect, source)),
+            )
+            .await?;
+        let Some((_, stream)) = connected else {
+            return Err(last);
+        };
+        // We write large pieces ourselves; waiting for more only delays the fence.
+        stream
+            .set_nodelay(true)
+            .map_err(|source| self.io(Stage::Connect, source))?;
+        Ok(Guarded::new(stream))
     }
 
     async fn encrypt(
@@ -172,10 +174,7 @@ impl Handshake<'_> {
         stream: Guarded<TcpStream>,
         tls: Option<&Tls>,
     ) -> Result<TlsStream<Guarded<TcpStream>>, ConnectError> {
-        let failed = |source| ConnectError::Tls {
-            server: self.server.clone(),
-            source,
-        };
+        let failed = |source| ConnectError::tls(self.server.clone(), source);
         let config = self
             .within(Stage::Tls, tls::client_config(tls))
             .await?
@@ -315,7 +314,7 @@ impl Handshake<'_> {
         let server = self.server.clone();
         // With TLS 1.3 a server refuses our certificate only after we are done with the handshake.
         match source.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
-            true => ConnectError::Tls { server, source },
+            true => ConnectError::tls(server, source),
             false => ConnectError::Io { server, stage, source },
         }
     }

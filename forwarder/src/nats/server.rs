@@ -4,7 +4,10 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::net::IpAddr;
 
+use forwarder_core::config::Cluster;
 use forwarder_core::config::server::{ServerError, ServerUrl, without_userinfo};
+
+use super::protocol::ServerInfo;
 
 /// More learnt servers than any cluster has: a bound on what one INFO can make us keep.
 const MAX_LEARNT: usize = 256;
@@ -33,6 +36,39 @@ pub enum AddressError {
     /// No server at all.
     #[error("no server is configured; name at least one, such as nats://host:4222")]
     None,
+}
+
+/// What answers at an address that the cluster announced is of another cluster. No record may be written there.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "the server at {address}, which cluster {wanted:?} announces, belongs to {found}: it gets no record. Correct what the cluster's \
+     servers announce (client_advertise), or set discoverServers: false"
+)]
+pub struct ForeignServer {
+    /// Its address.
+    pub address: Box<ServerAddress>,
+    /// The cluster's name, as the last configured server said it.
+    pub wanted: String,
+    /// The cluster that it says it belongs to.
+    pub found: Belongs,
+}
+
+/// Which cluster a server says it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Belongs {
+    /// The cluster of this name.
+    To(String),
+    /// None.
+    Nowhere,
+}
+
+impl fmt::Display for Belongs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::To(name) => write!(f, "the cluster {name:?}"),
+            Self::Nowhere => f.write_str("no cluster"),
+        }
+    }
 }
 
 impl ServerAddress {
@@ -90,6 +126,10 @@ impl fmt::Debug for ServerAddress {
 pub struct ServerPool {
     /// The one that was used last stands last. Never empty.
     servers: VecDeque<Entry>,
+    /// Servers that the cluster announces are used too.
+    discovers: bool,
+    /// The cluster's name, as the last configured server said it. Empty: unknown.
+    cluster: String,
 }
 
 #[derive(Debug)]
@@ -100,6 +140,16 @@ struct Entry {
 }
 
 impl ServerPool {
+    /// The servers of a cluster: those that are configured, in their order, and later those that it announces, if they may be used.
+    ///
+    /// # Errors
+    /// When there is none, or one of them cannot be read.
+    pub fn of(cluster: &Cluster) -> Result<Self, AddressError> {
+        let mut pool = Self::new(&cluster.servers)?;
+        pool.discovers = cluster.discovers_servers();
+        Ok(pool)
+    }
+
     /// The configured servers, in their order.
     ///
     /// # Errors
@@ -107,6 +157,8 @@ impl ServerPool {
     pub fn new(servers: &[String]) -> Result<Self, AddressError> {
         let mut pool = Self {
             servers: VecDeque::new(),
+            discovers: true,
+            cluster: String::new(),
         };
         for text in servers {
             let address = ServerAddress::parse(text)?;
@@ -124,11 +176,47 @@ impl ServerPool {
         }
     }
 
-    /// The server to try now; the next call gives another one.
-    pub fn next_server(&mut self) -> ServerAddress {
-        self.servers.rotate_left(1);
-        // `new` leaves no empty pool, and configured servers are never dropped.
-        self.servers[self.servers.len() - 1].address.clone()
+    /// All servers, in the order in which they are to be tried.
+    #[must_use]
+    pub fn in_turn(&self) -> Vec<ServerAddress> {
+        self.servers.iter().map(|entry| entry.address.clone()).collect()
+    }
+
+    /// This one was used: all others come first from now on.
+    pub fn used(&mut self, server: &ServerAddress) {
+        let at = self.position(server);
+        if let Some(entry) = at.and_then(|at| self.servers.remove(at)) {
+            self.servers.push_back(entry);
+        }
+    }
+
+    /// Judges the INFO of a server of the pool, before any record is written there and whenever another one comes: takes up what it
+    /// says about the cluster, or forgets the server.
+    ///
+    /// # Errors
+    /// [`ForeignServer`], for a learnt address behind which there is another cluster by now. A configured one is never foreign: a person
+    /// has said that it is ours.
+    pub fn meet(&mut self, server: &ServerAddress, info: &ServerInfo) -> Result<(), ForeignServer> {
+        let at = self.position(server);
+        if at.is_some_and(|at| self.servers[at].configured) {
+            self.cluster.clone_from(&info.cluster);
+        } else if is_declared(&self.cluster) && info.cluster != self.cluster {
+            // Servers find each other by routes, and a route between clusters of different names is refused. One without a name takes
+            // on that of the others with its first route. So whoever is of a named cluster says this name, and nothing else.
+            if let Some(at) = at {
+                self.servers.remove(at);
+            }
+            return Err(ForeignServer {
+                address: Box::new(server.clone()),
+                wanted: self.cluster.clone(),
+                found: match info.cluster.as_str() {
+                    "" => Belongs::Nowhere,
+                    name => Belongs::To(name.to_owned()),
+                },
+            });
+        }
+        self.learn(server, &info.connect_urls);
+        Ok(())
     }
 
     /// So many servers are known: after as many failures in a row each has been tried.
@@ -143,6 +231,9 @@ impl ServerPool {
     /// New ones inherit the teacher's TLS, credentials and certificate name: an announced address carries none of them, and
     /// must not lead from an encrypted connection to a plain one.
     pub fn learn(&mut self, teacher: &ServerAddress, connect_urls: &[String]) {
+        if !self.discovers {
+            return;
+        }
         let announced: Vec<ServerAddress> = connect_urls
             .iter()
             .take(MAX_LEARNT)
@@ -173,9 +264,24 @@ impl ServerPool {
         }
     }
 
-    fn contains(&self, address: &ServerAddress) -> bool {
-        self.servers.iter().any(|entry| entry.address.is_same_place(address))
+    fn position(&self, address: &ServerAddress) -> Option<usize> {
+        self.servers
+            .iter()
+            .position(|entry| entry.address.is_same_place(address))
     }
+
+    fn contains(&self, address: &ServerAddress) -> bool {
+        self.position(address).is_some()
+    }
+}
+
+/// Whether a person has chosen this name of a cluster, so that it proves something. nats-server gives a cluster without a name a random one
+/// at each start, and lets it change when servers meet: 22 letters and digits (a NUID). A name of this form may be either, so it proves
+/// nothing. A server of no cluster has none; a leaf node without a cluster has its server's name, and where that has none, its id, which
+/// is as random: 56 letters and digits.
+fn is_declared(name: &str) -> bool {
+    let is_random = matches!(name.len(), 22 | 56) && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    !name.is_empty() && !is_random
 }
 
 #[cfg(test)]

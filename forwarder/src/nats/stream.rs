@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 pub use error::StreamError;
 
+use super::server::ServerAddress;
 use api::{Api, open};
 
 /// For connecting and all requests together. JetStream answers within 5 s or not at all.
@@ -49,11 +50,15 @@ pub enum Change {
 }
 
 /// Makes the stream, or brings it to what is declared, or only looks whether it takes and confirms what we publish.
-/// Opens a connection of its own and closes it at the end; bounded by 15 s.
+/// Asks this server. Opens a connection of its own and closes it at the end; bounded by 15 s.
 ///
 /// # Errors
 /// [`StreamError`], with what to do about it.
-pub async fn ensure_stream(cluster: &Cluster, publish: &Publish) -> Result<StreamState, StreamError> {
+pub async fn ensure_stream(
+    cluster: &Cluster,
+    publish: &Publish,
+    server: &ServerAddress,
+) -> Result<StreamState, StreamError> {
     let deadline = Instant::now() + TIMEOUT;
     let declared = publish.stream.as_ref().ok_or(StreamError::NotDeclared)?;
     let template = Template::parse(&publish.subject)?;
@@ -63,7 +68,7 @@ pub async fn ensure_stream(cluster: &Cluster, publish: &Publish) -> Result<Strea
             subject: publish.subject.clone(),
         });
     }
-    let connection = open(cluster, deadline).await?;
+    let connection = open(cluster, server, deadline).await?;
     let mut api = Api::new(cluster, &declared.name, connection, deadline);
     let found = api.info().await?;
     let (change, config) = match (found, declared.manage) {

@@ -1,10 +1,11 @@
 //! TLS towards a server. Files are read at every connect, like credentials.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use forwarder_core::config::Tls;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, OtherError, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -112,6 +113,28 @@ fn read_config(tls: &Tls) -> Result<ClientConfig, TlsError> {
                 })
         }
         _ => Err(TlsError::HalfClientCertificate),
+    }
+}
+
+/// What to do about a handshake that failed. Certificates with the wrong role are told apart: people who make one themselves get an
+/// authority's (`openssl req -x509` makes no other unless it is told to), and the library's word for it is a riddle.
+#[must_use]
+pub fn advice(error: &io::Error) -> &'static str {
+    let tls = error.get_ref().and_then(|error| error.downcast_ref());
+    let reason = match tls {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(reason)))) => reason.to_string(),
+        _ => String::new(),
+    };
+    // Texts, because the type is that of a library of rustls's own, in whatever version.
+    match reason.as_str() {
+        "CaUsedAsEndEntity" => {
+            "its certificate says CA:TRUE, as an authority's does: sign another one for the server with it, or make it anew with \
+             CA:FALSE (openssl req -x509 -addext basicConstraints=critical,CA:FALSE)"
+        }
+        "EndEntityUsedAsCa" => {
+            "its certificate is signed by one that does not say CA:TRUE: only an authority's certificate may sign others"
+        }
+        _ => "check caFile, certFile and the server's names",
     }
 }
 

@@ -62,6 +62,8 @@ struct Session {
     heard_at: u64,
     /// When the last PING was sent.
     pinged_at: u64,
+    /// Since when the server asks us to leave. Nothing more is written then, and what is out is awaited.
+    leaving: Option<u64>,
     /// Largest payload, with headers, that the server takes.
     max_payload: usize,
     /// Where acks arrive: the subject up to the ticket.
@@ -110,6 +112,7 @@ impl Publisher {
             pings: VecDeque::new(),
             heard_at: now,
             pinged_at: now,
+            leaving: None,
             max_payload: info.max_payload,
             inbox: inbox(),
             parser: Parser::default(),
@@ -127,7 +130,11 @@ impl Publisher {
                 return ControlFlow::Continue(ended);
             }
             let may_write = self.lease.is_held();
-            if may_write {
+            if let Some(since) = session.leaving {
+                if self.may_leave(&session, since) {
+                    return ControlFlow::Continue(Ended::LameDuck);
+                }
+            } else if may_write {
                 self.write(&mut session);
             }
             self.show_in_flight();
@@ -181,6 +188,13 @@ impl Publisher {
         }
     }
 
+    /// Whether all that went out is answered, so that nothing is sent again elsewhere, or has been awaited for long enough.
+    fn may_leave(&self, session: &Session, since: u64) -> bool {
+        let is_written = session.sent == session.output.len() && !session.needs_flush;
+        is_written && self.outbox.in_flight() == 0
+            || self.clock.micros().saturating_sub(since) > micros(self.confirm_timeout)
+    }
+
     /// Handles every complete operation of the server in `input`.
     fn read(&mut self, input: &mut BytesMut, session: &mut Session, server: &ServerAddress) -> Result<(), Ended> {
         let result = self.read_ops(input, session, server);
@@ -203,9 +217,9 @@ impl Publisher {
                 Op::Ok => {}
                 Op::Info(info) => {
                     session.max_payload = info.max_payload;
-                    self.servers.learn(server, &info.connect_urls);
+                    self.servers.meet(server, &info)?;
                     if info.ldm {
-                        return Err(Ended::LameDuck);
+                        session.leaving.get_or_insert(now);
                     }
                 }
                 Op::Error(error) => self.refused(error, session, now)?,

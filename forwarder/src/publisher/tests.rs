@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::nats::server::ServerAddress;
 use crate::parcel::Origin;
 
 /// For what happens at once; a longer wait is a failure.
@@ -216,6 +217,69 @@ async fn a_connection_stays_that_was_made_after_the_new_address_was_declared() {
     assert_eq!(counters.reconnects.get(), 0);
     drop(orders);
     running.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_asks_to_leave_gets_nothing_more_and_what_it_has_got_is_awaited() {
+    let (old, new) = (Server::new().await, Server::new().await);
+    let Rig {
+        publisher,
+        orders,
+        counters,
+        receipts,
+    } = rig(&old.address, "{}");
+    orders.send(Order::Publish(vec![parcel(0, 1)])).unwrap();
+    let running = tokio::spawn(publisher.run());
+    let mut client = old.greet(&new.address).await;
+    client.say("PONG\r\nPONG\r\n").await;
+    client.hear("PUB subject 4\r\nbody\r\nPING\r\n").await;
+    let lame_duck = format!(
+        "INFO {{\"version\":\"2.15.1\",\"proto\":1,\"headers\":true,\"max_payload\":1048576,\"ldm\":true,\"connect_urls\":[\"{}\"]}}\r\n",
+        new.address
+    );
+    // Its answer to the PING is behind the INFO.
+    client.say(&format!("{lame_duck}PING\r\n")).await;
+    client.hear("PONG\r\n").await;
+    orders.send(Order::Publish(vec![parcel(0, 2)])).unwrap();
+    client.say("PING\r\n").await;
+    client.hear("PONG\r\n").await;
+    client.say("PONG\r\n").await;
+    assert_eq!(client.hear_out().await, "");
+    let mut elsewhere = new.greet(&new.address).await;
+    elsewhere.say("PONG\r\nPONG\r\n").await;
+    elsewhere.hear("PUB subject 4\r\nbody\r\nPING\r\n").await;
+    elsewhere.say("PONG\r\n").await;
+    drop(orders);
+    assert_eq!(elsewhere.hear_out().await, "");
+    assert_eq!(counters.repeats_possible.get(), 0);
+    running.await.unwrap();
+    drop(receipts);
+}
+
+/// It may be lame in earnest: what it does not answer is sent elsewhere, after a while.
+#[tokio::test]
+async fn a_server_that_asks_to_leave_and_answers_nothing_is_left_after_the_confirm_timeout() {
+    let (old, new) = (Server::new().await, Server::new().await);
+    let Rig {
+        publisher,
+        orders,
+        counters,
+        receipts,
+    } = rig(&old.address, "{retry: {confirmTimeoutMs: 300}}");
+    orders.send(Order::Publish(vec![parcel(0, 1)])).unwrap();
+    let running = tokio::spawn(publisher.run());
+    let mut client = old.greet(&new.address).await;
+    client.say("PONG\r\nPONG\r\n").await;
+    client.hear("PUB subject 4\r\nbody\r\nPING\r\n").await;
+    client.say("INFO {\"max_payload\":1048576,\"ldm\":true}\r\n").await;
+    assert_eq!(client.hear_out().await, "");
+    let mut elsewhere = old.greet(&new.address).await;
+    elsewhere.say("PONG\r\nPONG\r\n").await;
+    elsewhere.hear("PUB subject 4\r\nbody\r\nPING\r\n").await;
+    assert_eq!(counters.repeats_possible.get(), 1);
+    drop(orders);
+    running.await.unwrap();
+    drop(receipts);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use e2e_rig::certificates::Authority;
+use e2e_rig::certificates::{Authority, self_signed};
 use e2e_rig::forwarder::Forwarder;
 use e2e_rig::kafka::{self, Door, Kafka, Mechanism};
 use e2e_rig::nats::{Login, Nats, Operator, Options, User, user_nkey};
@@ -209,6 +209,46 @@ async fn wrong_credentials_of_nats_are_told_and_may_be_corrected_in_place() {
         forwarder.process().try_exit().unwrap().is_none(),
         "still the same process"
     );
+}
+
+/// Whoever makes a certificate with `openssl req -x509` has an authority's, and gives it to the server and as `caFile`.
+#[tokio::test]
+async fn a_self_signed_certificate_is_told_what_it_lacks_to_be_a_servers() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut servers, mut files) = (Vec::new(), Vec::new());
+    for ca in [true, false] {
+        let pair = self_signed(dir.path(), if ca { "authority" } else { "server" }, ca).unwrap();
+        let tls = format!(
+            "tls {{cert_file: {:?}, key_file: {:?}}}\n",
+            pair.cert_file, pair.key_file
+        );
+        servers.push(
+            Nats::start_with(Options {
+                config: tls,
+                ..Options::default()
+            })
+            .await
+            .unwrap(),
+        );
+        files.push(pair.cert_file);
+    }
+    let stage = Stage::unrecorded(Kafka::shared().await.unwrap(), PublishMode::Core, servers).await;
+    let mut config = stage.config();
+    for (cluster, file) in config.ring.clusters.iter_mut().zip(files) {
+        cluster.tls = Some(Tls {
+            ca_file: Some(file),
+            ..Tls::default()
+        });
+    }
+    let forwarder = stage.start("forwarder", &config).await;
+    let error = stage.wait_last_error(&forwarder, "C1", "CA:TRUE").await;
+    assert!(error.contains("basicConstraints=critical,CA:FALSE"), "{error}");
+    // One that does as the sentence says is fine.
+    wait::eventually(SOON, "the other one is connected", || async {
+        Ok(forwarder.status().await?["clusters"]["C2"]["connected"] == true)
+    })
+    .await
+    .unwrap();
 }
 
 /// The server's password changes first and the file later, as a rotation may have it.

@@ -9,6 +9,7 @@ use e2e_rig::stage;
 
 mod credentials;
 mod denied;
+mod failover;
 mod group;
 mod input;
 mod original;

@@ -5,7 +5,7 @@ use std::io;
 use crate::nats::credentials::CredentialsError;
 use crate::nats::protocol::{ProtocolError, ServerError};
 use crate::nats::server::ServerAddress;
-use crate::nats::tls::TlsError;
+use crate::nats::tls::{self, TlsError};
 
 /// What a connect was doing when its time was up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,10 +80,12 @@ pub enum ConnectError {
         source: TlsError,
     },
     /// The TLS handshake failed: who one of both is was not accepted by the other.
-    #[error("failed to agree on TLS with the NATS server {server}; check caFile, certFile and the server's names")]
+    #[error("failed to agree on TLS with the NATS server {server}; {advice}")]
     Tls {
         /// The server.
         server: ServerAddress,
+        /// What to look at, or to do.
+        advice: &'static str,
         /// Why.
         source: io::Error,
     },
@@ -142,6 +144,15 @@ impl ConnectError {
     #[must_use]
     pub fn is_retriable(&self) -> bool {
         true
+    }
+
+    /// For a TLS connection that failed.
+    pub(super) fn tls(server: ServerAddress, source: io::Error) -> Self {
+        Self::Tls {
+            server,
+            advice: tls::advice(&source),
+            source,
+        }
     }
 
     /// A fixed label for metrics.

@@ -10,31 +10,21 @@ use tokio::time::{Instant, timeout_at};
 use super::StreamError;
 use crate::nats::connection::{Connection, Login, connect};
 use crate::nats::protocol::{Op, Parser, encode_ping, encode_pong, encode_pub, encode_sub};
-use crate::nats::server::ServerPool;
+use crate::nats::server::ServerAddress;
 
-/// A connection to any server of the cluster.
-pub(super) async fn open(cluster: &Cluster, deadline: Instant) -> Result<Connection, StreamError> {
-    let mut pool = ServerPool::new(&cluster.servers).map_err(|source| StreamError::Address {
-        cluster: cluster.name.clone(),
-        source,
-    })?;
-    let mut left = pool.len();
-    loop {
-        let server = pool.next_server();
-        // A server that is silent must leave time for the others and for the requests.
-        let share = deadline.saturating_duration_since(Instant::now()) / u32::try_from(left + 1).unwrap_or(u32::MAX);
-        left -= 1;
-        match connect(&server, Login::of(cluster, "fanout-forwarder stream"), share).await {
-            Ok(connection) => return Ok(connection),
-            Err(error) if left > 0 => tracing::debug!(%error, "trying the next server"),
-            Err(source) => {
-                return Err(StreamError::Connect {
-                    cluster: cluster.name.clone(),
-                    source: Box::new(source),
-                });
-            }
-        }
-    }
+/// A connection to this server of the cluster.
+pub(super) async fn open(
+    cluster: &Cluster,
+    server: &ServerAddress,
+    deadline: Instant,
+) -> Result<Connection, StreamError> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    connect(server, Login::of(cluster, "fanout-forwarder stream"), left)
+        .await
+        .map_err(|source| StreamError::Connect {
+            cluster: cluster.name.clone(),
+            source: Box::new(source),
+        })
 }
 
 /// JetStream's API for one stream, over one connection, one request at a time.

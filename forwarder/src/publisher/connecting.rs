@@ -1,0 +1,182 @@
+//! From no connection to one that may be published to: which server, whether it is of our cluster, and what its stream is like.
+
+use std::ops::ControlFlow;
+use std::pin::pin;
+use std::time::Duration;
+
+use forwarder_core::config::{Cluster, Publish, PublishMode};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, warn};
+
+use super::Publisher;
+use crate::chain;
+use crate::nats::connection::{self, Connection, Login};
+use crate::nats::race::Race;
+use crate::nats::server::ServerAddress;
+use crate::nats::stream::{self, StreamError};
+
+/// How long a connection attempt may take, from the name's look-up to the server's first PONG.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest pause between two rounds of attempts to connect.
+const MAX_CONNECT_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long one server is asked about the stream before another one is.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long the first question about the stream waits for its answer; each further one twice as long. Nobody answers, and nobody keeps the
+/// question for later, while the cluster chooses a leader.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+
+/// Between two questions about the stream.
+const LOOK_PAUSE: Duration = Duration::from_millis(250);
+
+/// JetStream's numbers for a cluster without a leader, and for a stream whose servers are all away.
+const LEADERLESS: [u64; 2] = [10008, 10118];
+
+/// So many servers' failures are told at most.
+const TOLD: usize = 4;
+
+/// A server, and a connection to it that is ready to publish; or why there is none.
+type Attempt = Result<(ServerAddress, Connection), String>;
+
+impl Publisher {
+    /// Makes a connection that is ready to publish; takes orders meanwhile. Breaks when there is nobody to give orders.
+    pub(super) async fn connect(&mut self) -> ControlFlow<(), Attempt> {
+        loop {
+            // Each attempt begins with what is declared by now.
+            self.moved = false;
+            if let Some(result) = self.attempt().await? {
+                return ControlFlow::Continue(result);
+            }
+        }
+    }
+
+    /// Tries each server once. None: the cluster was declared otherwise meanwhile, so what came of it is nothing to learn
+    /// from, and no record may be written there.
+    async fn attempt(&mut self) -> ControlFlow<(), Option<Attempt>> {
+        let (publish, cluster, client_name) = (self.publish.clone(), self.cluster.clone(), self.client_name.clone());
+        let mut failures = Vec::new();
+        let login = Login::of(&cluster, &client_name);
+        let mut race = Race::new(self.servers.in_turn(), async |server: ServerAddress| {
+            let connected = connection::connect(&server, login, CONNECT_TIMEOUT).await;
+            (server, connected)
+        });
+        loop {
+            let reached = race.next(|_, error| failures.push(chain(&error)));
+            let Some(reached) = self.meanwhile(reached).await? else {
+                return ControlFlow::Continue(None);
+            };
+            let Some((server, connection)) = reached else {
+                return ControlFlow::Continue(Some(Err(told(&failures))));
+            };
+            if let Err(foreign) = self.servers.meet(&server, &connection.info) {
+                warn!(cluster = cluster.name, "{foreign}");
+                failures.push(foreign.to_string());
+                continue;
+            }
+            if publish.mode == PublishMode::JetStream {
+                let Some(looked) = self.meanwhile(look(&cluster, &publish, &server)).await? else {
+                    return ControlFlow::Continue(None);
+                };
+                match looked {
+                    Ok(()) => {}
+                    // Another server may answer.
+                    Err(error) if is_of_the_server(&error) => {
+                        failures.push(chain(&error));
+                        continue;
+                    }
+                    Err(error) => return ControlFlow::Continue(Some(Err(chain(&error)))),
+                }
+            }
+            return ControlFlow::Continue(Some(Ok((server, connection))));
+        }
+    }
+
+    /// Waits, and takes orders meanwhile. A cluster that is declared at another address is not waited for.
+    pub(super) async fn pause(&mut self, pause: Duration) -> ControlFlow<()> {
+        if self.moved {
+            return ControlFlow::Continue(());
+        }
+        self.meanwhile(sleep(pause)).await.map_continue(|_| ())
+    }
+
+    /// Awaits this, and takes orders meanwhile. None: the cluster was declared otherwise first.
+    async fn meanwhile<T>(&mut self, future: impl Future<Output = T>) -> ControlFlow<(), Option<T>> {
+        let mut future = pin!(future);
+        loop {
+            tokio::select! {
+                // An order that is there already comes before a connection that it may make useless.
+                biased;
+                order = self.orders.recv() => match order {
+                    Some(order) => self.take(order),
+                    None => return ControlFlow::Break(()),
+                },
+                value = &mut future => return ControlFlow::Continue(Some(value)),
+            }
+            if self.moved {
+                return ControlFlow::Continue(None);
+            }
+        }
+    }
+}
+
+/// 100 ms, doubling up to [`MAX_CONNECT_PAUSE`]; the index spreads clusters (and, by their order, forwarders) a little.
+pub(super) fn connect_pause(failures: u32, index: usize) -> Duration {
+    let nominal = Duration::from_millis(100)
+        .saturating_mul(1 << failures.min(10))
+        .min(MAX_CONNECT_PAUSE);
+    let spread = u32::try_from((index * 37 + failures as usize * 13) % 32).unwrap_or(0);
+    nominal / 2 + nominal / 64 * spread
+}
+
+/// Looks at the stream by way of this server. A cluster that has just lost a server may have no leader for some seconds: it is asked again
+/// soon, so that records go on as soon as there is one.
+async fn look(cluster: &Cluster, publish: &Publish, server: &ServerAddress) -> Result<(), StreamError> {
+    let deadline = Instant::now() + LOOK_TIMEOUT;
+    let mut patience = FIRST_LOOK;
+    loop {
+        let bound = patience.min(deadline.saturating_duration_since(Instant::now()));
+        let error = match timeout(bound, stream::ensure_stream(cluster, publish, server)).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) if is_leaderless(&error) => error,
+            Ok(Err(error)) => return Err(error),
+            Err(_) => StreamError::Timeout {
+                cluster: cluster.name.clone(),
+                stream: publish
+                    .stream
+                    .as_ref()
+                    .map_or_else(String::new, |stream| stream.name.clone()),
+            },
+        };
+        debug!(cluster = cluster.name, %server, error = chain(&error), "the stream cannot be looked at yet");
+        if Instant::now() + LOOK_PAUSE >= deadline {
+            return Err(error);
+        }
+        sleep(LOOK_PAUSE).await;
+        patience = patience.saturating_mul(2);
+    }
+}
+
+/// Whether the cluster has nobody to answer at the moment.
+fn is_leaderless(error: &StreamError) -> bool {
+    match error {
+        StreamError::Timeout { .. } => true,
+        StreamError::Refused { err_code, .. } => LEADERLESS.contains(err_code),
+        _ => false,
+    }
+}
+
+/// Whether another server of the cluster may answer otherwise.
+fn is_of_the_server(error: &StreamError) -> bool {
+    matches!(error, StreamError::Connect { .. } | StreamError::Io { .. }) || is_leaderless(error)
+}
+
+/// What happened at the servers that were tried.
+fn told(failures: &[String]) -> String {
+    let mut text = failures[..failures.len().min(TOLD)].join("; ");
+    if failures.len() > TOLD {
+        text.push_str(&format!("; and {} servers more", failures.len() - TOLD));
+    }
+    text
+}
