@@ -76,11 +76,13 @@ pub enum Invalid {
     TooLarge,
     /// Refused by the target as often as the configuration allows.
     Refused,
+    /// Key, value and headers are larger than `engine.maxRecordBytes`: nothing of it is copied.
+    RecordTooLarge,
 }
 
 impl Invalid {
     /// Every reason, in the order of declaration: metrics show each from the start.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::NoKey,
         Self::BadKey,
         Self::NullValue,
@@ -94,6 +96,7 @@ impl Invalid {
         Self::BadHeaders,
         Self::TooLarge,
         Self::Refused,
+        Self::RecordTooLarge,
     ];
 
     /// The label of metrics and dead letters: fixed strings, a contract.
@@ -113,6 +116,7 @@ impl Invalid {
             Self::BadHeaders => "bad_headers",
             Self::TooLarge => "too_large",
             Self::Refused => "refused",
+            Self::RecordTooLarge => "record_too_large",
         }
     }
 }
@@ -133,6 +137,7 @@ impl fmt::Display for Invalid {
             Self::BadSubject => "key and ID make a subject that is not allowed",
             Self::TooLarge => "larger than the NATS server takes",
             Self::Refused => "refused by the NATS server as often as allowed",
+            Self::RecordTooLarge => "key, value and headers are larger than engine.maxRecordBytes",
         })
     }
 }

@@ -1,5 +1,7 @@
-//! Offsets that no record has: compacted topics, transactions, and records that expired before the group read them.
+//! Offsets that no record has: compacted topics, transactions, records that expired before the group read them, and batches that cannot
+//! be read any more.
 
 mod compacted;
+mod damaged;
 mod expired;
 mod transactions;

@@ -4,6 +4,7 @@
 //! cluster has room. A class that the pass has brought up to where the intake is, is parked no more.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use super::{DEAD_LETTER, Dispatcher, Freight, Tag};
 use crate::offsets::Whereabouts;
@@ -88,7 +89,7 @@ impl<T: Freight> Dispatcher<T> {
             .range(self.last_pass + 1..)
             .chain(self.partitions.range(..=self.last_pass));
         for (partition, state) in turns {
-            if state.backlog.is_empty() || !state.is_taken() {
+            if state.backlog.is_empty() || !state.is_taken() || state.backlog_held {
                 continue;
             }
             let (mut from, mut left_out) = (None::<i64>, BTreeSet::new());
@@ -123,6 +124,15 @@ impl<T: Freight> Dispatcher<T> {
 
     /// A record was read again for pass `number`; `key` is none where the record has no valid one.
     pub fn read_again(&mut self, number: u64, offset: i64, key: Option<&[u8]>) -> Again {
+        self.look_again(number, offset, key, true)
+    }
+
+    /// As [`read_again`](Self::read_again), for a record that no cluster is to get: it waits for no room.
+    pub fn read_again_for_nobody(&mut self, number: u64, offset: i64, key: Option<&[u8]>) -> Again {
+        self.look_again(number, offset, key, false)
+    }
+
+    fn look_again(&mut self, number: u64, offset: i64, key: Option<&[u8]>, needs_room: bool) -> Again {
         let Some(mut pass) = self.pass.take_if(|pass| pass.number == number) else {
             return Again::Done;
         };
@@ -144,7 +154,7 @@ impl<T: Freight> Dispatcher<T> {
             self.finish(pass);
             return Again::Done;
         }
-        let answer = self.admit_again(&mut pass, offset, key);
+        let answer = self.admit_again(&mut pass, offset, key, needs_room);
         match answer {
             Again::Done => self.finish(pass),
             Again::Wait => self.pass = Some(pass),
@@ -157,7 +167,7 @@ impl<T: Freight> Dispatcher<T> {
         answer
     }
 
-    fn admit_again(&mut self, pass: &mut Pass, offset: i64, key: Option<&[u8]>) -> Again {
+    fn admit_again(&mut self, pass: &mut Pass, offset: i64, key: Option<&[u8]>, needs_room: bool) -> Again {
         let Some(key) = key else { return Again::Skip };
         let place = self.era.ring.place(key);
         let outlet = self.era.outlet(place.owner);
@@ -172,7 +182,7 @@ impl<T: Freight> Dispatcher<T> {
         if offset < parked.from || pass.left_out.contains(&class) {
             return Again::Skip;
         }
-        let free = self.caps.has_half(outlet as usize) && !self.hand_over.contains(place.lane);
+        let free = !needs_room || (self.caps.has_half(outlet as usize) && !self.hand_over.contains(place.lane));
         if !free {
             let since = *pass.waiting_since.get_or_insert(self.now);
             let others = open > pass.left_out.len() + 1;
@@ -242,6 +252,32 @@ impl<T: Freight> Dispatcher<T> {
         if let Some(pass) = self.pass.take() {
             self.finish(pass);
         }
+    }
+
+    /// The reader came upon what cannot be read. Nothing is read again of the partition before [`Dispatcher::go_on_reading`]. Returns
+    /// the partition and how far the pass came.
+    pub fn hold_reading(&mut self) -> Option<(i32, i64)> {
+        let pass = self.pass.take()?;
+        let (partition, reached) = (pass.partition, pass.reached);
+        self.finish(pass);
+        self.partitions.get_mut(&partition)?.backlog_held = true;
+        Some((partition, reached))
+    }
+
+    /// What could not be read can be, or is stepped over: none of the parked records in `gap` is to be read any more.
+    pub fn go_on_reading(&mut self, partition: i32, gap: Option<Range<i64>>) {
+        let Some(state) = self.partitions.get_mut(&partition) else {
+            return;
+        };
+        state.backlog_held = false;
+        let next = state.offsets.next();
+        state.backlog.retain(|_, parked| {
+            if let Some(gap) = gap.as_ref().filter(|gap| gap.contains(&parked.from)) {
+                parked.from = gap.end;
+            }
+            parked.from < next
+        });
+        self.forget_older_rings();
     }
 
     /// Ends a pass: what it has not left out was brought as far as it reached.

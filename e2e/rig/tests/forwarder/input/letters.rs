@@ -28,6 +28,14 @@ pub(super) struct Letter {
     said: BTreeMap<&'static str, String>,
 }
 
+impl Letter {
+    /// The first header of this name that is not among what every letter says.
+    pub(super) fn header(&self, name: &str) -> Option<&[u8]> {
+        let found = self.headers.iter().find(|(of, _)| of == name)?;
+        found.1.as_deref()
+    }
+}
+
 /// What is in the topic now.
 pub(super) async fn of_topic(kafka: &Kafka, topic: &str) -> Vec<Letter> {
     let ends = kafka.end_offsets(topic).await.unwrap();
