@@ -274,7 +274,7 @@ impl Metrics {
             )?,
             damaged_batches: builder.counters(
                 "asset_forwarder_damaged_batches_total",
-                "Batches in Kafka that could not be read, however often they were",
+                "Batches of a partition that are damaged in Kafka, each once",
                 &["topic", "partition"],
             )?,
             clusters: builder.clusters()?,

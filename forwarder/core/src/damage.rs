@@ -11,6 +11,8 @@ const SHARE: i64 = 64;
 pub struct Extent {
     /// The first offset that cannot be read.
     from: i64,
+    /// The partition ends there, or later.
+    end: i64,
     /// The last one that is known to be unreadable.
     unreadable: i64,
     /// An offset from which the partition can be read, and the first record there.
@@ -27,11 +29,12 @@ pub enum Step {
 }
 
 impl Extent {
-    /// The offset `from` cannot be read.
+    /// The offset `from` cannot be read; the partition ends at `end`, or later. Nothing is looked for behind its end.
     #[must_use]
-    pub const fn new(from: i64) -> Self {
+    pub const fn new(from: i64, end: i64) -> Self {
         Self {
             from,
+            end,
             unreadable: from,
             readable: None,
         }
@@ -49,7 +52,8 @@ impl Extent {
         match self.readable {
             None => {
                 let stride = ((self.unreadable - self.from) / SHARE).max(1);
-                Step::Look(self.unreadable.saturating_add(stride))
+                let most = (self.end - self.unreadable).max(1);
+                Step::Look(self.unreadable.saturating_add(stride.min(most)))
             }
             Some((asked, _)) if asked - self.unreadable > 1 => Step::Look(self.unreadable.midpoint(asked)),
             Some((_, first)) => Step::Found(first),
@@ -75,7 +79,8 @@ mod tests {
 
     /// A partition as the broker gives it: batches by their ends, and which are damaged. Returns the end found, and the looks.
     fn search(batches: &[(i64, bool)], from: i64) -> (i64, usize) {
-        let mut extent = Extent::new(from);
+        let end = batches[batches.len() - 1].0;
+        let mut extent = Extent::new(from, end);
         for looks in 0.. {
             let asked = match extent.step() {
                 Step::Look(asked) => asked,
@@ -83,6 +88,7 @@ mod tests {
             };
             match batches.iter().find(|(end, _)| *end > asked) {
                 Some((_, true)) => extent.is_unreadable(asked),
+                None if asked > end => panic!("{asked} is behind the end, {end}"),
                 _ => extent.is_readable(asked, asked),
             }
         }
@@ -98,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_record_behind_a_hole_is_where_to_go_on() {
-        let mut extent = Extent::new(7);
+        let mut extent = Extent::new(7, 40);
         assert_eq!(extent.step(), Step::Look(8));
         extent.is_readable(8, 30);
         assert_eq!(extent.step(), Step::Found(30));

@@ -41,6 +41,9 @@ const GLANCE: Duration = Duration::from_millis(2);
 /// A partition of which nothing is heard for so long is left to the group's consumer: its leader may be away.
 const SILENCE: Duration = Duration::from_secs(2);
 
+/// So often in a row the broker may not have an offset that is asked for, before that is believed.
+const MISSING: u32 = 5;
+
 /// Until then the consumer has connected.
 const FIRST_SILENCE: Duration = Duration::from_secs(10);
 
@@ -64,6 +67,8 @@ pub(super) struct Examiner {
     /// What it is looking at: partition and offset.
     asked: Option<Question>,
     cases: Vec<Case>,
+    /// How often in a row the broker did not have the offset that was asked for.
+    missing: u32,
     /// What was stepped over last, by partition, and where it was readable again: parked records may lie before it.
     stepped_over: Vec<(i32, i64, i64)>,
 }
@@ -109,6 +114,8 @@ enum Seen {
     /// The first record, or the end of the partition.
     Readable(i64),
     Unreadable,
+    /// The broker does not have that offset.
+    Missing,
 }
 
 impl Examiner {
@@ -195,22 +202,38 @@ impl Examiner {
                 until: Instant::now() + patience,
             });
         }
-        Ok(match consumer.poll(GLANCE) {
+        let seen = match consumer.poll(GLANCE) {
             Some(Ok(message)) if message.partition() == partition && message.offset() >= offset => {
                 Seen::Readable(message.offset())
             }
             Some(Err(KafkaError::PartitionEOF(of))) if of == partition => Seen::Readable(offset),
-            // Behind the end, where a search may look.
+            // Most often of an earlier question: behind what it could not read, librdkafka has gone on at a random offset.
             Some(Err(KafkaError::MessageConsumption(
                 RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
-            ))) => Seen::Readable(offset),
+            ))) => Seen::Missing,
             Some(Err(error)) if is_damage(&error) => Seen::Unreadable,
             Some(Err(error)) => {
                 debug!(%error, partition, offset, "Kafka answers with an error while a partition is looked at");
                 Seen::Nothing
             }
             _ => Seen::Nothing,
-        })
+        };
+        Ok(self.judge(seen))
+    }
+
+    fn judge(&mut self, seen: Seen) -> Seen {
+        match seen {
+            Seen::Nothing => Seen::Nothing,
+            Seen::Missing if self.missing < MISSING => {
+                self.missing += 1;
+                self.asked = None;
+                Seen::Nothing
+            }
+            seen => {
+                self.missing = 0;
+                seen
+            }
+        }
     }
 }
 
@@ -275,6 +298,8 @@ impl Intake {
             Ok(Seen::Nothing) => self.note_silence(index),
             Ok(Seen::Readable(first)) => self.note_readable(index, offset, first),
             Ok(Seen::Unreadable) => self.note_unreadable(index, offset),
+            // It has expired, or the topic was made anew: whoever reads it comes upon that.
+            Ok(Seen::Missing) => self.take_again(index),
             Err(error) => {
                 if self.rejects.may_log_kafka_error() {
                     warn!(%error, partition = case.partition, "failed to look at a partition; trying again");
@@ -403,7 +428,8 @@ impl Intake {
                     ?policy,
                     "a batch in Kafka is damaged and stays so: looking for what is behind it"
                 );
-                self.examiner.cases[index].stage = Stage::Measured(Extent::new(from));
+                let end = self.ends.get(&case.partition).copied().unwrap_or(from);
+                self.examiner.cases[index].stage = Stage::Measured(Extent::new(from, end));
             }
         }
     }
