@@ -15,6 +15,7 @@
 
 mod commits;
 mod context;
+mod damage;
 mod flow;
 mod group;
 mod headers;
@@ -47,6 +48,7 @@ use tracing::{error, info, warn};
 
 use self::commits::Committer;
 use self::context::{Context, Event, OwnConsumer};
+use self::damage::Examiner;
 use self::group::{Joining, Leaving};
 use self::identity::Identity;
 use self::membership::Membership;
@@ -63,7 +65,7 @@ use crate::fleet::Fleet;
 use crate::kafka;
 use crate::lease::Lease;
 use crate::metrics::Metrics;
-use crate::parcel::{Fate, Letter, Origin, Original, Parcel, Receipts, Undeliverable};
+use crate::parcel::{Fate, Header, Letter, Origin, Original, Parcel, Receipts, Undeliverable, record_bytes};
 use crate::publisher::Order;
 use crate::ring_watch::Rings;
 use crate::shutdown::Shutdown;
@@ -146,6 +148,7 @@ pub struct Intake {
     /// The share of the hash space that the last change of the ring moved.
     moved_share: f64,
     rereader: Rereader,
+    examiner: Examiner,
     /// One past the newest record of each partition that the broker has, as of the last statistics.
     ends: BTreeMap<i32, i64>,
     /// What the commits' metadata says: see [`forwarder_core::commit::Metadata`].
@@ -219,6 +222,7 @@ impl Intake {
             change: None,
             moved_share: 0.0,
             rereader: Rereader::default(),
+            examiner: Examiner::default(),
             ends: BTreeMap::new(),
             group_partitions: None,
             repair_at: None,
@@ -284,6 +288,7 @@ impl Intake {
             self.go_on_joining();
             self.go_on_leaving();
             self.go_on_seeking();
+            self.examine();
             self.repair_when_due()?;
             self.take_commit_answer();
             self.note_ring();
@@ -329,6 +334,7 @@ impl Intake {
             && self.joining.is_none()
             && self.leaving.is_none()
             && self.change.is_none()
+            && self.examiner.is_idle()
             && self.dispatcher.job().is_none();
         let patience = match (busy, quiet) {
             (true, _) => Duration::ZERO,
@@ -400,6 +406,12 @@ impl Intake {
         let timestamp = timestamp(message);
         let origin = Origin::new(tag, timestamp);
         let headers = headers::read(message);
+        let plain = headers.as_deref().unwrap_or_default();
+        // Before anything is copied: a compressed batch of a megabyte may hold a record of a gigabyte.
+        if record_bytes(message.key(), message.payload(), plain) > self.config.engine.max_record_bytes() {
+            self.refuse_for_its_size(origin, message, plain);
+            return;
+        }
         let incoming = Incoming {
             key: message.key(),
             value: message.payload(),
@@ -410,7 +422,6 @@ impl Intake {
                 offset: tag.offset,
             },
         };
-        let plain = headers.as_deref().unwrap_or_default();
         let tracer = self.links.tracer.as_mut();
         let sampled = tracer.and_then(|tracer| Some((tracer.sample(plain)?, tracer.now())));
         let written = match (&headers, &sampled) {
@@ -446,6 +457,24 @@ impl Intake {
                 self.reject(Letter::new(origin, reason, &self.original), None);
             }
         }
+    }
+
+    /// The record is too large to be handled: what is left of it says where it is. Its value is not copied, nor is anything that is
+    /// too large without it.
+    fn refuse_for_its_size(&mut self, origin: Origin, message: &impl Message, headers: &[Header<'_>]) {
+        self.original.clear();
+        if self.links.dead_letter.is_some() {
+            let fits = record_bytes(message.key(), None, headers) <= self.config.engine.max_record_bytes();
+            let (key, headers) = if fits {
+                (message.key(), headers)
+            } else {
+                (None, &[][..])
+            };
+            Original::pack(key, None, headers, &mut self.original);
+        }
+        let length = message.payload().map_or(0, <[u8]>::len);
+        let letter = Letter::without_value(origin, Invalid::RecordTooLarge, &self.original, length);
+        self.reject(letter, None);
     }
 
     /// A record can never be forwarded. `from`: where it was, and its lane, if it had been handed out.
@@ -639,6 +668,7 @@ impl Intake {
             KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
                 self.repair_positions();
             }
+            error if damage::is_damage(&error) => self.suspect_all(&error),
             error => {
                 if self.rejects.may_log_kafka_error() {
                     warn!(error = %error, "Kafka answers with an error; trying again");

@@ -78,6 +78,19 @@ pub fn create_reader<C: ConsumerContext>(
     Ok(BaseConsumer::from_config_and_context(&client, context(token))?)
 }
 
+/// A consumer that looks for batches that cannot be read: of the same source, and never a member of the group.
+///
+/// # Errors
+/// See [`KafkaSetupError`].
+pub fn create_examiner<C: ConsumerContext>(
+    config: &Checked,
+    context: impl FnOnce(Option<OAuthTokenFile>) -> C,
+) -> Result<BaseConsumer<C>, KafkaSetupError> {
+    let client = client_config::examiner(config)?;
+    let token = OAuthTokenFile::of(&config.source.connection);
+    Ok(BaseConsumer::from_config_and_context(&client, context(token))?)
+}
+
 /// The producer of dead letters.
 ///
 /// # Errors

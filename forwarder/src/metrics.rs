@@ -115,6 +115,7 @@ pub struct Metrics {
     rebalances: IntCounterVec,
     lag: IntGaugeVec,
     missing_offsets: IntCounterVec,
+    damaged_batches: IntCounterVec,
     clusters: ClusterVecs,
 }
 
@@ -274,6 +275,11 @@ impl Metrics {
                 "Committed offsets that the broker no longer had",
                 &["topic", "partition"],
             )?,
+            damaged_batches: builder.counters(
+                "asset_forwarder_damaged_batches_total",
+                "Batches of a partition that are damaged in Kafka, each once",
+                &["topic", "partition"],
+            )?,
             clusters: builder.clusters()?,
             registry: builder.registry,
         };
@@ -367,6 +373,13 @@ impl Metrics {
     /// Counts a committed offset that the broker no longer had.
     pub fn missing_offset(&self, topic: &str, partition: i32) {
         self.missing_offsets
+            .with_label_values(&[topic, &partition.to_string()])
+            .inc();
+    }
+
+    /// Counts a batch that cannot be read.
+    pub fn damaged_batch(&self, topic: &str, partition: i32) {
+        self.damaged_batches
             .with_label_values(&[topic, &partition.to_string()])
             .inc();
     }

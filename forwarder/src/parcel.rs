@@ -11,6 +11,14 @@ use crate::traces::Trace;
 /// A Kafka header as it came: name, and value where there is one.
 pub type Header<'a> = (&'a str, Option<&'a [u8]>);
 
+/// How large a record is: key, value and headers.
+#[must_use]
+pub fn record_bytes(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[Header<'_>]) -> usize {
+    let length = |field: Option<&[u8]>| field.map_or(0, <[u8]>::len);
+    let headers = headers.iter().map(|(name, value)| name.len() + length(*value));
+    headers.fold(length(key) + length(value), usize::saturating_add)
+}
+
 /// Where in Kafka a record came from, and on behalf of which assignment it is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
@@ -162,6 +170,7 @@ impl Parcel {
         Letter {
             origin: self.origin,
             reason,
+            truncated: None,
             original,
         }
     }
@@ -206,6 +215,8 @@ pub struct Letter {
     pub origin: Origin,
     /// Why it cannot be forwarded.
     pub reason: Invalid,
+    /// How long the value was, where it is left out.
+    pub truncated: Option<usize>,
     /// The packed [`Original`]; empty where no dead letter is declared.
     original: Box<[u8]>,
 }
@@ -217,7 +228,17 @@ impl Letter {
         Self {
             origin,
             reason,
+            truncated: None,
             original: original.into(),
+        }
+    }
+
+    /// Of a record whose value, of this many bytes, is left out.
+    #[must_use]
+    pub fn without_value(origin: Origin, reason: Invalid, original: &[u8], length: usize) -> Self {
+        Self {
+            truncated: Some(length),
+            ..Self::new(origin, reason, original)
         }
     }
 

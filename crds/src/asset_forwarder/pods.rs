@@ -45,6 +45,11 @@ pub struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_099_511_627_776_u64))]
     pub max_pending_bytes: Option<u64>,
+    /// Largest record that is forwarded, in bytes of key, value and headers once they are decompressed. A larger one is invalid: counted,
+    /// dead-lettered without its value, stepped over. By default 68157440 (65 MiB), which is more than any NATS server takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2_147_483_647))]
+    pub max_record_bytes: Option<u32>,
     /// Longest drain, in seconds, before a partition is given up or a pod ends. The pods' grace period is longer. By default 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 3600))]

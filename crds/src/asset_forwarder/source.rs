@@ -23,7 +23,8 @@ pub struct Source {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_from: Option<StartFrom>,
     /// What to do when the broker no longer has the committed offset. `Earliest` (the default): go on at the oldest record that is
-    /// there; `Latest`: go on at the end; `Stop`: leave the partition alone until a person has decided. What is missing is counted.
+    /// there; `Latest`: go on at the end; `Stop`: leave the partition alone until a person has decided. What is missing is counted. A batch
+    /// that is damaged in Kafka is stepped over, with an error, or with `Stop` stopped at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "MissingOffset")]
     pub missing_offset: Option<MissingOffset>,

@@ -1,6 +1,7 @@
 //! A Kafka broker of a test's own, or the one that the whole run shares; and what tests ask of a broker.
 
 mod secure;
+pub mod segment;
 
 use std::net::Ipv4Addr;
 use std::path::Path;

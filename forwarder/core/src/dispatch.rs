@@ -26,6 +26,7 @@
 mod backlog;
 mod caps;
 mod commits;
+mod damage;
 mod handover;
 mod held;
 mod pass;
@@ -99,6 +100,10 @@ pub enum Phase {
     Draining,
     /// Its committed offset is gone, and the policy is to leave that to a person.
     Stopped,
+    /// Kafka gave a batch that cannot be read, perhaps of this partition: nothing is taken before its next record was looked at.
+    Examined,
+    /// The batch at this offset cannot be read, and the policy is to leave that to a person.
+    Damaged(i64),
     /// Others have delivered under a newer ring than ours, of this epoch: it waits until we have it too.
     Behind(u64),
     /// Others have delivered under an older ring than ours: it waits until the broker has committed that a successor needs
@@ -117,7 +122,13 @@ impl Phase {
         match self {
             Self::Behind(epoch) => Some(epoch),
             Self::Contested => Some(ring.saturating_add(1)),
-            Self::Active | Self::Draining | Self::Stopped | Self::Announcing | Self::Sought => None,
+            Self::Active
+            | Self::Draining
+            | Self::Stopped
+            | Self::Examined
+            | Self::Damaged(_)
+            | Self::Announcing
+            | Self::Sought => None,
         }
     }
 }
@@ -129,6 +140,8 @@ impl fmt::Display for Phase {
             Self::Active => f.write_str("active"),
             Self::Draining => f.write_str("draining"),
             Self::Stopped => f.write_str("stopped: the committed offset is gone"),
+            Self::Examined => f.write_str("reads anew: Kafka gave a batch that cannot be read"),
+            Self::Damaged(offset) => write!(f, "stopped: the batch at offset {offset} is damaged in Kafka"),
             Self::Behind(epoch) => write!(f, "waits for ring epoch {epoch}"),
             Self::Announcing => f.write_str("announces its ring"),
             Self::Contested => {
@@ -186,6 +199,8 @@ pub struct Partition {
     ring: u64,
     offsets: Offsets,
     backlog: Backlog,
+    /// Nothing is read again for the time being: what comes next there cannot be read.
+    backlog_held: bool,
     /// What the broker acknowledged.
     committed: Option<CommitPoint>,
 }
@@ -298,13 +313,14 @@ impl<T: Freight> Dispatcher<T> {
                 Phase::Stopped | Phase::Sought => u64::MAX,
                 // What it says must not be overwritten by a ring that is not theirs.
                 Phase::Contested => self.era.epoch.saturating_add(1),
-                Phase::Active | Phase::Draining | Phase::Announcing => 0,
+                Phase::Active | Phase::Draining | Phase::Announcing | Phase::Examined | Phase::Damaged(_) => 0,
             },
             members: resume.members,
             later: resume.later.clone(),
             start: resume.offset,
             offsets: Offsets::new(resume.offset),
             backlog,
+            backlog_held: false,
             committed: None,
         };
         self.partitions.insert(partition, state);

@@ -6,7 +6,7 @@
 //! 1. [`config`]: what the forwarder is told to do, before any record.
 //! 2. [`start`]: where a partition begins when it is assigned.
 //! 3. [`record`]: what a record is, and why one cannot be forwarded.
-//! 4. [`offsets`]: what was received, and how far it may be committed.
+//! 4. [`offsets`]: what was received, and how far it may be committed. What cannot be read is measured by [`damage`].
 //! 5. [`route`]: a record becomes a message. It uses, in this order:
 //!    - [`clock`]: times as text;
 //!    - [`payload`]: the edit that yields body and ID;
@@ -26,6 +26,7 @@ pub mod start;
 
 pub mod record;
 
+pub mod damage;
 pub mod offsets;
 
 pub mod route;

@@ -78,11 +78,13 @@ pub enum Invalid {
     Refused,
     /// Refused by the target, which no configuration of it could change.
     Impossible,
+    /// Key, value and headers are larger than `engine.maxRecordBytes`: nothing of it is copied.
+    RecordTooLarge,
 }
 
 impl Invalid {
     /// Every reason, in the order of declaration: metrics show each from the start.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NoKey,
         Self::BadKey,
         Self::NullValue,
@@ -97,6 +99,7 @@ impl Invalid {
         Self::TooLarge,
         Self::Refused,
         Self::Impossible,
+        Self::RecordTooLarge,
     ];
 
     /// The label of metrics and dead letters: fixed strings, a contract.
@@ -117,6 +120,7 @@ impl Invalid {
             Self::TooLarge => "too_large",
             Self::Refused => "refused",
             Self::Impossible => "impossible",
+            Self::RecordTooLarge => "record_too_large",
         }
     }
 }
@@ -138,6 +142,7 @@ impl fmt::Display for Invalid {
             Self::TooLarge => "larger than the NATS server takes",
             Self::Refused => "refused by the NATS server as often as allowed",
             Self::Impossible => "refused by the NATS server, and no configuration of it would take the record",
+            Self::RecordTooLarge => "key, value and headers are larger than engine.maxRecordBytes",
         })
     }
 }

@@ -39,8 +39,11 @@ impl Phase {
         let mut waiting = BTreeMap::<String, usize>::new();
         for phase in partitions {
             match phase {
-                dispatch::Phase::Active | dispatch::Phase::Draining => return Self::Consuming,
+                dispatch::Phase::Active | dispatch::Phase::Draining | dispatch::Phase::Examined => {
+                    return Self::Consuming;
+                }
                 dispatch::Phase::Stopped
+                | dispatch::Phase::Damaged(_)
                 | dispatch::Phase::Behind(_)
                 | dispatch::Phase::Announcing
                 | dispatch::Phase::Contested

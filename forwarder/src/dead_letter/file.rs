@@ -36,6 +36,9 @@ struct Line<'a> {
     key: Option<String>,
     value: Option<String>,
     headers: Vec<(String, Option<String>)>,
+    /// How long the value was that is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    truncated: Option<usize>,
 }
 
 impl FileTarget {
@@ -104,6 +107,7 @@ impl FileTarget {
                         )
                     })
                     .collect(),
+                truncated: letter.truncated,
             };
             // Strings and numbers only: this cannot fail, and if it did, the line would still name its record.
             if serde_json::to_writer(&mut lines, &line).is_err() {
@@ -189,6 +193,26 @@ mod tests {
         assert_eq!(lines[0]["headers"][0][1], "/w==");
         assert_eq!(lines[0]["reason"], "null_value");
         assert_eq!(lines[1]["offset"], 8);
+    }
+
+    #[tokio::test]
+    async fn a_letter_without_its_value_says_how_long_that_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("letters");
+        let whole = letter(7, b"a");
+        let mut batch = vec![Letter::without_value(
+            whole.origin,
+            Invalid::RecordTooLarge,
+            &[],
+            70_000_000,
+        )];
+        target(&path).write(&mut batch).await.ok().unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            (&line["truncated"], &line["value"]),
+            (&70_000_000.into(), &serde_json::Value::Null)
+        );
     }
 
     #[tokio::test]

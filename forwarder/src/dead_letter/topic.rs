@@ -9,6 +9,7 @@ use rdkafka::util::Timeout;
 
 use super::{Letter, Place, WriteFailed};
 use crate::kafka::{self, KafkaSetupError, ProducerContext};
+use crate::parcel::Original;
 
 pub(super) struct TopicTarget {
     topic: String,
@@ -65,26 +66,40 @@ impl TopicTarget {
         }
     }
 
+    /// What the topic does not take it takes neither now nor ever, and an offset must not wait for that: so less is tried, and at last
+    /// what always fits. The letter's origin still tells where the record is.
     async fn send(&self, letter: &Letter) -> Result<(), String> {
-        let value = letter.original().value;
-        match (self.send_with(letter, value, None).await, value) {
-            (Ok(()), _) => Ok(()),
-            // The topic takes no record of that size, now or ever; its key, headers and origin still tell where it is.
-            (Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)), Some(value)) => self
-                .send_with(letter, None, Some(value.len()))
-                .await
-                .map_err(|error| error.to_string()),
-            (Err(error), _) => Err(error.to_string()),
+        let whole = letter.original();
+        let length = letter.truncated.or(whole.value.map(<[u8]>::len));
+        let headless = Original {
+            value: None,
+            ..whole.clone()
+        };
+        let shapes = [
+            (whole, letter.truncated),
+            (headless, length),
+            (Original::default(), Some(length.unwrap_or_default())),
+        ];
+        let mut last = None;
+        for (original, truncated) in shapes {
+            match self.send_as(letter, &original, truncated).await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
+                    last = Some(error);
+                }
+                Err(error) => return Err(error.to_string()),
+            }
         }
+        Err(last.map_or_else(String::new, |error| error.to_string()))
     }
 
-    async fn send_with(
+    async fn send_as(
         &self,
         letter: &Letter,
-        value: Option<&[u8]>,
+        original: &Original<'_>,
         truncated: Option<usize>,
     ) -> Result<(), KafkaError> {
-        let mut headers = self.headers(letter);
+        let mut headers = self.headers(letter, original);
         if let Some(size) = truncated {
             headers = headers.insert(Header {
                 key: "dead-letter-truncated",
@@ -92,8 +107,8 @@ impl TopicTarget {
             });
         }
         let mut record = FutureRecord::<[u8], [u8]>::to(&self.topic).headers(headers);
-        record.key = letter.original().key;
-        record.payload = value;
+        record.key = original.key;
+        record.payload = original.value;
         // Waits as long as the producer's queue is full; the delivery itself is bounded by librdkafka.
         match self.producer.send(record, Timeout::Never).await {
             Ok(_) => Ok(()),
@@ -101,8 +116,7 @@ impl TopicTarget {
         }
     }
 
-    fn headers(&self, letter: &Letter) -> OwnedHeaders {
-        let original = letter.original();
+    fn headers(&self, letter: &Letter, original: &Original<'_>) -> OwnedHeaders {
         let mut headers = OwnedHeaders::new_with_capacity(original.headers.len() + 7);
         for (name, value) in &original.headers {
             headers = headers.insert(Header {

@@ -146,6 +146,10 @@ impl Intake {
             }
         }
         let begun = std::mem::take(&mut self.begun);
+        // Not before: until the partition is taken anew, what comes of it is what librdkafka made of a batch that it could not read.
+        begun
+            .iter()
+            .for_each(|partition| self.dispatcher.take_again(*partition));
         let (mut given_up, mut taken) = (TopicPartitionList::new(), TopicPartitionList::new());
         for (partition, state) in self.dispatcher.partitions() {
             if state.is_taken() && (all || begun.contains(partition)) {

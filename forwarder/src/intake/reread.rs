@@ -11,9 +11,10 @@ use rdkafka::message::OwnedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tracing::{debug, error, info, warn};
 
-use super::Intake;
 use super::context::Context;
+use super::{Intake, damage, headers};
 use crate::kafka::{self, KafkaSetupError};
+use crate::parcel::record_bytes;
 
 /// Records looked at per turn of the intake's loop: what comes in from the group must not wait long.
 const TURN: usize = 1_000;
@@ -129,12 +130,21 @@ impl Intake {
 
     fn ask_again(&mut self, job: Job, message: &impl Message) -> Again {
         let key = Router::asset(message.key()).ok();
-        let again = self.dispatcher.read_again(job.number, message.offset(), key);
+        let mut again = self.dispatcher.read_again(job.number, message.offset(), key);
+        // To wait it would be copied; and no cluster needs room for it.
+        if again == Again::Wait && self.is_too_large(message) {
+            again = self.dispatcher.read_again_for_nobody(job.number, message.offset(), key);
+        }
         if let (Again::Take(tag), Some(key)) = (again, key) {
             let place = self.router.place(key);
             self.forward(tag, Some(place), message);
         }
         again
+    }
+
+    fn is_too_large(&self, message: &impl Message) -> bool {
+        let headers = headers::read(message).unwrap_or_default();
+        record_bytes(message.key(), message.payload(), &headers) > self.config.engine.max_record_bytes()
     }
 
     fn begin_pass(&mut self, job: Job) -> Result<(), KafkaSetupError> {
@@ -182,7 +192,10 @@ impl Intake {
             error,
             KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
         );
-        if gone {
+        if damage::is_damage(error) {
+            // Not a hole: what comes behind it is not taken before it is known what is missing.
+            self.suspect_parked(error);
+        } else if gone {
             self.look_what_expired(job);
         } else if self.rejects.may_log_kafka_error() {
             warn!(%error, "Kafka answers with an error while parked records are read again; trying again");

@@ -144,7 +144,13 @@ impl Intake {
                 "others have delivered under another ring of the same epoch: the partition waits; give all forwarders one ring \
                  with a higher ring.epoch"
             ),
-            Phase::Active | Phase::Draining | Phase::Stopped | Phase::Announcing | Phase::Sought => {}
+            Phase::Active
+            | Phase::Draining
+            | Phase::Stopped
+            | Phase::Examined
+            | Phase::Damaged(_)
+            | Phase::Announcing
+            | Phase::Sought => {}
         }
     }
 

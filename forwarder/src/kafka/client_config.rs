@@ -41,8 +41,9 @@ const CONSUMER_TUNED: &[(&str, &str)] = &[
 ];
 
 /// What delivery rests on: offsets are committed by us alone, and a missing one is a fault to decide on, never a
-/// jump. The statistics tell the state of the membership.
+/// jump. The statistics tell the state of the membership. Damage is told by checksums alone, and librdkafka checks none by itself.
 const CONSUMER_OWNED: &[(&str, &str)] = &[
+    ("check.crcs", "true"),
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
     ("auto.offset.reset", "error"),
@@ -56,6 +57,14 @@ const READER_OWNED: &[(&str, &str)] = &[
     ("enable.partition.eof", "true"),
     ("statistics.interval.ms", "0"),
     ("queued.max.messages.kbytes", "4096"),
+];
+
+/// Looks at one batch at a time, and at the end of a partition waits for nothing.
+const EXAMINER_OWNED: &[(&str, &str)] = &[
+    ("fetch.message.max.bytes", "1024"),
+    ("fetch.min.bytes", "1"),
+    ("fetch.wait.max.ms", "10"),
+    ("fetch.error.backoff.ms", "50"),
 ];
 
 /// What the source's brokers took can be written again, and only the target's brokers say what is too large: librdkafka's
@@ -124,6 +133,16 @@ pub fn consumer(config: &Checked) -> Result<ClientConfig, ClientConfigError> {
 pub fn reader(config: &Checked) -> Result<ClientConfig, ClientConfigError> {
     let mut client = consumer(config)?;
     set_all(&mut client, READER_OWNED);
+    Ok(client)
+}
+
+/// The consumer that looks for batches that cannot be read: as [`reader`], and a batch at a time.
+///
+/// # Errors
+/// A file of the connection that cannot be read or used.
+pub fn examiner(config: &Checked) -> Result<ClientConfig, ClientConfigError> {
+    let mut client = reader(config)?;
+    set_all(&mut client, EXAMINER_OWNED);
     Ok(client)
 }
 

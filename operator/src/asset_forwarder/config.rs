@@ -175,6 +175,7 @@ pub fn engine(limits: Option<&Limits>) -> config::Engine {
         max_pending_bytes_per_cluster,
         max_pending_records,
         max_pending_bytes,
+        max_record_bytes,
         drain_timeout_seconds,
     } = limits.cloned().unwrap_or_default();
     let (max_pending_records_per_cluster, max_pending_records) = caps(
@@ -192,6 +193,7 @@ pub fn engine(limits: Option<&Limits>) -> config::Engine {
         max_pending_bytes_per_cluster,
         max_pending_records,
         max_pending_bytes,
+        max_record_bytes: max_record_bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
         drain_timeout_ms: drain_timeout_seconds.map_or(default.drain_timeout_ms, |seconds| {
             u64::from(seconds).saturating_mul(1_000)
         }),

@@ -14,9 +14,14 @@ use forwarder_core::config::PublishMode;
 use serde_json::Value;
 
 /// Metrics whose series begin with their first fault, with the labels and the source that says so: a system in health shows none.
-const OF_FAULTS: [(&str, &[&str], &str); 2] = [
+const OF_FAULTS: [(&str, &[&str], &str); 3] = [
     (
         "asset_forwarder_missing_offsets_total",
+        &["topic", "partition"],
+        include_str!("../../../../forwarder/src/metrics.rs"),
+    ),
+    (
+        "asset_forwarder_damaged_batches_total",
         &["topic", "partition"],
         include_str!("../../../../forwarder/src/metrics.rs"),
     ),

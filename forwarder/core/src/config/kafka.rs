@@ -23,7 +23,8 @@ pub struct Source {
     /// Where a group begins that has no offsets yet.
     #[serde(default)]
     pub start_from: StartFrom,
-    /// What to do when the broker no longer has the committed offset.
+    /// What to do when the broker no longer has the committed offset. A batch that is damaged in Kafka is stepped over, or with `Stop`
+    /// stopped at.
     #[serde(default)]
     pub missing_offset: MissingOffset,
     /// The group protocol.

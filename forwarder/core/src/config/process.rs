@@ -25,6 +25,10 @@ pub struct Engine {
     pub max_pending_records: usize,
     /// Most bytes that wait for confirmation in all.
     pub max_pending_bytes: usize,
+    /// Largest record that is forwarded: bytes of key, value and headers as they are once decompressed. A larger one is invalid, and
+    /// nothing of it is copied. Absent: see [`Self::max_record_bytes`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_record_bytes: Option<usize>,
     /// Longest drain, in milliseconds, before a partition is given up or the process ends.
     pub drain_timeout_ms: u64,
     /// How long after a commit was sent that proves our membership records may be written, in milliseconds. Must be shorter
@@ -112,7 +116,17 @@ pub enum LogFormat {
     Json,
 }
 
+/// The largest record that is forwarded where the document does not say. No nats-server takes a message above 64 MiB, so what is larger
+/// could never be delivered; 1 MiB more leaves room for key and ID, which are no part of the message.
+const DEFAULT_MAX_RECORD_BYTES: usize = 65 << 20;
+
 impl Engine {
+    /// Largest record that is forwarded, in bytes of key, value and headers.
+    #[must_use]
+    pub fn max_record_bytes(&self) -> usize {
+        self.max_record_bytes.unwrap_or(DEFAULT_MAX_RECORD_BYTES)
+    }
+
     /// [`Self::poll_timeout_ms`] as a duration.
     #[must_use]
     pub const fn poll_timeout(&self) -> Duration {
@@ -167,6 +181,7 @@ impl Default for Engine {
             max_pending_bytes_per_cluster: 16 << 20,
             max_pending_records: 100_000,
             max_pending_bytes: 64 << 20,
+            max_record_bytes: None,
             drain_timeout_ms: 10_000,
             fence_timeout_ms: None,
             watchdog_interval_ms: 30_000,

@@ -10,6 +10,7 @@
 //! class: what its cluster's class has parked of it, it has too.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::commit::Ahead;
@@ -376,11 +377,27 @@ impl Backlog {
 
     /// What is before `low` is gone.
     pub(super) fn expire(&mut self, low: i64, next: i64) {
-        for parked in self.classes.values_mut().chain(self.lanes.values_mut()) {
+        for parked in self.all_mut() {
             parked.from = parked.from.max(low);
         }
+        self.forget_done(next);
+    }
+
+    /// No record in `gap` can be read.
+    pub(super) fn step_over(&mut self, gap: &Range<i64>) {
+        for parked in self.all_mut().filter(|parked| gap.contains(&parked.from)) {
+            parked.from = gap.end;
+        }
+    }
+
+    /// Forgets the classes of which nothing in front of `next` is parked.
+    pub(super) fn forget_done(&mut self, next: i64) {
         self.classes.retain(|_, parked| parked.from < next);
         self.forget_lanes(next);
+    }
+
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut Parked> {
+        self.classes.values_mut().chain(self.lanes.values_mut())
     }
 
     /// The first record that was not read again.

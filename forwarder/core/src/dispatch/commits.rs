@@ -25,7 +25,7 @@ impl<T: Freight> Dispatcher<T> {
     #[must_use]
     pub fn commit_point(&self, partition: i32) -> Option<CommitPoint> {
         let state = self.partitions.get(&partition)?;
-        if !matches!(state.phase, Phase::Active | Phase::Draining | Phase::Announcing) {
+        if matches!(state.phase, Phase::Stopped | Phase::Behind(_) | Phase::Contested) {
             return None;
         }
         // It is given up before we used the newer ring: the next owner still needs that, and what was told under it.

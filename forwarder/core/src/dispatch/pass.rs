@@ -4,6 +4,7 @@
 //! cluster has room. A class that the pass has brought up to where the intake is, is parked no more.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use super::backlog::Class;
 use super::{Dispatcher, Freight, Tag};
@@ -132,7 +133,7 @@ impl<T: Freight> Dispatcher<T> {
             .partitions
             .range(self.last_pass + 1..)
             .chain(self.partitions.range(..=self.last_pass));
-        let mut turns = turns.filter(|(_, state)| !state.backlog.is_empty() && state.is_taken());
+        let mut turns = turns.filter(|(_, state)| !state.backlog.is_empty() && state.is_taken() && !state.backlog_held);
         turns.find_map(|(partition, state)| {
             let from = state.backlog.ready(state.offsets.next(), self.now, late, may, held)?;
             Some((*partition, from, state.backlog.not_ready(self.now, late, may, held)))
@@ -141,6 +142,15 @@ impl<T: Freight> Dispatcher<T> {
 
     /// A record was read again for pass `number`; `key` is none where the record has no valid one.
     pub fn read_again(&mut self, number: u64, offset: i64, key: Option<&[u8]>) -> Again {
+        self.look_again(number, offset, key, true)
+    }
+
+    /// As [`read_again`](Self::read_again), for a record that no cluster is to get: it waits for no room.
+    pub fn read_again_for_nobody(&mut self, number: u64, offset: i64, key: Option<&[u8]>) -> Again {
+        self.look_again(number, offset, key, false)
+    }
+
+    fn look_again(&mut self, number: u64, offset: i64, key: Option<&[u8]>, needs_room: bool) -> Again {
         let Some(mut pass) = self.pass.take_if(|pass| pass.number == number) else {
             return Again::Done;
         };
@@ -164,7 +174,7 @@ impl<T: Freight> Dispatcher<T> {
             self.finish(pass);
             return Again::Done;
         }
-        let answer = self.admit_again(&mut pass, offset, key);
+        let answer = self.admit_again(&mut pass, offset, key, needs_room);
         match answer {
             Again::Done => self.finish(pass),
             Again::Wait => self.pass = Some(pass),
@@ -177,7 +187,7 @@ impl<T: Freight> Dispatcher<T> {
         answer
     }
 
-    fn admit_again(&mut self, pass: &mut Pass, offset: i64, key: Option<&[u8]>) -> Again {
+    fn admit_again(&mut self, pass: &mut Pass, offset: i64, key: Option<&[u8]>, needs_room: bool) -> Again {
         let Some(key) = key else { return Again::Skip };
         let place = self.era.ring.place(key);
         let outlet = self.era.outlet(place.owner);
@@ -193,7 +203,8 @@ impl<T: Freight> Dispatcher<T> {
             return Again::Skip;
         }
         let held = self.held.contains(place.lane);
-        let free = !held && self.caps.has_half(outlet as usize) && !self.hand_over.contains(place.lane);
+        let has_room = self.caps.has_half(outlet as usize) && !self.hand_over.contains(place.lane);
+        let free = !held && (has_room || !needs_room);
         if !free {
             let since = *pass.waiting_since.get_or_insert(self.now);
             let others = open > pass.left_out.len() + 1;
@@ -267,6 +278,29 @@ impl<T: Freight> Dispatcher<T> {
         if let Some(pass) = self.pass.take() {
             self.finish(pass);
         }
+    }
+
+    /// The reader came upon what cannot be read. Nothing is read again of the partition before [`Dispatcher::go_on_reading`]. Returns
+    /// the partition and how far the pass came.
+    pub fn hold_reading(&mut self) -> Option<(i32, i64)> {
+        let pass = self.pass.take()?;
+        let (partition, reached) = (pass.partition, pass.reached);
+        self.finish(pass);
+        self.partitions.get_mut(&partition)?.backlog_held = true;
+        Some((partition, reached))
+    }
+
+    /// What could not be read can be, or is stepped over: none of the parked records in `gap` is to be read any more.
+    pub fn go_on_reading(&mut self, partition: i32, gap: Option<Range<i64>>) {
+        let Some(state) = self.partitions.get_mut(&partition) else {
+            return;
+        };
+        state.backlog_held = false;
+        if let Some(gap) = gap {
+            state.backlog.step_over(&gap);
+        }
+        state.backlog.forget_done(state.offsets.next());
+        self.forget_older_rings();
     }
 
     /// Ends a pass: what it has not left out was brought as far as it reached.

@@ -28,7 +28,7 @@ impl<T: Freight> Dispatcher<T> {
         let mut ours = self
             .partitions
             .values()
-            .filter(|state| matches!(state.phase, Phase::Active | Phase::Draining));
+            .filter(|state| matches!(state.phase, Phase::Active | Phase::Draining | Phase::Examined));
         ours.all(|state| {
             state
                 .committed

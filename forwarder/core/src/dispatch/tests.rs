@@ -1,4 +1,5 @@
 mod assignments;
+mod damage;
 mod handover;
 mod parking;
 mod rings;

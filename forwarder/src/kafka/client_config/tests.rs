@@ -37,6 +37,7 @@ fn what_delivery_rests_on_is_set() {
         ("partition.assignment.strategy", "cooperative-sticky"),
         ("session.timeout.ms", "10000"),
         ("statistics.interval.ms", "1000"),
+        ("check.crcs", "true"),
         ("isolation.level", "read_committed"),
         ("queued.max.messages.kbytes", "16384"),
     ] {

@@ -142,6 +142,14 @@ fn the_default_of_a_cap_gives_way_to_the_one_that_is_given() {
     assert_eq!(high.max_pending_records, 1_000_000);
 }
 
+/// A pod of an older image refuses what it does not know.
+#[test]
+fn the_largest_record_is_written_only_where_it_is_declared() {
+    let engine = |limits: &str| serde_json::to_value(super::super::config::engine(Some(&yaml(limits)))).unwrap();
+    assert_eq!(engine("{}").get("maxRecordBytes"), None);
+    assert_eq!(engine("{maxRecordBytes: 2000000}")["maxRecordBytes"], 2_000_000);
+}
+
 #[test]
 fn pods_of_another_group_end_before_the_first_of_the_new_one_begins() {
     let mut world = World::new([cluster("c1", 1)]);

@@ -22,6 +22,8 @@ type Headers = Vec<(String, Option<Vec<u8>>)>;
 pub(super) struct Letter {
     pub(super) key: Option<Vec<u8>>,
     pub(super) value: Option<Vec<u8>>,
+    /// How long the value was that is left out.
+    pub(super) truncated: Option<String>,
     /// Those of the record.
     headers: Headers,
     /// What the forwarder says: by the names of the file's fields.
@@ -64,6 +66,7 @@ fn letter(message: &rdkafka::message::BorrowedMessage<'_>) -> Letter {
         ("dead-letter-timestamp", "timestamp"),
         ("dead-letter-group", "group"),
     ];
+    let truncated = headers.pop_if(|(name, _)| name == "dead-letter-truncated");
     let own = headers.split_off(headers.len() - names.len());
     let mut said = BTreeMap::new();
     for ((name, value), (expected, field)) in own.into_iter().zip(names) {
@@ -73,6 +76,7 @@ fn letter(message: &rdkafka::message::BorrowedMessage<'_>) -> Letter {
     Letter {
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),
+        truncated: truncated.map(|(_, value)| String::from_utf8(value.unwrap()).unwrap()),
         headers,
         said,
     }
@@ -98,6 +102,7 @@ pub(super) fn of_file(path: &Path) -> Vec<Letter> {
             Letter {
                 key: bytes(&line["key"]),
                 value: bytes(&line["value"]),
+                truncated: line.get("truncated").map(Value::to_string),
                 headers: headers
                     .map(|header| (header[0].as_str().unwrap().to_owned(), bytes(&header[1])))
                     .collect(),

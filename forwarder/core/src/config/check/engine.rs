@@ -18,6 +18,7 @@ pub(super) fn check_engine(faults: &mut Faults<'_>, engine: &Engine, source: &So
         max_pending_bytes_per_cluster,
         max_pending_records,
         max_pending_bytes,
+        max_record_bytes,
         drain_timeout_ms,
         fence_timeout_ms,
         watchdog_interval_ms,
@@ -55,6 +56,12 @@ pub(super) fn check_engine(faults: &mut Faults<'_>, engine: &Engine, source: &So
                 "write at most the total",
             );
         }
+    }
+    if let Some(max_record_bytes) = *max_record_bytes {
+        // Kafka has no larger one.
+        faults
+            .at("maxRecordBytes")
+            .range(max_record_bytes, 1, i32::MAX.unsigned_abs() as usize);
     }
     faults.at("drainTimeoutMs").range(*drain_timeout_ms, 1, 60 * MINUTE_MS);
     faults.at("watchdogIntervalMs").range(*watchdog_interval_ms, 1, DAY_MS);

@@ -352,7 +352,7 @@ publish:
   retry: {initialBackoffMs: 50, maxBackoffMs: 10, maxAttempts: 3, confirmTimeoutMs: 0}
 engine:
   {batchSize: 0, pollTimeoutMs: 0, queueSize: 0, commitIntervalMs: 0, maxPendingRecordsPerCluster: 2, maxPendingRecords: 1,
-   maxPendingBytes: 0, drainTimeoutMs: 20, watchdogIntervalMs: 30, watchdogTimeoutMs: 20}
+   maxPendingBytes: 0, maxRecordBytes: 0, drainTimeoutMs: 20, watchdogIntervalMs: 30, watchdogTimeoutMs: 20}
 admin: {address: localhost, version: ''}
 ",
     );
@@ -393,6 +393,7 @@ admin: {address: localhost, version: ''}
             "engine.maxPendingRecordsPerCluster: 2 is more than maxPendingRecords, 1",
             "engine.maxPendingBytes: 0 would let nothing pass",
             "engine.maxPendingBytesPerCluster: 16777216 is more than maxPendingBytes, 0",
+            "engine.maxRecordBytes: 0 is out of range",
             "engine.drainTimeoutMs: 20 is not shorter",
             "engine.watchdogIntervalMs: 30 is longer",
             "admin.address: \"localhost\" is no IP address",
@@ -561,6 +562,7 @@ fn properties_outside_of_the_allowlist_are_refused_with_the_reason() {
         ("auto.offset.reset", "is owned by the engine; declare source.startFrom"),
         ("group.id", "is owned by the engine; declare source.group"),
         ("group.instance.id", "is owned by the engine"),
+        ("check.crcs", "is owned by the engine"),
         ("group.protocol", "is owned by the engine; declare source.protocol"),
         ("bootstrap.servers", "is owned by the engine; declare bootstrapServers"),
         ("partition.assignment.strategy", "is owned by the engine"),
@@ -660,7 +662,10 @@ fn values_of_properties_are_checked() {
             "[\"fetch.min.bytes\"]: 0 is out of range; write a number from 1 to 100000000",
         ),
         ("fetch.min.bytes: many", "[\"fetch.min.bytes\"]: \"many\" is no number"),
-        ("check.crcs: 'yes'", "[\"check.crcs\"]: \"yes\" is no switch"),
+        (
+            "socket.keepalive.enable: 'yes'",
+            "[\"socket.keepalive.enable\"]: \"yes\" is no switch",
+        ),
         (
             "isolation.level: x",
             "[\"isolation.level\"]: \"x\" is not known; write one of read_uncommitted, read_committed",

@@ -75,7 +75,6 @@ pub(super) const ALLOWED: &[Property] = &[
         Consumer,
         OneOf(&["read_uncommitted", "read_committed"]),
     ),
-    property("check.crcs", Consumer, Switch),
     property("linger.ms", Producer, Number(0, 900_000)),
     property("batch.size", Producer, Number(1, INT_MAX)),
     property("batch.num.messages", Producer, Number(1, 1_000_000)),
@@ -122,6 +121,7 @@ const DECLARED: &[(&str, &str)] = &[
 const OWNED: &[&str] = &[
     "acks",
     "auto.commit.enable",
+    "check.crcs",
     "delivery.report.only.error",
     "enable.gapless.guarantee",
     "enable.idempotence",
