@@ -10,6 +10,7 @@
 //! of the outbox and a new connection begins. Nothing is ever assumed to have arrived because a write succeeded.
 
 mod session;
+mod stream_watch;
 #[cfg(test)]
 mod tests;
 
@@ -29,9 +30,9 @@ use crate::chain;
 use crate::clock::Clock;
 use crate::lease::Lease;
 use crate::metrics::{ClusterMetrics, Metrics, RetryReason};
-use crate::nats::connection::{self, Connection, Login};
+use crate::nats::connection::{self, ConnectError, Connection, Login};
 use crate::nats::server::{AddressError, ServerAddress, ServerPool};
-use crate::nats::stream::{self, StreamError};
+use crate::nats::stream::{self, StreamError, StreamFault};
 use crate::parcel::{Fate, Parcel, Receipt, Receipts, Undeliverable};
 
 /// Records with an ack outstanding on one connection. Past 10,000 messages in a stream's own queue nats-server answers
@@ -70,7 +71,7 @@ pub enum Order {
 pub struct LinkStatus {
     /// The server, while there is a connection.
     pub connected: Option<String>,
-    /// Why there is none, or why the last one ended.
+    /// Why there is none, or why the last one ended, or what is wrong though there is one.
     pub last_error: Option<String>,
 }
 
@@ -99,6 +100,11 @@ impl Link {
             status.last_error = error;
         }
     }
+
+    /// What is wrong though there is a connection; none: nothing any more.
+    fn set_fault(&self, fault: Option<String>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).last_error = fault;
+    }
 }
 
 /// A publisher before it runs.
@@ -125,6 +131,8 @@ pub struct Publisher {
     cutting: Vec<blocking::Sender<()>>,
     /// When the last line about refusals was logged: they may come by the thousand.
     refusal_logged: Option<std::time::Instant>,
+    /// The fault of the stream that was logged last, and when.
+    fault_logged: Option<(StreamFault, std::time::Instant)>,
     /// The cluster is declared otherwise than when the connection, or the attempt to make one, was begun.
     moved: bool,
 }
@@ -140,14 +148,20 @@ enum Ended {
     Protocol(#[from] crate::nats::protocol::ProtocolError),
     #[error("the server said: {0}")]
     Server(String),
-    #[error("the user may not subscribe to {0}, where JetStream's acks arrive: allow `_INBOX.>`")]
-    InboxDenied(String),
+    #[error(
+        "the user may not subscribe to {inbox}, where JetStream's acks arrive: allow `{prefix}.>`, or declare the cluster's inboxPrefix"
+    )]
+    InboxDenied { inbox: String, prefix: String },
     #[error("no answer for {0:?}")]
     Silent(Duration),
     #[error("the server is going to shut down and asks its clients to leave")]
     LameDuck,
     #[error("no stream takes `{0}`")]
     NoStream(String),
+    #[error("acks do not come")]
+    Stream(#[source] Box<StreamError>),
+    #[error("acks did not come, because stream `{0}` was missing or changed; it is as declared again")]
+    StreamMended(String),
     #[error("partitions were given up while records of theirs were being written")]
     GivenUp,
     #[error("the cluster is declared otherwise now")]
@@ -156,6 +170,15 @@ enum Ended {
         "our membership of the consumer group is not proved any more, and records were being written: others may own them"
     )]
     Unproven,
+}
+
+/// Why an attempt to connect failed.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Stream(#[from] StreamError),
 }
 
 impl Publisher {
@@ -203,6 +226,7 @@ impl Publisher {
             link,
             cutting: Vec::new(),
             refusal_logged: None,
+            fault_logged: None,
             moved: false,
         })
     }
@@ -296,25 +320,12 @@ impl Publisher {
         let server = self.servers.next_server();
         let (publish, cluster, client_name) = (self.publish.clone(), self.cluster.clone(), self.client_name.clone());
         let connecting = async move {
-            if publish.mode == PublishMode::JetStream {
-                match stream::ensure_stream(&cluster, &publish).await {
-                    Ok(_) => {}
-                    Err(error @ StreamError::Connect { .. }) if cluster.servers.len() > 1 => {
-                        // Another server may answer; what the stream is like shows in the acks.
-                        tracing::debug!(
-                            cluster = cluster.name,
-                            error = chain(&error),
-                            "failed to look at the stream"
-                        );
-                    }
-                    Err(error) => return Err(chain(&error)),
-                }
-            }
             let login = Login::of(&cluster, &client_name);
-            match connection::connect(&server, login, CONNECT_TIMEOUT).await {
-                Ok(connection) => Ok((server, connection)),
-                Err(error) => Err(chain(&error)),
+            let connection = connection::connect(&server, login, CONNECT_TIMEOUT).await?;
+            if publish.mode == PublishMode::JetStream {
+                stream::ensure_stream(&cluster, &publish, &server).await?;
             }
+            Ok::<_, Failed>((server, connection))
         };
         let mut connecting = std::pin::pin!(connecting);
         loop {
@@ -329,7 +340,10 @@ impl Publisher {
                     if let Ok((server, connection)) = &result {
                         self.servers.learn(server, &connection.info.connect_urls);
                     }
-                    return ControlFlow::Continue(Some(result));
+                    if let Err(Failed::Stream(error)) = &result {
+                        self.counters.stream_faults(error.fault()).inc();
+                    }
+                    return ControlFlow::Continue(Some(result.map_err(|error| chain(&error))));
                 }
             }
             if self.moved {

@@ -16,3 +16,4 @@ mod outages;
 mod ring;
 mod ring_file;
 mod stream;
+mod stream_faults;
