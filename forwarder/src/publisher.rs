@@ -133,6 +133,8 @@ pub struct Publisher {
     refusal_logged: Option<std::time::Instant>,
     /// The fault of the stream that was logged last, and when.
     fault_logged: Option<(StreamFault, std::time::Instant)>,
+    /// The stream is why there is no connection.
+    stream_at_fault: bool,
     /// The cluster is declared otherwise than when the connection, or the attempt to make one, was begun.
     moved: bool,
 }
@@ -227,6 +229,7 @@ impl Publisher {
             cutting: Vec::new(),
             refusal_logged: None,
             fault_logged: None,
+            stream_at_fault: false,
             moved: false,
         })
     }
@@ -246,6 +249,10 @@ impl Publisher {
                         "connected to NATS"
                     );
                     self.link.set(Some(name), None);
+                    // The look that came with the connection found it well.
+                    if std::mem::take(&mut self.stream_at_fault) {
+                        self.link.set_fault(None);
+                    }
                     self.counters.connected.set(1);
                     let published = self.counters.published.get();
                     let ended = self.session(connection, &server).await;
@@ -341,6 +348,7 @@ impl Publisher {
                         self.servers.learn(server, &connection.info.connect_urls);
                     }
                     if let Err(Failed::Stream(error)) = &result {
+                        self.stream_at_fault = true;
                         self.counters.stream_faults(error.fault()).inc();
                     }
                     return ControlFlow::Continue(Some(result.map_err(|error| chain(&error))));

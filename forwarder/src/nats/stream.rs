@@ -89,6 +89,14 @@ pub async fn ensure_stream(
         },
     };
     let state = judge(cluster, declared, prefix, change, &config)?;
+    if state.change != Change::None {
+        tracing::info!(
+            cluster = cluster.name,
+            stream = state.name,
+            change = ?state.change,
+            "the stream was brought to what is declared"
+        );
+    }
     if state.duplicate_window < SHORT_DUPLICATE_WINDOW {
         tracing::warn!(
             cluster = cluster.name,

@@ -7,7 +7,7 @@ use std::future::pending;
 use std::pin::Pin;
 use std::time::Duration;
 
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{Ended, Publisher};
 use crate::chain;
@@ -108,7 +108,7 @@ impl Publisher {
             Due::Nothing => {}
             Due::Over => self.stream_is_well(),
             Due::Look => {
-                info!(cluster = self.cluster.name, "acks are overdue; looking at the stream");
+                debug!(cluster = self.cluster.name, "acks are overdue; looking at the stream");
                 let (cluster, publish, server) = (self.cluster.clone(), self.publish.clone(), watch.server.clone());
                 watch.look = Some(Box::pin(async move {
                     stream::ensure_stream(&cluster, &publish, &server).await
@@ -147,6 +147,11 @@ impl Publisher {
             Ok(_) => {
                 if watch.fault.take().is_some() {
                     self.stream_is_well();
+                } else if self.may_log_fault(StreamFault::Unconfirmed) {
+                    warn!(
+                        cluster = self.cluster.name,
+                        "acks are overdue, though the stream is as it should be; sending the records again"
+                    );
                 }
                 return Ok(());
             }
@@ -161,6 +166,7 @@ impl Publisher {
             );
         }
         if fault.fault().stops_all() {
+            self.stream_at_fault = true;
             // Each new connection begins with a look, and without it nothing is sent in vain.
             return Err(Ended::Stream(Box::new(fault)));
         }
@@ -169,8 +175,9 @@ impl Publisher {
         Ok(())
     }
 
+    /// Takes the fault of the stream off the status.
     fn stream_is_well(&mut self) {
-        info!(cluster = self.cluster.name, "acks come again");
+        info!(cluster = self.cluster.name, "the stream is well again");
         self.fault_logged = None;
         self.link.set_fault(None);
     }

@@ -90,52 +90,9 @@ impl<'a> Api<'a> {
     }
 
     async fn ask(&mut self, verb: &str, body: &Value, until: Instant) -> Result<Value, StreamError> {
-        let (cluster, stream) = (self.cluster.name.clone(), self.stream.name.clone());
         let answered = timeout_at(until.min(self.deadline), self.exchange(verb, body)).await;
         let payload = answered.map_err(|_| self.silent())??;
-        let answer: Answer = serde_json::from_slice(&payload).map_err(|source| StreamError::Answer {
-            cluster: cluster.clone(),
-            source,
-        })?;
-        match answer {
-            Answer {
-                error: Some(Refusal { err_code, .. }),
-                ..
-            } if NOT_ENABLED.contains(&err_code) => Err(self.not_enabled()),
-            Answer {
-                error: Some(Refusal { err_code, description }),
-                ..
-            } if LEADERLESS.contains(&err_code) => Err(StreamError::NoLeader {
-                cluster,
-                stream,
-                description,
-            }),
-            Answer {
-                error: Some(Refusal { err_code, description }),
-                ..
-            } => Err(StreamError::Refused {
-                cluster,
-                stream,
-                description,
-                err_code,
-            }),
-            // Without a leader any server with a copy answers, and this is how it says so.
-            Answer {
-                cluster: Some(Group { leader }),
-                ..
-            } if leader.is_empty() => Err(StreamError::NoLeader {
-                cluster,
-                stream,
-                description: "its servers have chosen none".to_owned(),
-            }),
-            Answer {
-                config: Some(config), ..
-            } => Ok(config),
-            Answer { config: None, .. } => Err(StreamError::Answer {
-                cluster,
-                source: serde::de::Error::custom("neither a configuration nor an error"),
-            }),
-        }
+        read_answer(self.cluster, self.stream, &payload)
     }
 
     async fn exchange(&mut self, verb: &str, body: &Value) -> Result<bytes::Bytes, StreamError> {
@@ -148,7 +105,7 @@ impl<'a> Api<'a> {
             tokio::select! {
                 answer = &mut answering => return match answer {
                     // The status 503: nobody listens there.
-                    Err(error) if error.kind() == RequestErrorKind::NoResponders => Err(self.not_enabled()),
+                    Err(error) if error.kind() == RequestErrorKind::NoResponders => Err(not_enabled(self.cluster)),
                     Err(problem) => Err(StreamError::Request { cluster: self.cluster.name.clone(), problem }),
                     Ok(message) => Ok(message.payload),
                 },
@@ -190,13 +147,6 @@ impl<'a> Api<'a> {
         }
     }
 
-    fn not_enabled(&self) -> StreamError {
-        StreamError::NotEnabled {
-            cluster: self.cluster.name.clone(),
-            api: self.cluster.jet_stream_api(),
-        }
-    }
-
     /// The permissions that a look needs, in words.
     fn needed(&self) -> String {
         let Self { cluster, stream, .. } = self;
@@ -208,5 +158,98 @@ impl<'a> Api<'a> {
             format!("{api}.INFO.{name}`")
         };
         format!("publish to {publish} and subscribe to `{}.>`", cluster.inbox_prefix())
+    }
+}
+
+/// The configuration that an answer holds.
+fn read_answer(cluster: &Cluster, stream: &Stream, payload: &[u8]) -> Result<Value, StreamError> {
+    let answer: Answer = serde_json::from_slice(payload).map_err(|source| StreamError::Answer {
+        cluster: cluster.name.clone(),
+        source,
+    })?;
+    let (name, stream) = (cluster.name.clone(), stream.name.clone());
+    if let Some(Refusal { err_code, description }) = answer.error {
+        return Err(if NOT_ENABLED.contains(&err_code) {
+            not_enabled(cluster)
+        } else if LEADERLESS.contains(&err_code) {
+            StreamError::NoLeader {
+                cluster: name,
+                stream,
+                description,
+            }
+        } else {
+            StreamError::Refused {
+                cluster: name,
+                stream,
+                description,
+                err_code,
+            }
+        });
+    }
+    // Without a leader any server with a copy answers, and this is how it says so.
+    if answer.cluster.is_some_and(|group| group.leader.is_empty()) {
+        return Err(StreamError::NoLeader {
+            cluster: name,
+            stream,
+            description: "its servers have chosen none".to_owned(),
+        });
+    }
+    answer.config.ok_or_else(|| StreamError::Answer {
+        cluster: name,
+        source: serde::de::Error::custom("neither a configuration nor an error"),
+    })
+}
+
+fn not_enabled(cluster: &Cluster) -> StreamError {
+    StreamError::NotEnabled {
+        cluster: cluster.name.clone(),
+        api: cluster.jet_stream_api(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{cluster, declared};
+    use super::*;
+
+    fn read(answer: &Value) -> Result<Value, StreamError> {
+        read_answer(&cluster(), &declared(true), answer.to_string().as_bytes())
+    }
+
+    #[test]
+    fn a_configuration_comes_with_all_that_a_newer_server_says() {
+        let config = json!({"name": "ASSETS", "allow_something_new": {"deep": [1, 2]}});
+        for group in [json!(null), json!({"name": "x", "leader": "n1", "replicas": []})] {
+            let answer =
+                json!({"type": "io.nats.jetstream.api.v1.stream_info_response", "config": config, "cluster": group});
+            assert_eq!(read(&answer).unwrap(), config);
+        }
+    }
+
+    #[test]
+    fn a_stream_without_a_leader_is_told_however_the_servers_say_it() {
+        let config = json!({"name": "ASSETS"});
+        for answer in [
+            json!({"config": config, "cluster": {"name": "x", "replicas": [{"name": "n2"}]}}),
+            json!({"error": {"code": 503, "err_code": 10008, "description": "JetStream system temporarily unavailable"}}),
+            json!({"error": {"code": 500, "err_code": 10118, "description": "stream is offline"}}),
+        ] {
+            assert_eq!(read(&answer).unwrap_err().kind(), "no_leader", "{answer}");
+        }
+    }
+
+    #[test]
+    fn what_jetstream_refuses_is_told_in_its_words() {
+        let answer = json!({"error": {"code": 400, "err_code": 10052, "description": "subjects overlap"}});
+        let message = read(&answer).unwrap_err().to_string();
+        assert!(
+            message.contains("subjects overlap") && message.contains("10052"),
+            "{message}"
+        );
+        let answer = json!({"error": {"code": 503, "err_code": 10076, "description": "JetStream not enabled"}});
+        assert_eq!(read(&answer).unwrap_err().kind(), "not_enabled");
+        for answer in [json!({}), json!([1])] {
+            assert_eq!(read(&answer).unwrap_err().kind(), "protocol", "{answer}");
+        }
     }
 }
