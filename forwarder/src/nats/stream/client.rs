@@ -51,7 +51,7 @@ pub(super) async fn connect(
         })?;
         options.connect(address).await.map_err(|problem| StreamError::Client {
             cluster: cluster.name.clone(),
-            server: server.clone(),
+            server: server.to_string(),
             problem,
         })
     };

@@ -4,7 +4,6 @@ use forwarder_core::subject::TemplateError;
 
 use crate::nats::connection::ConnectError;
 use crate::nats::protocol::ServerError;
-use crate::nats::server::ServerAddress;
 
 /// Why the stream is not to be used. Messages say what to do.
 #[derive(Debug, thiserror::Error)]
@@ -36,8 +35,8 @@ pub enum StreamError {
     Client {
         /// The cluster.
         cluster: String,
-        /// The server.
-        server: ServerAddress,
+        /// The server, without credentials.
+        server: String,
         /// Why; not a source, as its words have their own sources in them.
         problem: async_nats::ConnectError,
     },
