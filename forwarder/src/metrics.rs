@@ -15,6 +15,8 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use crate::nats::stream::StreamFault;
+
 const QUEUE_TIME_BUCKETS: &[f64] = &[0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5];
 const LATENCY_BUCKETS: &[f64] = &[0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25];
 const QUEUE_SIZE_BUCKETS: &[f64] = &[
@@ -131,6 +133,7 @@ struct ClusterVecs {
     connected: IntGaugeVec,
     reconnects: IntCounterVec,
     retries: IntCounterVec,
+    stream_faults: IntCounterVec,
     repeats_possible: IntCounterVec,
     overtaken: IntCounterVec,
     confirmed: HistogramVec,
@@ -165,6 +168,7 @@ pub struct ClusterMetrics {
     /// Seconds from consuming to the confirmation.
     pub confirmed: Histogram,
     retries: [IntCounter; RetryReason::ALL.len()],
+    stream_faults: [IntCounter; StreamFault::ALL.len()],
 }
 
 impl ClusterMetrics {
@@ -172,6 +176,12 @@ impl ClusterMetrics {
     #[must_use]
     pub const fn retries(&self, reason: RetryReason) -> &IntCounter {
         &self.retries[reason as usize]
+    }
+
+    /// Times that the stream was found with this fault.
+    #[must_use]
+    pub const fn stream_faults(&self, fault: StreamFault) -> &IntCounter {
+        &self.stream_faults[fault as usize]
     }
 }
 
@@ -307,6 +317,7 @@ impl Metrics {
             connected,
             reconnects,
             retries,
+            stream_faults,
             repeats_possible,
             overtaken,
             confirmed,
@@ -326,6 +337,7 @@ impl Metrics {
             overtaken: overtaken.with_label_values(name),
             confirmed: confirmed.with_label_values(name),
             retries: RetryReason::ALL.map(|reason| retries.with_label_values(&[name[0], reason.label()])),
+            stream_faults: StreamFault::ALL.map(|fault| stream_faults.with_label_values(&[name[0], fault.label()])),
         }
     }
 
@@ -489,6 +501,11 @@ impl Builder {
             retries: self.counters(
                 "asset_forwarder_retries_total",
                 "Messages published again, by reason",
+                &["cluster", "reason"],
+            )?,
+            stream_faults: self.counters(
+                "asset_forwarder_stream_faults_total",
+                "Times that the JetStream stream was found with a fault, by reason",
                 &["cluster", "reason"],
             )?,
             repeats_possible: counter(

@@ -7,7 +7,7 @@
 //! ```text
 //! ServerPool ─▶ connect ─▶ Connection{info, io, leftover}      server, race, credentials, tls, connection
 //!                              │ encode_pub … ▼ ▲ … Parser      protocol
-//! ensure_stream ──── requests over a Connection of its own       stream (JetStream only, before the first publish)
+//! ensure_stream ──── requests through async-nats                  stream (JetStream only: before the first publish, and when acks do not come)
 //! ```
 
 pub mod connection;

@@ -11,6 +11,7 @@
 
 mod connecting;
 mod session;
+mod stream_watch;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +33,7 @@ use crate::clock::Clock;
 use crate::lease::Lease;
 use crate::metrics::{ClusterMetrics, Metrics, RetryReason};
 use crate::nats::server::{AddressError, ForeignServer, ServerPool};
+use crate::nats::stream::{StreamError, StreamFault};
 use crate::parcel::{Fate, Parcel, Receipt, Receipts, Undeliverable};
 
 /// Records with an ack outstanding on one connection. Past 10,000 messages in a stream's own queue nats-server answers
@@ -66,7 +68,7 @@ pub enum Order {
 pub struct LinkStatus {
     /// The server, while there is a connection.
     pub connected: Option<String>,
-    /// Why there is none, or why the last one ended.
+    /// Why there is none, or why the last one ended, or what is wrong though there is one.
     pub last_error: Option<String>,
 }
 
@@ -100,6 +102,11 @@ impl Link {
             status.last_error = error;
         }
     }
+
+    /// What is wrong though there is a connection; none: nothing any more.
+    fn set_fault(&self, fault: Option<String>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).last_error = fault;
+    }
 }
 
 /// A publisher before it runs.
@@ -126,6 +133,10 @@ pub struct Publisher {
     cutting: Vec<blocking::Sender<()>>,
     /// When the last line about refusals was logged: they may come by the thousand.
     refusal_logged: Option<std::time::Instant>,
+    /// The fault of the stream that was logged last, and when.
+    fault_logged: Option<(StreamFault, std::time::Instant)>,
+    /// The stream is why there is no connection.
+    stream_at_fault: bool,
     /// The cluster is declared otherwise than when the connection, or the attempt to make one, was begun.
     moved: bool,
     /// So many connections in a row have ended without a word while records were out.
@@ -148,8 +159,10 @@ enum Ended {
     Server(String),
     #[error("the server refused a record and did not say which: {text}; each of {suspects} is sent alone now")]
     Unattributed { text: String, suspects: usize },
-    #[error("the user may not subscribe to {0}, where JetStream's acks arrive: allow `_INBOX.>`")]
-    InboxDenied(String),
+    #[error(
+        "the user may not subscribe to {inbox}, where JetStream's acks arrive: allow `{prefix}.>`, or declare the cluster's inboxPrefix"
+    )]
+    InboxDenied { inbox: String, prefix: String },
     #[error("no answer for {0:?}")]
     Silent(Duration),
     #[error(transparent)]
@@ -158,6 +171,10 @@ enum Ended {
     LameDuck,
     #[error("no stream takes `{0}`")]
     NoStream(String),
+    #[error("acks do not come")]
+    Stream(#[source] Box<StreamError>),
+    #[error("acks did not come, because stream `{0}` was missing or changed; it is as declared again")]
+    StreamMended(String),
     #[error("partitions were given up while records of theirs were being written")]
     GivenUp,
     #[error("the cluster is declared otherwise now")]
@@ -213,6 +230,8 @@ impl Publisher {
             link,
             cutting: Vec::new(),
             refusal_logged: None,
+            fault_logged: None,
+            stream_at_fault: false,
             moved: false,
             silent_ends: 0,
         })
@@ -235,6 +254,10 @@ impl Publisher {
                         "connected to NATS"
                     );
                     self.link.set(Some(name), None);
+                    // The look that came with the connection found it well.
+                    if std::mem::take(&mut self.stream_at_fault) {
+                        self.link.set_fault(None);
+                    }
                     self.counters.connected.set(1);
                     let published = self.counters.published.get();
                     let ended = self.session(connection, &server).await;

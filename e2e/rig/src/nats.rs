@@ -61,6 +61,8 @@ pub struct User {
 pub struct Options {
     /// Whether JetStream is on.
     pub jetstream: bool,
+    /// JetStream's domain.
+    pub domain: Option<String>,
     /// Who may log in.
     pub login: Login,
     /// TLS with a certificate of this test's own authority.
@@ -79,6 +81,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             jetstream: true,
+            domain: None,
             login: Login::None,
             tls: false,
             client_certificate: true,
@@ -142,9 +145,11 @@ impl Nats {
         if options.jetstream {
             // Bounds are stated, so that a full disk of the machine does not read as a fault of the forwarder.
             let store = dir.path().join("store");
+            let domain = options.domain.map(|domain| format!("domain: {domain}, "));
             writeln!(
                 text,
-                "jetstream {{store_dir: {}, max_memory_store: 2GB, max_file_store: 20GB}}",
+                "jetstream {{{}store_dir: {}, max_memory_store: 2GB, max_file_store: 20GB}}",
+                domain.unwrap_or_default(),
                 quoted(&store)
             )?;
         }

@@ -142,6 +142,8 @@ fn what_is_known_at_the_start_is_there_at_zero() {
     for line in [
         "asset_forwarder_rebalances_total{kind=\"lost\"} 0\n",
         "asset_forwarder_retries_total{cluster=\"C1\",reason=\"refused\"} 0\n",
+        "asset_forwarder_stream_faults_total{cluster=\"C1\",reason=\"missing\"} 0\n",
+        "asset_forwarder_stream_faults_total{cluster=\"C1\",reason=\"unconfirmed\"} 0\n",
         "asset_forwarder_reconnects_total{cluster=\"C1\"} 0\n",
         "asset_forwarder_connected{cluster=\"C1\"} 0\n",
         "asset_forwarder_repeats_possible_total{cluster=\"C1\"} 0\n",

@@ -59,17 +59,22 @@ pub struct Presented {
     pub signature: Option<String>,
 }
 
-impl Presented {
-    /// Reads the files and signs the server's nonce.
+/// What the files say. The server's nonce is signed later, by whoever has it.
+pub struct Secrets {
+    /// All but the signature.
+    presented: Presented,
+    /// What signs, and the file that it comes from.
+    key: Option<(PathBuf, KeyPair)>,
+}
+
+impl Secrets {
+    /// Reads the files.
     ///
     /// # Errors
-    /// When a file does not hold what it should, or there is no nonce to sign.
-    pub async fn new(
-        auth: Option<&NatsAuth>,
-        userinfo: Option<&Userinfo>,
-        nonce: Option<&str>,
-    ) -> Result<Self, CredentialsError> {
-        let mut presented = Self::default();
+    /// When a file does not hold what it should.
+    pub async fn read(auth: Option<&NatsAuth>, userinfo: Option<&Userinfo>) -> Result<Self, CredentialsError> {
+        let mut presented = Presented::default();
+        let mut key = None;
         match auth {
             None => {}
             Some(NatsAuth::Token { file }) => presented.token = Some(read(file).await?),
@@ -82,15 +87,15 @@ impl Presented {
             }
             Some(NatsAuth::NKey { seed_file }) => {
                 let seed = read(seed_file).await?;
-                let key = parse_seed(&seed).map_err(|problem| garbled(seed_file, problem))?;
-                presented.nkey = Some(key.public_key());
-                presented.sign(seed_file, &key, nonce)?;
+                let pair = parse_seed(&seed).map_err(|problem| garbled(seed_file, problem))?;
+                presented.nkey = Some(pair.public_key());
+                key = Some((seed_file.clone(), pair));
             }
             Some(NatsAuth::Creds { file }) => {
                 let text = read(file).await?;
-                let (jwt, key) = parse_creds(&text).map_err(|problem| garbled(file, problem))?;
+                let (jwt, pair) = parse_creds(&text).map_err(|problem| garbled(file, problem))?;
                 presented.jwt = Some(jwt.to_owned());
-                presented.sign(file, &key, nonce)?;
+                key = Some((file.clone(), pair));
             }
         }
         match userinfo {
@@ -104,16 +109,37 @@ impl Presented {
                 (presented.user, presented.password) = (Some(user.clone()), Some(password.clone()));
             }
         }
-        Ok(presented)
+        Ok(Self { presented, key })
     }
 
-    fn sign(&mut self, file: &Path, key: &KeyPair, nonce: Option<&str>) -> Result<(), CredentialsError> {
-        let nonce = nonce.ok_or(CredentialsError::NoNonce)?;
-        let signature = key
-            .sign(nonce.as_bytes())
-            .map_err(|_| garbled(file, "a key that cannot sign"))?;
-        self.signature = Some(URL_SAFE_NO_PAD.encode(signature));
-        Ok(())
+    /// With the server's nonce signed, where there is a key.
+    ///
+    /// # Errors
+    /// When there is no nonce to sign.
+    pub fn present(&self, nonce: Option<&str>) -> Result<Presented, CredentialsError> {
+        let mut presented = self.presented.clone();
+        if let Some((file, key)) = &self.key {
+            let nonce = nonce.ok_or(CredentialsError::NoNonce)?;
+            let signature = key
+                .sign(nonce.as_bytes())
+                .map_err(|_| garbled(file, "a key that cannot sign"))?;
+            presented.signature = Some(URL_SAFE_NO_PAD.encode(signature));
+        }
+        Ok(presented)
+    }
+}
+
+impl Presented {
+    /// Reads the files and signs the server's nonce.
+    ///
+    /// # Errors
+    /// When a file does not hold what it should, or there is no nonce to sign.
+    pub async fn new(
+        auth: Option<&NatsAuth>,
+        userinfo: Option<&Userinfo>,
+        nonce: Option<&str>,
+    ) -> Result<Self, CredentialsError> {
+        Secrets::read(auth, userinfo).await?.present(nonce)
     }
 }
 

@@ -1,10 +1,11 @@
 //! The stream that a JetStream forwarder publishes to: made, kept as declared, or only looked at.
 //!
-//! The API is JSON over request and reply. It is spoken on a [`Connection`](super::Connection) of our own: there a missing permission is
-//! the `-ERR` that precedes the answer to our PING, where a client library could only report silence. Configurations are kept
-//! as JSON, since a typed one would drop, and by an update switch off, what a newer server knows and others have set.
+//! The API is JSON over request and reply, asked through async-nats: one client for one look, at the server that the records go to. It
+//! proves nothing about a record. Configurations are kept as JSON, since a typed one would drop, and by an update switch off, what a
+//! newer server knows and others have set.
 
 mod api;
+mod client;
 mod error;
 
 use std::time::Duration;
@@ -14,12 +15,12 @@ use forwarder_core::subject::{Template, covers};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-pub use error::StreamError;
+pub use error::{StreamError, StreamFault};
 
 use super::server::ServerAddress;
-use api::{Api, open};
+use api::Api;
 
-/// For connecting and all requests together. JetStream answers within 5 s or not at all.
+/// For connecting and all requests together.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A restart of the forwarder or of its server should fit in the stream's memory of message ids.
@@ -50,7 +51,7 @@ pub enum Change {
 }
 
 /// Makes the stream, or brings it to what is declared, or only looks whether it takes and confirms what we publish.
-/// Asks this server. Opens a connection of its own and closes it at the end; bounded by 15 s.
+/// Asks `server` by a client of its own, which ends with the look; bounded by 15 s.
 ///
 /// # Errors
 /// [`StreamError`], with what to do about it.
@@ -68,8 +69,7 @@ pub async fn ensure_stream(
             subject: publish.subject.clone(),
         });
     }
-    let connection = open(cluster, server, deadline).await?;
-    let mut api = Api::new(cluster, &declared.name, connection, deadline);
+    let mut api = Api::open(cluster, declared, server, deadline).await?;
     let found = api.info().await?;
     let (change, config) = match (found, declared.manage) {
         (None, false) => {
@@ -80,15 +80,23 @@ pub async fn ensure_stream(
         }
         (None, true) => (
             Change::Created,
-            api.request("CREATE", &new_config(declared, prefix)).await?,
+            api.change("CREATE", &new_config(declared, prefix)).await?,
         ),
         (Some(found), false) => (Change::None, found),
         (Some(found), true) => match updated(&found, declared, prefix) {
             None => (Change::None, found),
-            Some(config) => (Change::Updated, api.request("UPDATE", &config).await?),
+            Some(config) => (Change::Updated, api.change("UPDATE", &config).await?),
         },
     };
     let state = judge(cluster, declared, prefix, change, &config)?;
+    if state.change != Change::None {
+        tracing::info!(
+            cluster = cluster.name,
+            stream = state.name,
+            change = ?state.change,
+            "the stream was brought to what is declared"
+        );
+    }
     if state.duplicate_window < SHORT_DUPLICATE_WINDOW {
         tracing::warn!(
             cluster = cluster.name,
@@ -98,6 +106,13 @@ pub async fn ensure_stream(
         );
     }
     Ok(state)
+}
+
+/// Nobody has answered in the time that there was for a look.
+#[must_use]
+pub fn silent(cluster: &Cluster, publish: &Publish) -> StreamError {
+    let declared = publish.stream.as_ref();
+    declared.map_or(StreamError::NotDeclared, |declared| api::silent(cluster, declared))
 }
 
 /// The fields that we declare. All others are left to the server, or as they were found.

@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use forwarder_core::config::Tls;
+use rustls::crypto::CryptoProvider;
 use rustls::{CertificateError, ClientConfig, OtherError, RootCertStore};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+
+mod named;
 
 /// Why no TLS configuration could be made.
 #[derive(Debug, thiserror::Error)]
@@ -61,14 +64,33 @@ pub enum TlsError {
 /// # Errors
 /// When a file does not hold what it should.
 pub async fn client_config(tls: Option<&Tls>) -> Result<ClientConfig, TlsError> {
+    read(tls, None).await
+}
+
+/// As [`client_config`], but the server's certificate must carry this name, whatever the address that it is reached at.
+///
+/// # Errors
+/// When a file does not hold what it should.
+pub async fn client_config_for(tls: Option<&Tls>, name: ServerName<'static>) -> Result<ClientConfig, TlsError> {
+    read(tls, Some(name)).await
+}
+
+/// Names the provider of cryptography for a library that makes configurations of its own: which one is the process's default depends
+/// on the features of all crates together.
+pub fn name_provider() {
+    // An error says that one is named already.
+    rustls::crypto::ring::default_provider().install_default().ok();
+}
+
+async fn read(tls: Option<&Tls>, name: Option<ServerName<'static>>) -> Result<ClientConfig, TlsError> {
     let tls = tls.cloned().unwrap_or_default();
     // The system's authorities are a hundred files and more.
-    tokio::task::spawn_blocking(move || read_config(&tls))
+    tokio::task::spawn_blocking(move || read_config(&tls, name))
         .await
         .unwrap_or(Err(TlsError::Stopping))
 }
 
-fn read_config(tls: &Tls) -> Result<ClientConfig, TlsError> {
+fn read_config(tls: &Tls, name: Option<ServerName<'static>>) -> Result<ClientConfig, TlsError> {
     let Tls {
         ca_file,
         cert_file,
@@ -93,10 +115,16 @@ fn read_config(tls: &Tls) -> Result<ClientConfig, TlsError> {
         }
     }
     // The provider is named: which one is the process's default depends on the features of all crates together.
-    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    let provider: Arc<CryptoProvider> = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(TlsError::Setup)?
-        .with_root_certificates(roots);
+        .map_err(TlsError::Setup)?;
+    let builder = match name {
+        None => builder.with_root_certificates(roots),
+        Some(name) => builder
+            .dangerous()
+            .with_custom_certificate_verifier(named::verifier(roots, provider, name).map_err(TlsError::Setup)?),
+    };
     match (cert_file, key_file) {
         (None, None) => Ok(builder.with_no_client_auth()),
         (Some(cert), Some(key)) => {

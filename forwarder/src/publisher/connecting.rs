@@ -31,9 +31,6 @@ const FIRST_LOOK: Duration = Duration::from_secs(1);
 /// Between two questions about the stream.
 const LOOK_PAUSE: Duration = Duration::from_millis(250);
 
-/// JetStream's numbers for a cluster without a leader, and for a stream whose servers are all away.
-const LEADERLESS: [u64; 2] = [10008, 10118];
-
 /// So many servers' failures are told at most.
 const TOLD: usize = 4;
 
@@ -79,6 +76,10 @@ impl Publisher {
                 let Some(looked) = self.meanwhile(look(&cluster, &publish, &server)).await? else {
                     return ControlFlow::Continue(None);
                 };
+                if let Err(error) = &looked {
+                    self.stream_at_fault = true;
+                    self.counters.stream_faults(error.fault()).inc();
+                }
                 match looked {
                     Ok(()) => {}
                     // Another server may answer.
@@ -141,13 +142,7 @@ async fn look(cluster: &Cluster, publish: &Publish, server: &ServerAddress) -> R
             Ok(Ok(_)) => return Ok(()),
             Ok(Err(error)) if is_leaderless(&error) => error,
             Ok(Err(error)) => return Err(error),
-            Err(_) => StreamError::Timeout {
-                cluster: cluster.name.clone(),
-                stream: publish
-                    .stream
-                    .as_ref()
-                    .map_or_else(String::new, |stream| stream.name.clone()),
-            },
+            Err(_) => stream::silent(cluster, publish),
         };
         debug!(cluster = cluster.name, %server, error = chain(&error), "the stream cannot be looked at yet");
         if Instant::now() + LOOK_PAUSE >= deadline {
@@ -160,16 +155,19 @@ async fn look(cluster: &Cluster, publish: &Publish, server: &ServerAddress) -> R
 
 /// Whether the cluster has nobody to answer at the moment.
 fn is_leaderless(error: &StreamError) -> bool {
-    match error {
-        StreamError::Timeout { .. } => true,
-        StreamError::Refused { err_code, .. } => LEADERLESS.contains(err_code),
-        _ => false,
-    }
+    matches!(error, StreamError::Timeout { .. } | StreamError::NoLeader { .. })
 }
 
 /// Whether another server of the cluster may answer otherwise.
 fn is_of_the_server(error: &StreamError) -> bool {
-    matches!(error, StreamError::Connect { .. } | StreamError::Io { .. }) || is_leaderless(error)
+    match error {
+        StreamError::Connect { .. }
+        | StreamError::Client { .. }
+        | StreamError::Lost { .. }
+        | StreamError::Said { .. }
+        | StreamError::Request { .. } => true,
+        error => is_leaderless(error),
+    }
 }
 
 /// What happened at the servers that were tried.

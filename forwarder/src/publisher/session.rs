@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep};
 use tracing::{debug, warn};
 
+use super::stream_watch::StreamWatch;
 use super::{Ended, MAX_UNACKED, Publisher, undeliverable};
 use crate::clock::micros;
 use crate::lease::{Guard, NotHeld};
@@ -68,6 +69,8 @@ struct Session {
     max_payload: usize,
     /// Where acks arrive: the subject up to the ticket.
     inbox: Vec<u8>,
+    /// What becomes of the stream while acks are awaited.
+    stream: StreamWatch,
     parser: Parser,
     /// Scratch.
     reply: Vec<u8>,
@@ -114,7 +117,8 @@ impl Publisher {
             pinged_at: now,
             leaving: None,
             max_payload: info.max_payload,
-            inbox: inbox(),
+            inbox: inbox(self.cluster.inbox_prefix()),
+            stream: StreamWatch::new(server, self.counters.published.get()),
             parser: Parser::default(),
             reply: Vec::new(),
             tickets: Vec::new(),
@@ -169,6 +173,9 @@ impl Publisher {
                         }
                     }
                     None => return ControlFlow::Break(()),
+                },
+                seen = session.stream.seen() => if let Err(ended) = self.stream_seen(&mut session.stream, seen) {
+                    return ControlFlow::Continue(ended);
                 },
                 () = &mut timer => {}
                 () = self.lease.held(), if !may_write => {}
@@ -242,8 +249,12 @@ impl Publisher {
     fn refused(&mut self, error: ServerError, session: &mut Session, now: u64) -> Result<(), Ended> {
         let subject = match error {
             ServerError::PublishViolation { subject } => subject,
-            ServerError::SubscriptionViolation { subject } => return Err(Ended::InboxDenied(lossy(&subject))),
-            ServerError::ReplyViolation { reply } => return Err(Ended::InboxDenied(lossy(&reply))),
+            ServerError::SubscriptionViolation { subject: inbox } | ServerError::ReplyViolation { reply: inbox } => {
+                return Err(Ended::InboxDenied {
+                    inbox: lossy(&inbox),
+                    prefix: self.cluster.inbox_prefix().to_owned(),
+                });
+            }
             ServerError::OtherViolation { text } => return self.denied_somewhere(text, session, now),
             // The connection ends, and a record may be why.
             error @ (ServerError::MaximumPayload
@@ -474,8 +485,11 @@ impl Publisher {
                 return Err(Ended::Silent(self.confirm_timeout));
             }
             if self.publish.mode == PublishMode::JetStream {
-                self.expire(&mut session.tickets, now);
+                if self.expire(&mut session.tickets, now) > 0 {
+                    session.stream.doubt();
+                }
                 self.hand_out();
+                self.watch_stream(&mut session.stream);
             }
             if asked.is_none() && now.saturating_sub(session.pinged_at) > micros(PING_INTERVAL) {
                 protocol::encode_ping(&mut session.output);
@@ -496,8 +510,8 @@ impl Publisher {
         Ok(())
     }
 
-    /// Has records sent again whose acks are overdue. `tickets` is scratch.
-    fn expire(&mut self, tickets: &mut Vec<Ticket>, now: u64) {
+    /// Has records sent again whose acks are overdue, and counts them. `tickets` is scratch.
+    fn expire(&mut self, tickets: &mut Vec<Ticket>, now: u64) -> usize {
         tickets.clear();
         self.outbox.overdue(now, micros(self.confirm_timeout), tickets);
         let expired = tickets.iter().filter(|ticket| self.outbox.is_awaited(**ticket)).count();
@@ -512,6 +526,7 @@ impl Publisher {
             );
             self.count_failures(RetryReason::Timeout, expired);
         }
+        expired
     }
 
     fn count_failures(&self, reason: RetryReason, records: usize) {
@@ -538,10 +553,10 @@ async fn push(writer: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> std::io::
 }
 
 /// A subject that nobody else listens to: acks of another connection must never be taken for this one's.
-fn inbox() -> Vec<u8> {
+fn inbox(prefix: &str) -> Vec<u8> {
     let unique = RandomState::new().hash_one(std::process::id());
     let more = RandomState::new().hash_one(unique);
-    format!("_INBOX.{unique:016x}{more:016x}.").into_bytes()
+    format!("{prefix}.{unique:016x}{more:016x}.").into_bytes()
 }
 
 /// The ticket at the end of an ack's subject; anything else is nobody's.
@@ -575,7 +590,14 @@ mod tests {
 
     #[test]
     fn no_two_connections_share_an_inbox() {
-        assert_ne!(inbox(), inbox());
+        assert_ne!(inbox("_INBOX"), inbox("_INBOX"));
+    }
+
+    #[test]
+    fn acks_arrive_below_the_declared_prefix() {
+        let inbox = String::from_utf8(inbox("_INBOX_f.acks")).unwrap();
+        assert!(inbox.starts_with("_INBOX_f.acks.") && inbox.ends_with('.'), "{inbox}");
+        assert_eq!(inbox.matches('.').count(), 3, "{inbox}");
     }
 
     /// A publisher with acks and three records out: one is awaited, one was abandoned, one was recalled.

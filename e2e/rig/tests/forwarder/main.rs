@@ -18,3 +18,4 @@ mod poison;
 mod ring;
 mod ring_file;
 mod stream;
+mod stream_faults;

@@ -85,18 +85,30 @@ async fn a_managed_stream_that_is_deleted_under_traffic_is_made_anew() {
     let flow = stage.flow(RATE);
     stage.wait_published(&forwarder, 2_000.0).await;
     context(&stage).await.delete_stream(STREAM).await.unwrap();
-    let ledger = stage.traffic.ledger();
-    let given: Vec<u32> = (0..ledger.assets()).map(|asset| ledger.given(asset)).collect();
+    let given = given(&stage);
     stage.wait_published(&forwarder, 4_000.0).await;
     flow.stop().await.unwrap();
+    holds_all_since(&stage, &given).await;
+}
+
+/// How many records of each asset have been sent so far.
+pub(crate) fn given(stage: &Stage) -> Vec<u32> {
+    let ledger = stage.traffic.ledger();
+    (0..ledger.assets()).map(|asset| ledger.given(asset)).collect()
+}
+
+/// Waits until all is committed. Then the stream must hold what was sent after so many records of each asset, without a gap, once and
+/// in order; the last of the earlier ones may be there too.
+pub(crate) async fn holds_all_since(stage: &Stage, given: &[u32]) {
     let verdict = stage.verdict().await;
     assert_eq!((verdict.out_of_order, verdict.repeated), (0, 0), "{verdict}");
+    let ledger = stage.traffic.ledger();
     let mut numbers: HashMap<u32, Vec<u32>> = HashMap::new();
     for message in observer::read_stream(&stage.clusters[0].1, STREAM).await.unwrap() {
         let (key, n, _) = read_value(&message.payload).unwrap();
         numbers.entry(ledger.asset(key).unwrap()).or_default().push(n);
     }
-    for (asset, given) in (0..).zip(given) {
+    for (asset, &given) in (0..).zip(given) {
         let numbers = &numbers[&asset];
         let first = numbers[0];
         assert!(
@@ -218,14 +230,14 @@ async fn stored_and_not_committed(stage: &Stage) -> i64 {
 }
 
 /// A configuration that leaves the stream to others.
-fn unmanaged(stage: &Stage) -> Config {
+pub(crate) fn unmanaged(stage: &Stage) -> Config {
     let mut config = stage.config();
     config.publish.stream.as_mut().unwrap().manage = false;
     config
 }
 
 /// The stream as others make it.
-fn stream() -> StreamConfig {
+pub(crate) fn stream() -> StreamConfig {
     StreamConfig {
         name: STREAM.to_owned(),
         subjects: vec!["assets.>".to_owned()],
@@ -238,7 +250,7 @@ async fn look(stage: &Stage) -> StreamConfig {
     stream.cached_info().config.clone()
 }
 
-async fn context(stage: &Stage) -> jetstream::Context {
+pub(crate) async fn context(stage: &Stage) -> jetstream::Context {
     let nats: &Nats = &stage.clusters[0].1;
     jetstream::new(nats.client().await.unwrap())
 }

@@ -1,6 +1,6 @@
 use super::*;
 
-fn declared(manage: bool) -> Stream {
+pub(super) fn declared(manage: bool) -> Stream {
     Stream {
         name: "ASSETS".to_owned(),
         manage,
@@ -13,7 +13,7 @@ fn declared(manage: bool) -> Stream {
     }
 }
 
-fn cluster() -> Cluster {
+pub(super) fn cluster() -> Cluster {
     Cluster {
         name: "C1".to_owned(),
         servers: vec![],
@@ -82,4 +82,13 @@ fn subjects_that_do_not_cover_ours_are_named() {
     assert!(message.contains("assets.>") && message.contains("b.>"), "{message}");
     config["subjects"] = Value::Null;
     assert_eq!(judged(&config).unwrap_err().kind(), "not_covered");
+}
+
+#[test]
+fn each_fault_of_a_stream_has_a_place_and_a_label_of_its_own() {
+    let labels: std::collections::BTreeSet<_> = StreamFault::ALL.iter().map(|fault| fault.label()).collect();
+    assert_eq!(labels.len(), StreamFault::ALL.len());
+    for (place, fault) in StreamFault::ALL.into_iter().enumerate() {
+        assert_eq!(fault as usize, place, "{fault:?}");
+    }
 }
