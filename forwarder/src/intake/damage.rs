@@ -42,7 +42,10 @@ const GLANCE: Duration = Duration::from_millis(2);
 const SILENCE: Duration = Duration::from_secs(2);
 
 /// So often in a row the broker may not have an offset that is asked for, before that is believed.
-const MISSING: u32 = 5;
+const MISSING: u32 = 3;
+
+/// How long an answer is awaited after one that said so. Asked again at once, librdkafka would drop the answer that is on its way.
+const DOUBT: Duration = Duration::from_millis(250);
 
 /// Until then the consumer has connected.
 const FIRST_SILENCE: Duration = Duration::from_secs(10);
@@ -77,6 +80,8 @@ struct Question {
     partition: i32,
     offset: i64,
     until: Instant,
+    /// When the broker was said not to have the offset.
+    missing: Option<Instant>,
 }
 
 /// A partition that may have one.
@@ -200,6 +205,7 @@ impl Examiner {
                 partition,
                 offset,
                 until: Instant::now() + patience,
+                missing: None,
             });
         }
         let seen = match consumer.poll(GLANCE) {
@@ -221,19 +227,29 @@ impl Examiner {
         Ok(self.judge(seen))
     }
 
+    /// That the broker does not have an offset counts only if nothing else is heard.
     fn judge(&mut self, seen: Seen) -> Seen {
+        let Some(asked) = &mut self.asked else { return seen };
         match seen {
-            Seen::Nothing => Seen::Nothing,
-            Seen::Missing if self.missing < MISSING => {
-                self.missing += 1;
-                self.asked = None;
-                Seen::Nothing
-            }
-            seen => {
+            Seen::Readable(_) | Seen::Unreadable => {
                 self.missing = 0;
-                seen
+                return seen;
             }
+            Seen::Missing => {
+                asked.missing.get_or_insert_with(Instant::now);
+            }
+            Seen::Nothing => {}
         }
+        if asked.missing.is_none_or(|missing| missing.elapsed() < DOUBT) {
+            return Seen::Nothing;
+        }
+        self.asked = None;
+        self.missing += 1;
+        if self.missing < MISSING {
+            return Seen::Nothing;
+        }
+        self.missing = 0;
+        Seen::Missing
     }
 }
 
