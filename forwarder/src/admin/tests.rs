@@ -122,7 +122,11 @@ async fn metrics_and_status_are_shown() {
         ..
     } = start().await;
     let before: Status = serde_json::from_str(&get(address, "/status").await.1).unwrap();
-    assert_eq!(before.reads_documents(), RING_DOCUMENT_VERSION, "also before there is a ring");
+    assert_eq!(
+        before.reads_documents(),
+        RING_DOCUMENT_VERSION,
+        "also before there is a ring"
+    );
     let (code, body) = get(address, "/metrics").await;
     assert_eq!(code, 200);
     assert!(body.contains("fan_out_layer_forwarder_build_info{"), "{body}");

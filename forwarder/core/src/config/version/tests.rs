@@ -85,7 +85,11 @@ fn ring(cluster: Cluster) -> RingConfig {
 #[test]
 fn a_form_for_older_readers_is_what_the_first_release_reads() {
     let newest = everything();
-    assert!(first_reads(&ring(newest.clone())).unwrap_err().contains("unknown field"));
+    assert!(
+        first_reads(&ring(newest.clone()))
+            .unwrap_err()
+            .contains("unknown field")
+    );
     let first = newest.as_read_by(FIRST_RING_DOCUMENT_VERSION);
     first_reads(&ring(first.clone())).unwrap();
     let auths = [
@@ -144,5 +148,9 @@ fn the_version_is_that_of_the_newest_field_which_is_declared() {
         assert_eq!(both.document_version(), 2);
     }
     assert_eq!(newest.newer_than(RING_DOCUMENT_VERSION).count(), 0);
-    assert_eq!(newest.document_version(), RING_DOCUMENT_VERSION, "or raise it with the newest field");
+    assert_eq!(
+        newest.document_version(),
+        RING_DOCUMENT_VERSION,
+        "or raise it with the newest field"
+    );
 }
