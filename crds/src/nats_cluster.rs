@@ -71,6 +71,9 @@ pub use self::managed::Managed;
     validation = Rule::new("!has(self.spec.managed) || !has(self.spec.tls)")
         .message("a managed cluster has no TLS: remove tls, or declare an external cluster")
         .field_path(".spec.tls"),
+    validation = Rule::new("!has(self.spec.managed) || !has(self.spec.jetStreamApi)")
+        .message("a managed cluster has JetStream's API at its usual place: remove jetStreamApi")
+        .field_path(".spec.jetStreamApi"),
     validation = Rule::new("!has(self.spec.managed) || self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')")
         .message("metadata.name becomes part of the names of a managed cluster's pods and Services: at most 40 lower case letters, digits \
                   and dashes, beginning with a letter")
@@ -105,6 +108,18 @@ pub struct NatsClusterSpec {
     /// TLS. Absent: used where a server's URL (`tls://`) or the server itself asks for it, with the system's certificate authorities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
+    /// `false`: only the declared servers are used. `true` (the default): those too that the cluster announces. Write `false` where the
+    /// announced addresses cannot be reached from the pods, such as behind a proxy or a load balancer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discover_servers: Option<bool>,
+    /// Where JetStream's API is. Absent: at `$JS.API`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jet_stream_api: Option<JetStreamApi>,
+    /// What the subjects begin with on which answers arrive, such as `_INBOX_plant`: where the user may subscribe to no other ones.
+    /// Absent: `_INBOX`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "inbox_prefix")]
+    pub inbox_prefix: Option<String>,
     /// The namespaces whose forwarders may have the cluster as a member. Absent: only its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_namespaces: Option<AllowedNamespaces>,
@@ -118,6 +133,22 @@ pub struct External {
     /// user, password or token: those belong into a Secret that `spec.auth` names.
     #[schemars(schema_with = "servers")]
     pub servers: Vec<String>,
+}
+
+/// Where JetStream's API is: one of the two. (What the servers store is `managed.jetStream`.)
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.domain) != has(self.prefix)")
+    .message("give either domain (a JetStream domain, such as a leaf node's) or prefix (the subject that the API stands under)"))]
+pub struct JetStreamApi {
+    /// The JetStream domain, such as that of a leaf node: the API is at `$JS.<domain>.API`. Either this or `prefix`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "domain")]
+    pub domain: Option<String>,
+    /// The subject that the API stands under, such as `JS.plant.API` where another account exports it. Either this or `domain`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "api_prefix")]
+    pub prefix: Option<String>,
 }
 
 /// How to authenticate to NATS.
@@ -211,6 +242,45 @@ fn ring_name(_: &mut SchemaGenerator) -> Schema {
             "self.matches(r'^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')",
             "is no name in rings: write letters, digits, dots, dashes and underscores, with a letter or a digit at both ends",
         )],
+    )
+}
+
+/// A character that a literal token of a subject may have.
+const LITERAL: &str = r"[^.*>\s\p{Cc}]";
+
+fn domain(_: &mut SchemaGenerator) -> Schema {
+    schema::text(
+        255,
+        &[rule(
+            format!("self.matches(r'^{LITERAL}+$')"),
+            "is no name of a JetStream domain: write one token without dots, *, > or blanks, such as plant-a",
+        )],
+    )
+}
+
+fn api_prefix(_: &mut SchemaGenerator) -> Schema {
+    schema::text(
+        255,
+        &[rule(
+            format!("self.matches(r'^{LITERAL}+([.]{LITERAL}+)*$')"),
+            "is no subject that an API can stand under: write tokens without *, > or blanks, parted by single dots, such as JS.plant.API",
+        )],
+    )
+}
+
+fn inbox_prefix(_: &mut SchemaGenerator) -> Schema {
+    schema::text(
+        255,
+        &[
+            rule(
+                format!("self.matches(r'^{LITERAL}+([.]{LITERAL}+)*$')"),
+                "is no beginning of subjects: write tokens without *, > or blanks, parted by single dots, such as _INBOX_plant",
+            ),
+            rule(
+                "!self.startsWith('$')",
+                "begins with a character that the server keeps for itself: begin with another one, such as _INBOX_plant",
+            ),
+        ],
     )
 }
 

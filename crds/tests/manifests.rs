@@ -102,6 +102,7 @@ fn the_full_examples_name_every_field() {
             .filter(|field| {
                 *field != "spec.deadLetter.channelRef"
                     && *field != "spec.managed"
+                    && *field != "spec.jetStreamApi.prefix"
                     && !field.starts_with("spec.podTemplate.affinity")
                     && !field.starts_with("spec.podTemplate.tolerations")
                     && !field.starts_with("spec.podTemplate.topologySpreadConstraints")

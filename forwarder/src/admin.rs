@@ -17,6 +17,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use forwarder_core::config::RING_DOCUMENT_VERSION;
 use forwarder_core::status::Status;
 use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
@@ -97,6 +98,8 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
 async fn status(State(admin): State<Arc<Admin>>) -> Response {
     let mut status = admin.status.borrow().clone();
     admin.ring.borrow().show(&mut status.ring);
+    // From the first moment on: whoever writes a ring for us asks before we have one.
+    status.document_version = Some(RING_DOCUMENT_VERSION);
     if let Some(file) = &admin.credentials_version_file {
         status.credentials_version = credentials_version(file).await;
     }

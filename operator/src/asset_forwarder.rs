@@ -15,6 +15,7 @@ pub mod dereference;
 pub mod members;
 pub mod names;
 pub mod pods;
+pub mod readers;
 pub mod reconcile;
 pub mod recorded;
 pub mod ring;

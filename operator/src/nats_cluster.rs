@@ -33,7 +33,7 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{Controller, WatchStreamExt as _, watcher};
 use kube::{Api, Resource as _, ResourceExt as _};
 
-pub use self::access::ClusterAccess;
+pub use self::access::{ClusterAccess, spec_field};
 pub use self::dereference::members_of;
 pub use self::validate::{InvalidSpec, Validated, ring_name, validate};
 

@@ -231,7 +231,9 @@ impl ForTests {
         };
         wait_ready(steps, cluster)?;
         images::load_pause(steps, cluster)?;
-        images::load(steps, root, &super::target_dir()?.join("debug"), cluster)
+        let built = super::target_dir()?.join("debug");
+        images::load(steps, root, &built, cluster)?;
+        images::load_first_forwarder(steps, root, &built, cluster)
     }
 
     /// Tells a test runner of it.

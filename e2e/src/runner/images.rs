@@ -21,6 +21,10 @@ pub(crate) const PACKAGES: [&str; 2] = ["operator", "forwarder"];
 /// The image of NATS servers.
 const NATS: &str = "fanout-e2e-nats";
 
+/// A program of the rig that stands in for an older forwarder, and the image that is made of it.
+const FIRST_FORWARDER: &str = "first-forwarder";
+const FIRST_FORWARDER_IMAGE: &str = "fanout-e2e-first-forwarder";
+
 /// A first process that holds a pod's namespaces, ends when told to and takes the exit status of orphans.
 const PAUSE: &str = r#"#include <signal.h>
 #include <sys/wait.h>
@@ -137,6 +141,35 @@ fn nats(steps: &Steps, work: &Path, store: &Store, cluster: &Cluster) -> Result<
     store.save(steps, NATS, &archive.name, &archive.path)?;
     import(steps, cluster, &archive)?;
     tag_second(steps, cluster, NATS, &archive)
+}
+
+/// Makes and imports the image of what stands in for an older forwarder, for tests alone.
+pub(crate) fn load_first_forwarder(steps: &Steps, root: &Path, built: &Path, cluster: &Cluster) -> Result<()> {
+    let work = tempfile::Builder::new()
+        .prefix("images-")
+        .tempdir_in(cluster.dir())
+        .context("failed to make a directory")?;
+    let context = work.path().join("context");
+    fs::create_dir(&context).with_context(|| format!("failed to create {}", context.display()))?;
+    let mut gather = Command::new("sh");
+    gather
+        .arg(root.join(".docker/root-file-system"))
+        .arg(built.join(FIRST_FORWARDER))
+        .arg(context.join("image"));
+    steps.run_quietly(&mut gather)?;
+    write(
+        &context.join("Dockerfile"),
+        &format!("FROM scratch\nCOPY image /\nUSER 65532:65532\nENTRYPOINT [\"/usr/bin/{FIRST_FORWARDER}\"]\n"),
+    )?;
+    let store = Store::new(&work.path().join("buildah"));
+    let what = format!("building the image {FIRST_FORWARDER_IMAGE}");
+    store.build(steps, &what, FIRST_FORWARDER_IMAGE, &context, &[])?;
+    let archive = Archive {
+        name: format!("{LIBRARY}/{FIRST_FORWARDER_IMAGE}:dev"),
+        path: work.path().join("first-forwarder.tar"),
+    };
+    store.save(steps, FIRST_FORWARDER_IMAGE, &archive.name, &archive.path)?;
+    import(steps, cluster, &archive)
 }
 
 /// The same again under another tag, for tests of a change.

@@ -19,6 +19,7 @@ pub mod server;
 mod tagged;
 mod telemetry;
 mod tls;
+mod version;
 mod yaml;
 
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,7 @@ pub use self::nats::{
 pub use self::process::{Admin, Engine, LogFormat, LogLevel, Logging};
 pub use self::telemetry::{Telemetry, Traces};
 pub use self::tls::Tls;
+pub use self::version::{FIRST_RING_DOCUMENT_VERSION, RING_DOCUMENT_VERSION};
 
 /// The whole document.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

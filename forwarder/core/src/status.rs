@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::FIRST_RING_DOCUMENT_VERSION;
 use crate::dispatch;
 
 /// Where the process is in its life.
@@ -103,9 +104,20 @@ pub struct Status {
     /// or it cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credentials_version: Option<String>,
+    /// The newest version of the ring's document that this process reads: see [`RING_DOCUMENT_VERSION`]. Absent: the first.
+    ///
+    /// [`RING_DOCUMENT_VERSION`]: crate::config::RING_DOCUMENT_VERSION
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub document_version: Option<u32>,
 }
 
 impl Status {
+    /// The newest version of the ring's document that the process reads. Releases that did not say it yet read the first.
+    #[must_use]
+    pub fn reads_documents(&self) -> u32 {
+        self.document_version.unwrap_or(FIRST_RING_DOCUMENT_VERSION)
+    }
+
     /// Records that are not committed, of all assigned partitions together; none while it is not known of one of them.
     #[must_use]
     pub fn lag(&self) -> Option<i64> {
@@ -281,6 +293,7 @@ mod tests {
                 membership_proven: true,
                 last_commit_millis: Some(5),
                 credentials_version: Some("a1b2".to_owned()),
+                document_version: Some(2),
             };
             let text = serde_json::to_string(&status).unwrap();
             assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), status, "{text}");
@@ -297,6 +310,7 @@ mod tests {
         }))
         .unwrap();
         assert_eq!((status.phase.clone(), status.ring.epoch), (Phase::Consuming, 3));
+        assert_eq!(status.reads_documents(), 1, "who does not say reads the first");
         assert_eq!(status.lag(), Some(7));
         let unknown: Status =
             serde_json::from_value(json!({"phase": "idle", "assignment": {"0": {"lag": 2}, "1": {}}})).unwrap();

@@ -135,6 +135,12 @@ async fn metrics_and_status_are_shown() {
         server,
         ..
     } = start().await;
+    let before: Status = serde_json::from_str(&get(address, "/status").await.1).unwrap();
+    assert_eq!(
+        before.reads_documents(),
+        RING_DOCUMENT_VERSION,
+        "also before there is a ring"
+    );
     let (code, body) = get(address, "/metrics").await;
     assert_eq!(code, 200);
     assert!(body.contains("fan_out_layer_forwarder_build_info{"), "{body}");
@@ -177,6 +183,7 @@ async fn metrics_and_status_are_shown() {
             "parkedSeconds": 0,
             "heldAssets": 0,
         }},
+        "documentVersion": RING_DOCUMENT_VERSION,
     });
     assert_eq!(serde_json::from_str::<serde_json::Value>(&body).unwrap(), expected);
     assert_eq!(get(address, "/").await.0, 404);

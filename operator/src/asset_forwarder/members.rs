@@ -10,9 +10,10 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use super::names;
+use super::readers::PODS_TOO_OLD;
 use super::recorded::Recorded;
 use crate::credentials::{CredentialsError, Files, NatsCredentials};
-use crate::nats_cluster::ClusterAccess;
+use crate::nats_cluster::{ClusterAccess, spec_field};
 
 /// A cluster that the selector chooses.
 #[derive(Clone, Debug)]
@@ -52,33 +53,50 @@ pub struct Members {
     pub excluded: Vec<ExcludedCluster>,
     /// Members that go on as they were before, since what they say now cannot be used.
     pub held: Vec<ExcludedCluster>,
+    /// Fields that are declared and that pods are too old for.
+    pub withheld: Vec<Withheld>,
+    /// The version of the ring's document that all that is declared asks for.
+    pub declares: u32,
 }
 
-/// Chooses the members. `stored` are the credentials that were projected before.
+/// Fields of a cluster that are not in the ring, since not all pods would read them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Withheld {
+    /// `namespace/name`.
+    pub reference: String,
+    /// The fields, as the cluster's spec has them.
+    pub fields: Vec<String>,
+    /// Whether it is a member all the same, in a form that they read. Otherwise it becomes one when they read all of it.
+    pub is_member: bool,
+}
+
+/// Chooses the members. `stored` are the credentials that were projected before, and `version` that of the document which all pods read.
+///
+/// A member's newer fields are left out, as the first versions did without them. A newcomer waits: without such a field its records might
+/// go to another place than the declared one.
 ///
 /// Who was a member stays one while its Secret is missing or its spec cannot be used: what moves with its assets costs more than
 /// a cluster that is not to be had for a while.
 #[must_use]
-pub fn choose(candidates: &[Candidate], recorded: &Recorded, stored: &Files) -> Members {
+pub fn choose(candidates: &[Candidate], recorded: &Recorded, stored: &Files, version: u32) -> Members {
     let mut members = Members::default();
     let mut named = BTreeMap::<String, Vec<(Member, Option<Timestamp>)>>::new();
     for candidate in candidates {
         let created = candidate.cluster.creation_timestamp().map(|time| time.0);
-        match judge(candidate, recorded) {
+        let member = judge(candidate, recorded).or_else(|excluded| match held(&excluded, recorded, stored) {
+            Some(member) => {
+                members.held.push(excluded);
+                Ok(member)
+            }
+            None => Err(excluded),
+        });
+        let member = member.and_then(|member| members.fit(member, recorded, version));
+        match member {
             Ok(member) => named
                 .entry(member.cluster.name.clone())
                 .or_default()
                 .push((member, created)),
-            Err(excluded) => match held(&excluded, recorded, stored) {
-                Some(member) => {
-                    members.held.push(excluded);
-                    named
-                        .entry(member.cluster.name.clone())
-                        .or_default()
-                        .push((member, created));
-                }
-                None => members.excluded.push(excluded),
-            },
+            Err(excluded) => members.excluded.push(excluded),
         }
     }
     for (name, mut rivals) in named {
@@ -103,10 +121,49 @@ pub fn choose(candidates: &[Candidate], recorded: &Recorded, stored: &Files) -> 
     // Who has lost a name to another one is no member that is held.
     let references: BTreeSet<_> = members.members.iter().map(|member| member.reference.clone()).collect();
     members.held.retain(|held| references.contains(&reference_of(held)));
+    let counts = |withheld: &Withheld| !withheld.is_member || references.contains(&withheld.reference);
+    members.withheld.retain(counts);
+    members.withheld.sort_by(|a, b| a.reference.cmp(&b.reference));
     members
         .excluded
         .sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     members
+}
+
+impl Members {
+    /// The member in a form that readers of `version` take.
+    fn fit(&mut self, member: Member, recorded: &Recorded, version: u32) -> Result<Member, ExcludedCluster> {
+        self.declares = self.declares.max(member.cluster.document_version());
+        let fields: Vec<String> = member.cluster.newer_than(version).map(spec_field).collect();
+        if fields.is_empty() {
+            return Ok(member);
+        }
+        let Member {
+            reference,
+            cluster,
+            files,
+        } = member;
+        // Of a ring that somebody has deleted, only that it was a member is known, and that it may be leaving.
+        let is_member =
+            recorded.members.values().any(|known| *known == reference) || recorded.leaving.contains_key(&reference);
+        let message = format!(
+            "its {} needs newer pods; it becomes a member when all pods read it",
+            fields.join(" and ")
+        );
+        self.withheld.push(Withheld {
+            reference: reference.clone(),
+            fields,
+            is_member,
+        });
+        if !is_member {
+            return Err(exclude(&reference, PODS_TOO_OLD, message));
+        }
+        Ok(Member {
+            cluster: cluster.as_read_by(version),
+            reference,
+            files,
+        })
+    }
 }
 
 /// Which of the clusters of one name is the member: the one that was, else the oldest. Nobody, while another cluster of that name
@@ -154,15 +211,16 @@ fn judge(candidate: &Candidate, recorded: &Recorded) -> Result<Member, ExcludedC
         Access::Granted(Ok(credentials)) => credentials,
     };
     let NatsCredentials { auth, tls, files } = credentials.clone();
+    let declared = ClusterAccess::of(cluster);
     let member = Cluster {
         name: ring_name(cluster),
-        servers: ClusterAccess::of(cluster).servers,
+        servers: declared.servers,
         weight: cluster.spec.weight,
         auth,
         tls,
-        discover_servers: None,
-        jet_stream: None,
-        inbox_prefix: None,
+        discover_servers: declared.discover_servers,
+        jet_stream: declared.jet_stream,
+        inbox_prefix: declared.inbox_prefix,
     };
     let alone = RingConfig {
         epoch: 1,
@@ -172,12 +230,8 @@ fn judge(candidate: &Candidate, recorded: &Recorded) -> Result<Member, ExcludedC
     };
     if let Err(faults) = alone.check() {
         let faults = faults.faults().iter().map(|fault| {
-            let path = fault.path.replace("clusters[0].", "spec.");
-            format!(
-                "{}: {}",
-                path.replace("spec.servers", "spec.external.servers"),
-                fault.problem
-            )
+            let path = fault.path.strip_prefix("clusters[0].").unwrap_or(&fault.path);
+            format!("{}: {}", spec_field(path), fault.problem)
         });
         return Err(exclude("InvalidSpec", &faults.collect::<Vec<_>>().join("; ")));
     }

@@ -26,6 +26,8 @@ pub const MEMBERS: &str = "fanout.openfactory.io/members";
 pub const LEAVING: &str = "fanout.openfactory.io/leaving";
 /// On a ring's ConfigMap: the share of the hash space that the last change moved, in percent.
 pub const MOVED_PERCENT: &str = "fanout.openfactory.io/moved-percent";
+/// On a ring's ConfigMap: a JSON object from images to the newest version of the document that their pods have said they read.
+pub const READERS: &str = "fanout.openfactory.io/readers";
 /// What all labels and annotations of ours begin with.
 pub const PREFIX: &str = "fanout.openfactory.io/";
 /// On a ring's ConfigMap: there are no members now, and the document is the last one that there was.

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use forwarder_core::status::Status;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 
 use super::names;
+use super::upgrade::forwarders_image;
 
 /// A pod of the forwarder that has not ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,9 +27,20 @@ pub struct Observed {
     pub credentials_asked: Option<String>,
     /// The ConfigMaps that it mounts.
     pub config_maps: BTreeSet<String>,
+    /// The forwarder's image, as its spec names it.
+    pub image: String,
+    /// Whether it watches the ring's ConfigMap; otherwise it has its ring with its configuration.
+    pub watches_ring: bool,
+    /// Since when it has not been ready, if it is not.
+    pub not_ready_since: Option<Timestamp>,
     /// What the process says of itself; none: no answer.
     pub report: Option<Status>,
+    /// It has not been ready for longer than a start takes, and does not answer.
+    pub overdue: bool,
 }
+
+/// Within which a pod that has an address answers, ready or not: a start takes seconds, and an image may have to be pulled.
+const START: SignedDuration = SignedDuration::from_secs(60);
 
 /// What a pod's container is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +94,34 @@ impl Observed {
             trouble: trouble(pod, container.as_ref()),
             credentials_asked: pod.annotations().get(names::CREDENTIALS_VERSION).cloned(),
             config_maps: config_maps.collect(),
+            image: pod
+                .spec
+                .as_ref()
+                .and_then(forwarders_image)
+                .unwrap_or_default()
+                .to_owned(),
+            watches_ring: !pod.annotations().contains_key(names::RING_EPOCH),
+            not_ready_since: not_ready_since(pod),
             report: None,
+            overdue: false,
         })
+    }
+
+    /// Takes down what was heard from it; none: it did not answer.
+    #[must_use]
+    pub fn heard(self, report: Option<Status>, now: Timestamp) -> Self {
+        let is_late = |since: Timestamp| now.duration_since(since) > START;
+        Self {
+            overdue: report.is_none() && self.process == Process::Running && self.not_ready_since.is_some_and(is_late),
+            report,
+            ..self
+        }
+    }
+
+    /// Whether it will never read anything again.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.terminating && self.process == Process::Absent
     }
 
     /// The epoch of the ring that it runs.
@@ -118,6 +157,12 @@ impl Observed {
             .is_none_or(|cluster| cluster.pending_records == 0 && cluster.parked_records == 0);
         report.ring.epoch >= epoch && report.ring.waiting_assets == 0 && is_out
     }
+}
+
+fn not_ready_since(pod: &Pod) -> Option<Timestamp> {
+    let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let ready = conditions.find(|condition| condition.type_ == "Ready" && condition.status != "True")?;
+    ready.last_transition_time.as_ref().map(|time| time.0)
 }
 
 /// The first reason for which a pod does not come up.

@@ -14,6 +14,7 @@ use super::autoscale::{self, Histories};
 use super::build::{BuildError, build};
 use super::dereference::{self, DereferenceError, Dereferenced, dereference};
 use super::names::Identity;
+use super::readers::PODS_NOT_ASKED;
 use super::validate::{SOURCE_CHANGING, Validated, validate};
 use super::watch::SecretIndex;
 use super::{status, upgrade};
@@ -156,7 +157,12 @@ fn pause(verdict: &Verdict, validated: &Validated, found: &Dereferenced) -> Dura
         _ if is_leaving || (has_changed && validated.ring.is_some()) => POLL,
         Verdict::Ready(_) | Verdict::Stalled(_) => RESYNC,
         Verdict::Reconciling(words) => match words.reason {
-            "RingConverging" | "RollingOut" | "ScalingDown" | SOURCE_CHANGING | "CredentialsPropagating" => POLL,
+            "RingConverging"
+            | "RollingOut"
+            | "ScalingDown"
+            | SOURCE_CHANGING
+            | "CredentialsPropagating"
+            | PODS_NOT_ASKED => POLL,
             "NoClusters" if !found.existing.pods.is_empty() => POLL,
             _ => WAIT,
         },

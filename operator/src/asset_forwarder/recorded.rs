@@ -21,6 +21,8 @@ pub struct Recorded {
     pub leaving: BTreeMap<String, String>,
     /// The share of the hash space that the last change moved, in percent.
     pub moved_percent: Option<String>,
+    /// Which version of the document pods of these images have said that they read. Empty where nobody declares what only newer ones read.
+    pub readers: BTreeMap<String, u32>,
     /// Whether there are no members now; the document is then the last one that there was.
     pub idle: bool,
 }
@@ -37,12 +39,15 @@ impl Recorded {
         };
         let text = map.and_then(|map| map.data.as_ref()?.get(names::RING_FILE));
         let document = text.and_then(|text| RingConfig::from_yaml(text).ok());
+        let readers = annotated(names::READERS).and_then(|text| serde_json::from_str(text).ok());
+        let readers = readers.unwrap_or_default();
         let (Some(members), Some(leaving)) = (pairs(names::MEMBERS), pairs(names::LEAVING)) else {
             // Of a name in the ring that is not known the pods' epoch must tell enough.
             let leaving = known.into_iter().map(|reference| (reference, String::new()));
             return Self {
                 document,
                 leaving: leaving.collect(),
+                readers,
                 ..Self::default()
             };
         };
@@ -51,6 +56,7 @@ impl Recorded {
             members,
             leaving,
             moved_percent: annotated(names::MOVED_PERCENT).cloned(),
+            readers,
             idle: annotated(names::IDLE).is_some(),
         }
     }
@@ -63,6 +69,7 @@ impl Recorded {
             members,
             leaving,
             moved_percent,
+            readers,
             idle,
         } = self;
         let mut annotations = BTreeMap::from([
@@ -71,6 +78,9 @@ impl Recorded {
         ]);
         if let Some(moved) = moved_percent {
             annotations.insert(names::MOVED_PERCENT.to_owned(), moved.clone());
+        }
+        if !readers.is_empty() {
+            annotations.insert(names::READERS.to_owned(), serde_json::json!(readers).to_string());
         }
         if *idle {
             annotations.insert(names::IDLE.to_owned(), "true".to_owned());

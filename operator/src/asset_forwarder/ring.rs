@@ -39,6 +39,7 @@ pub enum RingFault {
 
 /// What is to be written; `None`: there is no member, and there never was one.
 ///
+/// `readers` is what is noted of those who read it; `members` are in a form that they read.
 /// Nothing is written anew while members and shape are what they were: the same input gives what is recorded. A cluster that leaves
 /// with this change is `leaving` at least until the next look, for which this has been written: `has_left` is asked, by ring name, about
 /// those alone that were leaving before.
@@ -50,6 +51,7 @@ pub fn declare(
     shape: Shape,
     recorded: &Recorded,
     seen: Seen,
+    readers: BTreeMap<String, u32>,
     has_left: impl Fn(&str) -> bool,
 ) -> Result<Option<Recorded>, RingFault> {
     let declared: BTreeMap<String, String> = members
@@ -71,6 +73,7 @@ pub fn declare(
         let idle = recorded.document.as_ref().map(|_| Recorded {
             members: declared,
             leaving,
+            readers,
             idle: true,
             ..recorded.clone()
         });
@@ -103,6 +106,7 @@ pub fn declare(
         members: declared,
         leaving,
         moved_percent,
+        readers,
         idle: false,
     }))
 }

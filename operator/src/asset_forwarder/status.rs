@@ -7,6 +7,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use super::dereference::Existing;
 use super::names::Identity;
 use super::pods::Observed;
+use super::readers::PODS_TOO_OLD;
 use super::rollout::{self, REPLICAS, Rollout};
 use super::upgrade;
 use super::validate::Validated;
@@ -61,14 +62,19 @@ pub fn of_concern(excluded: &[ExcludedCluster]) -> impl Iterator<Item = &Exclude
         .filter(move |excluded| !wished.contains(&excluded.reason.as_str()))
 }
 
-/// The condition `ClustersExcluded`, where there is something to say.
+/// The conditions `ClustersExcluded` and `PodsTooOld`, where there is something to say.
 #[must_use]
 pub fn further(validated: &Validated) -> Vec<(&'static str, Words)> {
+    let mut further = Vec::new();
     let excluded: Vec<_> = of_concern(&validated.members.excluded).map(sentence).collect();
-    if excluded.is_empty() {
-        return Vec::new();
+    if !excluded.is_empty() {
+        further.push(("ClustersExcluded", Words::new("ClustersExcluded", excluded.join("\n"))));
     }
-    vec![("ClustersExcluded", Words::new("ClustersExcluded", excluded.join("\n")))]
+    let withheld = validated.readers.words(&validated.members);
+    if let Some(words) = withheld.filter(|words| words.reason == PODS_TOO_OLD) {
+        further.push((PODS_TOO_OLD, words));
+    }
+    further
 }
 
 /// What the pods say, in numbers.
@@ -221,6 +227,9 @@ fn verdict(validated: &Validated, deployment: Option<&Deployment>, pods: &Pods<'
                 leaving.join(", ")
             ),
         );
+    }
+    if let Some(words) = validated.readers.words(members) {
+        return Verdict::Reconciling(words);
     }
     Verdict::ready(
         "Forwarding",

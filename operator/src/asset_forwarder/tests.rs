@@ -5,6 +5,7 @@ mod children;
 mod configuration;
 mod leaving;
 mod members;
+mod readers;
 mod rings;
 mod statuses;
 mod upgrades;
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crds::{AssetForwarder, AssetForwarderStatus, KafkaChannel, NatsCluster};
-use forwarder_core::config::RingConfig;
+use forwarder_core::config::{RING_DOCUMENT_VERSION, RingConfig};
 use forwarder_core::status::{ClusterStatus, RingStatus, Status};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -275,6 +276,7 @@ fn pod(name: &str, ring: &RingConfig) -> Observed {
         clusters: clusters
             .map(|cluster| (cluster.name.clone(), ClusterStatus::default()))
             .collect(),
+        document_version: Some(RING_DOCUMENT_VERSION),
         ..Status::default()
     };
     Observed {
@@ -285,7 +287,11 @@ fn pod(name: &str, ring: &RingConfig) -> Observed {
         trouble: None,
         credentials_asked: None,
         config_maps: [].into(),
+        image: "forwarder:1".to_owned(),
+        watches_ring: true,
+        not_ready_since: None,
         report: Some(report),
+        overdue: false,
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use crds::AssetForwarderSpec;
 use crds::asset_forwarder::{Clusters, Ring, UpgradePolicy};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt as _;
 use sha2::{Digest as _, Sha256};
@@ -177,8 +177,17 @@ fn configuration_in(template: &PodTemplateSpec, identity: &Identity) -> Option<S
 /// The image that a Deployment names.
 #[must_use]
 pub fn image(deployment: &Deployment) -> Option<String> {
-    let template = &deployment.spec.as_ref()?.template;
-    let containers = &template.spec.as_ref()?.containers;
-    let container = containers.iter().find(|container| container.name == names::CONTAINER)?;
-    container.image.clone()
+    image_in(&deployment.spec.as_ref()?.template).map(str::to_owned)
+}
+
+/// The forwarder's image in a pod template.
+pub(super) fn image_in(template: &PodTemplateSpec) -> Option<&str> {
+    forwarders_image(template.spec.as_ref()?)
+}
+
+/// The forwarder's image in what a pod consists of.
+pub(super) fn forwarders_image(pod: &PodSpec) -> Option<&str> {
+    let mut containers = pod.containers.iter();
+    let container = containers.find(|container| container.name == names::CONTAINER)?;
+    container.image.as_deref()
 }

@@ -13,6 +13,7 @@ use super::config::{self, Topic};
 use super::dereference::{Dereferenced, Existing, Found, Reference};
 use super::members::{self, Members};
 use super::names::{self, Identity};
+use super::readers::{Images, Readers};
 use super::recorded::Recorded;
 use super::ring::{self, Seen, Shape};
 use super::rollout::{self, Rollout};
@@ -32,6 +33,8 @@ pub struct Validated {
     pub replicas: i32,
     /// Who is a member, and who is not.
     pub members: Members,
+    /// Who reads the ring, and what of it.
+    pub readers: Readers,
     /// The ring as it was found.
     pub recorded: Recorded,
     /// The ring as it is to be; none: there is no member, and there never was one.
@@ -95,12 +98,20 @@ pub fn validate(found: &Dereferenced, settings: &Settings) -> Result<Validated, 
     let existing = &found.existing;
     let stored = stored(existing);
     let recorded = recorded(found);
-    let members = members::choose(&found.candidates, &recorded, &stored);
+    let images = Images {
+        declared: spec.image.as_deref(),
+        default: &settings.forwarder_image,
+        policy: spec.upgrade_policy,
+        ring_rolls: spec.ring.update == RingUpdate::Roll,
+    };
+    let readers = Readers::of(existing, &recorded, &images);
+    let members = members::choose(&found.candidates, &recorded, &stored, readers.version);
     let shape = Shape {
         replicas: spec.ring.replicas,
         handover_timeout_ms: u64::from(spec.ring.handover_timeout_seconds).saturating_mul(1_000),
     };
-    let ring = ring::declare(&members.members, shape, &recorded, seen(found), |name| {
+    let noted = readers.noted(&members);
+    let ring = ring::declare(&members.members, shape, &recorded, seen(found), noted, |name| {
         has_left(existing, &recorded, name)
     })
     .map_err(|fault| invalid(fault.to_string().replace("handoverTimeoutMs", "handoverTimeoutSeconds")))?;
@@ -151,6 +162,7 @@ pub fn validate(found: &Dereferenced, settings: &Settings) -> Result<Validated, 
         spec: spec.clone(),
         identity,
         members,
+        readers,
         recorded,
         ring,
         credentials,

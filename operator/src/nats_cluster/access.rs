@@ -3,6 +3,7 @@
 use crds::NatsCluster;
 use crds::nats_cluster::{NatsAuth, NatsAuthSecretRef, NatsAuthType};
 use crds::reference::Tls;
+use forwarder_core::config::JetStreamApi;
 use kube::ResourceExt as _;
 
 use super::managed::names;
@@ -16,6 +17,12 @@ pub struct ClusterAccess {
     pub auth: Option<NatsAuth>,
     /// TLS.
     pub tls: Option<Tls>,
+    /// Whether announced servers are used; none: nobody has said.
+    pub discover_servers: Option<bool>,
+    /// Where JetStream's API is; none: at its usual place.
+    pub jet_stream: Option<JetStreamApi>,
+    /// What answers' subjects begin with; none: as usual.
+    pub inbox_prefix: Option<String>,
 }
 
 impl ClusterAccess {
@@ -37,6 +44,9 @@ impl ClusterAccess {
                     },
                 }),
                 tls: None,
+                discover_servers: spec.discover_servers,
+                jet_stream: None,
+                inbox_prefix: spec.inbox_prefix.clone(),
             };
         }
         Self {
@@ -47,6 +57,26 @@ impl ClusterAccess {
                 .collect(),
             auth: spec.auth.clone(),
             tls: spec.tls.clone(),
+            discover_servers: spec.discover_servers,
+            jet_stream: spec.jet_stream_api.as_ref().map(|api| JetStreamApi {
+                domain: api.domain.clone(),
+                api_prefix: api.prefix.clone(),
+            }),
+            inbox_prefix: spec.inbox_prefix.clone(),
         }
     }
+}
+
+/// The field of a `NatsCluster`'s spec that says what `field` of a cluster says in the ring's document, with all that follows it.
+#[must_use]
+pub fn spec_field(field: &str) -> String {
+    let renamed = |from: &str, to: &str| {
+        let rest = field.strip_prefix(from)?;
+        (rest.is_empty() || rest.starts_with(['.', '['])).then(|| format!("spec.{to}{rest}"))
+    };
+    renamed("name", "ringName (by default metadata.name)")
+        .or_else(|| renamed("servers", "external.servers"))
+        .or_else(|| renamed("jetStream.apiPrefix", "jetStreamApi.prefix"))
+        .or_else(|| renamed("jetStream", "jetStreamApi"))
+        .unwrap_or_else(|| format!("spec.{field}"))
 }

@@ -110,7 +110,7 @@ pub(super) async fn probe(cluster: &Cluster, folder: &Path) -> Result<Seen, Fail
 }
 
 async fn seen(cluster: &Cluster, address: &ServerAddress, mut connection: Connection) -> Seen {
-    let jet_stream = timeout_at(Instant::now() + JET_STREAM_WITHIN, jet_stream(&mut connection)).await;
+    let jet_stream = timeout_at(Instant::now() + JET_STREAM_WITHIN, jet_stream(cluster, &mut connection)).await;
     let info = &connection.info;
     Seen {
         version: info.version.clone(),
@@ -148,8 +148,9 @@ struct Refusal {
 const NOT_ENABLED: [u64; 2] = [10076, 10039];
 
 /// Asks for the account's JetStream; none: there is no telling.
-async fn jet_stream(connection: &mut Connection) -> Option<bool> {
-    let answer = request(connection, "$JS.API.INFO", b"").await?;
+async fn jet_stream(cluster: &Cluster, connection: &mut Connection) -> Option<bool> {
+    let subject = format!("{}.INFO", cluster.jet_stream_api());
+    let answer = request(cluster, connection, &subject, b"").await?;
     // No body: nobody listens to JetStream's API.
     if answer.is_empty() {
         return Some(false);
@@ -163,8 +164,14 @@ async fn jet_stream(connection: &mut Connection) -> Option<bool> {
 }
 
 /// Asks, and yields the answer's body; none: we may not ask, or not hear the answer.
-pub(super) async fn request(connection: &mut Connection, subject: &str, body: &[u8]) -> Option<Vec<u8>> {
-    let inbox = format!("_INBOX.{}.{}", connection.info.server_id, connection.info.client_id);
+pub(super) async fn request(
+    cluster: &Cluster,
+    connection: &mut Connection,
+    subject: &str,
+    body: &[u8],
+) -> Option<Vec<u8>> {
+    let (info, prefix) = (&connection.info, cluster.inbox_prefix());
+    let inbox = format!("{prefix}.{}.{}", info.server_id, info.client_id);
     let mut out = Vec::new();
     encode_sub(&mut out, inbox.as_bytes(), 1);
     encode_pub(&mut out, subject.as_bytes(), Some(inbox.as_bytes()), b"", body);

@@ -103,6 +103,37 @@ fn what_a_forwarder_would_refuse_is_named_by_its_path() {
 }
 
 #[test]
+fn what_is_declared_of_a_cluster_is_what_the_forwarder_reads_and_nothing_else() {
+    let spec =
+        json!({"discoverServers": false, "jetStreamApi": {"prefix": "JS.plant.API"}, "inboxPrefix": "_INBOX_plant"});
+    let member = |spec| {
+        let member = validate(&cluster(spec, json!({})), &no_secrets(), Path::new("/x"));
+        member.map(|validated| validated.cluster)
+    };
+    let told = member(spec).unwrap();
+    assert_eq!(
+        (told.discovers_servers(), told.jet_stream_api().as_str()),
+        (false, "JS.plant.API")
+    );
+    assert_eq!(told.inbox_prefix(), "_INBOX_plant");
+    let domain = member(json!({"jetStreamApi": {"domain": "leaf"}})).unwrap();
+    assert_eq!(domain.jet_stream_api(), "$JS.leaf.API");
+    assert_eq!(member(json!({})).unwrap().document_version(), 1, "older pods read it");
+
+    for (spec, said) in [
+        (
+            json!({"jetStreamApi": {"prefix": "a", "domain": "b"}}),
+            "spec.jetStreamApi: has both domain and prefix; ",
+        ),
+        (json!({"jetStreamApi": {"prefix": "a.*"}}), "spec.jetStreamApi.prefix: "),
+        (json!({"inboxPrefix": "a b"}), "spec.inboxPrefix: "),
+    ] {
+        let error = member(spec).unwrap_err().to_string();
+        assert!(error.starts_with(said), "{error}");
+    }
+}
+
+#[test]
 fn a_spec_that_cannot_work_is_stalled_and_a_secret_that_may_come_is_not() {
     let refused = |cluster: &NatsCluster| {
         let facts = Facts::Refused(validate(cluster, &no_secrets(), Path::new("/x")).unwrap_err());

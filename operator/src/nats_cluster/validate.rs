@@ -6,7 +6,7 @@ use crds::NatsCluster;
 use forwarder_core::config::{Cluster, RingConfig};
 use kube::ResourceExt as _;
 
-use super::access::ClusterAccess;
+use super::access::{ClusterAccess, spec_field};
 use crate::credentials::{self, CredentialsError, Files, NatsCredentials, Secrets, prefix};
 
 /// A cluster that a forwarder takes as a member of its ring.
@@ -47,9 +47,9 @@ pub fn validate(cluster: &NatsCluster, secrets: &Secrets, folder: &Path) -> Resu
         weight: cluster.spec.weight,
         auth: None,
         tls: None,
-        discover_servers: None,
-        jet_stream: None,
-        inbox_prefix: None,
+        discover_servers: access.discover_servers,
+        jet_stream: access.jet_stream.clone(),
+        inbox_prefix: access.inbox_prefix.clone(),
     };
     check(&member)?;
     let prefix = prefix("nats", &cluster.namespace().unwrap_or_default(), &cluster.name_any());
@@ -70,12 +70,9 @@ fn check(member: &Cluster) -> Result<(), InvalidSpec> {
     ring.check().map_err(|errors| {
         let faults = errors.faults().iter().map(|fault| {
             let path = fault.path.strip_prefix("clusters[0].").unwrap_or(&fault.path);
-            let path = match path {
-                "name" => "spec.ringName (by default metadata.name)".to_owned(),
-                servers if servers.starts_with("servers") => format!("spec.external.{servers}"),
-                other => format!("spec.{other}"),
-            };
-            format!("{path}: {}; {}", fault.problem, fault.remedy)
+            let remedy = fault.remedy.replace("apiPrefix", "prefix");
+            let problem = fault.problem.replace("apiPrefix", "prefix");
+            format!("{}: {problem}; {remedy}", spec_field(path))
         });
         InvalidSpec::Spec(faults.collect::<Vec<_>>().join(". "))
     })

@@ -14,6 +14,7 @@ mod kills;
 mod managed;
 mod namespaces;
 mod observability;
+mod older_pods;
 mod operations;
 mod quiet;
 mod random_specs;

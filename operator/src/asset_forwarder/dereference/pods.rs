@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::core::PartialObjectMeta;
 use kube::{Api, Resource, ResourceExt as _};
@@ -98,16 +99,17 @@ fn is_owned(object: &impl Resource, owners: &[String]) -> bool {
 
 /// Asks all pods that run for their status, at once. Who does not answer has no report.
 async fn ask(pods: Vec<Observed>) -> Vec<Observed> {
-    let asked = futures::stream::iter(pods).map(|mut pod| async move {
+    let asked = futures::stream::iter(pods).map(|pod| async move {
         let address = pod.address.as_ref().and_then(|address| address.parse::<IpAddr>().ok());
+        let mut report = None;
         if let (Process::Running, Some(address)) = (pod.process, address) {
             match tokio::time::timeout(TIMEOUT, status(SocketAddr::new(address, names::PORT))).await {
-                Ok(Ok(status)) => pod.report = Some(status),
+                Ok(Ok(status)) => report = Some(status),
                 Ok(Err(error)) => debug!(pod = pod.name, %error, "does not tell its status"),
                 Err(_) => debug!(pod = pod.name, "does not tell its status in time"),
             }
         }
-        pod
+        pod.heard(report, Timestamp::now())
     });
     let mut pods: Vec<Observed> = asked.buffer_unordered(AT_ONCE).collect().await;
     pods.sort_by(|a, b| a.name.cmp(&b.name));

@@ -186,3 +186,75 @@ fn a_password_stays_until_the_pods_template_no_longer_names_it() {
     world.step();
     assert_eq!(world.files(), [""; 0]);
 }
+
+/// All that the first release writes where nothing is declared. The list never grows: `spec.image` may keep an image of it, which refuses
+/// a configuration with a field that it does not know.
+const FIRST: &[&str] = &[
+    "admin.address",
+    "admin.credentialsVersionFile",
+    "admin.port",
+    "engine.batchSize",
+    "engine.commitIntervalMs",
+    "engine.drainTimeoutMs",
+    "engine.maxPendingBytes",
+    "engine.maxPendingBytesPerCluster",
+    "engine.maxPendingRecords",
+    "engine.maxPendingRecordsPerCluster",
+    "engine.pollTimeoutMs",
+    "engine.queueSize",
+    "engine.watchdogIntervalMs",
+    "engine.watchdogTimeoutMs",
+    "logging.format",
+    "logging.httpRequests",
+    "logging.level",
+    "publish.headers.origin",
+    "publish.mode",
+    "publish.retry.confirmTimeoutMs",
+    "publish.retry.initialBackoffMs",
+    "publish.retry.maxBackoffMs",
+    "publish.subject",
+    "ring.clusters.name",
+    "ring.clusters.servers",
+    "ring.clusters.weight",
+    "ring.epoch",
+    "ring.handoverTimeoutMs",
+    "ring.replicas",
+    "source.connection.bootstrapServers",
+    "source.group",
+    "source.missingOffset",
+    "source.protocol",
+    "source.startFrom.type",
+    "source.topic",
+];
+
+fn fields(value: &serde_json::Value, path: &str, found: &mut std::collections::BTreeSet<String>) {
+    match value {
+        serde_json::Value::Object(fields_of) => {
+            for (name, value) in fields_of {
+                let path = if path.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{path}.{name}")
+                };
+                fields(value, &path, found);
+            }
+        }
+        serde_json::Value::Array(items) if items.iter().any(serde_json::Value::is_object) => {
+            items.iter().for_each(|item| fields(item, path, found));
+        }
+        _ => {
+            found.insert(path.to_owned());
+        }
+    }
+}
+
+#[test]
+fn a_configuration_has_no_field_that_nobody_has_declared() {
+    let mut world = World::new([cluster("c1", 1)]);
+    world.forwarder.spec.ring.update = crds::asset_forwarder::RingUpdate::Roll;
+    let text = world.step().validated.config.unwrap().text;
+    let mut found = std::collections::BTreeSet::new();
+    fields(&yaml(&text), "", &mut found);
+    let found: Vec<&str> = found.iter().map(String::as_str).collect();
+    assert_eq!(found, FIRST);
+}

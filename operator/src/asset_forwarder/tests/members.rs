@@ -57,7 +57,12 @@ fn who_is_drained_deleted_or_not_granted_leaves_and_who_is_away_does_not() {
     let mut found = world.dereferenced();
     found.candidates[2].access = Access::Denied;
     let recorded = super::super::recorded::Recorded::read(world.existing.ring.as_ref(), []);
-    let members = super::super::members::choose(&found.candidates, &recorded, &credentials::Files::default());
+    let members = super::super::members::choose(
+        &found.candidates,
+        &recorded,
+        &credentials::Files::default(),
+        RING_DOCUMENT_VERSION,
+    );
     let excluded: Vec<_> = members
         .excluded
         .iter()

@@ -107,7 +107,7 @@ async fn request(
         .await
         .map_err(|error| describe(&error))?;
     let body = body.to_string();
-    let asked = probe::request(&mut connection, subject, body.as_bytes());
+    let asked = probe::request(&cluster, &mut connection, subject, body.as_bytes());
     let answer = timeout_at(deadline + WITHIN, asked).await.ok().flatten();
     let answer = answer.ok_or_else(|| format!("no answer to {subject}"))?;
     let answer: Answer = serde_json::from_slice(&answer).map_err(|error| format!("{subject}: {error}"))?;

@@ -72,6 +72,33 @@ spec:
         )
         .unwrap();
 
+    // Nor is the ring, here one with what older pods do not read.
+    namespace
+        .apply(
+            "apiVersion: fanout.openfactory.io/v1alpha1
+kind: NatsCluster
+metadata: {name: c1, labels: {ring: main}}
+spec:
+  external: {servers: ['nats://c1.invalid:4222']}
+  discoverServers: false
+---
+apiVersion: fanout.openfactory.io/v1alpha1
+kind: AssetForwarder
+metadata: {name: plant}
+spec:
+  replicas: 0
+  sources: [{channelRef: {name: stays}, group: plant}]
+  clusters: {selector: {matchLabels: {ring: main}}}
+",
+        )
+        .unwrap();
+    namespace
+        .wait("configmap/plant-ring", "jsonpath={.data}", START)
+        .unwrap();
+    let ring = ["get", "configmap", "plant-ring", "--output=jsonpath={.data}"];
+    let declared = namespace.kubectl(&ring).unwrap();
+    assert!(declared.contains("discoverServers: false"), "{declared}");
+
     helm.run(&[&["upgrade"], &common[..], &["--set=replicas=1,log.level=debug"]].concat());
     namespace
         .wait("deployment/fan-fanout-operator", "jsonpath={.status.replicas}=1", START)
@@ -79,6 +106,14 @@ spec:
     let budgets = ["get", "poddisruptionbudget", "--output=name"];
     assert_eq!(namespace.kubectl(&budgets).unwrap(), "");
     assert_ne!(namespace.kubectl(&holder).unwrap(), "");
+
+    helm.run(&["rollback", "fan", "1", &place, "--wait", &timeout]);
+    namespace
+        .wait("deployment/fan-fanout-operator", "jsonpath={.status.replicas}=2", START)
+        .unwrap();
+    assert_eq!(namespace.kubectl(&ring).unwrap(), declared);
+    let gone = ["delete", "assetforwarders,natsclusters", "--all", "--timeout=60s"];
+    namespace.kubectl(&gone).unwrap();
 
     helm.run(&["uninstall", "fan", &place, "--wait", &timeout]);
     let selector = "--selector=app.kubernetes.io/instance=fan";

@@ -1,0 +1,125 @@
+//! Which version of the ring's document has which fields: what forwarders of older releases can read of it.
+//!
+//! | version | what it brought |
+//! |---|---|
+//! | 1 | all that is in no other line; forwarders that do not tell their version read this one |
+//! | 2 | `clusters[].discoverServers`, `clusters[].jetStream`, `clusters[].inboxPrefix` |
+//!
+//! A forwarder refuses a document with a field that it does not know, because that one could change who owns what. So whoever writes a
+//! document for others asks which version they read (`documentVersion` in `/status`), and leaves newer fields out until they do. A new
+//! field is optional, is written only where somebody declares it, and gets the number of the next release's version: in the table, in
+//! [`RING_DOCUMENT_VERSION`] and in `Cluster::later_fields`, which does not compile without it.
+
+use super::{Cluster, JetStreamApi, NatsAuth, RingConfig, Tls};
+
+/// The newest version of the ring's document that this code reads; see the table in the module.
+pub const RING_DOCUMENT_VERSION: u32 = 2;
+
+/// The version that every forwarder reads.
+pub const FIRST_RING_DOCUMENT_VERSION: u32 = 1;
+
+impl RingConfig {
+    /// The least version whose readers take this document.
+    #[must_use]
+    pub fn document_version(&self) -> u32 {
+        let Self {
+            epoch: _,
+            replicas: _,
+            handover_timeout_ms: _,
+            clusters,
+        } = self;
+        let versions = clusters.iter().map(Cluster::document_version);
+        versions.max().unwrap_or(FIRST_RING_DOCUMENT_VERSION)
+    }
+}
+
+impl Cluster {
+    /// The least version whose readers take this cluster.
+    #[must_use]
+    pub fn document_version(&self) -> u32 {
+        let versions = self.later_fields().map(|(_, since)| since);
+        versions.max().unwrap_or(FIRST_RING_DOCUMENT_VERSION)
+    }
+
+    /// The fields that are declared here and that readers of `version` do not know, by their names in the document.
+    pub fn newer_than(&self, version: u32) -> impl Iterator<Item = &'static str> {
+        let later = self.later_fields();
+        later.filter_map(move |(field, since)| (since > version).then_some(field))
+    }
+
+    /// The same cluster in the form that readers of `version` take: without the fields that came later.
+    #[must_use]
+    pub fn as_read_by(&self, version: u32) -> Self {
+        let Self {
+            name,
+            servers,
+            weight,
+            auth,
+            tls,
+            discover_servers,
+            jet_stream,
+            inbox_prefix,
+        } = self.clone();
+        let is_read = |since: u32| since <= version;
+        Self {
+            name,
+            servers,
+            weight,
+            auth,
+            tls,
+            discover_servers: discover_servers.filter(|_| is_read(2)),
+            jet_stream: jet_stream.filter(|_| is_read(2)),
+            inbox_prefix: inbox_prefix.filter(|_| is_read(2)),
+        }
+    }
+
+    /// The fields that are declared and did not come with the first version, each with the version that brought it.
+    ///
+    /// All is taken apart down to its last field, so that a new one does not compile before it has its version here.
+    fn later_fields(&self) -> impl Iterator<Item = (&'static str, u32)> {
+        let Self {
+            name: _,
+            servers: _,
+            weight: _,
+            auth,
+            tls,
+            discover_servers,
+            jet_stream,
+            inbox_prefix,
+        } = self;
+        match auth {
+            None
+            | Some(
+                NatsAuth::Creds { file: _ }
+                | NatsAuth::NKey { seed_file: _ }
+                | NatsAuth::Token { file: _ }
+                | NatsAuth::UserPassword {
+                    username: _,
+                    password_file: _,
+                },
+            ) => {}
+        }
+        if let Some(Tls {
+            ca_file: _,
+            cert_file: _,
+            key_file: _,
+        }) = tls
+        {}
+        let jet_stream = jet_stream.as_ref().map(|api| {
+            let JetStreamApi {
+                domain: _,
+                api_prefix: _,
+            } = api;
+        });
+        let fields = [
+            ("discoverServers", 2, discover_servers.is_some()),
+            ("jetStream", 2, jet_stream.is_some()),
+            ("inboxPrefix", 2, inbox_prefix.is_some()),
+        ];
+        let declared = fields.into_iter().filter(|(_, _, is_declared)| *is_declared);
+        declared.map(|(field, since, _)| (field, since))
+    }
+}
+
+#[cfg(test)]
+mod tests;
