@@ -330,7 +330,7 @@ impl Intake {
     /// Takes up to a batch of records and hands them out. `busy`: there is something else to do.
     fn take_batch(&mut self, busy: bool) -> Result<(), IntakeError> {
         let patience = Duration::from_millis(self.config.engine.poll_timeout_ms);
-        let quiet = self.dispatcher.is_idle()
+        let quiet = self.dispatcher.is_quiet()
             && self.joining.is_none()
             && self.leaving.is_none()
             && self.change.is_none()
@@ -507,22 +507,14 @@ impl Intake {
     /// Sends each cluster its batch. Lanes are opened first: what a batch has of them is to be taken.
     fn hand_out(&mut self) {
         let Self { dispatcher, links, .. } = self;
-        for (outlet, lane) in dispatcher.take_openings() {
-            // A publisher that has ended has nothing to open.
-            if let Some(member) = links.fleet.get(outlet) {
-                member.order(Order::Open(vec![lane]));
-            }
-        }
-        for (outlet, lane) in dispatcher.take_excess() {
-            if let Some(member) = links.fleet.get(outlet) {
-                member.order(Order::Recall(vec![lane]));
-            }
-        }
+        order_lanes(&links.fleet, dispatcher.take_openings(), Order::Open);
         dispatcher.take_batches(|outlet, batch| {
             if let Some(member) = links.fleet.get(outlet) {
                 member.order(Order::Publish(batch));
             }
         });
+        // Behind the batches: an outlet gives back only what it has.
+        order_lanes(&links.fleet, dispatcher.take_excess(), Order::Recall);
     }
 
     /// At the caps: lets receipts make room. Records that librdkafka has prefetched are kept for a while.
@@ -697,6 +689,16 @@ impl Intake {
         }
         self.next_report = now + REPORT_INTERVAL;
         self.report();
+    }
+}
+
+/// Orders something about lanes of each outlet. An outlet that has ended has none.
+fn order_lanes(fleet: &Fleet, mut lanes: Vec<(u32, u64)>, order: impl Fn(Vec<u64>) -> Order) {
+    lanes.sort_unstable();
+    for of_outlet in lanes.chunk_by(|one, next| one.0 == next.0) {
+        if let Some(member) = fleet.get(of_outlet[0].0) {
+            member.order(order(of_outlet.iter().map(|(_, lane)| *lane).collect()));
+        }
     }
 }
 

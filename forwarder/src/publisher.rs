@@ -19,11 +19,11 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc as blocking;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forwarder_core::config::{Checked, Cluster, Publish, PublishMode};
 use forwarder_core::dispatch::Closed;
-use forwarder_core::outbox::{Backoff, Confirmation, Outbox, Outcome};
+use forwarder_core::outbox::{Backoff, Confirmation, Outbox, Outcome, Ticket};
 use forwarder_core::record::Invalid;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -141,10 +141,15 @@ pub struct Publisher {
     moved: bool,
     /// So many connections in a row have ended without a word while records were out.
     silent_ends: u32,
+    /// The record that was written alone and whose PONG comes next.
+    alone_out: Option<Ticket>,
 }
 
 /// After so many such connections each record that was out is written alone: one of them may be what ends the connections.
 const MAX_SILENT_ENDS: u32 = 2;
+
+/// A connection that lasts longer does not end over a record.
+const LASTING: Duration = Duration::from_secs(60);
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -234,6 +239,7 @@ impl Publisher {
             stream_at_fault: false,
             moved: false,
             silent_ends: 0,
+            alone_out: None,
         })
     }
 
@@ -260,13 +266,14 @@ impl Publisher {
                     }
                     self.counters.connected.set(1);
                     let published = self.counters.published.get();
+                    let began = Instant::now();
                     let ended = self.session(connection, &server).await;
                     self.counters.connected.set(0);
                     self.servers.used(&server);
                     // With the connection went whatever it had not written.
                     self.cutting.clear();
                     self.moved = false;
-                    self.note_end(&ended);
+                    self.note_end(&ended, began.elapsed());
                     let again = self.outbox.connection_lost(&mut self.outcome);
                     self.show_in_flight();
                     self.hand_out();
@@ -354,17 +361,28 @@ impl Publisher {
     }
 
     /// Takes note of how a connection has ended. A record may be what ends each: then nobody but the end itself tells.
-    fn note_end(&mut self, ended: &ControlFlow<(), Ended>) {
+    fn note_end(&mut self, ended: &ControlFlow<(), Ended>, lasted: Duration) {
+        let alone = self.alone_out.take();
         let is_silent = matches!(
             ended,
             ControlFlow::Continue(Ended::Closed | Ended::Io(_) | Ended::Protocol(_))
         );
-        if !is_silent || self.outbox.in_flight() == 0 {
+        if !is_silent || lasted > LASTING || self.outbox.in_flight() == 0 {
             self.silent_ends = 0;
             return;
         }
         self.silent_ends += 1;
-        if self.silent_ends >= MAX_SILENT_ENDS {
+        let now = self.clock.micros();
+        if let Some(ticket) = alone.filter(|_| self.silent_ends > MAX_SILENT_ENDS)
+            && self.outbox.blame_at_the_end(ticket, now, &mut self.outcome)
+        {
+            self.counters.publish_failures.inc();
+            self.counters.retries(RetryReason::Refused).inc();
+            warn!(
+                cluster = self.cluster.name,
+                "the connection ends over a record that was sent alone; its asset's records wait"
+            );
+        } else if self.silent_ends >= MAX_SILENT_ENDS {
             let suspects = self.outbox.suspect();
             warn!(
                 cluster = self.cluster.name,

@@ -97,11 +97,19 @@ impl Ahead {
         for lane in told.lanes.split_off(fitting) {
             note(&mut told.away, &lane.cluster, lane.from);
         }
-        told.fit_into(ROOM)
+        let told = told.fit_into(ROOM);
+        if told.upto < self.upto {
+            // The clusters alone need the room. Each of them says what its lanes do, and more.
+            let plain = self.all_by_clusters().fit_into(MAX_LEN - 200);
+            if plain.upto > told.upto {
+                return plain;
+            }
+        }
+        told
     }
 
-    /// What is said without lanes: each is a matter of its cluster.
-    fn without_lanes(&self) -> Self {
+    /// The same without lanes: each is a matter of its cluster.
+    fn all_by_clusters(&self) -> Self {
         let mut plain = Self {
             lanes: Vec::new(),
             ..self.clone()
@@ -109,7 +117,12 @@ impl Ahead {
         for lane in &self.lanes {
             note(&mut plain.away, &lane.cluster, lane.from);
         }
-        plain.fit_into(ROOM)
+        plain
+    }
+
+    /// What is said without lanes: each is a matter of its cluster.
+    fn without_lanes(&self) -> Self {
+        self.all_by_clusters().fit_into(ROOM)
     }
 
     fn fit_into(&self, room: usize) -> Self {

@@ -182,6 +182,8 @@ pub struct Outbox<T> {
     due: BinaryHeap<Reverse<(u64, u64)>>,
     /// Subjects (hashed) that this connection was seen to accept.
     proven: HashSet<u64, Spread>,
+    /// Lanes of which a record was blamed: each of their records is written alone, until one is confirmed.
+    suspected: HashSet<u64, Spread>,
     /// Numbers the writes, so that a stale entry of `written` is told from a live one.
     writes: u64,
     /// Records written and not yet confirmed or refused.
@@ -196,8 +198,12 @@ struct Slot<T> {
     refusals: u32,
     /// Refusals for now and overdue acks: they only make the pauses longer.
     setbacks: u32,
-    /// It is written behind a confirmation of all before it, and confirmed before anything else: see [`Outbox::suspect`].
+    /// It is written between two questions that prove nothing of any other record: see [`Outbox::suspect`].
     alone: bool,
+    /// [`subject_hash`] of what it was last sent as, for when the record itself has been given back.
+    sent_as: u64,
+    /// The server has said of one record to its subject that it is denied, and this one stands for that.
+    accused: bool,
     state: State,
     /// Its subject was proven when it was let go: confirming it proves nothing new.
     proven: bool,
@@ -257,6 +263,7 @@ impl<T: Item> Outbox<T> {
             closed: HashSet::default(),
             due: BinaryHeap::new(),
             proven: HashSet::default(),
+            suspected: HashSet::default(),
             writes: 0,
             in_flight: 0,
             overtaken: 0,
@@ -288,6 +295,8 @@ impl<T: Item> Outbox<T> {
         let slot = &mut self.slots[index as usize];
         slot.state = State::Written { write };
         slot.sent_at = now;
+        slot.accused = false;
+        slot.sent_as = slot.item.as_ref().map_or(0, Item::subject_hash);
         let ticket = Ticket {
             index,
             generation: slot.generation,
@@ -323,17 +332,23 @@ impl<T: Item> Outbox<T> {
         true
     }
 
-    /// The server denied `subject` ahead of the oldest fence. `false`: no such record is out.
+    /// The server denied a record to `subject` ahead of the oldest fence. All that are out to it count as denied, but each stands for one
+    /// such word of the server only. `false`: no record is left that it could mean, so it means one that was sent as something else.
     pub fn denied(&mut self, subject: &[u8]) -> bool {
         let covered = self.fences.front().copied().unwrap_or(self.open);
+        let sent_as = subject_hash(subject);
         let mut found = false;
         for (index, _) in self.written.iter().take(covered) {
             let slot = &mut self.slots[*index as usize];
-            if slot.item.as_ref().is_some_and(|item| item.subject() == subject) {
+            if slot.sent_as != sent_as {
+                continue;
+            }
+            if let State::Written { write } = slot.state {
+                slot.state = State::Denied { write };
+            }
+            if !found && !slot.accused {
+                slot.accused = true;
                 found = true;
-                if let State::Written { write } = slot.state {
-                    slot.state = State::Denied { write };
-                }
             }
         }
         found
@@ -436,19 +451,25 @@ impl<T: Item> Outbox<T> {
     }
 
     /// With acks: the records that are out to `subject`, which the server denied. Each is to be handed to
-    /// [`Outbox::refused`].
-    pub fn out_to(&self, subject: &[u8], tickets: &mut Vec<Ticket>) {
+    /// [`Outbox::refused`]. Returns whether there is any, also of those that were given back while they were out.
+    pub fn out_to(&self, subject: &[u8], tickets: &mut Vec<Ticket>) -> bool {
+        let sent_as = subject_hash(subject);
+        let mut found = false;
         for (index, write) in &self.written {
             let slot = &self.slots[*index as usize];
-            if slot.state == (State::Written { write: *write })
-                && slot.item.as_ref().is_some_and(|item| item.subject() == subject)
-            {
+            if slot.sent_as != sent_as {
+                continue;
+            }
+            found |= slot.state == (State::Abandoned { write: *write });
+            if slot.state == (State::Written { write: *write }) {
+                found = true;
                 tickets.push(Ticket {
                     index: *index,
                     generation: slot.generation,
                 });
             }
         }
+        found
     }
 
     /// The connection is gone: all that it left unconfirmed goes back to the front, in order, before anything newer of
@@ -642,6 +663,9 @@ impl<T: Item> Outbox<T> {
                 self.proven.clear();
             }
             self.proven.insert(subject);
+        }
+        if !self.suspected.is_empty() {
+            self.suspected.remove(&self.lane(index));
         }
         self.release(index);
         let sent_at = self.slots[index as usize].sent_at;
@@ -859,6 +883,8 @@ impl<T: Item> Outbox<T> {
             refusals: 0,
             setbacks: 0,
             alone: false,
+            sent_as: 0,
+            accused: false,
             proven: false,
             state: State::Waiting,
             sent_at: 0,

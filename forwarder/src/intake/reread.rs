@@ -9,7 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::OwnedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
 use super::context::Context;
 use super::{Intake, damage, headers};
@@ -177,7 +177,7 @@ impl Intake {
             if let Err(error) = consumer.unassign() {
                 debug!(%error, "failed to let the reader rest");
             }
-            info!("all parked records that can be delivered are read again");
+            debug!("all parked records that can be delivered are read again");
         }
         // Events of a consumer at rest: tokens, statistics.
         if let Some(consumer) = &self.rereader.consumer {

@@ -172,6 +172,7 @@ impl Intake {
             status.assignment.insert(*partition, assignment);
         }
         let parked = self.dispatcher.parked();
+        let held_assets = self.dispatcher.held_assets();
         let now = self.clock.micros();
         for (outlet, member) in self.links.fleet.members() {
             let load = self.dispatcher.load(outlet);
@@ -182,7 +183,7 @@ impl Intake {
             metrics.pending_records.set(gauge(load.records as u64));
             metrics.pending_bytes.set(gauge(load.bytes as u64));
             metrics.parked_records.set(gauge(parked.records));
-            let held = self.dispatcher.held_assets(outlet);
+            let held = held_assets.get(&outlet).copied().unwrap_or(0);
             metrics.held_assets.set(gauge(held as u64));
             metrics.parked_seconds.set(gauge(parked_for));
             let connection = member.link.status();

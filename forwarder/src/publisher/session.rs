@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep};
 use tracing::{debug, warn};
 
 use super::stream_watch::StreamWatch;
-use super::{Ended, MAX_UNACKED, Publisher, undeliverable};
+use super::{Ended, MAX_SILENT_ENDS, MAX_UNACKED, Publisher, undeliverable};
 use crate::clock::micros;
 use crate::lease::{Guard, NotHeld};
 use crate::metrics::RetryReason;
@@ -142,6 +142,10 @@ impl Publisher {
                 self.write(&mut session);
             }
             self.show_in_flight();
+            self.alone_out = match session.pings.front() {
+                Some((Ping::Alone(ticket), _)) => Some(*ticket),
+                _ => None,
+            };
             // What has left the outbox must not go out late, so it goes back there with the connection. One that owes nothing
             // stays: its PINGs and PONGs are on nobody's behalf, and it is ready when the membership is proved again.
             if session.guard.check().is_err() {
@@ -269,18 +273,18 @@ impl Publisher {
                 return Err(Ended::Server(error.to_string()));
             }
         };
-        let denied = match self.publish.mode {
-            PublishMode::Core => usize::from(self.outbox.denied(&subject)),
+        let (found, denied) = match self.publish.mode {
+            PublishMode::Core => (self.outbox.denied(&subject), 1),
             PublishMode::JetStream => {
                 session.tickets.clear();
-                self.outbox.out_to(&subject, &mut session.tickets);
+                let found = self.outbox.out_to(&subject, &mut session.tickets);
                 for ticket in &session.tickets {
                     self.outbox.refused(*ticket, Refusal::Denied, now, &mut self.outcome);
                 }
-                session.tickets.len()
+                (found, session.tickets.len())
             }
         };
-        if denied == 0 {
+        if !found {
             // A server with account mappings names the subject that it has mapped ours to.
             let text = format!("publishing to `{}` is denied, where nothing was sent", lossy(&subject));
             return self.denied_somewhere(text, session, now);
@@ -397,11 +401,17 @@ impl Publisher {
         if session.output.len() - session.sent >= WRITE_SIZE {
             return;
         }
+        // Where connections end without a word, only a record that is out alone can be told.
+        let one_by_one = self.silent_ends >= MAX_SILENT_ENDS;
+        let is_alone_out = |session: &Session| session.pings.iter().any(|(ping, _)| matches!(ping, Ping::Alone(_)));
         let now = self.clock.micros();
         let jetstream = self.publish.mode == PublishMode::JetStream;
         let mut rejected = Vec::new();
         while session.output.len() - session.sent < WRITE_SIZE && !(jetstream && self.outbox.in_flight() >= MAX_UNACKED)
         {
+            if one_by_one && is_alone_out(session) {
+                break;
+            }
             let alone = self.outbox.next_is_alone();
             if alone {
                 self.ping(session, Ping::Fence, now);

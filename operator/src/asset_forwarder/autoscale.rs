@@ -63,7 +63,7 @@ struct History {
 struct Lag {
     /// Records that are not committed, of all partitions.
     records: i64,
-    /// Some wait for a cluster that is away, or are not taken at all: more pods would not help.
+    /// Some wait for a cluster that is away or refuses one of them, or are not taken at all: more pods would not help.
     is_held: bool,
 }
 
@@ -260,7 +260,10 @@ fn lag(existing: &Existing, partitions: Option<i32>) -> Option<Lag> {
         if !is_at_rest {
             return None;
         }
-        is_held |= matches!(phase, Phase::Waiting(_)) || clusters.values().any(|cluster| !cluster.connected);
+        let waits = clusters
+            .values()
+            .any(|cluster| !cluster.connected || cluster.held_assets > 0);
+        is_held |= matches!(phase, Phase::Waiting(_)) || waits;
         for (partition, assignment) in assignment {
             // Two pods that both have it are between two assignments.
             if lags.insert(*partition, assignment.lag?).is_some() {

@@ -346,6 +346,25 @@ impl Backlog {
         self.classes.len() + self.lanes.len()
     }
 
+    /// Whether a lane is a class of its own.
+    pub(super) fn is_apart(&self, lane: u64) -> bool {
+        self.lanes.contains_key(&lane)
+    }
+
+    /// The lanes that are not to be read again before a time.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = u64> {
+        self.waits.keys().copied()
+    }
+
+    /// Forgets a lane as [`Backlog::forget_lanes`] does.
+    pub(super) fn forget_lane(&mut self, lane: u64, next: i64) {
+        let is_done = self.lanes.get(&lane).is_some_and(|parked| parked.from >= next);
+        if is_done && self.class_around(lane).is_none() {
+            self.lanes.remove(&lane);
+            self.waits.remove(&lane);
+        }
+    }
+
     /// Brings all classes that are not left out to `reached` at least, and forgets those of which all in front of `next` was read.
     /// A lane stays its own class for as long as its cluster's class is parked, for that one has its records too.
     pub(super) fn finish(&mut self, reached: i64, next: i64, left_out: &BTreeSet<Class>) {

@@ -13,6 +13,8 @@
 //!
 //! The heads cost memory. Beyond a share of its outlet's cap a head is called back, too, and read again after a pause.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
@@ -69,9 +71,7 @@ impl HeldLanes {
 impl<T: Freight> Dispatcher<T> {
     /// An outlet has closed these lanes: each for a head that is denied and that it keeps.
     pub fn close(&mut self, outlet: u32, closed: &[Closed]) {
-        if closed.is_empty() {
-            return;
-        }
+        let mut newly = Vec::new();
         for Closed { lane, weight } in closed {
             let held = Held {
                 outlet,
@@ -90,6 +90,7 @@ impl<T: Freight> Dispatcher<T> {
                 }
             }
             self.caps.hold_head(outlet as usize, *weight);
+            newly.push((*lane, *weight));
             // What waits for the asset's move goes where the rest of it goes.
             for item in self.hand_over.take_held(*lane) {
                 self.caps.release(item.weight());
@@ -97,20 +98,26 @@ impl<T: Freight> Dispatcher<T> {
             }
             for (partition, state) in &mut self.partitions {
                 state.backlog.keep_apart(*lane, self.now);
-                if let Some(pass) = &mut self.pass {
+                if let Some(pass) = &mut self.pass
+                    && state.backlog.is_apart(*lane)
+                {
                     pass.leave_out(*partition, Class::Lane(*lane));
                 }
             }
         }
+        if newly.is_empty() {
+            return;
+        }
         self.count_held();
-        for Closed { lane, .. } in closed {
-            if let Some(held) = self.held.lanes.get_mut(lane)
-                && held.outlet == outlet
-                && !held.recalled
-                && !self.caps.may_hold_heads(outlet as usize)
-            {
+        // Beyond the outlet's share the newest are called back, and no more than that.
+        for (lane, weight) in newly.into_iter().rev() {
+            if self.caps.may_hold_heads(outlet as usize) {
+                return;
+            }
+            if let Some(held) = self.held.lanes.get_mut(&lane) {
                 held.recalled = true;
-                self.held.recalls.push((outlet, *lane));
+                self.caps.release_head(outlet as usize, weight);
+                self.held.recalls.push((outlet, lane));
             }
         }
     }
@@ -190,13 +197,15 @@ impl<T: Freight> Dispatcher<T> {
         else {
             return;
         };
-        self.caps.release_head(outlet as usize, weight);
+        if !recalled {
+            self.caps.release_head(outlet as usize, weight);
+        }
         self.held.openings.push((outlet, lane));
         for state in self.partitions.values_mut() {
             if recalled {
                 state.backlog.wait(lane, self.now.saturating_add(RETRY));
             }
-            state.backlog.forget_lanes(state.offsets.next());
+            state.backlog.forget_lane(lane, state.offsets.next());
         }
         self.ask_again_at = 0;
     }
@@ -211,10 +220,25 @@ impl<T: Freight> Dispatcher<T> {
         std::mem::take(&mut self.held.recalls)
     }
 
-    /// How many assets wait for a refused record, of an outlet.
+    /// How many assets wait for a refused record, by the outlet that refused it: also those whose record was called back.
     #[must_use]
-    pub fn held_assets(&self, outlet: u32) -> usize {
-        let held = self.held.lanes.values();
-        held.filter(|held| held.outlet == outlet).count()
+    pub fn held_assets(&self) -> BTreeMap<u32, usize> {
+        let held = self.held.lanes.iter().map(|(lane, held)| (held.outlet, *lane));
+        let mut lanes: BTreeSet<(u32, u64)> = held.collect();
+        for state in self.partitions.values() {
+            let waiting = state.backlog.waiting();
+            lanes.extend(waiting.map(|lane| (state.backlog.outlet_of_lane(lane), lane)));
+        }
+        let mut counts = BTreeMap::new();
+        for (outlet, _) in lanes {
+            *counts.entry(outlet).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Whether nothing is out or held back, but for refused records.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.caps.moving().records == 0
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::backlog::Class;
-use super::{Dispatcher, Freight, Tag};
+use super::{DEAD_LETTER, Dispatcher, Freight, Tag};
 use crate::offsets::Whereabouts;
 
 /// Records that a pass looks at before another partition has its turn. In tests it is small, so that they get there.
@@ -230,7 +230,8 @@ impl<T: Freight> Dispatcher<T> {
         parked.records = parked.records.saturating_sub(1);
         let whereabouts = Whereabouts {
             lane: place.lane,
-            outlet: Some(outlet),
+            // One that no cluster is to get is no matter of any that its asset waits for.
+            outlet: Some(if needs_room { outlet } else { DEAD_LETTER }),
         };
         let sequence = state.offsets.readmit(offset, whereabouts);
         state.backlog.end_wait(place.lane);

@@ -9,6 +9,9 @@
 
 use super::{Confirmation, Item, Outbox, Outcome, Refusal, State, Ticket};
 
+/// So many lanes are remembered as suspected: the others are found anew.
+const MAX_SUSPECTED: usize = 1 << 12;
+
 /// More lanes than this are not closed: the others wait in the outbox with all their records, against its owner's caps.
 const MAX_CLOSED: usize = 1 << 14;
 
@@ -64,9 +67,10 @@ impl<T: Item> Outbox<T> {
     /// Whether the record that [`Outbox::next`] gives is to be written alone: behind a fence, and with one of its own.
     #[must_use]
     pub fn next_is_alone(&self) -> bool {
-        self.ready
-            .front()
-            .is_some_and(|index| self.slots[*index as usize].alone)
+        self.ready.front().is_some_and(|index| {
+            let suspected = !self.suspected.is_empty() && self.suspected.contains(&self.lane(*index));
+            suspected || self.slots[*index as usize].alone
+        })
     }
 
     /// The server refused a record, and nobody knows which. With fences it is one that the oldest fence covers; with acks any that
@@ -88,12 +92,16 @@ impl<T: Item> Outbox<T> {
         suspects
     }
 
-    /// The server refused the record that was written [alone](Outbox::next_is_alone), whatever words it had for it. `false`: it is
-    /// out no more.
+    /// The server refused the record that was written [alone](Outbox::next_is_alone), whatever words it had for it. One that was given
+    /// back meanwhile is nobody's any more, and it can be no other. `false`: it is out no more.
     pub fn blame(&mut self, ticket: Ticket, now: u64, outcome: &mut Outcome<T>) -> bool {
         if !self.is_awaited(ticket) {
-            return false;
+            let slot = self.slots.get(ticket.index as usize);
+            return slot.is_some_and(|slot| {
+                slot.generation == ticket.generation && matches!(slot.state, State::Abandoned { .. })
+            });
         }
+        self.remember_suspect(ticket.index);
         match self.confirmation {
             // Its own fence comes next, and refuses it.
             Confirmation::Fence => {
@@ -112,7 +120,14 @@ impl<T: Item> Outbox<T> {
         if !self.is_awaited(ticket) {
             return false;
         }
+        self.remember_suspect(ticket.index);
         self.refuse(ticket.index, Refusal::Unattributed, now, outcome);
         true
+    }
+
+    fn remember_suspect(&mut self, index: u32) {
+        if self.suspected.len() < MAX_SUSPECTED {
+            self.suspected.insert(self.lane(index));
+        }
     }
 }

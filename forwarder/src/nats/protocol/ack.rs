@@ -50,7 +50,10 @@ impl Ack<'_> {
             } => Some(match (*err_code, *code) {
                 // Headers over 64 KiB.
                 (10097, _) => Refusal::Impossible,
-                (10077, _) if description.contains("message too large") => Refusal::Impossible,
+                // Older servers spell it so.
+                (10077, _) if description.contains("message too large") || description.contains("message to large") => {
+                    Refusal::Impossible
+                }
                 // With `discard_new_per_subject` only this subject is full.
                 (10077, _) if description.contains("per subject") => Refusal::Denied,
                 // Limits of the account; the same message ID is being stored; the stream is sealed.
