@@ -147,7 +147,6 @@ async fn a_record_that_grows_beyond_all_bounds_is_decompressed_once_and_copied_n
     let length = BYTES.to_string();
     assert_eq!(found, [(Some(key.as_bytes()), None, Some(length.as_str()))]);
     let peak = forwarder.process().peak_rss_bytes().unwrap();
-    println!("{} MiB at most", peak >> 20);
     assert!(peak < 2 * BYTES as u64, "{} MiB at most", peak >> 20);
 }
 
