@@ -99,18 +99,21 @@ impl Cluster {
                 },
             ) => {}
         }
-        if let Some(Tls {
-            ca_file: _,
-            cert_file: _,
-            key_file: _,
-        }) = tls
-        {}
-        let jet_stream = jet_stream.as_ref().map(|api| {
-            let JetStreamApi {
+        match tls {
+            None
+            | Some(Tls {
+                ca_file: _,
+                cert_file: _,
+                key_file: _,
+            }) => {}
+        }
+        match jet_stream {
+            None
+            | Some(JetStreamApi {
                 domain: _,
                 api_prefix: _,
-            } = api;
-        });
+            }) => {}
+        }
         let fields = [
             ("discoverServers", 2, discover_servers.is_some()),
             ("jetStream", 2, jet_stream.is_some()),

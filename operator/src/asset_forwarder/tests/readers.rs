@@ -322,7 +322,7 @@ fn who_cannot_be_asked_is_taken_for_old_only_where_nobody_answers_and_nothing_wo
     world.existing.pods = all;
     world.step();
     assert_eq!((newer(&world).len(), world.ring().epoch), (0, 2));
-    assert_eq!(brief(&world).1, true);
+    assert!(brief(&world).1);
 }
 
 #[test]
