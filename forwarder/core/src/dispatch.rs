@@ -18,7 +18,7 @@
 //! owner; what comes meanwhile is held back. If the old owner does not answer in time, it is asked to give them back, and
 //! they go to the new one, in order. All other assets go on.
 //!
-//! **Held assets.** An outlet that is denied a record closes the record's lane: see [`held`]. That asset alone is parked.
+//! **Held assets.** An outlet that is denied a record closes the record's lane: see `held`. That asset alone is parked.
 //!
 //! **Parking.** Past its cap, a cluster that is away (or very slow) keeps nobody waiting: new records of its are parked,
 //! and read again when it has room. So memory does not grow with the length of an outage.

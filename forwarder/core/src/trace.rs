@@ -119,7 +119,7 @@ impl Sampler {
     }
 
     /// Whether a record with these headers is traced. Who began a trace without keeping it has decided for all of it. Who keeps
-    /// one has not decided what we spend on it: see [`Self::follows`].
+    /// one has not decided what we spend on it: see `follows`.
     pub fn sample<'h>(&mut self, headers: impl Iterator<Item = (&'h str, Option<&'h [u8]>)>) -> Option<Sampled> {
         let mut of_trace = headers.filter(|(name, _)| name.eq_ignore_ascii_case(TRACEPARENT));
         let parent = match (of_trace.next(), of_trace.next()) {
