@@ -480,8 +480,8 @@ impl Intake {
     /// A record can never be forwarded. `from`: where it was, and its lane, if it had been handed out.
     fn reject(&mut self, letter: Letter, from: Option<(u32, u64)>) {
         let (tag, weight) = (letter.origin.tag(), letter.weight());
-        if !self.dispatcher.is_current(tag) {
-            // Its next owner finds that out, too.
+        // Its next owner finds that out, too. Those of a former topic have none.
+        if !self.dispatcher.is_current(tag) && !self.identity.is_former(tag.epoch) {
             return;
         }
         self.rejects.note(&letter, &self.metrics);
@@ -569,6 +569,7 @@ impl Intake {
             receipts,
         } = receipts;
         self.dispatcher.close(outlet, &closed);
+        let mut gone = 0_u64;
         for receipt in receipts {
             self.dispatcher.leave(outlet, receipt.weight);
             match receipt.fate {
@@ -582,12 +583,22 @@ impl Intake {
                     self.end_trace(receipt.trace, receipt.tag, End::Invalid(letter.reason));
                     self.reject(letter, Some((outlet, lane)));
                 }
-                Fate::Recalled(parcel) => self.dispatcher.take_back(outlet, *parcel),
+                Fate::Recalled(parcel) => {
+                    gone += u64::from(self.identity.is_former(receipt.tag.epoch));
+                    self.dispatcher.take_back(outlet, *parcel);
+                }
                 Fate::Returned(lane) => {
                     self.end_trace(receipt.trace, receipt.tag, End::Dropped);
+                    gone += u64::from(self.identity.is_former(receipt.tag.epoch));
                     self.dispatcher.give_back(outlet, receipt.tag, lane);
                 }
             }
+        }
+        if gone > 0 {
+            error!(
+                records = gone,
+                "NATS did not take records of the topic that was deleted; nobody can read them again"
+            );
         }
     }
 
@@ -636,7 +647,8 @@ impl Intake {
         // From here on a commit tells all that is not settled as what a successor has to deliver.
         for (partition, _) in &ours {
             let state = self.dispatcher.partitions().get(partition);
-            if state.is_some_and(|state| state.is_taken()) {
+            let tells = |phase| matches!(phase, Phase::Active | Phase::Examined | Phase::Damaged(_));
+            if state.is_some_and(|state| tells(state.phase)) {
                 self.dispatcher.set_phase(*partition, Phase::Draining);
             }
         }

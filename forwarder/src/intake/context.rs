@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use forwarder_core::config::Source;
+use forwarder_core::outbox::subject_hash;
 use rdkafka::bindings::rd_kafka_resp_err_t as RespErr;
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
@@ -58,8 +59,8 @@ pub(super) struct Context {
     topic: String,
     /// Whether librdkafka's debug log is declared, and not only there for what [`told`] reads.
     debugging: bool,
-    /// The topic's ID is known.
-    known: AtomicBool,
+    /// The hash of the topic's ID, as it was last told; 0: it was not.
+    told: AtomicU64,
     /// It has changed: until the intake has taken note of that, what comes belongs to another topic than it thinks.
     changed: AtomicBool,
     // By librdkafka's word for the error, when it was logged last. Taken in callbacks alone, some of which are other threads'.
@@ -74,7 +75,7 @@ impl Context {
             token,
             topic: source.topic.clone(),
             debugging: source.connection.properties.contains_key("debug"),
-            known: AtomicBool::new(false),
+            told: AtomicU64::new(0),
             changed: AtomicBool::new(false),
             logged: Mutex::default(),
         }
@@ -90,6 +91,12 @@ impl Context {
         self.changed.load(Ordering::Relaxed)
     }
 
+    /// Whether this client reads another topic than that of the ID.
+    pub(super) fn is_of_another(&self, id: Option<&str>) -> bool {
+        let told = self.told.load(Ordering::Relaxed);
+        told != 0 && id.is_some_and(|id| subject_hash(id.as_bytes()) != told)
+    }
+
     fn note(&self, event: Event) {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
     }
@@ -101,8 +108,9 @@ impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match told::read(message) {
             Some(Told::Topic { name, id }) if name == self.topic => {
-                let known = self.known.swap(true, Ordering::Relaxed);
-                self.changed.fetch_or(known, Ordering::Relaxed);
+                let told = subject_hash(id.as_bytes());
+                let before = self.told.swap(told, Ordering::Relaxed);
+                self.changed.fetch_or(before != 0, Ordering::Relaxed);
                 self.note(Event::Topic(id));
             }
             Some(Told::Cut { topic, partition, at }) if topic == self.topic => self.note(Event::Cut { partition, at }),

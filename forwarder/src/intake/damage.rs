@@ -156,6 +156,12 @@ impl Examiner {
         self.stepped_over.push((partition, from, to));
     }
 
+    /// What was stepped over is of another log now: of this partition, or of all.
+    pub(super) fn forget_stepped_over(&mut self, partition: Option<i32>) {
+        self.stepped_over
+            .retain(|(of, ..)| partition.is_some_and(|partition| partition != *of));
+    }
+
     /// The case to look at now, with the offset: those first that hold others up.
     fn next(&self, now: Instant) -> Option<(usize, i64)> {
         let offset = |case: &Case| match case.stage {

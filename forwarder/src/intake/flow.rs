@@ -79,7 +79,10 @@ impl Intake {
         }
         // One that could not be asked about is asked about again, and not at once: the others have stood still meanwhile.
         let pause = RETRY_REPAIR.max(asked_at.elapsed() * OTHERS_SHARE);
-        self.repair_at = (!asked_all).then(|| Instant::now() + pause);
+        // A pass for those that begin asks about nobody, so it leaves a repair that is to come as it is.
+        if due {
+            self.repair_at = (!asked_all).then(|| Instant::now() + pause);
+        }
         if let Err(error) = self.take_anew(due, lost) {
             warn!(%error, "failed to take partitions anew; trying again");
             self.repair_at = Some(Instant::now() + RETRY_REPAIR);
@@ -129,6 +132,11 @@ impl Intake {
     /// `all`: every partition that is taken, for librdkafka does not say which one it has stopped fetching.
     fn take_anew(&mut self, all: bool, mut lost: Vec<(i32, i64, Start)>) -> Result<(), KafkaError> {
         let topic = self.config.source.topic.clone();
+        let begun = std::mem::take(&mut self.begun);
+        // Not before: until the partition is taken anew, what comes of it is what librdkafka made of a batch that it could not read.
+        begun
+            .iter()
+            .for_each(|partition| self.dispatcher.take_again(*partition));
         let cuts = self.take_cuts();
         // Where a log was cut says more than where it ends by now.
         lost.retain(|(partition, ..)| cuts.iter().all(|(cut, ..)| cut != partition));
@@ -145,11 +153,6 @@ impl Intake {
                 None => self.dispatcher.set_phase(partition, Phase::Stopped),
             }
         }
-        let begun = std::mem::take(&mut self.begun);
-        // Not before: until the partition is taken anew, what comes of it is what librdkafka made of a batch that it could not read.
-        begun
-            .iter()
-            .for_each(|partition| self.dispatcher.take_again(*partition));
         let (mut given_up, mut taken) = (TopicPartitionList::new(), TopicPartitionList::new());
         for (partition, state) in self.dispatcher.partitions() {
             if state.is_taken() && (all || begun.contains(partition)) {
@@ -173,6 +176,7 @@ impl Intake {
             return;
         };
         let settled = state.position();
+        self.examiner.forget_stepped_over(Some(partition));
         self.abandon(&[(partition, state.epoch)]);
         let resume = Resume {
             // What was out or parked and may still be there is delivered.

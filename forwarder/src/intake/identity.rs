@@ -33,6 +33,8 @@ pub(super) struct Identity {
     former: BTreeMap<i32, i64>,
     /// The client is of the former topic.
     is_outdated: bool,
+    /// The last assignment's epoch in the former topic.
+    last_former: u32,
     /// Where logs were cut.
     cuts: BTreeMap<i32, i64>,
     doubts: Doubts,
@@ -52,6 +54,11 @@ impl Identity {
     /// The client is about to be replaced: what it says is not of this topic.
     pub(super) fn is_outdated(&self) -> bool {
         self.is_outdated
+    }
+
+    /// Whether an assignment's epoch is of a former topic: nobody reads its records again.
+    pub(super) fn is_former(&self, epoch: u32) -> bool {
+        epoch <= self.last_former
     }
 
     pub(super) fn fault(&self, partition: i32) -> Option<&String> {
@@ -102,11 +109,12 @@ impl Intake {
                 topic,
                 former,
                 id,
-                "the topic was deleted and made anew. What was received of the former one is still delivered; what was parked of it, \
-                 held back or not read is gone"
+                "the topic was deleted and made anew. What is on its way to NATS of the former one may still be delivered; all else \
+                 of it is gone"
             ),
         }
         self.identity.is_outdated = true;
+        self.identity.last_former = self.assignments().iter().map(|(_, epoch)| *epoch).max().unwrap_or(0);
         let states = self.dispatcher.partitions().iter();
         let began = states.filter(|(_, state)| state.phase != Phase::Sought);
         let read: Vec<_> = began.map(|(partition, state)| (*partition, state.next())).collect();
@@ -148,6 +156,9 @@ impl Intake {
             self.metrics.forget_partition(&self.config.source.topic, partition);
         }
         self.identity.cuts.clear();
+        self.identity.faults.clear();
+        self.identity.doubts = Doubts::default();
+        self.examiner.forget_stepped_over(None);
         self.begun.clear();
         self.repair_at = None;
         self.joining = None;
@@ -163,8 +174,17 @@ impl Intake {
     /// Partitions whose logs were cut short before what was read of them, with the next offset and where to go on.
     pub(super) fn take_cuts(&mut self) -> Vec<(i32, i64, Start)> {
         let policy = self.config.source.missing_offset;
-        let cuts = std::mem::take(&mut self.identity.cuts).into_iter();
-        let cut = cuts.filter_map(|(partition, at)| {
+        let partitions = self.dispatcher.partitions();
+        let is_examined = |partition: i32| {
+            let state = partitions.get(&partition);
+            state.is_some_and(|state| state.phase == Phase::Examined)
+        };
+        // One that is looked at for damage goes on later, and the cut is to be known then.
+        let (later, cuts): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.identity.cuts)
+            .into_iter()
+            .partition(|(partition, _)| is_examined(*partition));
+        self.identity.cuts = later;
+        let cut = cuts.into_iter().filter_map(|(partition, at)| {
             let state = self.dispatcher.partitions().get(&partition)?;
             let next = state.is_taken().then(|| state.next())?;
             Some((partition, next, after_cut(next, at, policy)?))

@@ -99,7 +99,7 @@ impl Intake {
         let read = match polled {
             None => Read::Nothing,
             // Of another topic than the one that is parked. The intake is about to learn that, and wants no more of it then.
-            Some(_) if consumer.context().has_changed() => Read::Nothing,
+            Some(_) if consumer.context().is_of_another(self.identity.id()) => Read::Nothing,
             Some(Err(KafkaError::PartitionEOF(_))) => Read::End,
             Some(Err(error)) => Read::Failed(error),
             // What was fetched for an earlier pass may still come.

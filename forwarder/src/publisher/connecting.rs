@@ -87,7 +87,11 @@ impl Publisher {
                         failures.push(chain(&error));
                         continue;
                     }
-                    Err(error) => return ControlFlow::Continue(Some(Err(chain(&error)))),
+                    Err(error) => {
+                        // The next round begins with another server: this one may be the only one that is so.
+                        self.servers.used(&server);
+                        return ControlFlow::Continue(Some(Err(chain(&error))));
+                    }
                 }
             }
             return ControlFlow::Continue(Some(Ok((server, connection))));

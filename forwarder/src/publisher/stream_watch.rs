@@ -93,7 +93,8 @@ impl StreamWatch {
             // A fault that is known is looked at until it is over, whatever comes or does not come meanwhile.
             _ => {}
         }
-        self.unconfirmed = self.looked_at.is_some() && !came;
+        // Where nothing is awaited, nothing comes.
+        self.unconfirmed = self.overdue && self.looked_at.is_some() && !came;
         self.overdue = false;
         self.looked_at = Some(now);
         self.confirmed = confirmed;
