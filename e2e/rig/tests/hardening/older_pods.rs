@@ -113,6 +113,31 @@ async fn what_older_pods_do_not_read_comes_into_the_ring_when_all_are_new_and_go
     let after = ring(&site).await;
     assert_eq!(newer(&after), ["discoverServers", "inboxPrefix"]);
     assert_eq!(after.epoch, before.epoch + 1);
+
+    // Back to the older image: it is known, so that the ring changes before its first pod comes.
+    site.apply(&[with_image(&site, FIRST_RELEASE)]).await;
+    wait::eventually(
+        PODS,
+        "two pods of the older image are there, and nothing newer is in the ring",
+        || async {
+            let forwarder = site.get().await;
+            let reason = condition(&forwarder, "Ready").map(|ready| ready.reason.clone());
+            ensure!(reason.as_deref() == Some(TOO_OLD), "{reason:?}");
+            Ok(true)
+        },
+    )
+    .await
+    .unwrap();
+    let older = ring(&site).await;
+    assert_eq!((newer(&older), older.epoch), (vec![], before.epoch + 2));
+    assert_eq!(refusals(&site).await, [0, 0], "none has seen what it cannot read");
+
+    // And to the newer one once more.
+    site.apply(&[with_image(&site, &new)]).await;
+    site.wait_ready().await;
+    let after = ring(&site).await;
+    assert_eq!(newer(&after), ["discoverServers", "inboxPrefix"]);
+    assert_eq!(after.epoch, before.epoch + 3);
     let flow = site.stage.flow(200);
 
     // The operator of before, and this one again: no record is lost or comes twice.
@@ -140,22 +165,4 @@ async fn what_older_pods_do_not_read_comes_into_the_ring_when_all_are_new_and_go
     assert_eq!(newer(&ring(&site).await), ["discoverServers", "inboxPrefix"]);
     flow.stop().await.unwrap();
     site.stage.verdict().await.check_exactly_once().unwrap();
-
-    // Back to the older image: it is known, so that the ring changes before its first pod comes.
-    site.apply(&[with_image(&site, FIRST_RELEASE)]).await;
-    wait::eventually(
-        PODS,
-        "two pods of the older image are there, and nothing newer is in the ring",
-        || async {
-            let forwarder = site.get().await;
-            let reason = condition(&forwarder, "Ready").map(|ready| ready.reason.clone());
-            ensure!(reason.as_deref() == Some(TOO_OLD), "{reason:?}");
-            Ok(true)
-        },
-    )
-    .await
-    .unwrap();
-    let older = ring(&site).await;
-    assert_eq!((newer(&older), older.epoch), (vec![], after.epoch + 3));
-    assert_eq!(refusals(&site).await, [0, 0], "none has seen what it cannot read");
 }
