@@ -156,9 +156,16 @@ async fn empty(api: &Api<DynamicObject>) {
     api.delete_collection(&DeleteParams::default(), &ListParams::default())
         .await
         .unwrap();
-    wait::eventually(JUDGED, "all are gone", || async { Ok(list(api).await?.is_empty()) })
-        .await
-        .unwrap();
+    wait::eventually(JUDGED, "all are gone", || async {
+        let left = list(api).await?;
+        let about = left
+            .iter()
+            .map(|object| format!("{}: {}", object.name_any(), object.data));
+        ensure!(left.is_empty(), "{:#?}", about.collect::<Vec<_>>());
+        Ok(true)
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]

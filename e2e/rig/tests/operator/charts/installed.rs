@@ -92,9 +92,7 @@ spec:
 ",
         )
         .unwrap();
-    namespace
-        .wait("configmap/plant-ring", "jsonpath={.data}", START)
-        .unwrap();
+    namespace.wait("configmap/plant-ring", "create", START).unwrap();
     let ring = ["get", "configmap", "plant-ring", "--output=jsonpath={.data}"];
     let declared = namespace.kubectl(&ring).unwrap();
     assert!(declared.contains("discoverServers: false"), "{declared}");
