@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crds::{AssetForwarder, NatsCluster};
+use crds::{AssetForwarder, AssetForwarderStatus, NatsCluster};
 use kube::api::ListParams;
 use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt as _};
@@ -100,11 +100,19 @@ pub fn members_of(forwarders: &[Arc<AssetForwarder>], cluster: &str) -> Vec<Stri
 
 /// Whether a forwarder says that its pods publish to a cluster, or may.
 pub(super) fn lists(forwarder: &AssetForwarder, cluster: &str) -> bool {
-    let ring = forwarder.status.as_ref().and_then(|status| status.ring.as_ref());
-    ring.is_some_and(|ring| {
+    let Some(status) = &forwarder.status else { return false };
+    status.ring.as_ref().is_some_and(|ring| {
         let mut all = ring.member_refs.iter().chain(&ring.leaving);
-        all.any(|listed| listed == cluster)
+        all.any(|listed| listed == cluster) && !(ring.epoch == 0 && has_never_run(status))
     })
+}
+
+/// A forwarder names its members before it makes its first pods. One whose Deployment the API server refuses has none that could publish,
+/// and a cluster would wait for it until somebody mends its spec.
+fn has_never_run(status: &AssetForwarderStatus) -> bool {
+    let mut conditions = status.conditions.iter();
+    let is_refused = conditions.any(|condition| condition.type_ == "Ready" && condition.reason == "ApplyFailed");
+    is_refused && status.replicas == 0 && status.desired_replicas.is_none()
 }
 
 /// `namespace/name`.

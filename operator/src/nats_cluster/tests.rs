@@ -233,6 +233,36 @@ fn forwarders_that_have_it_and_those_that_are_leaving_it_count() {
 }
 
 #[test]
+fn a_forwarder_that_never_had_a_deployment_keeps_no_cluster_waiting() {
+    let forwarder = |status: Value| {
+        let object = json!({
+            "metadata": {"name": "a", "namespace": "line"},
+            "spec": {"sources": [], "clusters": {"selector": {}}},
+            "status": status,
+        });
+        [Arc::new(serde_json::from_value(object).unwrap())]
+    };
+    let status = |reason: &str, epoch: i64, desired: Option<i32>| {
+        json!({
+            "conditions": [{
+                "type": "Ready", "status": "False", "reason": reason, "message": "m",
+                "lastTransitionTime": "1970-01-01T00:00:00Z",
+            }],
+            "desiredReplicas": desired,
+            "ring": {"epoch": epoch, "members": 0, "memberRefs": ["plant/c1"]},
+        })
+    };
+    assert!(members_of(&forwarder(status("ApplyFailed", 0, None)), "plant/c1").is_empty());
+    for may_run in [
+        status("RollingOut", 0, None),
+        status("ApplyFailed", 1, None),
+        status("ApplyFailed", 0, Some(1)),
+    ] {
+        assert_eq!(members_of(&forwarder(may_run), "plant/c1"), ["line/a"]);
+    }
+}
+
+#[test]
 fn a_deleted_cluster_goes_when_nobody_publishes_to_it_or_nobody_may_wait_any_longer() {
     let deleted = |annotations: Value| {
         let metadata = json!({"deletionTimestamp": "1970-01-01T00:01:40Z", "annotations": annotations});
