@@ -12,5 +12,4 @@ mod holes;
 mod homes;
 mod isolation;
 mod lag;
-mod poison;
 mod random;
