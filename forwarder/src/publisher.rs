@@ -89,11 +89,6 @@ impl Link {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Something is wrong, though there is a connection.
-    fn note_fault(&self, error: String) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).last_error = Some(error);
-    }
-
     // Held for two assignments; taken when a connection comes or goes and when a person asks.
     fn set(&self, connected: Option<String>, error: Option<String>) {
         let mut status = self.0.lock().unwrap_or_else(PoisonError::into_inner);

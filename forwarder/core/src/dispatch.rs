@@ -488,7 +488,7 @@ impl<T: Freight> Dispatcher<T> {
     pub fn take_back(&mut self, outlet: u32, item: T) {
         let (tag, lane, weight) = (item.tag(), item.lane(), item.weight());
         if self.held.is_recalled(lane) && !self.hand_over.contains(lane) {
-            self.park_again(outlet, tag, lane);
+            self.give_back(outlet, tag, lane);
             return;
         }
         let Some(state) = self.current(tag) else { return };

@@ -392,17 +392,13 @@ impl<T: Item> Outbox<T> {
         }
     }
 
-    /// The server refused a record: see [`Refusal`].
-    pub fn refused(&mut self, ticket: Ticket, refusal: Refusal, now: u64, outcome: &mut Outcome<T>) {
-        self.fail(ticket, refusal, now, outcome);
-    }
-
     /// The ack of a record is overdue. The server has refused nothing, so this never leads to giving up.
     pub fn expired(&mut self, ticket: Ticket, now: u64, outcome: &mut Outcome<T>) {
-        self.fail(ticket, Refusal::Transient, now, outcome);
+        self.refused(ticket, Refusal::Transient, now, outcome);
     }
 
-    fn fail(&mut self, ticket: Ticket, refusal: Refusal, now: u64, outcome: &mut Outcome<T>) {
+    /// The server refused a record: see [`Refusal`].
+    pub fn refused(&mut self, ticket: Ticket, refusal: Refusal, now: u64, outcome: &mut Outcome<T>) {
         let Some(index) = self.live(ticket) else { return };
         match self.slots[index as usize].state {
             State::Written { .. } => {

@@ -296,7 +296,8 @@ impl Publisher {
                 cluster = self.cluster.name,
                 subject, "the server denies a subject; its asset's records wait until it is allowed"
             );
-            self.link.note_fault(format!("the server denies the subject {subject}"));
+            self.link
+                .set_fault(Some(format!("the server denies the subject {subject}")));
         }
         Ok(())
     }
@@ -314,7 +315,7 @@ impl Publisher {
                     error = text,
                     "the server denies a record that was sent alone; its asset's records wait until it is allowed"
                 );
-                self.link.note_fault(text);
+                self.link.set_fault(Some(text));
             }
             return Ok(());
         }
@@ -389,7 +390,7 @@ impl Publisher {
                         warn!(cluster, error = text, "the stream takes no records now; trying again");
                     }
                 }
-                self.link.note_fault(text.to_owned());
+                self.link.set_fault(Some(text.to_owned()));
             }
         }
         self.outbox.refused(ticket, refusal, now, &mut self.outcome);

@@ -3,10 +3,8 @@
 use std::fs;
 
 use e2e_rig::forwarder::Forwarder;
-use e2e_rig::kafka::Kafka;
-use e2e_rig::nats::{Login, Nats, Options, User};
 use e2e_rig::wait;
-use forwarder_core::config::{Config, DeadLetter, NatsAuth, PublishMode};
+use forwarder_core::config::{Config, DeadLetter, PublishMode};
 
 use crate::stage::{PUBLISHED, SOON, Stage};
 
@@ -100,29 +98,7 @@ async fn denying(mode: PublishMode) -> (Stage, Config) {
         PublishMode::Core => "",
         PublishMode::JetStream => "assets.",
     };
-    let user = User {
-        name: "forwarder".to_owned(),
-        password: "forwards".to_owned(),
-        permissions: format!("publish: {{deny: [\"{prefix}{SUBJECT}\"]}}"),
-        ..User::default()
-    };
-    let nats = Nats::start_with(Options {
-        login: Login::Users(vec![user]),
-        ..Options::default()
-    })
-    .await
-    .unwrap();
-    let password_file = nats.dir().join("password");
-    fs::write(&password_file, "forwards").unwrap();
-    let stage = Stage::of(Kafka::shared().await.unwrap(), mode, vec![nats]).await;
-    let mut config = stage.config();
-    config.ring.clusters[0].auth = Some(NatsAuth::UserPassword {
-        username: "forwarder".to_owned(),
-        password_file,
-    });
-    config.publish.retry.initial_backoff_ms = 20;
-    config.publish.retry.max_backoff_ms = 200;
-    (stage, config)
+    crate::poison::denying(mode, &format!("{prefix}{SUBJECT}"), "").await
 }
 
 async fn wait_refusals(forwarder: &Forwarder, at_least: f64) {

@@ -303,7 +303,7 @@ fn poison(stage: &Stage) -> Traffic {
 }
 
 /// A cluster that denies a subject to the forwarder's user, and a configuration with that user.
-async fn denying(mode: PublishMode, denied: &str, more: &str) -> (Stage, Config) {
+pub(crate) async fn denying(mode: PublishMode, denied: &str, more: &str) -> (Stage, Config) {
     let user = User {
         name: "forwarder".to_owned(),
         password: "forwards".to_owned(),

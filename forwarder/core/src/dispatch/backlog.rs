@@ -127,6 +127,16 @@ pub(super) struct Parked {
     pub(super) since: u64,
 }
 
+impl Parked {
+    fn new(from: i64, now: u64) -> Self {
+        Self {
+            from,
+            records: 0,
+            since: now,
+        }
+    }
+}
+
 /// The outlet where a class is to go.
 pub(super) fn owner(path: &[u32]) -> u32 {
     path.last().copied().unwrap_or_default()
@@ -197,22 +207,17 @@ impl Backlog {
             return;
         }
         self.find_path(key, outlet);
-        let class = self.classes.entry(self.path.clone()).or_insert(Parked {
-            from: offset,
-            records: 0,
-            since: now,
-        });
+        let class = self
+            .classes
+            .entry(self.path.clone())
+            .or_insert(Parked::new(offset, now));
         class.records += 1;
     }
 
     /// Parks a record of a lane that is a class of its own from here on, at the latest.
     pub(super) fn park_lane(&mut self, lane: u64, offset: i64, now: u64) {
         self.keep_apart(lane, now);
-        let parked = self.lanes.entry(lane).or_insert(Parked {
-            from: offset,
-            records: 0,
-            since: now,
-        });
+        let parked = self.lanes.entry(lane).or_insert(Parked::new(offset, now));
         parked.from = parked.from.min(offset);
         parked.records += 1;
     }
@@ -224,14 +229,7 @@ impl Backlog {
         }
         if let Some(parked) = self.class_around(lane) {
             let from = parked.from;
-            self.lanes.insert(
-                lane,
-                Parked {
-                    from,
-                    records: 0,
-                    since: now,
-                },
-            );
+            self.lanes.insert(lane, Parked::new(from, now));
         }
     }
 
@@ -251,18 +249,13 @@ impl Backlog {
     /// Parks what an earlier owner of the partition had parked. Nothing is parked yet.
     pub(super) fn restore(&mut self, away: &[(String, i64)], lanes: &[(u64, i64)], now: u64) {
         let Some(era) = self.eras.last() else { return };
-        let parked = |from| Parked {
-            from,
-            records: 0,
-            since: now,
-        };
         for (name, from) in away {
             let Some(outlet) = era.outlet_named(name) else { continue };
-            let class = self.classes.entry(vec![outlet]).or_insert(parked(*from));
+            let class = self.classes.entry(vec![outlet]).or_insert(Parked::new(*from, now));
             class.from = class.from.min(*from);
         }
         for (lane, from) in lanes {
-            let class = self.lanes.entry(*lane).or_insert(parked(*from));
+            let class = self.lanes.entry(*lane).or_insert(Parked::new(*from, now));
             class.from = class.from.min(*from);
         }
     }

@@ -124,10 +124,6 @@ impl<T: Freight> Dispatcher<T> {
 
     /// An outlet has given a record of a closed lane back: its lane is parked from there on.
     pub fn give_back(&mut self, outlet: u32, tag: Tag, lane: u64) {
-        self.park_again(outlet, tag, lane);
-    }
-
-    pub(super) fn park_again(&mut self, outlet: u32, tag: Tag, lane: u64) {
         if self.park_unsettled(tag, lane) {
             self.left(lane, outlet);
         }
