@@ -2,17 +2,23 @@
 
 use std::time::{Duration, Instant};
 
-use e2e_rig::forwarder::Forwarder;
+use e2e_rig::forwarder::{Forwarder, Metrics};
 use e2e_rig::process::rss_bytes;
 use e2e_rig::proxy::Proxy;
 use e2e_rig::stage::{PUBLISHED, SOON, Stage};
+use e2e_rig::wait;
 use forwarder_core::config::{Config, PublishMode};
+
+use crate::homes;
 
 /// Records that may wait for a cluster: what it misses in a quarter of a second or less.
 const CAP: usize = 2_000;
 
-/// The share of their rate that the healthy clusters keep, over every [`WINDOW`].
+/// The share of what is sent to the healthy clusters that they confirm within a [`WINDOW`], in the median of all windows.
 const KEPT: f64 = 0.95;
+
+/// The same share in the worst window: a busy machine may halt the whole process for a while, an absent cluster may not.
+const KEPT_AT_WORST: f64 = 0.5;
 
 const WINDOW: Duration = Duration::from_secs(5);
 
@@ -55,27 +61,31 @@ async fn long_a_restart_while_a_cluster_is_away_repeats_little() {
     restart_repeats_little(LONG).await;
 }
 
-/// What the healthy clusters C2 and C3 had confirmed at a time.
+/// How far the healthy clusters C2 and C3 were at a time.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     at: Instant,
+    /// Records of their assets that were given to Kafka.
+    sent: f64,
     confirmed: f64,
     rss: u64,
 }
 
 impl Sample {
-    async fn of(forwarder: &mut Forwarder) -> Self {
+    async fn of(stage: &Stage, forwarder: &mut Forwarder) -> Self {
         let metrics = forwarder.metrics().await.unwrap();
         Self {
             at: Instant::now(),
-            confirmed: healthy(|cluster| metrics.sum(PUBLISHED, &[("cluster", cluster)])),
+            sent: sent_to_healthy(stage),
+            confirmed: confirmed_by_healthy(&metrics),
             rss: rss_bytes(forwarder.process().pid()).unwrap(),
         }
     }
 
-    /// Records per second since an earlier one.
-    fn rate_since(&self, earlier: &Self) -> f64 {
-        (self.confirmed - earlier.confirmed) / (self.at - earlier.at).as_secs_f64()
+    /// The confirmed share of what was sent since an earlier one. The clock is not asked: if the traffic itself halts for a moment, so does what
+    /// the clusters must keep up with.
+    fn kept_since(&self, earlier: &Self) -> f64 {
+        (self.confirmed - earlier.confirmed) / (self.sent - earlier.sent)
     }
 }
 
@@ -83,15 +93,41 @@ fn healthy(of: impl Fn(&str) -> f64) -> f64 {
     of("C2") + of("C3")
 }
 
+fn confirmed_by_healthy(metrics: &Metrics) -> f64 {
+    healthy(|cluster| metrics.sum(PUBLISHED, &[("cluster", cluster)]))
+}
+
+fn sent_to_healthy(stage: &Stage) -> f64 {
+    let (ring, ledger) = (homes::ring(&["C1", "C2", "C3"]), stage.traffic.ledger());
+    (0..ledger.assets())
+        .filter(|asset| ring.name(ring.owner(ledger.key(*asset).as_bytes())) != "C1")
+        .map(|asset| f64::from(ledger.given(asset)))
+        .sum()
+}
+
 /// Samples of each second of a time.
-async fn watch(forwarder: &mut Forwarder, lasting: Duration) -> Vec<Sample> {
+async fn watch(stage: &Stage, forwarder: &mut Forwarder, lasting: Duration) -> Vec<Sample> {
     let until = Instant::now() + lasting;
-    let mut samples = vec![Sample::of(forwarder).await];
+    let mut samples = vec![Sample::of(stage, forwarder).await];
     while Instant::now() < until {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        samples.push(Sample::of(forwarder).await);
+        samples.push(Sample::of(stage, forwarder).await);
     }
     samples
+}
+
+/// The shares that were kept in every window of a time, the least first.
+fn kept_in_windows(samples: &[Sample]) -> Vec<f64> {
+    let mut kept: Vec<f64> = samples
+        .iter()
+        .enumerate()
+        .filter_map(|(place, first)| {
+            let last = samples[place..].iter().find(|last| last.at - first.at >= WINDOW)?;
+            Some(last.kept_since(first))
+        })
+        .collect();
+    kept.sort_by(f64::total_cmp);
+    kept
 }
 
 async fn stage() -> (Stage, Config, Proxy) {
@@ -106,22 +142,24 @@ async fn others_keep_their_rate(outage: Outage) {
     let mut forwarder = stage.start("forwarder", &config).await;
     let flow = stage.flow(outage.rate);
     stage.wait_published(&forwarder, f64::from(outage.rate)).await;
-    let before = watch(&mut forwarder, WINDOW).await;
-    let rate = before.last().unwrap().rate_since(&before[0]);
     proxy.cut().await.unwrap();
-    let during = watch(&mut forwarder, outage.lasting).await;
+    let during = watch(&stage, &mut forwarder, outage.lasting).await;
+    // While C1 is still away, all that was sent to the others by now arrives.
+    let sent = sent_to_healthy(&stage);
+    wait::eventually(SOON, "C2 and C3 have caught up", || async {
+        let confirmed = confirmed_by_healthy(&forwarder.metrics().await?);
+        anyhow::ensure!(confirmed >= sent, "{confirmed} of {sent} records");
+        Ok(true)
+    })
+    .await
+    .unwrap();
     proxy.heal().await.unwrap();
-    for (place, first) in during.iter().enumerate() {
-        let Some(last) = during[place..].iter().find(|last| last.at - first.at >= WINDOW) else {
-            break;
-        };
-        let kept = last.rate_since(first) / rate;
-        assert!(
-            kept >= KEPT,
-            "from second {place} on only {:.1} % of {rate:.0}/s: {during:?}",
-            kept * 100.0
-        );
-    }
+    let kept = kept_in_windows(&during);
+    let (worst, median) = (kept[0], kept[kept.len() / 2]);
+    assert!(
+        median >= KEPT && worst >= KEPT_AT_WORST,
+        "the healthy clusters kept a median of {median:.3} and at worst {worst:.3} of what was sent: {during:?}"
+    );
     // Once the caps are reached and the rest is only remembered, nothing grows any more.
     let settled = during
         .iter()
