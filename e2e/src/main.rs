@@ -30,7 +30,7 @@ enum Task {
     Test(Test),
     /// Looks for inputs that break the pure code, by every fuzz target or one, from a new seed each time.
     Fuzz(Fuzz),
-    /// How fast, against how fast the client libraries alone are.
+    /// How fast, against how fast the client libraries alone are; with --operator, the operator on a Kubernetes of one node.
     Bench(Bench),
     /// A Kubernetes of one node on this machine, to try things on.
     Cluster(cluster::Command),
@@ -110,6 +110,10 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Task::Demo(demo) => runner::demo::run(&steps, &root, demo),
         Task::Bench(Bench { args }) => {
             runner::fetch::servers(&steps)?;
+            if needs_cluster(&args) {
+                cluster::fetch(&steps)?;
+                return runner::program_with_cluster(&steps, &root, "bench", &args);
+            }
             runner::program(&steps, &root, "bench", &args)
         }
         Task::Fuzz(Fuzz {
@@ -153,6 +157,12 @@ fn run(cli: Cli) -> Result<ExitCode> {
     }
 }
 
+/// Whether the benchmark is that of the operator. Its help needs no cluster.
+fn needs_cluster(args: &[String]) -> bool {
+    let has = |wanted: &str| args.iter().any(|arg| arg == wanted);
+    has("--operator") && !has("--help") && !has("-h")
+}
+
 /// What the machine must be ready for.
 fn purpose(task: &Task) -> Purpose {
     match task {
@@ -164,6 +174,7 @@ fn purpose(task: &Task) -> Purpose {
         }
         Task::Demo(Demo { local: false, .. }) if !cluster::given() => Purpose::Cluster,
         Task::Test(Test { suite, .. }) if runner::needs_cluster(suite.as_deref()) => Purpose::Cluster,
+        Task::Bench(Bench { args }) if needs_cluster(args) && !cluster::given() => Purpose::Cluster,
         _ => Purpose::Servers,
     }
 }

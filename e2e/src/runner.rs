@@ -117,6 +117,22 @@ pub(crate) fn program(steps: &Steps, root: &Path, name: &str, args: &[String]) -
     steps.show(start(root, name)?.args(args))
 }
 
+/// As [`program`], with a cluster for as long as it runs. No pod of ours runs there, so it has no images.
+pub(crate) fn program_with_cluster(steps: &Steps, root: &Path, name: &str, args: &[String]) -> Result<ExitCode> {
+    // It comes up while the program is built.
+    let cluster = ForTests::start()?;
+    let built = build_release(steps, root)?;
+    if built != ExitCode::SUCCESS {
+        return Ok(built);
+    }
+    cluster.wait_ready(steps)?;
+    let mut program = start(root, name)?;
+    cluster.tell(&mut program)?;
+    let code = steps.show(program.args(args))?;
+    cluster.end()?;
+    Ok(code)
+}
+
 /// Builds what the demo and the benchmarks start.
 fn build_release(steps: &Steps, root: &Path) -> Result<ExitCode> {
     let packages = ["forwarder", "operator", "e2e-rig"];

@@ -236,6 +236,14 @@ impl ForTests {
         images::load_first_forwarder(steps, root, &built, cluster)
     }
 
+    /// Waits until it is ready, for work that runs no pod: no image is loaded.
+    pub(crate) fn wait_ready(&self, steps: &Steps) -> Result<()> {
+        match self {
+            Self::Own(cluster) => wait_ready(steps, cluster),
+            Self::Kept(_) | Self::Given => Ok(()),
+        }
+    }
+
     /// Tells a test runner of it.
     pub(crate) fn tell(&self, command: &mut process::Command) -> Result<()> {
         match self {
