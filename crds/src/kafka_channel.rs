@@ -109,6 +109,7 @@ pub enum SaslMechanism {
 /// A Secret in the channel's namespace and its keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = schema::username_key_rule())]
 pub struct SaslSecretRef {
     /// The Secret's name.
     #[schemars(schema_with = "schema::object_name")]
@@ -179,7 +180,9 @@ pub struct Topic {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub allow_partition_increase: Option<i32>,
-    /// What deleting the channel does to a managed topic. `Retain` (the default): the topic and its records stay; `Delete`: both go.
+    /// What deleting the channel does to a managed topic. `Retain` (the default): the topic and its records stay. `Delete`: both go, if
+    /// this channel has created the topic (`status.topicCreation`). A topic that was there before stays. While other `KafkaChannel`s of
+    /// the topic or `AssetForwarder`s use it, the deletion waits for them, five minutes at most; then the topic stays.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 }
@@ -190,7 +193,7 @@ pub enum DeletionPolicy {
     /// The topic and its records stay.
     #[default]
     Retain,
-    /// The topic goes, with all its records.
+    /// The topic goes with all its records, if this channel has created it and nobody else uses it.
     Delete,
 }
 
@@ -240,6 +243,52 @@ pub struct KafkaChannelStatus {
     /// The Kafka cluster's own ID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<String>,
+    /// Settings of `spec.topic.config` that Kafka took and holds differently. The operator does not write them again until what is declared
+    /// or held changes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differing_settings: Vec<DifferingSetting>,
+    /// The record that this channel has created its topic. Absent: it has not, or nobody knows; then deleting the channel leaves the topic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic_creation: Option<TopicCreation>,
+}
+
+/// A setting that Kafka holds differently from what is declared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DifferingSetting {
+    /// The setting's name.
+    pub name: String,
+    /// What was declared, and written.
+    pub declared: String,
+    /// What the brokers say since. Absent: they do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<String>,
+}
+
+/// How far the creation of a topic has come, and which topic it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TopicCreation {
+    /// `Begun`: there was no topic, and the operator is about to ask for it. `Done`: this channel has created it.
+    pub state: CreationState,
+    /// The ID of the Kafka cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<String>,
+    /// The topic's own ID. A later topic of the same name has another one. Absent: the brokers do not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic_id: Option<String>,
+    /// When the creation began, in RFC 3339; kept until the ID of the topic is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun_at: Option<String>,
+}
+
+/// How far the creation of a topic has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum CreationState {
+    /// It is about to be asked for.
+    Begun,
+    /// It is made.
+    Done,
 }
 
 fn address(_: &mut SchemaGenerator) -> Schema {

@@ -182,6 +182,7 @@ pub enum NatsAuthType {
 /// A Secret in the cluster's namespace and its keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = schema::username_key_rule())]
 pub struct NatsAuthSecretRef {
     /// The Secret's name.
     #[schemars(schema_with = "schema::object_name")]
@@ -226,9 +227,12 @@ pub struct NatsClusterStatus {
     /// The servers that the operator runs, by name; of a managed cluster only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub managed: Option<managed::ManagedStatus>,
-    /// The forwarders whose ring it is a member of, as `namespace/name`, sorted.
+    /// The forwarders whose ring it is a member of, as `namespace/name`, sorted: the first 32 of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub member_of: Vec<String>,
+    /// How many forwarders that are, where there are more than `memberOf` names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member_of_count: Option<i32>,
 }
 
 const fn one() -> u32 {

@@ -4,6 +4,18 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+/// Keys of Secrets that hold what must stay secret: those that we look for by default, and those of Kubernetes' own types of Secrets.
+pub const SECRET_KEYS: [&str; 8] = [
+    "password",
+    "token",
+    "seed",
+    "user.creds",
+    "tls.key",
+    "ssh-privatekey",
+    ".dockerconfigjson",
+    ".dockercfg",
+];
+
 /// A resource of this group, perhaps in another namespace. That one's `allowedNamespaces` must then let ours in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]

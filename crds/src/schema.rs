@@ -10,6 +10,8 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 
 pub(crate) use self::labels::{annotations, label_selector, labels};
 
+use crate::reference::SECRET_KEYS;
+
 /// A pattern of the numbers from 1 to 65535.
 pub(crate) const PORT: &str = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])";
 
@@ -92,6 +94,18 @@ pub(crate) fn secret_key(_: &mut SchemaGenerator) -> Schema {
             "is no key of a Secret: write letters, digits, dashes, underscores and dots",
         )],
     )
+}
+
+/// The key of a user's name is not one that holds what must stay secret: the name stands in a ConfigMap.
+pub(crate) fn username_key_rule() -> Rule {
+    let secret = SECRET_KEYS.map(|key| format!("'{key}'")).join(", ");
+    rule(
+        format!(
+            "!has(self.usernameKey) || (!(self.usernameKey in [{secret}]) && (!has(self.key) || self.usernameKey != self.key))"
+        ),
+        "is for what must stay secret, and a user's name stands in a ConfigMap: write the key of the user's name",
+    )
+    .field_path(".usernameKey")
 }
 
 /// Settings of a Kafka client or topic, by their names.

@@ -4,7 +4,6 @@
 //! `/readyz`: the process does its part in the group, which may be to have no partition; having some and taking none is not.
 //! `/metrics`: for Prometheus. `/status`: for people and the operator.
 
-mod health;
 #[cfg(test)]
 mod tests;
 
@@ -23,10 +22,10 @@ use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::watch;
 
-pub use self::health::{Health, Heartbeat, Ill, Stalled};
-use crate::http::Server;
 use crate::metrics::Metrics;
 use crate::ring_watch::Outlook;
+use forwarder_service::heartbeat::Health;
+use forwarder_service::http::Server;
 
 /// A version is a number or a hash; a wrong path must not be read to its end.
 const MAX_VERSION: u64 = 1 << 10;

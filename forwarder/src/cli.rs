@@ -18,10 +18,11 @@ use forwarder_core::config::{
 };
 use tracing::{info, warn};
 
-use crate::http::Server;
-use crate::logging;
 use crate::ring_watch::{ConfigMapKey, RingOrigin};
-use crate::router::{self, Table};
+use crate::router;
+use forwarder_core::table::Table;
+use forwarder_service::http::Server;
+use forwarder_service::logging;
 
 /// Forwards Kafka records to the NATS cluster that owns their asset.
 ///

@@ -14,9 +14,9 @@ use forwarder_core::dispatch::DEAD_LETTER;
 use tokio::sync::mpsc;
 use tracing::error;
 
-use crate::kafka::KafkaSetupError;
 use crate::metrics::Metrics;
 use crate::parcel::{Fate, Letter, Receipt, Receipts};
+use forwarder_kafka::KafkaSetupError;
 
 /// Most letters written at once: a file is synced once per batch.
 const BATCH: usize = 256;

@@ -40,18 +40,20 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tracing::{Instrument, error, info, info_span, warn};
 
-use crate::admin::{Admin, Health};
-use crate::clock::Clock;
+use crate::admin::Admin;
 use crate::dead_letter::{DeadLetterError, DeadLetters};
 use crate::fleet::Fleet;
-use crate::http::{HttpError, Server};
 use crate::intake::{Intake, IntakeError, Links, RingChangeError, era};
 use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::ring_watch::{Outlook, RingOrigin, RingWatch, Rings};
-use crate::shutdown::{self, Shutdown};
-use crate::tasks::{self, Panicked, Tasks};
+use crate::tasks::{self, Tasks};
 use crate::traces::{Exporter, ExporterError, Identity, Tracer};
+use forwarder_service::clock::Clock;
+use forwarder_service::heartbeat::Health;
+use forwarder_service::heartbeat::Panicked;
+use forwarder_service::http::{HttpError, Server};
+use forwarder_service::shutdown::{self, Shutdown};
 
 /// How long the intake's loop may stand still before `/healthz` fails. A turn that asks Kafka where many partitions
 /// begin may take a while, and two commits that nobody answers more than a minute each (librdkafka's `socket.timeout.ms`): an

@@ -9,13 +9,13 @@ use forwarder_core::dispatch::DEAD_LETTER;
 use tokio::sync::mpsc;
 use tracing::{Instrument, info, info_span};
 
-use crate::clock::Clock;
 use crate::lease::Lease;
 use crate::metrics::{ClusterMetrics, Metrics};
-use crate::nats::server::AddressError;
 use crate::parcel::Receipts;
 use crate::publisher::{Link, Order, Publisher};
 use crate::tasks::Tasks;
+use forwarder_nats::server::AddressError;
+use forwarder_service::clock::Clock;
 
 /// Starts publishers and ends them.
 pub struct Fleet {
@@ -160,7 +160,7 @@ mod tests {
     use tokio::runtime::Handle;
 
     use super::*;
-    use crate::admin::Health;
+    use forwarder_service::heartbeat::Health;
 
     #[tokio::test]
     async fn publishers_that_have_ended_are_forgotten_when_others_start() {

@@ -33,9 +33,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use forwarder_core::config::Checked;
+use forwarder_core::config::{Checked, RingConfig};
 use forwarder_core::dispatch::{Admission, Dispatcher, Era, Limits, Load, Phase, Tag};
-use forwarder_core::record::{self, Invalid, Timestamp, TimestampKind};
+use forwarder_core::record::{self, Header, Invalid, Timestamp, TimestampKind};
 use forwarder_core::ring::Place;
 use forwarder_core::route::{Draft, Incoming, Router};
 use forwarder_core::status::Status;
@@ -59,17 +59,16 @@ pub use self::rings::{RingChangeError, era};
 use self::seeking::Seeking;
 use self::watchdog::Watchdog;
 pub use self::watchdog::WatchdogError;
-use crate::admin::Heartbeat;
-use crate::clock::{Clock, wall_millis};
 use crate::fleet::Fleet;
-use crate::kafka;
 use crate::lease::Lease;
 use crate::metrics::Metrics;
-use crate::parcel::{Fate, Header, Letter, Origin, Original, Parcel, Receipts, Undeliverable, record_bytes};
+use crate::parcel::{Fate, Letter, Origin, Original, Parcel, Receipts, Undeliverable, record_bytes};
 use crate::publisher::Order;
-use crate::ring_watch::Rings;
-use crate::shutdown::Shutdown;
 use crate::traces::{End, Trace, Tracer};
+use forwarder_kafka as kafka;
+use forwarder_service::clock::{Clock, wall_millis};
+use forwarder_service::heartbeat::Heartbeat;
+use forwarder_service::shutdown::Shutdown;
 
 /// Below this long without room, records are just not polled: pausing makes librdkafka drop what it has prefetched.
 const PAUSE_AFTER: Duration = Duration::from_millis(500);
@@ -97,7 +96,7 @@ pub struct Links {
     /// Shows that the loop turns.
     pub heartbeat: Heartbeat,
     /// Rings that are declared while the engine runs.
-    pub rings: Rings,
+    pub rings: watch::Receiver<Option<Arc<Checked<RingConfig>>>>,
     /// Where the status is put up.
     pub status: watch::Sender<Status>,
     /// Until when the publishers may write: renewed by what proves that we are a member of the group.
@@ -690,6 +689,8 @@ impl Intake {
                 Event::Statistics(statistics) => self.note_statistics(&statistics),
                 Event::Topic(id) => self.note_topic(id),
                 Event::Cut { partition, at } => self.note_cut(partition, at),
+                // The examiner asks for itself, of one partition at a time.
+                Event::OutOfRange { .. } | Event::Unreadable { .. } => {}
             }
         }
     }

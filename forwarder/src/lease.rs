@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use forwarder_nats::WriteGate;
 use tokio::sync::Notify;
 
-use crate::clock::{Clock, micros};
+use forwarder_service::clock::{Clock, micros};
 
 /// The right to write records, for a while. Cheap to clone: all clones are one.
 #[derive(Clone, Debug)]
@@ -107,12 +108,11 @@ impl Guard {
     pub fn set_records_wait(&self, wait: bool) {
         self.records_wait.store(wait, Ordering::SeqCst);
     }
+}
 
-    /// Whether the next byte may pass.
-    ///
-    /// # Errors
-    /// [`NotHeld`], as an I/O error.
-    pub fn check(&self) -> io::Result<()> {
+/// Fails with [`NotHeld`].
+impl WriteGate for Guard {
+    fn check(&self) -> io::Result<()> {
         if self.records_wait.load(Ordering::SeqCst) && !self.lease.is_held() {
             return Err(io::Error::other(NotHeld));
         }

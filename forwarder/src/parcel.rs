@@ -2,14 +2,11 @@
 
 use forwarder_core::dispatch::{Closed, Freight, Tag};
 use forwarder_core::outbox::{Item, subject_hash};
-use forwarder_core::record::{Invalid, Timestamp};
+use forwarder_core::record::{Header, Invalid, Timestamp};
 use forwarder_core::trace::TRACEPARENT;
 use memchr::memmem;
 
 use crate::traces::Trace;
-
-/// A Kafka header as it came: name, and value where there is one.
-pub type Header<'a> = (&'a str, Option<&'a [u8]>);
 
 /// How large a record is: key, value and headers.
 #[must_use]

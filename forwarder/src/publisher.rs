@@ -28,13 +28,13 @@ use forwarder_core::record::Invalid;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use crate::chain;
-use crate::clock::Clock;
 use crate::lease::Lease;
 use crate::metrics::{ClusterMetrics, Metrics, RetryReason};
-use crate::nats::server::{AddressError, ForeignServer, ServerPool};
-use crate::nats::stream::{StreamError, StreamFault};
 use crate::parcel::{Fate, Parcel, Receipt, Receipts, Undeliverable};
+use forwarder_nats::server::{AddressError, ForeignServer, ServerPool};
+use forwarder_nats::stream::{StreamError, StreamFault};
+use forwarder_service::chain;
+use forwarder_service::clock::Clock;
 
 /// Records with an ack outstanding on one connection. Past 10,000 messages in a stream's own queue nats-server answers
 /// "too many requests"; a few thousand keep it busy at any latency that a data centre has.
@@ -154,7 +154,7 @@ enum Ended {
     #[error("failed to read or write")]
     Io(#[from] std::io::Error),
     #[error("failed to understand the server")]
-    Protocol(#[from] crate::nats::protocol::ProtocolError),
+    Protocol(#[from] forwarder_nats::protocol::ProtocolError),
     #[error("the server said: {0}")]
     Server(String),
     #[error("the server refused a record and did not say which: {text}; each of {suspects} is sent alone now")]

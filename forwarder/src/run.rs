@@ -6,7 +6,7 @@ use forwarder_core::config::{Checked, Document};
 
 use crate::engine::{self, EngineError};
 use crate::ring_watch::RingOrigin;
-use crate::shutdown;
+use forwarder_service::shutdown;
 
 /// Forwards until `shutdown` completes, then drains. `document` is all but the ring, which comes from `ring`.
 ///

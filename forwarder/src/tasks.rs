@@ -11,25 +11,12 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use forwarder_service::heartbeat::{Health, Panicked};
 use futures::FutureExt as _;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::error;
-
-use crate::admin::Health;
-
-/// A task that has panicked.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the task `{task}` has panicked: {reason}. The process ends, for that part would stand still for ever. Please report this fault"
-)]
-pub struct Panicked {
-    /// The task.
-    pub task: String,
-    /// What it said.
-    pub reason: String,
-}
 
 /// The tasks that the engine cannot be without.
 #[derive(Clone, Debug)]

@@ -27,9 +27,9 @@ use tracing::warn;
 pub use self::exporter::{Exporter, ExporterError, Identity};
 
 use self::otlp::{Kind, Span, Value};
-use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::parcel::Header;
+use forwarder_core::record::Header;
+use forwarder_service::clock::Clock;
 
 /// Traces that wait to be exported: a few seconds' worth of any sensible share, and a megabyte.
 const QUEUE: usize = 2_048;

@@ -2,23 +2,40 @@
 //!
 //! An apply that changes nothing is a write all the same, for the API server's audit log and its load. So the live object is read
 //! first and compared: it must hold every field that we declare, with our value, and its annotation must say that we declared
-//! just these (a field that we no longer declare has to go). Fields and list items of others are theirs.
+//! just these (a field that we no longer declare has to go). Fields of others are theirs. So are items that they add to lists, but for
+//! those lists that say what runs, what listens and who is let in: see `surplus`.
+//!
+//! Where a watch tells of the children, most of that costs nothing. A version that was compared or written is not read again. What is not
+//! there is created, which fails where there is one of that name: an apply would write over it what was decided without it.
 
 mod compare;
+mod error;
+mod managed;
+mod removals;
+mod spec;
+mod surplus;
+#[cfg(test)]
+mod tests;
 
-use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tracing::info;
 
+pub use self::error::ApplyError;
+
+use self::error::About;
+use self::surplus::Surplus;
+use crate::events::Events;
+use crate::index::{Children, Latest, Standing};
 use crate::metrics::Metrics;
 
 /// The field manager of all children.
@@ -26,67 +43,6 @@ pub const MANAGER: &str = "fanout-operator";
 
 /// The annotation with the hash of what was declared last.
 pub const APPLIED: &str = "fanout.openfactory.io/applied";
-
-/// Why a child could not be written.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    /// The name is taken by an object that is not ours.
-    #[error(
-        "{kind} {namespace}/{name} exists and does not belong to this resource: delete or rename it, or rename this resource"
-    )]
-    NotOurs {
-        /// The object's kind.
-        kind: String,
-        /// Its namespace.
-        namespace: String,
-        /// Its name.
-        name: String,
-    },
-    /// The object is still being deleted.
-    #[error("{kind} {namespace}/{name} is being deleted; it is made anew when it is gone")]
-    Deleting {
-        /// The object's kind.
-        kind: String,
-        /// Its namespace.
-        namespace: String,
-        /// Its name.
-        name: String,
-    },
-    /// It is not what the decision was made upon.
-    #[error("{kind} {namespace}/{name} has changed meanwhile; it is decided anew")]
-    Changed {
-        /// The object's kind.
-        kind: String,
-        /// Its namespace.
-        namespace: String,
-        /// Its name.
-        name: String,
-    },
-    /// The API server refuses, or is not there.
-    #[error("failed to {verb} {kind} {namespace}/{name}")]
-    Api {
-        /// What was tried.
-        verb: &'static str,
-        /// The object's kind.
-        kind: String,
-        /// Its namespace.
-        namespace: String,
-        /// Its name.
-        name: String,
-        /// Why not.
-        source: Box<kube::Error>,
-    },
-    /// The object cannot be written as JSON.
-    #[error("failed to serialize {kind} {name}")]
-    Serialize {
-        /// The object's kind.
-        kind: String,
-        /// Its name.
-        name: String,
-        /// Why not.
-        source: serde_json::Error,
-    },
-}
 
 /// Whether a manager has written a field last, by its path in the form of `managedFields`. Whoever changes a field by another way than an
 /// apply of ours takes it over.
@@ -104,33 +60,57 @@ pub fn owns<K: Resource>(object: &K, manager: &str, path: &[&str]) -> bool {
 pub struct Applier {
     client: Client,
     metrics: Arc<Metrics>,
+    children: Arc<Children>,
+    events: Arc<Events>,
     /// By UID what was declared and what the API server made of it, where that is not the same to the comparison (it may write a
-    /// quantity in another way): without this such a child would be written for ever.
-    settled: Mutex<HashMap<String, Settled>>,
+    /// quantity in another way, or a webhook add an item to each write): without this such a child would be written for ever.
+    settled: Mutex<Latest<String, Settled>>,
 }
+
+/// Of how many children that is kept. Nobody tells that a child has gone with its owner, so the oldest ones go. One that was forgotten too
+/// early is written once more.
+const MOST_SETTLED: usize = 16_384;
+
+/// How often a write is tried while others write the child too, as Kubernetes writes its status; more would hide a fight.
+const TRIES: usize = 3;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Settled {
     declared: String,
     live: String,
+    /// List items that nobody declares and that are there after our own write. They were told of.
+    left: Vec<String>,
 }
 
 /// A child as it is now.
 #[derive(Debug)]
 pub struct Applied<K> {
-    /// As the API server has it.
-    pub object: K,
+    /// As the API server has it; none: it is as declared, and nobody has read it.
+    pub object: Option<K>,
     /// Whether it was written just now.
     pub written: bool,
 }
 
+/// What is known of a child before it is written.
+#[derive(Clone, Copy, Debug)]
+enum Known<'a, K> {
+    /// Nothing: its watch tells, or it is read.
+    Nothing,
+    /// What is declared was decided upon this version (none: it was not there). Another one is not written over.
+    Version(Option<&'a K>),
+    /// The same, but any version will do that says the same: its status changes all the time.
+    Spec(&'a K),
+}
+
 impl Applier {
-    /// Writes by this client.
+    /// Writes by this client. `children` are looked at before anything is read; owners are told by `events` what another hand has added.
     #[must_use]
-    pub fn new(client: Client, metrics: Arc<Metrics>) -> Self {
+    pub fn new(client: Client, metrics: Arc<Metrics>, children: Arc<Children>, events: Arc<Events>) -> Self {
         Self {
             client,
             metrics,
+            children,
+            events,
             settled: Mutex::default(),
         }
     }
@@ -144,58 +124,204 @@ impl Applier {
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
     {
-        self.write(declared, None).await
+        Box::pin(self.write(declared, Known::Nothing)).await
     }
 
     /// As [`Self::apply`], where what is declared was decided upon `read` (none: it was not there): if the object is another one by
-    /// now, nothing is written. So whoever is late (a leader that was stopped, a call that was held up) takes nothing back.
+    /// now, nothing is written. So whoever is late (a leader that was stopped, a call that was held up) takes nothing back. Yields the
+    /// object, and whether it was written just now.
     ///
     /// # Errors
     /// [`ApplyError`]
-    pub async fn apply_over<K>(&self, declared: K, read: Option<&K>) -> Result<Applied<K>, ApplyError>
+    pub async fn apply_over<K>(&self, declared: K, read: Option<&K>) -> Result<(K, bool), ApplyError>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
     {
-        let version = read.and_then(|read| read.meta().resource_version.clone());
-        self.write(declared, Some(version)).await
+        self.write_over(declared, Known::Version(read)).await
     }
 
-    /// `upon`: the version that must be there, or that none must be.
-    async fn write<K>(&self, declared: K, upon: Option<Option<String>>) -> Result<Applied<K>, ApplyError>
+    /// As [`Self::apply_over`], of a workload. Its status is written all the time, so the version is not compared, but what it says: its
+    /// UID, its generation and our annotations.
+    ///
+    /// # Errors
+    /// [`ApplyError`]
+    pub async fn apply_over_spec<K>(&self, declared: K, read: Option<&K>) -> Result<(K, bool), ApplyError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+    {
+        self.write_over(declared, read.map_or(Known::Version(None), Known::Spec))
+            .await
+    }
+
+    async fn write_over<K>(&self, declared: K, known: Known<'_, K>) -> Result<(K, bool), ApplyError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+    {
+        let about = About::of(&declared);
+        let Applied { object, written } = Box::pin(self.write(declared, known)).await?;
+        object.map(|object| (object, written)).ok_or_else(|| about.changed())
+    }
+
+    /// Whether a child is as declared, by the word of its watch alone.
+    #[must_use]
+    pub fn is_as_declared<K>(&self, declared: &K) -> bool
+    where
+        K: Resource<DynamicType = ()> + Serialize,
+    {
+        let about = About::of(declared);
+        stamped(declared).is_ok_and(|(_, hash)| self.standing(&about, &hash) == Standing::AsDeclared)
+    }
+
+    /// Whether a child is as declared that its watch shows in full. It may have another version than ours: others write its status.
+    #[must_use]
+    pub fn is_as_declared_in<K>(&self, declared: &K, live: Option<&K>) -> bool
+    where
+        K: Resource<DynamicType = ()> + Serialize,
+    {
+        let (about, Ok((declared, hash))) = (About::of(declared), stamped(declared)) else {
+            return false;
+        };
+        if self.standing(&about, &hash) == Standing::AsDeclared {
+            return true;
+        }
+        let is_settled = live.is_some_and(|live| self.is_settled(&declared, &hash, live));
+        if let Some(live) = live.filter(|_| is_settled) {
+            self.children.verify(live, &hash);
+        }
+        is_settled
+    }
+
+    fn standing(&self, about: &About, hash: &str) -> Standing {
+        if !about.is_watched {
+            return Standing::Unknown;
+        }
+        self.children.standing(&about.kind, &about.namespace, &about.name, hash)
+    }
+
+    /// Its callers keep it in a box: it is large, and so is each call into it where nothing is optimized.
+    async fn write<K>(&self, declared: K, known: Known<'_, K>) -> Result<Applied<K>, ApplyError>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
     {
         let about = About::of(&declared);
         let api = Api::<K>::namespaced(self.client.clone(), &about.namespace);
-        let (mut declared, hash) = stamped(&declared).map_err(|source| ApplyError::Serialize {
-            kind: about.kind.clone(),
-            name: about.name.clone(),
-            source,
-        })?;
-        let live = api
-            .get_opt(&about.name)
-            .await
-            .map_err(|error| about.failed("read", error))?;
-        if let Some(upon) = &upon
-            && live.as_ref().and_then(|live| live.meta().resource_version.as_ref()) != upon.as_ref()
-        {
-            return Err(about.changed());
+        let (declared, hash) = stamped(&declared).map_err(|source| about.unserializable(source))?;
+        let live = match known {
+            Known::Version(Some(live)) | Known::Spec(live) => Some(live.clone()),
+            // The creation tells whether that still holds, in one request.
+            Known::Version(None) => None,
+            Known::Nothing => match self.standing(&about, &hash) {
+                Standing::AsDeclared => {
+                    return Ok(Applied {
+                        object: None,
+                        written: false,
+                    });
+                }
+                Standing::Absent => None,
+                Standing::Unknown | Standing::Other => self.read(&api, &about).await?,
+            },
+        };
+        let is_pinned = !matches!(known, Known::Nothing);
+        let Some(live) = live else {
+            return Box::pin(self.make(&api, &about, &declared, hash, is_pinned)).await;
+        };
+        if owner(&live) != owner_in(&declared) {
+            return Err(about.not_ours());
         }
-        if let Some(live) = live {
-            if owner(&live).as_deref() != owner_in(&declared).as_deref() {
-                return Err(about.not_ours());
+        if live.meta().deletion_timestamp.is_some() {
+            return Err(about.deleting());
+        }
+        if self.is_settled(&declared, &hash, &live) {
+            self.children.verify(&live, &hash);
+            return Ok(Applied {
+                object: Some(live),
+                written: false,
+            });
+        }
+        if !matches!(known, Known::Spec(_)) {
+            return Box::pin(self.bring(&api, &about, declared, hash, live, is_pinned)).await;
+        }
+        for _ in 0..TRIES {
+            let now = self.saying_the_same(&api, &about, &live).await?;
+            match Box::pin(self.bring(&api, &about, declared.clone(), hash.clone(), now, is_pinned)).await {
+                Err(ApplyError::Changed { .. }) => {}
+                done => return done,
             }
-            if live.meta().deletion_timestamp.is_some() {
-                return Err(about.deleting());
+        }
+        Err(about.changed())
+    }
+
+    async fn read<K>(&self, api: &Api<K>, about: &About) -> Result<Option<K>, ApplyError>
+    where
+        K: Clone + Debug + DeserializeOwned,
+    {
+        let found = api.get_opt(&about.name).await;
+        let found = found.map_err(|error| about.failed("read", error))?;
+        if found.is_none() {
+            self.children.not_found(&about.kind, &about.namespace, &about.name);
+        }
+        Ok(found)
+    }
+
+    /// Makes a child that is not there. One that is there all the same is not written: it was decided as if there were none.
+    async fn make<K>(
+        &self,
+        api: &Api<K>,
+        about: &About,
+        declared: &Value,
+        hash: String,
+        is_pinned: bool,
+    ) -> Result<Applied<K>, ApplyError>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+    {
+        let Some(object) = self.create(api, about, declared).await? else {
+            if about.is_watched {
+                // The watch does not show it, so the next look must read it.
+                self.children.found(&about.kind, &about.namespace, &about.name);
             }
-            if self.is_settled(&declared, &hash, &live) {
+            let found = self.read(api, about).await?;
+            let is_anothers = found.is_some_and(|found| owner(&found) != owner_in(declared));
+            return Err(if is_anothers { about.not_ours() } else { about.changed() });
+        };
+        let object = self.take_out(api, about, declared, object, is_pinned).await?;
+        self.settle(declared, hash, &object);
+        Ok(Applied {
+            object: Some(object),
+            written: true,
+        })
+    }
+
+    /// Brings a child that is there, and not as declared, to what is declared. One that is `pinned` is written only in just this version.
+    async fn bring<K>(
+        &self,
+        api: &Api<K>,
+        about: &About,
+        mut declared: Value,
+        hash: String,
+        mut live: K,
+        is_pinned: bool,
+    ) -> Result<Applied<K>, ApplyError>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+    {
+        if is_stamped(&live, &hash) {
+            // What this declaration has is applied already, so what is beyond it is another hand's. It goes first: an apply beside
+            // it may be refused, of two ports with one name for example.
+            live = self.take_out(api, about, &declared, live, is_pinned).await?;
+            if compare::holds(&about.json(&live)?, &declared) {
+                self.settle(&declared, hash, &live);
                 return Ok(Applied {
-                    object: live,
-                    written: false,
+                    object: Some(live),
+                    written: true,
                 });
             }
         }
-        if let Some(Some(version)) = upon {
+        let mut version = live.resource_version();
+        if let Some(fields) = managed::as_applied(live.managed_fields()) {
+            version = Some(self.take_over(api, about, version, fields).await?);
+        }
+        if is_pinned {
             declared["metadata"]["resourceVersion"] = version.into();
         }
         self.metrics.api_write(&about.kind, "apply");
@@ -204,23 +330,72 @@ impl Applier {
             .patch(&about.name, &params, &Patch::Apply(&declared))
             .await
             .map_err(|error| match error {
-                kube::Error::Api(refusal) if refusal.code == 409 => about.changed(),
+                kube::Error::Api(refusal) if refusal.code == 409 || (is_pinned && refusal.code == 404) => {
+                    about.changed()
+                }
                 error => about.failed("apply", error),
             })?;
-        info!(
-            kind = about.kind,
-            namespace = about.namespace,
-            name = about.name,
-            "applied"
-        );
+        about.tell("applied");
         if let Some(metadata) = declared["metadata"].as_object_mut() {
             metadata.remove("resourceVersion");
         }
+        let object = self.take_out(api, about, &declared, object, is_pinned).await?;
         self.settle(&declared, hash, &object);
-        Ok(Applied { object, written: true })
+        Ok(Applied {
+            object: Some(object),
+            written: true,
+        })
     }
 
-    /// Deletes a child of the owner with that UID, if it is there.
+    /// None: there is an object of that name.
+    async fn create<K>(&self, api: &Api<K>, about: &About, declared: &Value) -> Result<Option<K>, ApplyError>
+    where
+        K: Clone + Debug + Serialize + DeserializeOwned,
+    {
+        let object: K = serde_json::from_value(declared.clone()).map_err(|source| about.unserializable(source))?;
+        let params = PostParams {
+            field_manager: Some(MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        self.metrics.api_write(&about.kind, "create");
+        match api.create(&params, &object).await {
+            Ok(created) => {
+                about.tell("created");
+                Ok(Some(created))
+            }
+            Err(kube::Error::Api(refusal)) if refusal.reason == "AlreadyExists" => Ok(None),
+            // Such as of a quota that others use at the same moment.
+            Err(kube::Error::Api(refusal)) if refusal.code == 409 => Err(about.changed()),
+            Err(error) => Err(about.failed("create", error)),
+        }
+    }
+
+    /// Makes the fields that we have created fields that we have applied, and yields the object's new version: an apply takes a field away
+    /// that is declared no longer, but only where an apply has set it.
+    async fn take_over<K>(
+        &self,
+        api: &Api<K>,
+        about: &About,
+        version: Option<String>,
+        fields: Vec<ManagedFieldsEntry>,
+    ) -> Result<String, ApplyError>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        let patch = json!({"metadata": {"managedFields": fields, "resourceVersion": version}});
+        self.metrics.api_write(&about.kind, "managed_fields");
+        let patched = api
+            .patch(&about.name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .map_err(|error| match error {
+                kube::Error::Api(refusal) if matches!(refusal.code, 404 | 409) => about.changed(),
+                error => about.failed("take over the fields of", error),
+            })?;
+        patched.resource_version().ok_or_else(|| about.changed())
+    }
+
+    /// Deletes a child of the owner with that UID, if it is there. An object of that name which belongs to somebody else is no matter of
+    /// ours: nothing of that name is wanted, so nothing is in its way.
     ///
     /// # Errors
     /// [`ApplyError`]
@@ -232,15 +407,16 @@ impl Applier {
             kind: K::kind(&()).into_owned(),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
+            is_watched: true,
         };
+        if self.children.is_absent(&about.kind, namespace, name) {
+            return Ok(());
+        }
         let api = Api::<K>::namespaced(self.client.clone(), namespace);
-        let live = api.get_opt(name).await.map_err(|error| about.failed("read", error))?;
-        let Some(live) = live.filter(|live| live.meta().deletion_timestamp.is_none()) else {
+        let live = self.read(&api, &about).await?;
+        let Some(live) = live.filter(|live| is_to_go(live, owner_uid)) else {
             return Ok(());
         };
-        if owner(&live).as_deref() != Some(owner_uid) {
-            return Err(about.not_ours());
-        }
         self.metrics.api_write(&about.kind, "delete");
         // Without the precondition an object that took the name meanwhile would go.
         let params = DeleteParams {
@@ -253,6 +429,8 @@ impl Applier {
         match api.delete(name, &params).await {
             Ok(_) => {
                 info!(kind = about.kind, namespace, name, "deleted");
+                let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+                settled.remove(&live.uid().unwrap_or_default());
                 Ok(())
             }
             Err(kube::Error::Api(refusal)) if refusal.code == 404 => Ok(()),
@@ -261,13 +439,13 @@ impl Applier {
     }
 
     fn is_settled<K: Resource<DynamicType = ()> + Serialize>(&self, declared: &Value, hash: &str, live: &K) -> bool {
-        if live.annotations().get(APPLIED).map(String::as_str) != Some(hash) {
+        if !is_stamped(live, hash) {
             return false;
         }
         let Ok(value) = serde_json::to_value(live) else {
             return false;
         };
-        if compare::holds(&value, declared) {
+        if compare::holds(&value, declared) && Surplus::of(&value, declared).is_empty() {
             return true;
         }
         let settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
@@ -279,63 +457,18 @@ impl Applier {
         let (Some(uid), Ok(value)) = (live.uid(), serde_json::to_value(live)) else {
             return;
         };
+        self.children.verify(live, &hash);
+        let left = Surplus::of(&value, declared).items;
         let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-        if compare::holds(&value, declared) {
+        if left.is_empty() && compare::holds(&value, declared) {
             settled.remove(&uid);
         } else {
             let live = digest(&compare::lasting(value));
-            settled.insert(uid, Settled { declared: hash, live });
-        }
-    }
-}
-
-/// Whom an error is about.
-struct About {
-    kind: String,
-    namespace: String,
-    name: String,
-}
-
-impl About {
-    fn of<K: Resource<DynamicType = ()>>(object: &K) -> Self {
-        Self {
-            kind: K::kind(&()).into_owned(),
-            namespace: object.namespace().unwrap_or_default(),
-            name: object.name_any(),
-        }
-    }
-
-    fn failed(&self, verb: &'static str, error: kube::Error) -> ApplyError {
-        ApplyError::Api {
-            verb,
-            kind: self.kind.clone(),
-            namespace: self.namespace.clone(),
-            name: self.name.clone(),
-            source: Box::new(error),
-        }
-    }
-
-    fn not_ours(&self) -> ApplyError {
-        ApplyError::NotOurs {
-            kind: self.kind.clone(),
-            namespace: self.namespace.clone(),
-            name: self.name.clone(),
-        }
-    }
-
-    fn changed(&self) -> ApplyError {
-        ApplyError::Changed {
-            kind: self.kind.clone(),
-            namespace: self.namespace.clone(),
-            name: self.name.clone(),
-        }
-    }
-
-    fn deleting(&self) -> ApplyError {
-        ApplyError::Deleting {
-            kind: self.kind.clone(),
-            namespace: self.namespace.clone(),
-            name: self.name.clone(),
+            let declared = hash;
+            settled.insert(uid, Settled { declared, live, left });
+            if settled.len() > MOST_SETTLED {
+                settled.forget_oldest();
+            }
         }
     }
 }
@@ -350,23 +483,34 @@ fn stamped<K: Resource<DynamicType = ()> + Serialize>(declared: &K) -> serde_jso
     Ok((value, hash))
 }
 
+/// Whether an object says that it was written for what is declared.
+fn is_stamped<K: Resource<DynamicType = ()>>(live: &K, hash: &str) -> bool {
+    live.annotations().get(APPLIED).map(String::as_str) == Some(hash)
+}
+
 /// Objects of serde_json are sorted by key, so equal values have equal texts.
 fn digest(value: &Value) -> String {
     let digest = Sha256::digest(value.to_string());
     digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The UID of the controller.
-fn owner<K: Resource<DynamicType = ()>>(object: &K) -> Option<String> {
-    let owners = object.owner_references();
-    owners
-        .iter()
-        .find(|owner| owner.controller == Some(true))
-        .map(|owner| owner.uid.clone())
+/// The controller: its kind, name and UID. A UID alone is easily copied.
+type Owner = (String, String, String);
+
+fn owner<K: Resource<DynamicType = ()>>(object: &K) -> Option<Owner> {
+    let mut owners = object.owner_references().iter();
+    let owner = owners.find(|owner| owner.controller == Some(true))?;
+    Some((owner.kind.clone(), owner.name.clone(), owner.uid.clone()))
 }
 
-fn owner_in(declared: &Value) -> Option<String> {
+fn owner_in(declared: &Value) -> Option<Owner> {
     let owners = declared["metadata"]["ownerReferences"].as_array()?;
     let controller = owners.iter().find(|owner| owner["controller"] == Value::Bool(true))?;
-    controller["uid"].as_str().map(str::to_owned)
+    let text = |field: &str| controller[field].as_str().map(str::to_owned);
+    Some((text("kind")?, text("name")?, text("uid")?))
+}
+
+/// Whether an object that is not wanted is ours to delete, and is not on its way already.
+fn is_to_go<K: Resource<DynamicType = ()>>(live: &K, owner_uid: &str) -> bool {
+    live.meta().deletion_timestamp.is_none() && owner(live).is_some_and(|(.., uid)| uid == owner_uid)
 }

@@ -10,17 +10,24 @@
 pub mod apply;
 pub mod autoscale;
 pub mod build;
+pub mod candidates;
 pub mod config;
 pub mod dereference;
 pub mod members;
+pub mod memory;
 pub mod names;
 pub mod pods;
 pub mod readers;
 pub mod reconcile;
 pub mod recorded;
 pub mod ring;
+pub mod rivals;
 pub mod rollout;
+pub mod rollout_trigger;
+mod settled;
 pub mod status;
+pub mod steps;
+pub mod stores;
 #[cfg(test)]
 mod tests;
 pub mod upgrade;
@@ -30,27 +37,40 @@ pub mod watch;
 use std::sync::Arc;
 
 use crds::AssetForwarder;
-use forwarder::shutdown::Shutdown;
+use forwarder_service::shutdown::Shutdown;
+use futures::Stream;
+use kube::runtime::reflector::ObjectRef;
 
 use self::autoscale::Histories;
-use self::watch::SecretIndex;
+use self::memory::Memory;
 use crate::context::Context;
-use crate::controller::drive;
+use crate::controller::{Slots, drive};
 
-/// Runs the controller until `stop`.
-pub async fn run(context: Arc<Context>, stop: Shutdown) {
-    let index = Arc::new(SecretIndex::default());
-    let controller = watch::controller(&context, &index);
+/// Runs the controller until `stop`. `of_secrets` says whose Secrets have changed.
+pub async fn run(
+    context: Arc<Context>,
+    of_secrets: impl Stream<Item = ObjectRef<AssetForwarder>> + Send + 'static,
+    stop: Shutdown,
+) {
+    let memory = Arc::new(Memory::default());
+    let histories = Arc::new(Histories::default());
+    let (controller, stores) = watch::controller(&context, &memory, &histories, of_secrets);
     context
         .metrics
         .show_ready(controller.store(), |forwarder: &AssetForwarder| {
             let status = forwarder.status.as_ref()?;
             Some((status.observed_generation, &status.conditions))
         });
-    let histories = Arc::new(Histories::default());
+    stores.wanted_by(&context.readiness);
+    let slots = Slots::new(context.settings.concurrency);
+    let known = Arc::new(steps::Known {
+        stores,
+        memory,
+        histories,
+    });
     let reconcile = move |forwarder, context| {
-        let (index, histories) = (Arc::clone(&index), Arc::clone(&histories));
-        async move { reconcile::reconcile(forwarder, context, &index, &histories).await }
+        let known = Arc::clone(&known);
+        async move { reconcile::reconcile(forwarder, context, &known).await }
     };
-    drive("AssetForwarder", controller, context, reconcile, stop).await;
+    drive("AssetForwarder", controller, slots, context, reconcile, stop).await;
 }

@@ -27,6 +27,12 @@ pub struct Cli {
     /// When forwarder pods pull their image.
     #[arg(long, env = "FORWARDER_IMAGE_PULL_POLICY", value_enum, default_value_t = PullPolicy::IfNotPresent)]
     pub forwarder_image_pull_policy: PullPolicy,
+    /// Uses a Secret of credentials only if it has the label `fanout.openfactory.io/allow-use: "true"`.
+    #[arg(long, env = "REQUIRE_SECRET_OPT_IN")]
+    pub require_secret_opt_in: bool,
+    /// Whether pods name their user and groups by number. `false` leaves that to the platform: OpenShift gives each namespace its own.
+    #[arg(long, env = "POD_SECURITY_IDS", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub pod_security_ids: bool,
     /// Address of all listeners; `::` is every address, IPv6 and IPv4.
     #[arg(long, env = "LISTEN_ADDRESS", value_name = "ADDRESS", default_value = "::")]
     pub address: String,
@@ -102,4 +108,18 @@ pub enum Format {
     Text,
     /// One JSON object per line.
     Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_name_their_ids_unless_somebody_says_otherwise() {
+        let parse = |args: &[&str]| Cli::try_parse_from([&["operator"], args].concat());
+        assert!(parse(&[]).unwrap().pod_security_ids);
+        assert!(parse(&["--pod-security-ids", "true"]).unwrap().pod_security_ids);
+        assert!(!parse(&["--pod-security-ids", "false"]).unwrap().pod_security_ids);
+        assert!(parse(&["--pod-security-ids", "no"]).is_err());
+    }
 }

@@ -7,22 +7,80 @@ use kube::{Api, Client, Resource};
 
 use crate::apply::Applier;
 use crate::events::Events;
+use crate::index::{Children, References, SecretCache};
 use crate::metrics::Metrics;
+use crate::readiness::Readiness;
 
 /// What every reconcile is given.
 pub struct Context {
     /// The API server.
     pub client: Client,
+    /// The API server, for what is asked only once. The other client repeats a request that is answered by 429, for minutes.
+    pub unretried: Client,
     /// What is watched.
     pub scope: Scope,
     /// What the command line says about forwarders.
     pub settings: Settings,
     /// For people.
-    pub events: Events,
+    pub events: Arc<Events>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What must have been read before this replica is ready.
+    pub readiness: Arc<Readiness>,
     /// Writes children.
     pub applier: Applier,
+    /// Which children are as declared.
+    pub children: Arc<Children>,
+    /// The Secrets that resources refer to.
+    pub secrets: SecretCache,
+    /// Which resources refer to which Secrets.
+    pub references: SecretReferences,
+}
+
+/// Which resources refer to which Secrets.
+#[derive(Debug, Default)]
+pub struct SecretReferences {
+    /// `NatsCluster`s, by their specs.
+    pub clusters: References,
+    /// `KafkaChannel`s, by their specs.
+    pub channels: References,
+    /// `AssetForwarder`s, by what their last reconcile has read: clusters and channels name them, perhaps in other namespaces.
+    pub forwarders: References,
+}
+
+impl Context {
+    /// With nothing known yet.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        unretried: Client,
+        scope: Scope,
+        settings: Settings,
+        events: Events,
+        metrics: Arc<Metrics>,
+        readiness: Arc<Readiness>,
+    ) -> Self {
+        let children = Arc::new(Children::default());
+        let events = Arc::new(events);
+        Self {
+            applier: Applier::new(
+                client.clone(),
+                Arc::clone(&metrics),
+                Arc::clone(&children),
+                Arc::clone(&events),
+            ),
+            client,
+            unretried,
+            scope,
+            settings,
+            events,
+            metrics,
+            readiness,
+            children,
+            secrets: SecretCache::default(),
+            references: SecretReferences::default(),
+        }
+    }
 }
 
 /// What is watched.
@@ -41,6 +99,10 @@ pub struct Settings {
     pub forwarder_image: String,
     /// When forwarder pods pull their image.
     pub forwarder_image_pull_policy: &'static str,
+    /// Whether a Secret is used only if its label says that it may be.
+    pub require_secret_opt_in: bool,
+    /// Whether pods name their user and groups by number; else the platform gives them.
+    pub pod_security_ids: bool,
     /// The operator's own namespace: its pods may scrape the forwarders'.
     pub namespace: String,
     /// How many resources of a kind are reconciled at once.

@@ -1,4 +1,9 @@
-//! What all controllers share: a span and counters for each reconcile, a pause that grows per object, an end that is noticed.
+//! What all controllers share: which events wake which objects, fair shares of work, a span and counters for each reconcile, a pause that
+//! grows per object, an end that is noticed.
+
+mod changes;
+mod coalesce;
+mod slots;
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -7,17 +12,23 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use forwarder::shutdown::Shutdown;
-use futures::{Stream, StreamExt as _};
+use crds::{AssetForwarder, KafkaChannel, NatsCluster};
+use forwarder_service::shutdown::Shutdown;
+use futures::{Stream, StreamExt as _, stream};
+use kube::api::ListParams;
 use kube::core::{NamespaceResourceScope, PartialObjectMeta};
-use kube::runtime::controller::{Action, Config};
-use kube::runtime::reflector::{self, Store};
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::Event;
 use kube::runtime::{Controller, WatchStreamExt as _, watcher};
 use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
+pub use self::changes::{changes, declared, hash};
+use self::coalesce::coalesce;
+pub use self::slots::Slots;
 use crate::context::Context;
 
 /// Why a reconcile failed.
@@ -40,7 +51,7 @@ const LONGEST: Duration = Duration::from_secs(180);
 enum Failed<E: Failure> {
     #[error(transparent)]
     Reconcile(E),
-    #[error("it has not come to an end within {LONGEST:?}")]
+    #[error("reconcile timed out after {LONGEST:?}")]
     TimedOut,
 }
 
@@ -94,28 +105,33 @@ pub fn watching() -> watcher::Config {
     watcher::Config::default().timeout(u32::try_from(WATCH.as_secs()).unwrap_or(u32::MAX))
 }
 
-/// A watch for a controller, which pauses by itself after an error: the others go on meanwhile.
-pub fn watch<K>(api: Api<K>, config: watcher::Config) -> impl Stream<Item = watcher::Result<K>> + Send + 'static
+/// The events of a watch, which is tried again after an error.
+pub fn watch<K>(api: Api<K>, config: watcher::Config) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    // The pause is before the filter: a list of nothing is a success as well, and ends the growth of pauses.
-    watcher(api, config).default_backoff().touched_objects()
+    watcher(api, config).default_backoff().modify(|object| {
+        // Who has written which field is a third of an object, and of what is watched nobody asks for it.
+        object.managed_fields_mut().clear();
+    })
 }
 
 /// As [`watch`], of no more than the metadata of what is in the operator's scope.
 pub fn metadata<K>(
     context: &Context,
     config: watcher::Config,
-) -> impl Stream<Item = watcher::Result<PartialObjectMeta<K>>> + Send + 'static
+) -> impl Stream<Item = watcher::Result<Event<PartialObjectMeta<K>>>> + Send + 'static
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Send + 'static,
 {
     watch(context.scope.api::<PartialObjectMeta<K>>(&context.client), config)
 }
 
-/// A controller of all objects of a kind. Further watches are to be given as streams: see [`watch`].
-pub fn controller<K>(context: &Context) -> Controller<K>
+/// As [`watch`], of all objects of a kind in the operator's scope, with a store of them that is filled while the events are read.
+pub fn stored<K>(
+    context: &Context,
+    config: watcher::Config,
+) -> (Store<K>, impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static)
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
         + Clone
@@ -126,15 +142,60 @@ where
         + 'static,
 {
     let (store, writer) = reflector::store();
-    let own = watcher(context.scope.api::<K>(&context.client), watching());
-    let own = reflector::reflector(writer, own).default_backoff().applied_objects();
-    // A burst of changes (an apply of many files, a roll's pods) is one reconcile.
-    let config = Config::default()
-        .debounce(Duration::from_millis(200))
-        .concurrency(context.settings.concurrency);
-    Controller::for_stream(own, store)
+    let events = watch(context.scope.api::<K>(&context.client), config);
+    (store, reflector::reflector(writer, events))
+}
+
+/// All objects of a kind in the operator's scope, as the API server has them now. Of a kind that is not installed there are none, as its
+/// discovery must say too.
+///
+/// # Errors
+/// The API server refuses, or is not there.
+pub async fn listed<K>(context: &Context) -> kube::Result<Vec<K>>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let api = context.scope.api::<K>(&context.client);
+    let error = match api.list(&ListParams::default()).await {
+        Ok(list) => return Ok(list.items),
+        Err(error) => error,
+    };
+    let is_unknown = matches!(&error, kube::Error::Api(refusal) if refusal.code == 404);
+    if is_unknown && is_not_installed::<K>(context).await {
+        return Ok(Vec::new());
+    }
+    Err(error)
+}
+
+/// Whether the API server says that it has others of our kinds, and not this one. A 404 alone says less: what stands before the API server
+/// may answer so too, and then what is still used would be let go.
+async fn is_not_installed<K: Resource<DynamicType = ()>>(context: &Context) -> bool {
+    let ours = [
+        AssetForwarder::kind(&()),
+        KafkaChannel::kind(&()),
+        NatsCluster::kind(&()),
+    ];
+    let served = match context.client.list_api_group_resources(&K::api_version(&())).await {
+        Ok(served) => served.resources,
+        Err(error) => {
+            warn!(kind = %K::kind(&()), error = describe(&error), "failed to find out whether a kind is installed");
+            return false;
+        }
+    };
+    let has = |kind: &str| served.iter().any(|resource| resource.kind == kind);
+    let own = K::kind(&());
+    !has(&own) && ours.iter().any(|kind| *kind != own && has(kind))
+}
+
+/// A controller of the objects of a store. `wakes` says whose turn it is, and fills the store.
+pub fn controller<K>(store: Store<K>, wakes: impl Stream<Item = ObjectRef<K>> + Send + 'static) -> Controller<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    // Without kube's own debounce: each event begins it anew, so that a flood would hold an object up for as long as it lasts.
+    Controller::for_stream(stream::pending(), store)
         .trigger_backoff(NoPause)
-        .with_config(config)
+        .reconcile_on(coalesce(wakes))
 }
 
 /// kube's controller pauses all its watches when one of them fails, and longer each time; one that may not be watched at all would hold
@@ -153,10 +214,11 @@ impl Backoff for NoPause {
     fn reset(&mut self) {}
 }
 
-/// Runs a controller until `stop`; reconciles that have begun are finished.
+/// Runs a controller until `stop`; reconciles that have a slot are finished, and those that wait for one are not begun.
 pub async fn drive<K, F, Fut, E>(
     name: &'static str,
     controller: Controller<K>,
+    slots: Arc<Slots>,
     context: Arc<Context>,
     reconcile: F,
     mut stop: Shutdown,
@@ -188,6 +250,15 @@ pub async fn drive<K, F, Fut, E>(
             Action::requeue(pause)
         }
     };
+    let stopped = stop.clone();
+    let ends = {
+        let slots = Arc::clone(&slots);
+        async move {
+            stop.requested().await;
+            // Thousands may wait. Were each of them run, the process would be killed before it releases the Lease.
+            slots.close();
+        }
+    };
     let reconcile = move |object: Arc<K>, context: Arc<Context>| {
         let span = info_span!(
             "reconcile",
@@ -196,13 +267,17 @@ pub async fn drive<K, F, Fut, E>(
             name = object.name_any(),
             generation = object.meta().generation
         );
-        let (reconcile, pauses) = (reconcile.clone(), Arc::clone(&pauses));
+        let (reconcile, pauses, slots) = (reconcile.clone(), Arc::clone(&pauses), Arc::clone(&slots));
         async move {
+            let Some(_slot) = slots.take(&object.namespace().unwrap_or_default()).await else {
+                return Ok(Action::await_change());
+            };
             let begin = Instant::now();
             let uid = object.uid().unwrap_or_default();
             let _running = context.metrics.reconcile_begins(name);
-            let result = tokio::time::timeout(LONGEST, reconcile(object, Arc::clone(&context)));
-            let result = match result.await {
+            // In a box, since thousands may wait for a slot, and all that they need until then is small.
+            let reconcile = Box::pin(reconcile(object, Arc::clone(&context)));
+            let result = match tokio::time::timeout(LONGEST, reconcile).await {
                 Ok(result) => result.map_err(Failed::Reconcile),
                 Err(_) => Err(Failed::TimedOut),
             };
@@ -216,9 +291,9 @@ pub async fn drive<K, F, Fut, E>(
         .instrument(span)
     };
     info!(controller = name, "begins");
-    let never_began = ends_before_it_began(controller.store(), stop.clone());
+    let never_began = ends_before_it_began(controller.store(), stopped);
     let reconciles = controller
-        .graceful_shutdown_on(async move { stop.requested().await })
+        .graceful_shutdown_on(ends)
         .run(reconcile, policy, context)
         .for_each(|result| async move {
             if let Err(error) = result {
@@ -268,13 +343,13 @@ pub fn describe(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::convert::Infallible;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use bytes::Bytes;
-    use crds::NatsCluster;
-    use forwarder::shutdown;
-    use futures::stream;
+    use forwarder_service::shutdown;
+    use futures::stream::BoxStream;
     use http_body_util::combinators::UnsyncBoxBody;
     use http_body_util::{BodyExt as _, Full, StreamBody};
     use hyper::body::Frame;
@@ -284,9 +359,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::apply::Applier;
     use crate::context::{Scope, Settings};
     use crate::events::Events;
+    use crate::fake_api;
     use crate::metrics::Metrics;
 
     #[derive(Debug, thiserror::Error)]
@@ -299,21 +374,36 @@ mod tests {
         }
     }
 
-    fn context(client: Client) -> Arc<Context> {
+    /// What reconciles are given, with this API server.
+    pub(crate) fn context(client: Client) -> Arc<Context> {
+        let settings = Settings {
+            forwarder_image: String::new(),
+            forwarder_image_pull_policy: "Never",
+            require_secret_opt_in: false,
+            pod_security_ids: true,
+            namespace: String::new(),
+            concurrency: 1,
+        };
+        let events = Events::new(client.clone(), "operator".to_owned());
         let metrics = Arc::new(Metrics::new().unwrap());
-        Arc::new(Context {
-            events: Events::new(client.clone(), "operator".to_owned()),
-            applier: Applier::new(client.clone(), Arc::clone(&metrics)),
+        Arc::new(Context::new(
+            client.clone(),
             client,
-            scope: Scope::Cluster,
-            settings: Settings {
-                forwarder_image: String::new(),
-                forwarder_image_pull_policy: "Never",
-                namespace: String::new(),
-                concurrency: 1,
-            },
+            Scope::Cluster,
+            settings,
+            events,
             metrics,
-        })
+            Arc::default(),
+        ))
+    }
+
+    /// The clusters, and a wake for each change.
+    fn clusters(context: &Context) -> (Store<NatsCluster>, BoxStream<'static, ObjectRef<NatsCluster>>) {
+        let (store, events) = stored::<NatsCluster>(context, watching());
+        let all = changes(events, |cluster| {
+            cluster.resource_version().map(|version| hash(&version))
+        });
+        (store, all.map(|cluster| ObjectRef::from_obj(&cluster)).boxed())
     }
 
     #[tokio::test]
@@ -322,11 +412,12 @@ mod tests {
             std::future::pending::<Result<hyper::Response<Body>, Infallible>>()
         });
         let context = context(Client::new(silent, "default"));
-        let controller = controller::<NatsCluster>(&context);
+        let (store, wakes) = clusters(&context);
+        let controller = controller(store, wakes);
         let (trigger, stop) = shutdown::channel();
         let reconcile = |_, _| async { Err::<Action, Never>(Never) };
         trigger.stop();
-        let driven = drive("NatsCluster", controller, context, reconcile, stop);
+        let driven = drive("NatsCluster", controller, Slots::new(1), context, reconcile, stop);
         tokio::time::timeout(Duration::from_secs(5), driven).await.unwrap();
     }
 
@@ -378,15 +469,24 @@ mod tests {
         let service =
             tower::service_fn(move |request| async move { Ok::<_, Infallible>(answer(request, began).await) });
         let context = context(Client::new(service, "default"));
-        let secrets = metadata::<Secret>(&context, watching());
-        let controller = controller::<NatsCluster>(&context).watches_stream(secrets, |_| None);
+        let (store, wakes) = clusters(&context);
+        let secrets = changes(metadata::<Secret>(&context, watching()), |_| Some(1));
+        let of_secrets = secrets.map(|secret| ObjectRef::new(&secret.name_any()).within("n"));
+        let controller = controller(store, stream::select(wakes, of_secrets));
         let (trigger, stop) = shutdown::channel();
         let (seen, mut reconciles) = tokio::sync::mpsc::unbounded_channel();
         let reconcile = move |_, _| {
             seen.send(began.elapsed()).unwrap();
             async { Ok::<_, Never>(Action::await_change()) }
         };
-        let driven = tokio::spawn(drive("NatsCluster", controller, context, reconcile, stop));
+        let driven = tokio::spawn(drive(
+            "NatsCluster",
+            controller,
+            Slots::new(1),
+            context,
+            reconcile,
+            stop,
+        ));
         for number in 0..6 {
             let at = reconciles.recv().await.unwrap();
             let late = at.saturating_sub(CHANGES * number);
@@ -394,6 +494,74 @@ mod tests {
         }
         trigger.stop();
         driven.await.unwrap();
+    }
+
+    /// What [`listed`] makes of clusters where a list is answered by `code`, and discovery names these kinds; none: it is answered by 404.
+    async fn listed_where(code: u16, kinds: Option<&'static [&'static str]>) -> kube::Result<Vec<NatsCluster>> {
+        let client = fake_api::client(move |request, _| {
+            let group = format!("/apis/{}", NatsCluster::api_version(&()));
+            match kinds {
+                Some(kinds) if request.uri.path() == group => {
+                    let resource = |kind: &&str| {
+                        let name = format!("{}s", kind.to_lowercase());
+                        json!({"kind": kind, "name": name, "singularName": "", "namespaced": true, "verbs": ["list"]})
+                    };
+                    let resources: Vec<_> = kinds.iter().map(resource).collect();
+                    let list = json!({"kind": "APIResourceList", "groupVersion": NatsCluster::api_version(&()), "resources": resources});
+                    (200, list.to_string())
+                }
+                _ => (code, "404 page not found".to_owned()),
+            }
+        });
+        listed::<NatsCluster>(&context(client)).await
+    }
+
+    #[tokio::test]
+    async fn of_a_kind_that_is_not_installed_there_are_no_objects() {
+        assert!(listed_where(404, Some(&["KafkaChannel"])).await.unwrap().is_empty());
+        assert!(listed_where(403, Some(&["KafkaChannel"])).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_404_in_passing_does_not_say_that_a_kind_is_not_installed() {
+        let is_error = |listed: kube::Result<Vec<NatsCluster>>| matches!(listed, Err(kube::Error::Api(refusal)) if refusal.code == 404);
+        // The kind is there; whoever answers knows none of ours; and nobody answers.
+        assert!(is_error(
+            listed_where(404, Some(&["NatsCluster", "KafkaChannel"])).await
+        ));
+        assert!(is_error(listed_where(404, Some(&[])).await));
+        assert!(is_error(listed_where(404, None).await));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_slot_does_not_hold_the_end_up() {
+        let began = tokio::time::Instant::now();
+        let service =
+            tower::service_fn(move |request| async move { Ok::<_, Infallible>(answer(request, began).await) });
+        let context = context(Client::new(service, "default"));
+        let (store, wakes) = clusters(&context);
+        let (trigger, stop) = shutdown::channel();
+        let slots = Slots::new(1);
+        let _taken = slots.take("n").await.unwrap();
+        let begun = Arc::new(AtomicBool::new(false));
+        let reconcile = {
+            let begun = Arc::clone(&begun);
+            move |_, _| {
+                begun.store(true, Ordering::Relaxed);
+                async { Err::<Action, Never>(Never) }
+            }
+        };
+        let controller = controller(store, wakes);
+        let driven = drive("NatsCluster", controller, slots, context, reconcile, stop);
+        let ends = async {
+            // Longer than the first list and its window take.
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            trigger.stop();
+        };
+        tokio::time::timeout(Duration::from_secs(10), async { tokio::join!(driven, ends) })
+            .await
+            .unwrap();
+        assert!(!begun.load(Ordering::Relaxed));
     }
 
     #[test]

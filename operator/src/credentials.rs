@@ -10,12 +10,14 @@ mod content;
 mod files;
 mod kafka;
 mod nats;
+mod room;
 mod secrets;
 
 pub use self::files::{Files, prefix};
 pub use self::kafka::{KafkaCredentials, kafka, secrets_of_kafka};
-pub use self::nats::{NatsCredentials, nats, secrets_of_nats};
-pub use self::secrets::{Secrets, SecretsError, referrers};
+pub use self::nats::{ClusterAccess, NatsCredentials, nats, secrets_of_nats};
+pub use self::room::Room;
+pub use self::secrets::{ALLOW_USE, Secrets, SecretsError};
 
 /// Why credentials cannot be used. Never holds what a Secret holds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +25,16 @@ pub enum CredentialsError {
     /// It may be on its way.
     #[error("there is no Secret {namespace}/{name}; create it, or correct the reference")]
     SecretMissing {
+        /// The namespace.
+        namespace: String,
+        /// The Secret's name.
+        name: String,
+    },
+    /// The operator was told to use only Secrets that say so.
+    #[error(
+        "the Secret {namespace}/{name} may not be used: give it the label {ALLOW_USE}: \"true\", which the operator was told to ask for"
+    )]
+    NotOptedIn {
         /// The namespace.
         namespace: String,
         /// The Secret's name.
@@ -50,6 +62,30 @@ pub enum CredentialsError {
         /// What it holds or lacks, and what to do: never its content.
         problem: &'static str,
     },
+    /// The values of one resource are too large together.
+    #[error(
+        "its credentials have {kib} KiB together, and may have {most_kib} KiB; put only those certificates or credentials there that are \
+         needed"
+    )]
+    TooLarge {
+        /// What they have.
+        kib: usize,
+        /// What they may have.
+        most_kib: usize,
+    },
+    /// The forwarder's Secret of all credentials has no room for these.
+    #[error(
+        "its credentials have {kib} KiB, and the forwarder's Secret of all credentials would have {all_kib} KiB with them, of at most \
+         {most_kib} KiB; shorten the certificates of one of its clusters, or give some of its clusters to another forwarder"
+    )]
+    NoRoom {
+        /// What they have.
+        kib: usize,
+        /// What the Secret would have.
+        all_kib: usize,
+        /// What it may have.
+        most_kib: usize,
+    },
 }
 
 impl CredentialsError {
@@ -58,8 +94,9 @@ impl CredentialsError {
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::SecretMissing { .. } => "SecretMissing",
+            Self::NotOptedIn { .. } => "SecretNotOptedIn",
             Self::KeyMissing { .. } => "SecretKeyMissing",
-            Self::BadContent { .. } => "SecretInvalid",
+            Self::BadContent { .. } | Self::TooLarge { .. } | Self::NoRoom { .. } => "SecretInvalid",
         }
     }
 }

@@ -5,38 +5,48 @@
 //! (Secrets)      (pure)      (Kafka)    (pure)  (Kafka)   (pure)    (one write)
 //! ```
 //! Nothing is changed that could harm records: partitions grow only where somebody has acknowledged what that means, and a
-//! topic is deleted only where `deletionPolicy` says so.
+//! topic is deleted only where `deletionPolicy` says so, this channel has created it (`creation`) and nobody else uses it (`users`).
 
 mod admin;
 mod assess;
+mod creation;
 mod dereference;
 mod inspect;
+mod keep;
 mod plan;
+mod refusals;
 mod removal;
+mod seen;
+mod settings;
 #[cfg(test)]
 mod tests;
+mod threads;
+mod users;
 mod validate;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crds::KafkaChannel;
 use crds::kafka_channel::DeletionPolicy;
-use forwarder::shutdown::Shutdown;
+use forwarder_service::shutdown::Shutdown;
+use futures::{Stream, StreamExt as _, stream};
 use jiff::Timestamp;
 use kube::runtime::controller::Action;
-use kube::{Api, Resource as _, ResourceExt as _};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt as _};
 
 pub use self::validate::{InvalidSpec, Validated, validate};
 
 use self::assess::Facts;
-use self::dereference::{DereferenceError, Dereferenced, dereference};
-use self::inspect::Failure;
-use self::plan::{Step, plan};
-use self::removal::{Removal, Why, removal};
+use self::keep::Keeper;
+use self::removal::{Removal, Tried, removal};
+use self::seen::Failure;
 use crate::context::Context;
-use crate::controller::{self, drive, metadata};
-use crate::credentials::{referrers, secrets_of_kafka};
+use crate::controller::{self, Slots, changes, declared, drive, hash, stored, watching};
+use crate::credentials::{Secrets, SecretsError, secrets_of_kafka};
 use crate::finalizer::{self, FinalizerError};
+use crate::index::Name;
 use crate::status;
 
 /// On channels whose deletion deletes the topic, and only on them.
@@ -49,11 +59,21 @@ pub const SKIP_TOPIC_DELETION: &str = "fanout.openfactory.io/skip-topic-deletion
 #[derive(Debug, thiserror::Error)]
 enum ReconcileError {
     #[error(transparent)]
-    Dereference(#[from] DereferenceError),
+    Secrets(#[from] SecretsError),
+    #[error("failed to read the KafkaChannel anew")]
+    Channel(#[source] Box<kube::Error>),
+    #[error("failed to list the KafkaChannels and AssetForwarders that may use the topic")]
+    Users(#[source] Box<kube::Error>),
+    #[error("the KafkaChannel is gone: nothing is created for it")]
+    Gone,
+    #[error("the API server or Kafka has not answered within {:?}", removal::TRY)]
+    Silent,
     #[error(transparent)]
     Finalizer(#[from] FinalizerError),
     #[error("failed to keep credentials in a private folder")]
     Folder(#[from] std::io::Error),
+    #[error("no thread to talk to Kafka has become free: brokers of this namespace or of others are slow to answer")]
+    Busy,
     #[error("a thread that talked to Kafka has failed")]
     Thread(#[from] tokio::task::JoinError),
     #[error("failed to write the status")]
@@ -63,63 +83,123 @@ enum ReconcileError {
 impl controller::Failure for ReconcileError {
     fn reason(&self) -> &'static str {
         match self {
-            Self::Dereference(_) => "dereference",
+            Self::Secrets(_) | Self::Channel(_) | Self::Users(_) => "dereference",
+            Self::Gone => "gone",
+            Self::Silent => "timeout",
             Self::Finalizer(_) => "finalizer",
             Self::Folder(_) => "folder",
+            Self::Busy => "busy",
             Self::Thread(_) => "thread",
             Self::Status(_) => "status",
         }
     }
 }
 
-/// Runs the controller until `stop`.
-pub async fn run(context: Arc<Context>, stop: Shutdown) {
-    let controller = controller::controller::<KafkaChannel>(&context);
-    let channels = controller.store();
+impl ReconcileError {
+    fn channel(error: kube::Error) -> Self {
+        Self::Channel(Box::new(error))
+    }
+
+    fn users(error: kube::Error) -> Self {
+        Self::Users(Box::new(error))
+    }
+
+    fn status(error: kube::Error) -> Self {
+        Self::Status(Box::new(error))
+    }
+}
+
+/// How many channels are looked at together at least: most of a look is waiting for somebody else's brokers.
+const LOOKS: u16 = 64;
+
+/// Runs the controller until `stop`. `of_secrets` says whose Secrets have changed.
+pub async fn run(
+    context: Arc<Context>,
+    of_secrets: impl Stream<Item = ObjectRef<KafkaChannel>> + Send + 'static,
+    stop: Shutdown,
+) {
+    let (channels, own) = stored::<KafkaChannel>(&context, watching());
+    context.readiness.wants_store("KafkaChannels", channels.clone());
     context.metrics.show_ready(channels.clone(), |channel: &KafkaChannel| {
         let status = channel.status.as_ref()?;
         Some((status.observed_generation, &status.conditions))
     });
-    let secrets = metadata(&context, controller::watching());
-    let controller = controller.watches_stream(secrets, move |secret| {
-        referrers(&channels, &secret, |channel: &KafkaChannel| {
-            secrets_of_kafka(&channel.spec.connection)
-        })
+    let own = own.inspect({
+        let context = Arc::clone(&context);
+        move |event| {
+            if let Ok(event) = event {
+                context.references.channels.hear(event, secrets_of);
+            }
+        }
     });
-    drive("KafkaChannel", controller, context, reconcile, stop).await;
+    let own = changes(own, |channel| {
+        Some(hash(&(
+            declared(channel),
+            channel.annotations().get(SKIP_TOPIC_DELETION),
+        )))
+    });
+    let own = own.map(|channel| ObjectRef::from_obj(&channel));
+    let controller = controller::controller(channels, stream::select(own, of_secrets));
+    let slots = Slots::new(context.settings.concurrency.max(LOOKS));
+    drive("KafkaChannel", controller, slots, context, reconcile, stop).await;
+}
+
+fn secrets_of(channel: &KafkaChannel) -> BTreeSet<Name> {
+    let namespace = channel.namespace().unwrap_or_default();
+    let secrets = secrets_of_kafka(&channel.spec.connection).into_iter();
+    secrets.map(|name| (namespace.clone(), name)).collect()
 }
 
 async fn reconcile(channel: Arc<KafkaChannel>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let api = Api::<KafkaChannel>::namespaced(context.client.clone(), &channel.namespace().unwrap_or_default());
     let now = Timestamp::now();
-    let found = dereference(&channel, &context).await?;
-    let facts = match removal(&channel, &found, now) {
+    let mut next = removal(&channel, false, now);
+    if matches!(next, Removal::Deletes { .. }) {
+        next = removal(&channel, removal::namespace_goes(&channel, &context).await, now);
+    }
+    let (facts, record) = match next {
         Removal::Stays => {
+            let secrets = dereference::secrets(&channel, &context).await?;
             // Before the topic is made: one that nobody would delete must not come to be.
             finalizer::set(&context, &api, &channel, FINALIZER, deletes_topic(&channel)).await?;
-            Some(keep(&channel, &found, &context).await?)
+            let keeper = Keeper {
+                context: &context,
+                api: &api,
+                channel: &channel,
+                secrets: &secrets,
+                now,
+            };
+            keeper.keep().await?
         }
-        Removal::Deletes { past } => match (remove(&channel, &found, &context).await?, past) {
-            (Some(_), Some(bound)) => {
-                removal::tell(&context, &channel, Why::Bound(bound)).await;
-                None
-            }
-            (removed, _) => removed,
-        },
-        Removal::Leaves(why) => {
-            removal::tell(&context, &channel, why).await;
-            None
+        next => {
+            let tried = match next {
+                Removal::Leaves(why) => Tried::Left(why),
+                Removal::Deletes { past } => {
+                    let tried = tokio::time::timeout(removal::TRY, removal::remove(&channel, &context, &api, now));
+                    removal::concluded(tried.await.unwrap_or(Err(ReconcileError::Silent)), past)
+                }
+                Removal::Stays => return Ok(Action::await_change()),
+            };
+            let Tried::Waits(facts) = tried else {
+                removal::tell(&context, &channel, &tried).await;
+                finalizer::set(&context, &api, &channel, FINALIZER, false).await?;
+                return Ok(Action::await_change());
+            };
+            (facts, creation::recorded(&channel).cloned())
         }
     };
-    let Some(facts) = facts else {
-        finalizer::set(&context, &api, &channel, FINALIZER, false).await?;
-        return Ok(Action::await_change());
-    };
-    let status = assess::status(&channel, &facts, now);
-    status::write(&context, &api, &channel, channel.status.as_ref(), &status)
+    let status = assess::status(&channel, &facts, record.as_ref(), now);
+    // The record of the creation is written by itself.
+    let old = channel.status.as_ref().map(creation::without);
+    status::write(&context, &api, &channel, old.as_ref(), &status)
         .await
-        .map_err(|error| ReconcileError::Status(Box::new(error)))?;
-    Ok(Action::requeue(assess::again_after(&channel, &status, now)))
+        .map_err(ReconcileError::status)?;
+    Ok(Action::requeue(assess::again_after(
+        &channel,
+        &status,
+        record.as_ref(),
+        now,
+    )))
 }
 
 /// Whether deleting the channel deletes the topic.
@@ -128,79 +208,27 @@ fn deletes_topic(channel: &KafkaChannel) -> bool {
     topic.managed && topic.deletion_policy == DeletionPolicy::Delete
 }
 
-/// Looks at the topic, changes what is not as declared, and looks again.
-async fn keep(channel: &KafkaChannel, found: &Dereferenced, context: &Context) -> Result<Facts, ReconcileError> {
-    let (facts, done) = with_kafka(channel, found, |topic, connection| {
-        let mut seen = inspect::inspect(&connection, &topic)?;
-        let mut plan = plan(&topic, &seen);
-        let mut done = Vec::new();
-        if !plan.steps.is_empty() {
-            for step in std::mem::take(&mut plan.steps) {
-                admin::change(&connection, &topic.name, &step)?;
-                done.push(step);
-            }
-            seen = inspect::inspect_until(&connection, &topic, |seen| {
-                plan = plan::plan(&topic, seen);
-                plan.steps.is_empty()
-            })?;
-        }
-        Ok((seen, plan, done))
-    })
-    .await?
-    .map_or_else(
-        |facts| (facts, Vec::new()),
-        |(seen, plan, done)| (Facts::Seen { seen, plan }, done),
-    );
-    for step in done {
-        let (reason, note) = step.told(&channel.spec.topic.name);
-        context.events.normal(&channel.object_ref(&()), reason, note).await;
-    }
-    Ok(facts)
-}
-
-/// Deletes the topic; none: it is gone.
-async fn remove(
-    channel: &KafkaChannel,
-    found: &Dereferenced,
-    context: &Context,
-) -> Result<Option<Facts>, ReconcileError> {
-    let removed = with_kafka(channel, found, |topic, connection| {
-        // Who is refused, and why, only this tells.
-        if inspect::inspect(&connection, &topic)?.topic.is_none() {
-            return Ok(());
-        }
-        admin::change(&connection, &topic.name, &Step::Delete)
-    });
-    match removed.await? {
-        Ok(()) => {
-            let (reason, note) = Step::Delete.told(&channel.spec.topic.name);
-            context.events.normal(&channel.object_ref(&()), reason, note).await;
-            Ok(None)
-        }
-        Err(facts) => Ok(Some(facts)),
-    }
-}
-
 /// Runs `work` on a thread of its own, with the connection's files in a private folder for as long as it lasts.
 async fn with_kafka<T: Send + 'static>(
+    context: &Context,
     channel: &KafkaChannel,
-    found: &Dereferenced,
+    secrets: &Secrets,
     work: impl FnOnce(crds::kafka_channel::Topic, forwarder_core::config::KafkaConnection) -> Result<T, Failure>
     + Send
     + 'static,
 ) -> Result<Result<T, Facts>, ReconcileError> {
     let folder = tempfile::tempdir()?;
-    let Validated { connection, files } = match validate(channel, &found.secrets, folder.path()) {
+    let Validated { connection, files } = match validate(channel, secrets, folder.path()) {
         Ok(validated) => validated,
         Err(refused) => return Ok(Err(Facts::Refused(refused))),
     };
-    files.write(folder.path())?;
     let topic = channel.spec.topic.clone();
-    // librdkafka's calls block.
-    let worked = tokio::task::spawn_blocking(move || {
+    let namespace = channel.namespace().unwrap_or_default();
+    let worked = threads::run(threads::places(context), &namespace, move || {
+        files.write(folder.path())?;
         let worked = work(topic, connection);
         drop(folder);
-        worked
+        Ok::<_, std::io::Error>(worked)
     });
-    Ok(worked.await?.map_err(Facts::Failed))
+    Ok(worked.await??.map_err(Facts::Failed))
 }

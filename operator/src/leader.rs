@@ -3,9 +3,10 @@
 //! Clocks of machines are not compared: whoever waits measures by its own clock for how long the Lease has not changed. Writes carry
 //! the version that was read, so of two that take it at once one fails.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use forwarder::shutdown::Shutdown;
+use forwarder_service::shutdown::Shutdown;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -21,14 +22,17 @@ const DURATION: Duration = Duration::from_secs(15);
 const RENEW_WITHIN: Duration = Duration::from_secs(8);
 /// The time between two tries.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// A call that takes longer has failed.
-const CALL: Duration = Duration::from_secs(3);
+/// A call that takes longer has failed. An API server that thousands of objects keep busy answers after seconds, so there is room for a
+/// second one.
+const CALL: Duration = Duration::from_secs(4);
 
 /// A candidate, or the holder.
 pub struct Candidate {
     api: Api<Lease>,
     lease: String,
     identity: String,
+    /// The Lease after our last renewal: the next one is one request for as long as nobody else writes it.
+    written: Mutex<Option<Lease>>,
 }
 
 /// How holding the Lease ended.
@@ -73,6 +77,7 @@ impl Candidate {
             api: Api::namespaced(Client::try_from(config)?, namespace),
             lease: lease.to_owned(),
             identity: identity.to_owned(),
+            written: Mutex::default(),
         })
     }
 
@@ -99,12 +104,15 @@ impl Candidate {
 
     /// Renews the Lease until it is lost or we are asked to stop. `renewed`: since when it holds.
     pub async fn hold(&self, renewed: &mut Instant, stop: &mut Shutdown) -> End {
+        let mut next = Instant::now() + INTERVAL;
         loop {
             tokio::select! {
                 () = stop.requested() => return End::Stopped,
-                () = tokio::time::sleep(INTERVAL) => {}
+                () = tokio::time::sleep_until(next.into()) => {}
             }
             let begin = Instant::now();
+            // After a call that took all its time the next one begins at once.
+            next = begin + INTERVAL;
             match within(self.try_renew()).await {
                 Ok(true) => *renewed = begin,
                 Ok(false) => return End::Lost,
@@ -168,16 +176,35 @@ impl Candidate {
 
     /// Whether it is still ours, and renewed.
     async fn try_renew(&self) -> kube::Result<bool> {
-        let Some(mut lease) = self.api.get_opt(&self.lease).await? else {
+        let written = self.written().clone();
+        if let Some(lease) = written
+            && won(self.renew(lease).await)?
+        {
+            return Ok(true);
+        }
+        // Nobody knows what has become of the last write, or somebody else has written it.
+        let Some(lease) = self.api.get_opt(&self.lease).await? else {
             return Ok(false);
         };
-        let spec = lease.spec.get_or_insert_default();
-        if spec.holder_identity.as_deref() != Some(&self.identity) {
+        let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
+        if holder != Some(&self.identity) {
             return Ok(false);
         }
-        spec.renew_time = Some(MicroTime(Timestamp::now()));
-        self.api.replace(&self.lease, &PostParams::default(), &lease).await?;
+        self.renew(lease).await?;
         Ok(true)
+    }
+
+    /// Writes the Lease over just this version of it.
+    async fn renew(&self, mut lease: Lease) -> kube::Result<Lease> {
+        lease.spec.get_or_insert_default().renew_time = Some(MicroTime(Timestamp::now()));
+        let renewed = self.api.replace(&self.lease, &PostParams::default(), &lease).await?;
+        *self.written() = Some(renewed.clone());
+        Ok(renewed)
+    }
+
+    fn written(&self) -> MutexGuard<'_, Option<Lease>> {
+        // It is whole after every statement, so a panic elsewhere has left nothing half done.
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn taken(&self, transitions: i32) -> LeaseSpec {
@@ -219,7 +246,7 @@ fn standing(spec: Option<&LeaseSpec>, identity: &str, unchanged: Duration) -> St
 fn won(written: kube::Result<Lease>) -> kube::Result<bool> {
     match written {
         Ok(_) => Ok(true),
-        Err(kube::Error::Api(refusal)) if refusal.code == 409 => Ok(false),
+        Err(kube::Error::Api(refusal)) if matches!(refusal.code, 404 | 409) => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -234,7 +261,75 @@ async fn within<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Str
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use hyper::Method;
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::fake_api;
+
+    /// An API server with one Lease, and how it was asked.
+    #[derive(Default)]
+    struct Server {
+        version: u64,
+        holder: &'static str,
+        asked: Vec<Method>,
+    }
+
+    impl Server {
+        fn answer(&mut self, method: &Method, body: &[u8]) -> (u16, String) {
+            self.asked.push(method.clone());
+            if method == Method::PUT {
+                let body: Value = serde_json::from_slice(body).unwrap();
+                if body["metadata"]["resourceVersion"] != json!(self.version.to_string()) {
+                    let status = json!({"kind": "Status", "status": "Failure", "reason": "Conflict", "code": 409});
+                    return (409, status.to_string());
+                }
+                self.version += 1;
+            }
+            let lease = json!({
+                "metadata": {"name": "l", "resourceVersion": self.version.to_string()},
+                "spec": {"holderIdentity": self.holder},
+            });
+            (200, lease.to_string())
+        }
+    }
+
+    #[tokio::test]
+    async fn it_is_renewed_by_one_request_until_somebody_else_writes_it() {
+        let server = Arc::new(Mutex::new(Server {
+            holder: "a",
+            ..Server::default()
+        }));
+        let client = {
+            let server = Arc::clone(&server);
+            fake_api::client(move |request, body| server.lock().unwrap().answer(&request.method, body))
+        };
+        let candidate = Candidate {
+            api: Api::namespaced(client, "n"),
+            lease: "l".to_owned(),
+            identity: "a".to_owned(),
+            written: Mutex::default(),
+        };
+        let asked = || std::mem::take(&mut server.lock().unwrap().asked);
+        assert!(candidate.try_renew().await.unwrap());
+        assert_eq!(asked(), [Method::GET, Method::PUT]);
+        assert!(candidate.try_renew().await.unwrap());
+        assert_eq!(asked(), [Method::PUT]);
+        // Somebody writes an annotation.
+        server.lock().unwrap().version += 1;
+        assert!(candidate.try_renew().await.unwrap());
+        assert_eq!(asked(), [Method::PUT, Method::GET, Method::PUT]);
+        // Another replica takes it.
+        {
+            let mut server = server.lock().unwrap();
+            server.version += 1;
+            server.holder = "b";
+        }
+        assert!(!candidate.try_renew().await.unwrap());
+        assert_eq!(asked(), [Method::PUT, Method::GET]);
+    }
 
     fn held_by(holder: &str) -> LeaseSpec {
         LeaseSpec {
@@ -257,5 +352,6 @@ mod tests {
     #[test]
     fn whoever_holds_it_stops_before_others_may_begin() {
         assert!(RENEW_WITHIN + INTERVAL + CALL < DURATION);
+        assert!(INTERVAL + CALL < RENEW_WITHIN, "a second try begins");
     }
 }

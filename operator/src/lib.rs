@@ -15,12 +15,16 @@ pub mod context;
 pub mod controller;
 pub mod credentials;
 pub mod events;
+#[cfg(test)]
+mod fake_api;
 pub mod finalizer;
 pub mod http;
+pub mod index;
 pub mod kafka_channel;
 pub mod leader;
 pub mod metrics;
 pub mod nats_cluster;
+pub mod readiness;
 pub mod reference;
 pub mod router;
 pub mod run;

@@ -4,12 +4,29 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use forwarder::shutdown;
+use forwarder_service::shutdown;
 use operator::cli::{Cli, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
-#[tokio::main]
-async fn main() -> ExitCode {
+/// The stack of each thread. A reconcile that writes a Deployment has needed nearly all of the usual 2 MiB where nothing is optimized. Of what
+/// is not used no memory is taken.
+const STACK: usize = 8 << 20;
+
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(STACK)
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(run()),
+        Err(error) => {
+            drop(writeln!(io::stderr().lock(), "failed to start the runtime: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> ExitCode {
     let cli = Cli::parse();
     if let Some(Command::CheckHealth { urls }) = &cli.command {
         return check_health(urls).await;

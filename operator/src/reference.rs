@@ -1,12 +1,13 @@
 //! Whether a resource may be referred to from another namespace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crds::AssetForwarder;
 use crds::reference::{AllowedNamespaces, NamespacesFrom};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kube::Api;
 use kube::core::{Selector, SelectorExt as _};
+use kube::{Api, ResourceExt as _};
 
 use crate::context::{Context, Scope};
 
@@ -39,6 +40,20 @@ pub fn grants(
 #[must_use]
 pub fn chooses(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
     Selector::try_from(selector.clone()).is_ok_and(|selector| selector.matches(labels))
+}
+
+/// The channels that a forwarder names, as namespace and name.
+#[must_use]
+pub fn channels_of(forwarder: &AssetForwarder) -> BTreeSet<(String, String)> {
+    let spec = &forwarder.spec;
+    let own = forwarder.namespace().unwrap_or_default();
+    let letters = spec.dead_letter.iter().filter_map(|letter| letter.channel_ref.as_ref());
+    let references = spec.sources.iter().map(|source| &source.channel_ref).chain(letters);
+    let channels = references.map(|reference| {
+        let namespace = reference.namespace.clone().unwrap_or_else(|| own.clone());
+        (namespace, reference.name.clone())
+    });
+    channels.collect()
 }
 
 /// Whether a namespace is being deleted, or gone. Who watches only one may not be allowed to read it (its Role cannot outlive the

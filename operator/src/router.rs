@@ -3,6 +3,7 @@
 //! Every replica answers, the leader or not, from memory: also while the API server is away.
 
 mod rings;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -10,24 +11,24 @@ mod watch;
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use forwarder::http::Server;
-use forwarder::router::Answer;
-use forwarder::shutdown::Shutdown;
+use forwarder_core::table::Answer;
+use forwarder_service::http::Server;
+use forwarder_service::shutdown::Shutdown;
 use kube::Client;
 use serde::{Deserialize, Serialize};
 
 pub use self::rings::{Key, Rings};
 
 use self::rings::NoAnswer;
+use self::tables::NoTable;
 use crate::context::Scope;
 
-/// Answers until `stop`.
-pub async fn serve(server: Server, client: Client, scope: &Scope, mut stop: Shutdown) {
-    let rings = Arc::new(Rings::default());
+/// Answers from `rings`, which it keeps up to date, until `stop`.
+pub async fn serve(server: Server, client: Client, scope: &Scope, rings: Arc<Rings>, mut stop: Shutdown) {
     let serving = server.serve(routes(Arc::clone(&rings)), false, async move { stop.requested().await });
     tokio::select! {
         () = serving => {}
@@ -64,7 +65,7 @@ async fn asset(
     Query(chosen): Query<Chosen>,
 ) -> Result<Json<Answer>, Refusal> {
     let answer = match chosen.forwarder {
-        None => rings.answer_of_only(id),
+        None => rings.answer_of_only(id).await,
         Some(forwarder) => {
             let key = Key::parse(&forwarder).ok_or_else(|| {
                 Refusal::new(
@@ -72,7 +73,7 @@ async fn asset(
                     "the parameter forwarder is not of the form namespace/name",
                 )
             })?;
-            rings.answer(&key, id)
+            rings.answer(&key, id).await
         }
     };
     Ok(Json(answer?))
@@ -82,7 +83,7 @@ async fn asset_of(
     State(rings): State<Arc<Rings>>,
     Path((namespace, name, id)): Path<(String, String, String)>,
 ) -> Result<Json<Answer>, Refusal> {
-    Ok(Json(rings.answer(&Key { namespace, name }, id)?))
+    Ok(Json(rings.answer(&Key { namespace, name }, id).await?))
 }
 
 /// A forwarder in the list of all.
@@ -113,7 +114,12 @@ struct Refusal {
     message: String,
     /// Those to choose from.
     forwarders: Vec<String>,
+    /// In how many seconds it is worth asking again, where that is known.
+    retry_after: Option<u64>,
 }
+
+/// Seconds after which a table is asked for again that could not be begun: about as long as the largest ones in front of it take.
+const RETRY_AFTER: u64 = 2;
 
 impl Refusal {
     fn new(status: StatusCode, message: impl Into<String>) -> Self {
@@ -121,6 +127,7 @@ impl Refusal {
             status,
             message: message.into(),
             forwarders: Vec::new(),
+            retry_after: None,
         }
     }
 }
@@ -128,13 +135,21 @@ impl Refusal {
 impl From<NoAnswer> for Refusal {
     fn from(why: NoAnswer) -> Self {
         let status = match &why {
-            NoAnswer::NotRead | NoAnswer::NoRing(_) | NoAnswer::Idle(_) => StatusCode::SERVICE_UNAVAILABLE,
+            NoAnswer::NotRead
+            | NoAnswer::NoRing(_)
+            | NoAnswer::Idle(_)
+            | NoAnswer::NoRoom(_)
+            | NoAnswer::NoTable(..) => StatusCode::SERVICE_UNAVAILABLE,
             NoAnswer::Unknown(_) | NoAnswer::None => StatusCode::NOT_FOUND,
             NoAnswer::Several(_) => StatusCode::CONFLICT,
         };
         let mut refusal = Self::new(status, why.to_string());
-        if let NoAnswer::Several(forwarders) = why {
-            refusal.forwarders = forwarders.iter().map(ToString::to_string).collect();
+        match why {
+            NoAnswer::Several(forwarders) => {
+                refusal.forwarders = forwarders.iter().map(ToString::to_string).collect();
+            }
+            NoAnswer::NoTable(_, NoTable::Busy { .. }) => refusal.retry_after = Some(RETRY_AFTER),
+            _ => {}
         }
         refusal
     }
@@ -146,11 +161,13 @@ impl IntoResponse for Refusal {
             status,
             message,
             forwarders,
+            retry_after,
         } = self;
         let mut body = serde_json::json!({ "error": message });
         if !forwarders.is_empty() {
             body["forwarders"] = forwarders.into();
         }
-        (status, Json(body)).into_response()
+        let retry_after = retry_after.map(|seconds| [(header::RETRY_AFTER, seconds.to_string())]);
+        (status, retry_after, Json(body)).into_response()
     }
 }

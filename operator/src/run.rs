@@ -4,20 +4,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use forwarder::http::Server;
-use forwarder::shutdown::{self, Shutdown};
 use forwarder_core::config::{LogFormat, LogLevel, Logging};
+use forwarder_service::http::Server;
+use forwarder_service::shutdown::{self, Shutdown};
 use kube::{Client, Config};
 use tokio::task::JoinSet;
 use tracing::{error, info};
 
-use crate::apply::Applier;
 use crate::cli::{Cli, Format, Level};
 use crate::context::{Context, Scope, Settings};
 use crate::controller::WATCH;
 use crate::events::Events;
+use crate::index::{follow_secrets, secret_wakes};
 use crate::leader::{Candidate, End};
 use crate::metrics::Metrics;
+use crate::readiness::Readiness;
+use crate::router::Rings;
 use crate::{asset_forwarder, http, kafka_channel, nats_cluster, router};
 
 /// A request of which nothing is heard for so long has failed; a watch is ended by the server before.
@@ -34,12 +36,15 @@ const SILENCE: Duration = Duration::from_secs(WATCH.as_secs() + 15);
 /// # Errors
 /// What the process cannot go on with.
 pub async fn run(cli: Cli, mut stop: Shutdown) -> anyhow::Result<()> {
-    forwarder::logging::init(&logging(&cli))?;
+    forwarder_service::logging::init(&logging(&cli))?;
     let mut config = Config::infer().await.context("found no way to the API server")?;
     config.read_timeout = Some(SILENCE);
     // What counts is for how long a request has waited, not its connection before it.
     config.reset_reader_on_write = true;
     let client = Client::try_from(config.clone()).context("failed to make a client of the API server")?;
+    let mut once = config.clone();
+    once.default_retry = false;
+    let unretried = Client::try_from(once).context("failed to make a client of the API server")?;
     let metrics = Arc::new(Metrics::new()?);
     let scope = match &cli.watch_namespace {
         Some(namespace) if !namespace.is_empty() => Scope::Namespace(namespace.clone()),
@@ -51,18 +56,30 @@ pub async fn run(cli: Cli, mut stop: Shutdown) -> anyhow::Result<()> {
 
     // What all replicas do goes on until the controllers have ended, so it has a shutdown of its own.
     let (trigger, last) = shutdown::channel();
+    let readiness = Arc::new(Readiness::default());
+    let rings = Arc::new(Rings::default());
+    {
+        let rings = Arc::clone(&rings);
+        readiness.wants("rings of the router", move || rings.are_read());
+    }
     let mut parts = JoinSet::new();
     {
-        let (metrics, mut last) = (Arc::clone(&metrics), last.clone());
+        let (metrics, readiness, mut last) = (Arc::clone(&metrics), Arc::clone(&readiness), last.clone());
         parts.spawn(async move {
-            http::serve(metrics_server, metrics, async move { last.requested().await }).await;
+            http::serve(
+                metrics_server,
+                metrics,
+                readiness,
+                async move { last.requested().await },
+            )
+            .await;
             "the metrics' server"
         });
     }
     {
         let (client, scope) = (client.clone(), scope.clone());
         parts.spawn(async move {
-            router::serve(router_server, client, &scope, last).await;
+            router::serve(router_server, client, &scope, rings, last).await;
             "the router"
         });
     }
@@ -77,19 +94,24 @@ pub async fn run(cli: Cli, mut stop: Shutdown) -> anyhow::Result<()> {
     if let Some(mut renewed) = leads {
         info!("leads");
         metrics.set_leader(true);
-        let context = Arc::new(Context {
-            events: Events::new(client.clone(), cli.identity.clone()),
-            applier: Applier::new(client.clone(), Arc::clone(&metrics)),
+        let settings = Settings {
+            forwarder_image: cli.forwarder_image,
+            forwarder_image_pull_policy: cli.forwarder_image_pull_policy.as_str(),
+            require_secret_opt_in: cli.require_secret_opt_in,
+            pod_security_ids: cli.pod_security_ids,
+            namespace: cli.namespace,
+            concurrency: cli.concurrency,
+        };
+        let events = Events::new(client.clone(), cli.identity.clone());
+        let context = Arc::new(Context::new(
             client,
+            unretried,
             scope,
-            settings: Settings {
-                forwarder_image: cli.forwarder_image,
-                forwarder_image_pull_policy: cli.forwarder_image_pull_policy.as_str(),
-                namespace: cli.namespace,
-                concurrency: cli.concurrency,
-            },
-            metrics: Arc::clone(&metrics),
-        });
+            settings,
+            events,
+            Arc::clone(&metrics),
+            readiness,
+        ));
         result = lead(&candidate, &mut renewed, context, &mut parts, stop).await;
         metrics.set_leader(false);
     }
@@ -115,9 +137,19 @@ async fn lead(
 ) -> anyhow::Result<()> {
     let (trigger, controllers_stop) = shutdown::channel();
     let mut controllers = JoinSet::new();
-    controllers.spawn(nats_cluster::run(Arc::clone(&context), controllers_stop.clone()));
-    controllers.spawn(kafka_channel::run(Arc::clone(&context), controllers_stop.clone()));
-    controllers.spawn(asset_forwarder::run(context, controllers_stop));
+    let (wakes, (of_clusters, of_channels, of_forwarders)) = secret_wakes();
+    controllers.spawn(follow_secrets(Arc::clone(&context), wakes, controllers_stop.clone()));
+    controllers.spawn(nats_cluster::run(
+        Arc::clone(&context),
+        of_clusters,
+        controllers_stop.clone(),
+    ));
+    controllers.spawn(kafka_channel::run(
+        Arc::clone(&context),
+        of_channels,
+        controllers_stop.clone(),
+    ));
+    controllers.spawn(asset_forwarder::run(context, of_forwarders, controllers_stop));
     let end = tokio::select! {
         end = candidate.hold(renewed, &mut stop) => end,
         Some(ended) = parts.join_next() => return Err(ended_early(ended)),

@@ -15,12 +15,35 @@ app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
-{{- define "fanout-operator.labels" -}}
+{{- define "fanout-operator.ownLabels" -}}
 {{ include "fanout-operator.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: fanout
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{/* What `commonLabels` adds, each on a line of its own that it begins. The chart's own labels stay as they are. Those that add a
+     ClusterRole to another one are no labels for all objects: the operator's own rights would be everybody's. */}}
+{{- define "fanout-operator.commonLabels" -}}
+{{- $own := keys (include "fanout-operator.ownLabels" . | fromYaml) -}}
+{{- range $key, $value := .Values.commonLabels }}
+{{- if not (or (has $key $own) (hasPrefix "rbac.authorization.k8s.io/" $key)) }}
+{{ $key | quote }}: {{ $value | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Of every object; never of a selector. */}}
+{{- define "fanout-operator.labels" -}}
+{{ include "fanout-operator.ownLabels" . }}
+{{- include "fanout-operator.commonLabels" . }}
+{{- end }}
+
+{{/* The same with further labels of one object, which go before the common ones. Takes a dict: root, further. */}}
+{{- define "fanout-operator.labelsWith" -}}
+{{- $own := include "fanout-operator.ownLabels" .root | fromYaml -}}
+{{- toYaml (merge $own .further (include "fanout-operator.commonLabels" .root | fromYaml)) -}}
 {{- end }}
 
 {{- define "fanout-operator.serviceAccountName" -}}
@@ -43,14 +66,63 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* What the restricted pod security standard asks of a container, and a root file system that nobody writes. The user is the
      image's, by number; where a platform gives each namespace users of its own, that one. */}}
 {{- define "fanout-operator.containerSecurityContext" -}}
+{{- if .Values.containerSecurityContext -}}
+{{- $own := dict "allowPrivilegeEscalation" false "readOnlyRootFilesystem" true "capabilities" (dict "drop" (list "ALL")) -}}
+{{- include "fanout-operator.overridden" (dict "own" $own "theirs" .Values.containerSecurityContext "root" .) -}}
+{{- else -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities:
   drop: [ALL]
+{{- end -}}
 {{- end }}
 
 {{- define "fanout-operator.podSecurityContext" -}}
+{{- if .Values.podSecurityContext -}}
+{{- $own := dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault") -}}
+{{- include "fanout-operator.overridden" (dict "own" $own "theirs" .Values.podSecurityContext "root" .) -}}
+{{- else -}}
 runAsNonRoot: true
 seccompProfile:
   type: RuntimeDefault
+{{- end -}}
+{{- end }}
+
+{{/* A security context with a person's fields in place of ours, one by one. A merge would not take a `false` for an answer. */}}
+{{- define "fanout-operator.overridden" -}}
+{{- $context := .own -}}
+{{- range $field, $value := .theirs -}}
+{{- $_ := set $context $field $value -}}
+{{- end -}}
+{{- if not (dig "podSecurity" "setIds" true .root.Values.AsMap) -}}
+{{- $context = omit $context "runAsUser" "runAsGroup" "fsGroup" -}}
+{{- end -}}
+{{- toYaml $context -}}
+{{- end }}
+
+{{/* Refuses variables in `extraEnv` that are the chart's own: of two with one name the last one would count, in silence. Each stands
+     with the value that is for it. Services and probes go by the ports, so those are the chart's too. */}}
+{{- define "fanout-operator.checkExtraEnv" -}}
+{{- $own := dict
+  "POD_NAME" ""
+  "POD_NAMESPACE" ""
+  "WATCH_NAMESPACE" "watchNamespace"
+  "LEASE_NAME" "fullnameOverride"
+  "FORWARDER_IMAGE" "forwarderImage"
+  "FORWARDER_IMAGE_PULL_POLICY" "forwarderImage.pullPolicy"
+  "REQUIRE_SECRET_OPT_IN" "requireSecretOptIn"
+  "POD_SECURITY_IDS" "podSecurity.setIds"
+  "CONCURRENCY" "concurrency"
+  "LOG_LEVEL" "log.level"
+  "LOG_FORMAT" "log.format"
+  "METRICS_PORT" ""
+  "ROUTER_PORT" ""
+-}}
+{{- range .Values.extraEnv -}}
+{{- if hasKey $own .name -}}
+{{- $value := get $own .name -}}
+{{- $hint := ternary "" (printf "; set the value %s instead" $value) (eq $value "") -}}
+{{- fail (printf "extraEnv: %s is the chart's own variable%s" .name $hint) -}}
+{{- end -}}
+{{- end -}}
 {{- end }}

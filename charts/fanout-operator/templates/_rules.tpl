@@ -46,11 +46,14 @@
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
   verbs: [get, list, watch, create, patch]
-# Pods say which ring they run. An annotation, patched when credentials change, makes the kubelet bring them at once. A server's pod is
-# deleted to be replaced, when all others are well.
+# Pods say which ring they run. An annotation, patched when credentials change, makes the kubelet bring them at once.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, patch, delete]
+  verbs: [get, list, watch, patch]
+# A server's pod is evicted to be replaced, when all others are well. So every PodDisruptionBudget is respected.
+- apiGroups: [""]
+  resources: [pods/eviction]
+  verbs: [create]
 # What a person should see in `kubectl describe`.
 - apiGroups: [events.k8s.io]
   resources: [events]

@@ -58,7 +58,8 @@ pub struct RingStatus {
     /// Clusters that have left the ring and that some pod may still publish to, as `namespace/name`, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaving: Vec<String>,
-    /// Clusters that the selector chooses and that are no members, with the reason, sorted.
+    /// Clusters that the selector chooses and that are no members, with the reason, sorted. Of another namespace only those that let this
+    /// namespace in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub excluded: Vec<ExcludedCluster>,
     /// Share of the hash space that the last change moved, in percent with one decimal, such as `24.9`.

@@ -4,13 +4,16 @@ mod api_proxy;
 mod audit;
 mod namespace;
 mod operator;
+mod rights;
 
 use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result, bail};
+use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, Patch, PatchParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, ResourceExt as _};
 use tokio::task::spawn_blocking;
 
@@ -51,6 +54,23 @@ impl Kubernetes {
         ApiProxy::start(Client::try_from(config)?).await
     }
 
+    /// A client that is a ServiceAccount: it has a token of its own, and nothing else.
+    pub async fn client_of(&self, namespace: &str, account: &str) -> Result<Client> {
+        let accounts = Api::<ServiceAccount>::namespaced(self.client.clone(), namespace);
+        let asked = accounts
+            .create_token_request(account, &PostParams::default(), &TokenRequest::default())
+            .await
+            .with_context(|| format!("failed to ask for a token of {namespace}/{account}"))?;
+        let token = asked.status.and_then(|status| status.token);
+        let token = token.context("the answer has no token")?;
+        let mut config = config(&self.cluster).await?;
+        config.auth_info = AuthInfo {
+            token: Some(token.into()),
+            ..AuthInfo::default()
+        };
+        Ok(Client::try_from(config)?)
+    }
+
     /// The audit log from now on.
     pub fn audit_log(&self) -> Result<AuditLog> {
         AuditLog::follow(&self.cluster)
@@ -61,9 +81,10 @@ impl Kubernetes {
         self.cluster.host_address
     }
 
-    /// Installs the three resources, if they are not there as this checkout has them.
+    /// Installs the three resources, if they are not there as this checkout has them. Operators may do what the chart grants from then on.
     pub async fn install_definitions(&self) -> Result<()> {
-        self.install(crds::definition::all()).await
+        self.install(crds::definition::all()).await?;
+        rights::grant(&self.client).await
     }
 
     /// Installs definitions, in the place of those that are there.

@@ -10,11 +10,14 @@
 
 pub mod certificates;
 pub mod cluster;
+pub mod crowd;
 pub mod flux;
 pub mod forwarder;
 pub mod http;
+pub mod interrupts;
 pub mod kafka;
 pub mod kubernetes;
+pub mod manifests;
 pub mod nats;
 pub mod observer;
 pub mod prometheus;

@@ -28,9 +28,9 @@ use tokio::time::{Instant, sleep};
 use crate::forwarder::Metrics;
 use crate::kafka::Kafka;
 use crate::kubernetes::{ApiProxy, AuditLog, Kubernetes, Namespace, Operator};
-use crate::nats::{self, Nats};
+use crate::nats;
 use crate::stage::{SOON, STREAM, Stage};
-use crate::wait;
+use crate::{manifests, wait};
 
 pub use self::kills::Kills;
 pub use self::state::{State, differences};
@@ -313,45 +313,21 @@ impl Site {
     /// The manifest of a cluster of the stage, by its place. Its name is its name in the ring, in small letters.
     pub fn cluster(&self, place: usize) -> Value {
         let (name, nats) = &self.stage.clusters[place];
-        nats_cluster(&name.to_lowercase(), name, nats)
+        manifests::nats_cluster(&name.to_lowercase(), name, &nats.url())
     }
 
     /// The manifest of the channel of the stage's topic, which is there.
     pub fn channel(&self) -> Value {
-        json!({
-            "apiVersion": "fanout.openfactory.io/v1alpha1",
-            "kind": "KafkaChannel",
-            "metadata": {"name": "assets"},
-            "spec": {
-                "connection": {"bootstrapServers": [self.stage.kafka.bootstrap()]},
-                "topic": {"name": self.stage.topic},
-            },
-        })
+        manifests::kafka_channel("assets", self.stage.kafka.bootstrap(), &self.stage.topic)
     }
 
     /// The manifest of a forwarder of so many pods, with all clusters that have the label `ring: main`.
     pub fn forwarder(&self, replicas: i32) -> Value {
-        let mut publish = json!({"mode": "Core"});
+        let mut forwarder = manifests::asset_forwarder(FORWARDER, &self.stage.group, replicas);
         if self.mode == PublishMode::JetStream {
-            publish = json!({"mode": "JetStream", "subject": "assets.{key}.{id}", "stream": {"name": STREAM, "manage": true}});
+            forwarder["spec"]["publish"] = json!({"mode": "JetStream", "subject": "assets.{key}.{id}", "stream": {"name": STREAM, "manage": true}});
         }
-        json!({
-            "apiVersion": "fanout.openfactory.io/v1alpha1",
-            "kind": "AssetForwarder",
-            "metadata": {"name": FORWARDER},
-            "spec": {
-                "replicas": replicas,
-                "sources": [{
-                    "channelRef": {"name": "assets"},
-                    "group": self.stage.group,
-                    "startFrom": {"type": "Earliest"},
-                }],
-                "clusters": {"selector": {"matchLabels": {"ring": "main"}}},
-                "publish": publish,
-                // Three pods on a node of two cores, beside all servers.
-                "podTemplate": {"resources": {"requests": {"cpu": "100m", "memory": "32Mi"}, "limits": {"memory": "256Mi"}}},
-            },
-        })
+        forwarder
     }
 
     /// Applies manifests by kubectl.
@@ -446,16 +422,6 @@ impl Site {
         let columns = "custom-columns=KIND:.kind,NAME:.metadata.name,VERSION:.metadata.resourceVersion";
         self.namespace.kubectl(&["get", kinds, "-o", columns]).await.unwrap()
     }
-}
-
-/// The manifest of a cluster that is open to all.
-pub fn nats_cluster(name: &str, ring_name: &str, nats: &Nats) -> Value {
-    json!({
-        "apiVersion": "fanout.openfactory.io/v1alpha1",
-        "kind": "NatsCluster",
-        "metadata": {"name": name, "labels": {"ring": "main"}},
-        "spec": {"ringName": ring_name, "external": {"servers": [nats.url()]}},
-    })
 }
 
 /// A status, or an empty one.

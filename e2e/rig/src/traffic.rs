@@ -1,12 +1,13 @@
 //! Records of assets as machines send them, given to Kafka in each asset's order and written into the ledger.
 
+use std::collections::HashMap;
 use std::iter;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow};
 use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
@@ -77,7 +78,7 @@ struct Shared {
     topic: String,
     plan: Plan,
     ledger: Arc<Ledger>,
-    raw: Arc<AtomicU32>,
+    raw: Arc<RawReceipts>,
     // Where the round through the assets goes on.
     position: AtomicU32,
 }
@@ -105,12 +106,43 @@ pub struct Flow {
 
 struct Receipts {
     ledger: Arc<Ledger>,
-    // Acknowledged records outside the count.
-    raw: Arc<AtomicU32>,
+    raw: Arc<RawReceipts>,
 }
 
-/// The opaque value of records outside the count.
-const RAW: usize = usize::MAX;
+/// Records outside the count that wait for their acknowledgement.
+#[derive(Default)]
+struct RawReceipts {
+    last: AtomicUsize,
+    waiting: Mutex<HashMap<usize, oneshot::Sender<Result<(), KafkaError>>>>,
+}
+
+/// Opaque values of records outside the count begin here: no plan has so many assets.
+const RAW: usize = 1 << 63;
+
+impl RawReceipts {
+    /// An opaque value of its own, and the word that comes for it.
+    fn expect(&self) -> (usize, oneshot::Receiver<Result<(), KafkaError>>) {
+        let opaque = RAW | self.last.fetch_add(1, Ordering::AcqRel);
+        let (told, receipt) = oneshot::channel();
+        self.waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(opaque, told);
+        (opaque, receipt)
+    }
+
+    fn tell(&self, opaque: usize, result: Result<(), KafkaError>) {
+        let told = self
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&opaque);
+        if let Some(told) = told {
+            // Nobody listens any more if the test gave up waiting.
+            drop(told.send(result));
+        }
+    }
+}
 
 impl ClientContext for Receipts {}
 
@@ -119,9 +151,8 @@ impl ProducerContext for Receipts {
 
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
         match result {
-            Ok(_) if opaque == RAW => {
-                self.raw.fetch_add(1, Ordering::AcqRel);
-            }
+            Ok(_) if opaque & RAW != 0 => self.raw.tell(opaque, Ok(())),
+            Err((error, _)) if opaque & RAW != 0 => self.raw.tell(opaque, Err(error.clone())),
             Ok(_) => self.ledger.acknowledge(),
             Err(_) => self.ledger.refuse((opaque >> 32) as u32, (opaque & 0xffff_ffff) as u32),
         }
@@ -143,7 +174,7 @@ impl Traffic {
             .set("message.max.bytes", "1048588")
             .set("queue.buffering.max.messages", "100000")
             .set("compression.type", if plan.lz4 { "lz4" } else { "none" });
-        let raw = Arc::new(AtomicU32::new(0));
+        let raw = Arc::new(RawReceipts::default());
         let producer = config
             .create_with_context(Receipts {
                 ledger: Arc::clone(&ledger),
@@ -203,37 +234,31 @@ impl Traffic {
         .await
     }
 
-    /// Sends one record as it stands; returns when Kafka has acknowledged it and all that was sent before.
+    /// Sends one record as it stands; returns when Kafka has acknowledged it, also while a [`Flow`] of this traffic goes on.
     pub async fn send_record(&self, raw: Raw) -> Result<()> {
-        let shared = Arc::clone(&self.shared);
-        tokio::task::spawn_blocking(move || {
-            let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&shared.topic, RAW);
-            record.key = raw.key.as_deref();
-            record.payload = raw.value.as_deref();
-            record.timestamp = raw.timestamp;
-            record.partition = raw.partition;
-            if !raw.headers.is_empty() {
-                let headers = OwnedHeaders::new_with_capacity(raw.headers.len());
-                record = record.headers(raw.headers.iter().fold(headers, |headers, (key, value)| {
-                    headers.insert(Header {
-                        key,
-                        value: value.as_deref(),
-                    })
-                }));
-            }
-            let before = shared.raw.load(Ordering::Acquire);
-            shared
-                .producer
-                .send(record)
-                .map_err(|(error, _)| error)
-                .context("failed to give a record to Kafka")?;
-            shared.flush()?;
-            if shared.raw.load(Ordering::Acquire) == before {
-                bail!("Kafka did not acknowledge a record of {}", shared.topic);
-            }
-            Ok(())
-        })
-        .await?
+        let (opaque, receipt) = self.shared.raw.expect();
+        let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&self.shared.topic, opaque);
+        record.key = raw.key.as_deref();
+        record.payload = raw.value.as_deref();
+        record.timestamp = raw.timestamp;
+        record.partition = raw.partition;
+        if !raw.headers.is_empty() {
+            let headers = OwnedHeaders::new_with_capacity(raw.headers.len());
+            record = record.headers(raw.headers.iter().fold(headers, |headers, (key, value)| {
+                headers.insert(Header {
+                    key,
+                    value: value.as_deref(),
+                })
+            }));
+        }
+        if let Err((error, _)) = self.shared.producer.send(record) {
+            self.shared.raw.tell(opaque, Err(error));
+        }
+        // Not a flush: beside a flow it would wait for the records that come after, for ever.
+        receipt
+            .await
+            .context("the producer has dropped a record")?
+            .with_context(|| format!("Kafka did not acknowledge a record of {}", self.shared.topic))
     }
 }
 

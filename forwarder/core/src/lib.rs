@@ -16,7 +16,7 @@
 //! 6. [`dispatch`]: who gets the record, who waits, what is parked, what may be committed.
 //! 7. [`outbox`]: what waits for a cluster, and what may be sent next.
 //! 8. [`commit`]: what travels with a committed offset.
-//! 9. [`status`]: what the process says of itself.
+//! 9. [`status`]: what the process says of itself; [`table`]: what it answers who asks for an asset's owner.
 //!
 //! Several of them write numbers by [`decimal`].
 
@@ -47,6 +47,7 @@ pub mod outbox;
 pub mod commit;
 
 pub mod status;
+pub mod table;
 
 pub mod decimal;
 mod percent;

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// A Kafka header as it came: name, and value where there is one.
+pub type Header<'a> = (&'a str, Option<&'a [u8]>);
+
 /// When Kafka says a record was made, in milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timestamp {

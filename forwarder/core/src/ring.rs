@@ -5,12 +5,14 @@
 //! not the order in which members are listed, not their health.
 
 mod cache;
+mod lean;
 mod shift;
 
 use sha2::{Digest as _, Sha256};
 
 pub use cache::OwnerCache;
-pub use shift::{Shift, moved};
+pub use lean::LeanRing;
+pub use shift::{Nodes, Shift, moved};
 
 /// Virtual nodes of one ring, at most. A million of them take 60 MB; more is a slip of the pen in a weight.
 pub const MAX_NODES: u64 = 1 << 20;
@@ -61,6 +63,17 @@ pub struct Ring {
     index: Vec<u32>,
     /// How far a head is shifted to give its entry in `index`.
     shift: u32,
+}
+
+impl Nodes for Ring {
+    fn head(&self, node: usize) -> Option<u64> {
+        self.heads.get(node).copied()
+    }
+
+    fn owner_of(&self, node: usize) -> &str {
+        let owner = self.owners.get(node).or_else(|| self.owners.first());
+        owner.map_or("", |owner| self.name(*owner as usize))
+    }
 }
 
 impl Ring {
@@ -172,7 +185,8 @@ impl Ring {
     }
 }
 
-fn check(members: &[(String, u32)], replicas: u32) -> Result<(), RingError> {
+/// How many virtual nodes the members make.
+fn check(members: &[(String, u32)], replicas: u32) -> Result<u64, RingError> {
     if members.is_empty() {
         return Err(RingError::NoMembers);
     }
@@ -197,7 +211,7 @@ fn check(members: &[(String, u32)], replicas: u32) -> Result<(), RingError> {
     if nodes > MAX_NODES {
         return Err(RingError::TooManyNodes(nodes));
     }
-    Ok(())
+    Ok(nodes)
 }
 
 fn index(heads: &[u64]) -> (Vec<u32>, u32) {

@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::http::HttpError;
-use crate::tasks::Panicked;
+use forwarder_service::heartbeat::{Ill, Panicked};
+use forwarder_service::http::HttpError;
 
 struct Running {
     address: SocketAddr,

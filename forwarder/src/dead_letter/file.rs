@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use super::{DeadLetterError, Letter, Place, WriteFailed};
-use crate::clock::wall_millis;
+use forwarder_service::clock::wall_millis;
 
 pub(super) struct FileTarget {
     path: PathBuf,

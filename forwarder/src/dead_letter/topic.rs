@@ -8,8 +8,8 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::util::Timeout;
 
 use super::{Letter, Place, WriteFailed};
-use crate::kafka::{self, KafkaSetupError, ProducerContext};
 use crate::parcel::Original;
+use forwarder_kafka::{self as kafka, KafkaSetupError, ProducerContext};
 
 pub(super) struct TopicTarget {
     topic: String,

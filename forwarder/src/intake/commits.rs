@@ -15,7 +15,7 @@ use tracing::warn;
 use super::Intake;
 use super::context::{KafkaConsumer, OwnConsumer};
 use super::membership::{Proof, Sent, is_passing};
-use crate::clock::wall_millis;
+use forwarder_service::clock::wall_millis;
 
 /// How long the commit that is out is awaited before the group is left.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);

@@ -19,8 +19,8 @@ use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use tracing::{debug, warn};
 
-use crate::kafka::told::{self, Told};
-use crate::kafka::{self, OAuthTokenFile};
+use forwarder_kafka::told::{self, Told};
+use forwarder_kafka::{self as kafka, OAuthTokenFile};
 
 /// A line per error and interval.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -47,6 +47,10 @@ pub(super) enum Event {
     Topic(String),
     /// A partition's log was cut short before what was read of it.
     Cut { partition: i32, at: i64 },
+    /// The broker does not have that offset of a partition.
+    OutOfRange { partition: i32, at: i64 },
+    /// A batch that begins there cannot be read. Of which partition is not told.
+    Unreadable { begin: i64 },
 }
 
 /// The consumer's context.
@@ -114,6 +118,9 @@ impl ClientContext for Context {
                 self.note(Event::Topic(id));
             }
             Some(Told::Cut { topic, partition, at }) if topic == self.topic => self.note(Event::Cut { partition, at }),
+            Some(Told::OutOfRange { topic, partition, at }) if topic == self.topic => {
+                self.note(Event::OutOfRange { partition, at });
+            }
             _ => {}
         }
         if self.debugging || !matches!(level, RDKafkaLogLevel::Debug) {
@@ -126,6 +133,9 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        if let Some(begin) = told::unreadable_batch(reason) {
+            self.note(Event::Unreadable { begin });
+        }
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let last = logged.entry(error.to_string()).or_insert(now);
@@ -153,7 +163,10 @@ impl ConsumerContext for Context {
         if self.closing.load(Ordering::Relaxed) {
             let answered = match error {
                 RespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => consumer.incremental_assign(partitions),
-                _ => consumer.incremental_unassign(partitions),
+                // What it was never given it lets go of as a whole only: an answer that fails is none, and closing would wait for another.
+                _ => consumer
+                    .incremental_unassign(partitions)
+                    .or_else(|_| consumer.unassign()),
             };
             if let Err(error) = answered {
                 debug!(%error, "failed to answer a rebalance while closing");
@@ -204,7 +217,12 @@ impl OwnConsumer {
                     let group = statistics.cgrp.as_ref();
                     group.is_none_or(|group| group.join_state == NOT_JOINED)
                 }
-                Event::Assign(_) | Event::Revoke { .. } | Event::Topic(_) | Event::Cut { .. } => false,
+                Event::Assign(_)
+                | Event::Revoke { .. }
+                | Event::Topic(_)
+                | Event::Cut { .. }
+                | Event::OutOfRange { .. }
+                | Event::Unreadable { .. } => false,
             });
         }
     }

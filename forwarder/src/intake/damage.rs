@@ -26,8 +26,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tracing::{debug, error, info, warn};
 
 use super::Intake;
-use super::context::Context;
-use crate::kafka::{self, KafkaSetupError};
+use super::context::{Context, Event};
+use forwarder_kafka::{self as kafka, KafkaSetupError};
 
 /// So often a batch is read before it is damaged for good: the network and the broker's memory may be what damages it.
 const READS: u32 = 3;
@@ -80,8 +80,19 @@ struct Question {
     partition: i32,
     offset: i64,
     until: Instant,
-    /// When the broker was said not to have the offset.
+    /// When the broker was said not to have an offset.
     missing: Option<Instant>,
+    /// Which one that was. It is told before or after it.
+    missed: Option<i64>,
+}
+
+/// What the examiner's context tells beside its answers.
+#[derive(Default)]
+struct Aside {
+    /// Where the batch begins that cannot be read.
+    begin: Option<i64>,
+    /// An offset that the broker does not have, of this partition.
+    out_of_range: Option<(i32, i64)>,
 }
 
 /// A partition that may have one.
@@ -118,7 +129,8 @@ enum Seen {
     Nothing,
     /// The first record, or the end of the partition.
     Readable(i64),
-    Unreadable,
+    /// Where the batch begins, if that is told.
+    Unreadable(Option<i64>),
     /// The broker does not have that offset.
     Missing,
 }
@@ -212,18 +224,25 @@ impl Examiner {
                 offset,
                 until: Instant::now() + patience,
                 missing: None,
+                missed: None,
             });
         }
-        let seen = match consumer.poll(GLANCE) {
+        let answer = consumer.poll(GLANCE);
+        let aside = aside(consumer.context().take_events());
+        if let (Some(asked), Some((of, at))) = (&mut self.asked, aside.out_of_range)
+            && of == partition
+        {
+            asked.missed = Some(at);
+        }
+        let seen = match answer {
             Some(Ok(message)) if message.partition() == partition && message.offset() >= offset => {
                 Seen::Readable(message.offset())
             }
             Some(Err(KafkaError::PartitionEOF(of))) if of == partition => Seen::Readable(offset),
-            // Most often of an earlier question: behind what it could not read, librdkafka has gone on at a random offset.
             Some(Err(KafkaError::MessageConsumption(
                 RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
             ))) => Seen::Missing,
-            Some(Err(error)) if is_damage(&error) => Seen::Unreadable,
+            Some(Err(error)) if is_damage(&error) => Seen::Unreadable(aside.begin),
             Some(Err(error)) => {
                 debug!(%error, partition, offset, "Kafka answers with an error while a partition is looked at");
                 Seen::Nothing
@@ -237,7 +256,7 @@ impl Examiner {
     fn judge(&mut self, seen: Seen) -> Seen {
         let Some(asked) = &mut self.asked else { return seen };
         match seen {
-            Seen::Readable(_) | Seen::Unreadable => {
+            Seen::Readable(_) | Seen::Unreadable(_) => {
                 self.missing = 0;
                 return seen;
             }
@@ -246,7 +265,16 @@ impl Examiner {
             }
             Seen::Nothing => {}
         }
-        if asked.missing.is_none_or(|missing| missing.elapsed() < DOUBT) {
+        let Some(missing) = asked.missing else {
+            return Seen::Nothing;
+        };
+        if asked.missed.is_some_and(|missed| missed != asked.offset) {
+            // Of an earlier question: behind what it could not read, librdkafka has gone on at a random offset. It has stopped there, whatever
+            // was asked for since.
+            self.asked = None;
+            return Seen::Nothing;
+        }
+        if missing.elapsed() < DOUBT {
             return Seen::Nothing;
         }
         self.asked = None;
@@ -257,6 +285,18 @@ impl Examiner {
         self.missing = 0;
         Seen::Missing
     }
+}
+
+fn aside(events: Vec<Event>) -> Aside {
+    let mut aside = Aside::default();
+    for event in events {
+        match event {
+            Event::OutOfRange { partition, at } => aside.out_of_range = Some((partition, at)),
+            Event::Unreadable { begin } => aside.begin = Some(begin),
+            Event::Assign(_) | Event::Revoke { .. } | Event::Statistics(_) | Event::Topic(_) | Event::Cut { .. } => {}
+        }
+    }
+    aside
 }
 
 impl Intake {
@@ -304,6 +344,12 @@ impl Intake {
             self.examiner.end();
             return;
         }
+        for case in &mut self.examiner.cases {
+            // Told once a second, and perhaps for the first time.
+            if let (Stage::Measured(extent), Some(end)) = (&mut case.stage, self.ends.get(&case.partition)) {
+                extent.reaches(*end);
+            }
+        }
         let Some((index, offset)) = self.examiner.next(Instant::now()) else {
             self.examiner.rest();
             return;
@@ -319,7 +365,7 @@ impl Intake {
         match seen {
             Ok(Seen::Nothing) => self.note_silence(index),
             Ok(Seen::Readable(first)) => self.note_readable(index, offset, first),
-            Ok(Seen::Unreadable) => self.note_unreadable(index, offset),
+            Ok(Seen::Unreadable(batch)) => self.note_unreadable(index, offset, batch),
             // It has expired, or the topic was made anew: whoever reads it comes upon that.
             Ok(Seen::Missing) => self.take_again(index),
             Err(error) => {
@@ -389,16 +435,16 @@ impl Intake {
         };
         extent.is_readable(offset, first);
         let extent = *extent;
-        if let Step::Found(end) = extent.step() {
-            self.step_over(index, extent.from(), end);
-        }
+        self.step_over_when_found(index, extent);
     }
 
-    fn note_unreadable(&mut self, index: usize, offset: i64) {
+    fn note_unreadable(&mut self, index: usize, offset: i64, batch: Option<i64>) {
         let case = &mut self.examiner.cases[index];
         let (from, reads) = match &mut case.stage {
             Stage::Measured(extent) => {
-                extent.is_unreadable(offset);
+                extent.is_unreadable(offset, batch);
+                let extent = *extent;
+                self.step_over_when_found(index, extent);
                 return;
             }
             Stage::Suspected { from } => (*from, 1),
@@ -412,7 +458,7 @@ impl Intake {
                 again_at: Instant::now() + PAUSE,
             };
         } else {
-            self.stays_damaged(index, from);
+            self.stays_damaged(index, from, batch);
         }
         if reads == 1 && whose == Whose::Intake {
             warn!(
@@ -425,7 +471,7 @@ impl Intake {
     }
 
     /// Counted, and what is declared is done.
-    fn stays_damaged(&mut self, index: usize, from: i64) {
+    fn stays_damaged(&mut self, index: usize, from: i64, batch: Option<i64>) {
         let case = self.examiner.cases[index];
         let topic = &self.config.source.topic;
         self.metrics.damaged_batch(topic, case.partition);
@@ -453,8 +499,15 @@ impl Intake {
                     "a batch in Kafka is damaged and stays so: looking for what is behind it"
                 );
                 let end = self.ends.get(&case.partition).copied().unwrap_or(from);
-                self.examiner.cases[index].stage = Stage::Measured(Extent::new(from, end));
+                self.examiner.cases[index].stage = Stage::Measured(Extent::new(from, batch, end));
             }
+        }
+    }
+
+    /// Either answer may be the last one that was missing.
+    fn step_over_when_found(&mut self, index: usize, extent: Extent) {
+        if let Step::Found(end) = extent.step() {
+            self.step_over(index, extent.from(), end);
         }
     }
 

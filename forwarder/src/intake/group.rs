@@ -22,9 +22,9 @@ use super::commits::{RETRY_COMMIT, is_worth_repeating};
 use super::context::Event;
 use super::membership::is_out_of_the_group;
 use super::starts::{self, Place};
-use crate::clock::wall_millis;
 use crate::metrics::Rebalance;
 use crate::publisher::Order;
+use forwarder_service::clock::wall_millis;
 
 /// Pause before Kafka is asked again where a partition begins.
 const RETRY_JOIN: Duration = Duration::from_secs(1);
@@ -280,7 +280,7 @@ impl Intake {
 
     /// Answers a rebalance that was being carried out, or was to be: closing would wait for it.
     pub(super) fn answer_what_is_owed(&mut self) {
-        let mut assigned = self.joining.take().is_some();
+        let mut assigned = self.joining.take().map(|joining| joining.partitions);
         let mut revoked: Vec<Vec<i32>> = self
             .leaving
             .take()
@@ -289,14 +289,19 @@ impl Intake {
             .collect();
         for event in self.consumer.context().take_events() {
             match event {
-                Event::Assign(_) => assigned = true,
+                Event::Assign(partitions) => assigned = Some(partitions),
                 Event::Revoke { partitions, .. } => revoked.push(partitions),
-                Event::Statistics(_) | Event::Topic(_) | Event::Cut { .. } => {}
+                Event::Statistics(_)
+                | Event::Topic(_)
+                | Event::Cut { .. }
+                | Event::OutOfRange { .. }
+                | Event::Unreadable { .. } => {}
             }
         }
         let mut answers = Vec::new();
-        if assigned {
-            answers.push(self.consumer.incremental_assign(&TopicPartitionList::new()));
+        // All of them, although nothing is begun: librdkafka lets go only of what it was given, and closing waits until it has.
+        if let Some(partitions) = assigned {
+            answers.push(self.consumer.incremental_assign(&self.list_of(&partitions)));
         }
         for partitions in revoked {
             answers.push(self.consumer.incremental_unassign(&self.list_of(&partitions)));

@@ -7,7 +7,7 @@ use std::sync::Once;
 use rdkafka::Message;
 use rdkafka::message::Headers;
 
-use crate::parcel::Header;
+use forwarder_core::record::Header;
 
 /// A header's name is not UTF-8. Kafka does not forbid that; rdkafka panics on it.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use super::commits::Committer;
 use super::context::{Context, OwnConsumer};
 use super::reread::Rereader;
 use super::{Intake, IntakeError, starts};
-use crate::kafka;
+use forwarder_kafka as kafka;
 
 /// How long the topic's ID is waited for before the first partition begins. Old brokers have none.
 const ID_TIMEOUT: Duration = Duration::from_secs(2);

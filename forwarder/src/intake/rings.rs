@@ -14,8 +14,8 @@ use tracing::{error, info, warn};
 
 use super::Intake;
 use crate::fleet::Fleet;
-use crate::nats::server::AddressError;
 use crate::publisher::Order;
+use forwarder_nats::server::AddressError;
 
 /// Why a ring cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +86,7 @@ impl Intake {
                 });
             }
             Err(error) => {
-                error!(epoch = config.epoch, error = %crate::chain(&error), "the new ring cannot be used; the old one stays")
+                error!(epoch = config.epoch, error = %forwarder_service::chain(&error), "the new ring cannot be used; the old one stays")
             }
         }
     }

@@ -240,7 +240,7 @@ pub(super) fn after_loss(
     Ok(start.fault.is_some().then_some(start))
 }
 
-/// Has librdkafka ask for the topic, which has it tell the topic's ID: see [`crate::kafka::told`].
+/// Has librdkafka ask for the topic, which has it tell the topic's ID: see [`forwarder_kafka::told`].
 ///
 /// # Errors
 /// Kafka does not answer, or there is no such topic.

@@ -31,6 +31,10 @@ pub(super) struct Watchdog {
     next_look: Instant,
     /// When the member was last stable, or could not be: its coordinator was away.
     last_well: Instant,
+    /// When anything was told of the group. What is not told is not held against the member: a question to Kafka may hold up the intake.
+    last_told: Instant,
+    /// Whether there was a connection to the coordinator when that was told last.
+    has_coordinator: bool,
     stable: bool,
     state: String,
 }
@@ -46,6 +50,8 @@ impl Watchdog {
             timeout,
             next_look: now + interval,
             last_well: now,
+            last_told: now,
+            has_coordinator: true,
             stable: false,
             state: "init".to_owned(),
         }
@@ -66,9 +72,12 @@ impl Watchdog {
         let idle = self.protocol == GroupProtocol::Consumer && group.join_state == "init";
         // Only while there is a connection to the group's coordinator. A new process would do no better without.
         let has_coordinator = group.state == "up";
+        // One that has just come back may have done so a moment ago.
+        let had_coordinator = std::mem::replace(&mut self.has_coordinator, has_coordinator);
         self.stable = has_coordinator && (group.join_state == "steady" || idle);
-        if self.stable || !has_coordinator {
-            self.last_well = Instant::now();
+        self.last_told = Instant::now();
+        if self.stable || !has_coordinator || !had_coordinator {
+            self.last_well = self.last_told;
         }
     }
 
@@ -91,7 +100,7 @@ impl Watchdog {
             return Ok(());
         }
         self.next_look = now + self.interval;
-        let unstable = now.duration_since(self.last_well);
+        let unstable = self.last_told.saturating_duration_since(self.last_well);
         if unstable > self.timeout {
             return Err(WatchdogError(unstable, self.state.clone()));
         }
@@ -246,9 +255,17 @@ mod tests {
 
     /// What comes of a member that was last well an hour ago, and is told this of its group.
     fn judged(state: &str, join_state: &str) -> Result<(), WatchdogError> {
+        judged_by(&mut watchdog(), state, join_state)
+    }
+
+    fn watchdog() -> Watchdog {
         let long_ago = Instant::now().checked_sub(Duration::from_secs(3_600)).unwrap();
         let mut watchdog = Watchdog::new(&Engine::default(), GroupProtocol::Classic, long_ago);
         watchdog.armed = true;
+        watchdog
+    }
+
+    fn judged_by(watchdog: &mut Watchdog, state: &str, join_state: &str) -> Result<(), WatchdogError> {
         watchdog.note(&Statistics {
             cgrp: Some(ConsumerGroup {
                 state: state.to_owned(),
@@ -264,6 +281,25 @@ mod tests {
     fn a_member_that_is_stuck_while_its_coordinator_answers_ends_the_process() {
         assert!(judged("up", "wait-join").is_err());
         assert!(judged("up", "steady").is_ok());
+    }
+
+    #[test]
+    fn a_coordinator_that_comes_back_is_given_time() {
+        let mut watchdog = watchdog();
+        let long_ago = watchdog.last_well;
+        watchdog.has_coordinator = false;
+        assert!(judged_by(&mut watchdog, "up", "wait-join").is_ok());
+        (watchdog.last_well, watchdog.next_look) = (long_ago, long_ago);
+        assert!(judged_by(&mut watchdog, "up", "wait-join").is_err());
+    }
+
+    #[test]
+    fn time_of_which_nothing_was_told_does_not_count() {
+        let mut watchdog = watchdog();
+        let long_ago = watchdog.last_well;
+        assert!(watchdog.check().is_ok());
+        watchdog.next_look = long_ago;
+        assert!(judged_by(&mut watchdog, "up", "wait-join").is_err());
     }
 
     #[test]

@@ -9,11 +9,11 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
 use super::Publisher;
-use crate::chain;
-use crate::nats::connection::{self, Connection, Login};
-use crate::nats::race::Race;
-use crate::nats::server::ServerAddress;
-use crate::nats::stream::{self, StreamError};
+use forwarder_nats::connection::{self, Connection, Login};
+use forwarder_nats::race::Race;
+use forwarder_nats::server::ServerAddress;
+use forwarder_nats::stream::{self, StreamError};
+use forwarder_service::chain;
 
 /// How long a connection attempt may take, from the name's look-up to the server's first PONG.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

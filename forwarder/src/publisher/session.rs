@@ -17,13 +17,14 @@ use tracing::{debug, warn};
 
 use super::stream_watch::StreamWatch;
 use super::{Ended, MAX_SILENT_ENDS, MAX_UNACKED, Publisher, undeliverable};
-use crate::clock::micros;
 use crate::lease::{Guard, NotHeld};
 use crate::metrics::RetryReason;
-use crate::nats::connection::Connection;
-use crate::nats::protocol::{self, Ack, Op, Parser, ServerError};
-use crate::nats::server::ServerAddress;
 use crate::parcel::Receipts;
+use forwarder_nats::WriteGate as _;
+use forwarder_nats::connection::Connection;
+use forwarder_nats::protocol::{self, Ack, Op, Parser, ServerError};
+use forwarder_nats::server::ServerAddress;
+use forwarder_service::clock::micros;
 
 /// A write is begun when this much is waiting, so that one system call carries many records; also the most that one
 /// fence covers, so that confirmations keep coming however much is in flight.
@@ -103,7 +104,7 @@ impl Publisher {
             leftover: mut input,
         } = connection;
         let guard = Guard::new(self.lease.clone());
-        io.set_guard(guard.clone());
+        io.set_gate(guard.clone());
         let (mut reader, mut writer) = tokio::io::split(io);
         let now = self.clock.micros();
         let mut session = Session {

@@ -10,10 +10,10 @@ use std::time::Duration;
 use tracing::{debug, error, info, warn};
 
 use super::{Ended, Publisher};
-use crate::chain;
-use crate::clock::micros;
-use crate::nats::server::ServerAddress;
-use crate::nats::stream::{self, Change, StreamError, StreamFault, StreamState};
+use forwarder_nats::server::ServerAddress;
+use forwarder_nats::stream::{self, Change, StreamError, StreamFault, StreamState};
+use forwarder_service::chain;
+use forwarder_service::clock::micros;
 
 /// From the beginning of one look to that of the next: questions are no help to a cluster in trouble.
 const PAUSE: Duration = Duration::from_secs(3);

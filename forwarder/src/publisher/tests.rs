@@ -5,8 +5,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::nats::server::ServerAddress;
 use crate::parcel::Origin;
+use forwarder_nats::server::ServerAddress;
 
 /// For what happens at once; a longer wait is a failure.
 const SOON: Duration = Duration::from_secs(10);

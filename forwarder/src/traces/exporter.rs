@@ -21,9 +21,9 @@ use url::Url;
 
 use super::Ended;
 use super::otlp::{self, Resource, Value};
-use crate::chain;
 use crate::metrics::Metrics;
-use crate::nats::tls::{TlsError, client_config};
+use forwarder_nats::tls::{TlsError, client_config};
+use forwarder_service::chain;
 
 /// Traces of one request, at most.
 const BATCH: usize = 512;

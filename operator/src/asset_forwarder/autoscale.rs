@@ -99,6 +99,11 @@ impl Histories {
         self.lock().remove(&uid(forwarder));
     }
 
+    /// Forgets all but those with these UIDs.
+    pub fn retain(&self, is_there: impl Fn(&str) -> bool) {
+        self.lock().retain(|uid, _| is_there(uid));
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<String, History>> {
         // The map is whole after every statement, so a panic elsewhere has left nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

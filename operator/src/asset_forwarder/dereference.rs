@@ -1,10 +1,12 @@
 //! Reads all that a forwarder depends on and consists of. Nothing is judged here: what is missing is a value.
 //!
-//! Everything is read from the API server itself, in a consistent way, and a failed read is an error: "there are no clusters" must
-//! never be the answer of a cache that is still empty.
+//! What a ring depends on is read from the API server itself, in a consistent way, and a failed read is an error: "there are no clusters"
+//! must never be the answer of a cache that is still empty. What only needs to converge, the watches tell: channels, labels of namespaces,
+//! and Secrets that have not changed since they were read.
 
 mod pods;
 mod resources;
+mod rivals;
 
 use std::collections::BTreeSet;
 
@@ -12,14 +14,19 @@ use crds::kafka_channel::KafkaConnection;
 use crds::{AssetForwarder, AssetForwarderStatus, NatsCluster};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::Api;
+use kube::ResourceExt as _;
 use kube::core::PartialObjectMeta;
 
-pub use self::resources::{Dependencies, current, dependencies};
-use super::members::Candidate;
+use self::resources::Reading;
+pub use self::resources::current;
+pub use self::rivals::{may_have_rival, rival};
+use super::candidates::{self, Candidate};
+use super::memory::Memory;
 use super::names::Identity;
 use super::pods::Observed;
-use super::validate::Validated;
+use super::recorded::Recorded;
+use super::rivals::Rival;
+use super::stores::{Stores, Unread};
 use crate::context::Context;
 use crate::controller::Failure;
 use crate::credentials::{CredentialsError, KafkaCredentials, SecretsError};
@@ -37,6 +44,8 @@ pub struct Dereferenced {
     pub candidates: Vec<Candidate>,
     /// What there is of the forwarder.
     pub existing: Existing,
+    /// Another forwarder that has the same source and goes before this one.
+    pub rival: Option<Rival>,
     /// How many pods there are to be for the lag; none: as many as the spec says.
     pub scaled: Option<i32>,
     /// The Secrets that clusters and channels name, as namespace and name, whether they are there or not.
@@ -122,6 +131,9 @@ pub enum DereferenceError {
     /// A Secret could not be read.
     #[error(transparent)]
     Secrets(#[from] SecretsError),
+    /// A watch has not told yet what there is.
+    #[error(transparent)]
+    Unread(#[from] Unread),
 }
 
 impl DereferenceError {
@@ -141,6 +153,7 @@ impl DereferenceError {
         let source = match self {
             Self::Api { source, .. } => source,
             Self::Secrets(SecretsError { source, .. }) => source,
+            Self::Unread(_) => return false,
         };
         matches!(source.as_ref(), kube::Error::Api(refusal) if refusal.code == 403)
     }
@@ -151,81 +164,136 @@ impl Failure for DereferenceError {
         match self {
             Self::Api { .. } => "read",
             Self::Secrets(_) => "read_secret",
+            Self::Unread(_) => "not_read_yet",
         }
     }
 }
 
-/// Whether the members that `known` does not list are there, and are not being deleted.
+/// Whether the members that `known` does not list are there, and are not being deleted, by a new list of the API server.
 ///
 /// # Errors
 /// [`DereferenceError`]
 pub async fn are_there(
     context: &Context,
+    stores: &Stores,
     known: &AssetForwarderStatus,
-    validated: &Validated,
+    forwarder: &AssetForwarder,
+    ring: Option<&Recorded>,
 ) -> Result<bool, DereferenceError> {
     let known = known
         .ring
         .as_ref()
         .map(|ring| ring.member_refs.as_slice())
         .unwrap_or_default();
-    let members = validated.ring.iter().flat_map(|ring| ring.members.values());
-    for member in members.filter(|member| !known.contains(member)) {
-        let Some((namespace, name)) = member.split_once('/') else {
-            continue;
-        };
-        let api = Api::<NatsCluster>::namespaced(context.client.clone(), namespace);
-        let found = api
-            .get_opt(name)
-            .await
-            .map_err(DereferenceError::api(format!("the NatsCluster {member}")))?;
-        if found.is_none_or(|cluster| cluster.metadata.deletion_timestamp.is_some()) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    let namespace = &forwarder.namespace().unwrap_or_default();
+    let labels = resources::namespace_labels(stores, namespace);
+    let us = resources::Us {
+        namespace,
+        labels: &labels,
+        stores,
+    };
+    let there: BTreeSet<String> = resources::chosen(context, us, &forwarder.spec.clusters)
+        .await?
+        .iter()
+        .filter(|cluster| cluster.metadata.deletion_timestamp.is_none())
+        .map(candidates::reference)
+        .collect();
+    let mut members = ring.iter().flat_map(|ring| ring.members.values());
+    Ok(members.all(|member| known.contains(member) || there.contains(member)))
 }
 
-/// Reads all that `forwarder` names; none if it is gone by now.
+/// Reads all that `forwarder` names; none if it is gone by now. Clusters, pods and what holds the ring are read from the API server itself.
 ///
 /// # Errors
 /// [`DereferenceError`]
 pub async fn dereference(
     context: &Context,
+    stores: &Stores,
     forwarder: &AssetForwarder,
 ) -> Result<Option<Dereferenced>, DereferenceError> {
+    stores.wait_until_ready().await?;
     // The watch may be behind: decisions are about what the resource says now.
     let Some(forwarder) = resources::current(context, forwarder).await? else {
         return Ok(None);
     };
     let identity = Identity::of(&forwarder);
-    let labels = resources::namespace_labels(context, &identity.namespace).await?;
+    let labels = resources::namespace_labels(stores, &identity.namespace);
     let us = resources::Us {
         namespace: &identity.namespace,
         labels: &labels,
+        stores,
     };
-    let mut secrets = BTreeSet::new();
+    let (chosen, existing) = tokio::try_join!(
+        resources::chosen(context, us, &forwarder.spec.clusters),
+        pods::existing(context, stores, &identity),
+    )?;
+    let secrets = Reading::Asking(context);
+    together(secrets, us, forwarder.clone(), chosen, existing).await
+}
+
+/// The same by the word of the watches and of `memory`, without a request to the API server; none: something would have to be read.
+/// Credentials that were projected, and what matters only where something is let go, are not in it.
+///
+/// # Errors
+/// [`DereferenceError::Unread`]. What else cannot be had is read.
+pub async fn from_stores(
+    context: &Context,
+    stores: &Stores,
+    memory: &Memory,
+    forwarder: &AssetForwarder,
+) -> Result<Option<Dereferenced>, DereferenceError> {
+    stores.wait_until_ready().await?;
+    let identity = Identity::of(forwarder);
+    let Some(existing) = pods::existing_from_stores(context, stores, memory, forwarder, &identity).await else {
+        return Ok(None);
+    };
+    let labels = resources::namespace_labels(stores, &identity.namespace);
+    let us = resources::Us {
+        namespace: &identity.namespace,
+        labels: &labels,
+        stores,
+    };
+    let chosen = resources::chosen_from_store(context, us, &forwarder.spec.clusters);
+    let secrets = Reading::Remembering(context);
+    together(secrets, us, forwarder.clone(), chosen, existing).await
+}
+
+/// None: a Secret would have to be read.
+async fn together(
+    secrets: Reading<'_>,
+    us: resources::Us<'_>,
+    forwarder: AssetForwarder,
+    chosen: Vec<NatsCluster>,
+    existing: Existing,
+) -> Result<Option<Dereferenced>, DereferenceError> {
+    let mut named = BTreeSet::new();
     let spec = &forwarder.spec;
     let source = match spec.sources.first() {
-        Some(source) => resources::channel(context, us, &source.channel_ref, &mut secrets).await?,
-        None => Reference {
+        Some(source) => resources::channel(&secrets, us, &source.channel_ref, &mut named).await?,
+        None => Some(Reference {
             name: String::new(),
             found: Found::Missing,
-        },
+        }),
     };
     let dead_letter = match spec.dead_letter.as_ref().and_then(|letter| letter.channel_ref.as_ref()) {
-        Some(reference) => Some(resources::channel(context, us, reference, &mut secrets).await?),
+        Some(reference) => match resources::channel(&secrets, us, reference, &mut named).await? {
+            Some(channel) => Some(channel),
+            None => return Ok(None),
+        },
         None => None,
     };
-    let candidates = resources::candidates(context, us, &spec.clusters, &mut secrets).await?;
-    let existing = pods::existing(context, &identity).await?;
+    let candidates = resources::candidates(&secrets, us, chosen, &mut named).await?;
+    let (Some(source), Some(candidates)) = (source, candidates) else {
+        return Ok(None);
+    };
     Ok(Some(Dereferenced {
         forwarder,
         source,
         dead_letter,
         candidates,
         existing,
+        rival: None,
         scaled: None,
-        secrets,
+        secrets: named,
     }))
 }

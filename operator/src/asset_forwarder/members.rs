@@ -9,29 +9,14 @@ use forwarder_core::config::{Cluster, RingConfig};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
+use super::candidates::{Access, Candidate, reference};
 use super::names;
-use super::readers::PODS_TOO_OLD;
 use super::recorded::Recorded;
-use crate::credentials::{CredentialsError, Files, NatsCredentials};
-use crate::nats_cluster::{ClusterAccess, spec_field};
+use crate::credentials::{ClusterAccess, CredentialsError, Files, NatsCredentials, Room};
+use crate::nats_cluster::spec_field;
 
-/// A cluster that the selector chooses.
-#[derive(Clone, Debug)]
-pub struct Candidate {
-    /// The resource.
-    pub cluster: NatsCluster,
-    /// Whether it lets our namespace in, and with which credentials.
-    pub access: Access,
-}
-
-/// Whether a cluster lets our namespace in.
-#[derive(Clone, Debug)]
-pub enum Access {
-    /// It does not: its Secrets have not been looked at.
-    Denied,
-    /// It does.
-    Granted(Result<NatsCredentials, CredentialsError>),
-}
+/// The reason, and the condition, while pods that are too old keep what is declared out of the ring.
+pub const PODS_TOO_OLD: &str = "PodsTooOld";
 
 /// A member.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,7 +34,7 @@ pub struct Member {
 pub struct Members {
     /// The members, sorted by their names in the ring.
     pub members: Vec<Member>,
-    /// Who is chosen by the selector and is no member, sorted.
+    /// Who is chosen by the selector, lets our namespace in and is no member, sorted.
     pub excluded: Vec<ExcludedCluster>,
     /// Members that go on as they were before, since what they say now cannot be used.
     pub held: Vec<ExcludedCluster>,
@@ -70,25 +55,35 @@ pub struct Withheld {
     pub is_member: bool,
 }
 
-/// Chooses the members. `stored` are the credentials that were projected before, and `version` that of the document which all pods read.
+/// Chooses the members. `room` is that of the credentials that were projected before, and `version` that of the document which all pods
+/// read.
 ///
 /// A member's newer fields are left out, as the first versions did without them. A newcomer waits: without such a field its records might
 /// go to another place than the declared one.
 ///
 /// Who was a member stays one while its Secret is missing or its spec cannot be used: what moves with its assets costs more than
-/// a cluster that is not to be had for a while.
+/// a cluster that is not to be had for a while. So it goes on with its old credentials where the new ones have no room, and a newcomer
+/// without room is left out.
 #[must_use]
-pub fn choose(candidates: &[Candidate], recorded: &Recorded, stored: &Files, version: u32) -> Members {
+pub fn choose(candidates: &[Candidate], recorded: &Recorded, room: Room<'_>, version: u32) -> Members {
+    let stored = room.stored();
     let mut members = Members::default();
+    let mut winners = Vec::new();
     let mut named = BTreeMap::<String, Vec<(Member, Option<Timestamp>)>>::new();
     for candidate in candidates {
+        // Of a cluster that does not let our namespace in nothing is told, not even that it is there.
+        let Access::Granted(credentials) = &candidate.access else {
+            continue;
+        };
         let created = candidate.cluster.creation_timestamp().map(|time| time.0);
-        let member = judge(candidate, recorded).or_else(|excluded| match held(&excluded, recorded, stored) {
-            Some(member) => {
-                members.held.push(excluded);
-                Ok(member)
+        let member = judge(&candidate.cluster, credentials, recorded).or_else(|excluded| {
+            match held(&excluded, recorded, stored) {
+                Some(member) => {
+                    members.held.push(excluded);
+                    Ok(member)
+                }
+                None => Err(excluded),
             }
-            None => Err(excluded),
         });
         let member = member.and_then(|member| members.fit(member, recorded, version));
         match member {
@@ -102,9 +97,9 @@ pub fn choose(candidates: &[Candidate], recorded: &Recorded, stored: &Files, ver
     for (name, mut rivals) in named {
         rivals.sort_by(|(a, made_a), (b, made_b)| (made_a, &a.reference).cmp(&(made_b, &b.reference)));
         let holder = holder(&name, &rivals, recorded);
-        for (index, (member, _)) in rivals.into_iter().enumerate() {
+        for (index, (member, made)) in rivals.into_iter().enumerate() {
             match &holder {
-                Ok(chosen) if *chosen == index => members.members.push(member),
+                Ok(chosen) if *chosen == index => winners.push((member, made)),
                 Ok(_) | Err(_) => {
                     let by = match &holder {
                         Ok(_) => "another member has it; give one of them another spec.ringName".to_owned(),
@@ -118,6 +113,7 @@ pub fn choose(candidates: &[Candidate], recorded: &Recorded, stored: &Files, ver
             }
         }
     }
+    members.find_room(winners, recorded, room);
     // Who has lost a name to another one is no member that is held.
     let references: BTreeSet<_> = members.members.iter().map(|member| member.reference.clone()).collect();
     members.held.retain(|held| references.contains(&reference_of(held)));
@@ -131,6 +127,36 @@ pub fn choose(candidates: &[Candidate], recorded: &Recorded, stored: &Files, ver
 }
 
 impl Members {
+    /// Takes in whose credentials have room: who was a member first, then the oldest.
+    fn find_room(&mut self, mut chosen: Vec<(Member, Option<Timestamp>)>, recorded: &Recorded, mut room: Room<'_>) {
+        let known: BTreeSet<&String> = recorded.members.values().chain(recorded.leaving.keys()).collect();
+        let is_known = |member: &Member| known.contains(&member.reference);
+        chosen.sort_by(|(a, made_a), (b, made_b)| {
+            (!is_known(a), made_a, &a.reference).cmp(&(!is_known(b), made_b, &b.reference))
+        });
+        for (member, _) in chosen {
+            let found = if is_known(&member) {
+                room.renew(&member.files)
+            } else {
+                room.take_in(&member.files)
+            };
+            let Err(error) = found else {
+                self.members.push(member);
+                continue;
+            };
+            let excluded = exclude(&member.reference, error.reason(), error.to_string());
+            // Its old files are counted already.
+            match held(&excluded, recorded, room.stored()) {
+                Some(member) => {
+                    self.held.push(excluded);
+                    self.members.push(member);
+                }
+                None => self.excluded.push(excluded),
+            }
+        }
+        self.members.sort_by(|a, b| a.cluster.name.cmp(&b.cluster.name));
+    }
+
     /// The member in a form that readers of `version` take.
     fn fit(&mut self, member: Member, recorded: &Recorded, version: u32) -> Result<Member, ExcludedCluster> {
         self.declares = self.declares.max(member.cluster.document_version());
@@ -185,8 +211,11 @@ fn holder(name: &str, rivals: &[(Member, Option<Timestamp>)], recorded: &Recorde
     is(first).ok_or_else(|| first.clone())
 }
 
-fn judge(candidate: &Candidate, recorded: &Recorded) -> Result<Member, ExcludedCluster> {
-    let Candidate { cluster, access } = candidate;
+fn judge(
+    cluster: &NatsCluster,
+    credentials: &Result<NatsCredentials, CredentialsError>,
+    recorded: &Recorded,
+) -> Result<Member, ExcludedCluster> {
     let reference = reference(cluster);
     let exclude = |reason: &str, message: &str| exclude(&reference, reason, message.to_owned());
     if cluster.metadata.deletion_timestamp.is_some() {
@@ -200,17 +229,9 @@ fn judge(candidate: &Candidate, recorded: &Recorded) -> Result<Member, ExcludedC
     if !is_held_up && !recorded.members.values().any(|member| *member == reference) {
         return Err(exclude("NotObserved", "the operator has not looked at it yet"));
     }
-    let credentials = match access {
-        Access::Denied => {
-            return Err(exclude(
-                "NotGranted",
-                "its spec.allowedNamespaces does not let this namespace in",
-            ));
-        }
-        Access::Granted(Err(error)) => return Err(exclude(error.reason(), &error.to_string())),
-        Access::Granted(Ok(credentials)) => credentials,
-    };
-    let NatsCredentials { auth, tls, files } = credentials.clone();
+    let credentials = credentials.clone();
+    let NatsCredentials { auth, tls, files } =
+        credentials.map_err(|error| exclude(error.reason(), &error.to_string()))?;
     let declared = ClusterAccess::of(cluster);
     let member = Cluster {
         name: ring_name(cluster),
@@ -244,7 +265,7 @@ fn judge(candidate: &Candidate, recorded: &Recorded) -> Result<Member, ExcludedC
 
 /// The member as it was before, if it was one and if that is no wish of anybody's to change.
 fn held(excluded: &ExcludedCluster, recorded: &Recorded, stored: &Files) -> Option<Member> {
-    if matches!(excluded.reason.as_str(), "Deleting" | "Draining" | "NotGranted") {
+    if matches!(excluded.reason.as_str(), "Deleting" | "Draining") {
         return None;
     }
     let reference = reference_of(excluded);
@@ -269,12 +290,6 @@ fn held(excluded: &ExcludedCluster, recorded: &Recorded, stored: &Files) -> Opti
 #[must_use]
 pub fn ring_name(cluster: &NatsCluster) -> String {
     cluster.spec.ring_name.clone().unwrap_or_else(|| cluster.name_any())
-}
-
-/// `namespace/name`.
-#[must_use]
-pub fn reference(cluster: &NatsCluster) -> String {
-    format!("{}/{}", cluster.namespace().unwrap_or_default(), cluster.name_any())
 }
 
 fn reference_of(excluded: &ExcludedCluster) -> String {

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use crds::AssetForwarder;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::{Resource as _, ResourceExt as _};
+use kube::{Resource, ResourceExt as _};
 
 /// The longest name that a forwarder may have: its pods' names and labels are longer, and end at 63 characters.
 pub const MAX_NAME: usize = 50;
 
+/// The label by which pods are selected: their forwarder's name.
+pub const INSTANCE: &str = "app.kubernetes.io/instance";
 /// The label by which an object tells its forwarder's name.
 pub const FORWARDER: &str = "fanout.openfactory.io/forwarder";
 /// The label by which a ConfigMap tells what it is for.
@@ -106,6 +108,12 @@ impl Identity {
         }
     }
 
+    /// Whether an object of this namespace is ours: kind, name and UID of its controller agree. A UID alone is easily copied.
+    #[must_use]
+    pub fn owns(&self, object: &impl Resource) -> bool {
+        controller_named::<AssetForwarder>(object, &self.name).is_some_and(|owner| owner.uid == self.uid)
+    }
+
     /// The ring's ConfigMap.
     #[must_use]
     pub fn ring_map(&self) -> String {
@@ -127,10 +135,7 @@ impl Identity {
     /// What chooses the pods.
     #[must_use]
     pub fn selector(&self) -> BTreeMap<String, String> {
-        pairs([
-            ("app.kubernetes.io/name", "asset-forwarder"),
-            ("app.kubernetes.io/instance", &self.name),
-        ])
+        pairs([("app.kubernetes.io/name", "asset-forwarder"), (INSTANCE, &self.name)])
     }
 
     /// The same as text.
@@ -171,7 +176,49 @@ impl Identity {
     }
 }
 
+/// The longest UID of an owner that is believed. The API server makes UUIDs of 36 characters, but takes any text in an owner reference.
+/// So a reference may hold a megabyte, and whoever remembers it would be filled by somebody else.
+pub const MAX_UID: usize = 64;
+
+/// The controller of an object, if it is of the kind `K` and has this name. It is in the same namespace. Whether there is such an
+/// object is not looked at. A UID that no API server makes is nobody's: it is empty, or longer than [`MAX_UID`].
+pub fn controller_named<'a, K: Resource<DynamicType = ()>>(
+    object: &'a impl Resource,
+    name: &str,
+) -> Option<&'a OwnerReference> {
+    let group = K::group(&());
+    let is_of_kind = |owner: &&OwnerReference| {
+        let version = owner.api_version.split_once('/');
+        owner.kind == K::kind(&()) && version.map_or("", |(group, _)| group) == group
+    };
+    let owner = controller(object).filter(is_of_kind)?;
+    (owner.name == name && (1..=MAX_UID).contains(&owner.uid.len())).then_some(owner)
+}
+
+/// The controller of an object. The API server lets there be one.
+pub fn controller(object: &impl Resource) -> Option<&OwnerReference> {
+    object
+        .owner_references()
+        .iter()
+        .find(|owner| owner.controller == Some(true))
+}
+
 /// Texts as a map.
 pub fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
     pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+}
+
+/// Texts as a map, after others: ours go before a person's, and nobody else says what we alone know (an epoch, a version).
+#[must_use]
+pub fn over(theirs: &BTreeMap<String, String>, ours: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut all = theirs.clone();
+    all.retain(|key, _| !key.starts_with(PREFIX));
+    all.extend(ours);
+    all
+}
+
+/// What is read, in one text: channel, topic and group.
+#[must_use]
+pub fn source_text(channel: &str, topic: &str, group: &str) -> String {
+    format!("{channel} {topic} {group}")
 }

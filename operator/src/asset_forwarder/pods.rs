@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use forwarder_core::status::Status;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 
 use super::names;
-use super::upgrade::forwarders_image;
 
 /// A pod of the forwarder that has not ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +50,39 @@ pub enum Process {
     /// It runs, or may run: the node may have been cut off, or the kubelet has begun it again and not said so yet, with whatever ring
     /// it found.
     Running,
+}
+
+/// Whether a pod may run a forwarder of this name: its labels are not enough. Who controls it does not matter as long as it may be a
+/// ReplicaSet of ours: pods go on as orphans, or while their Deployment is being deleted, and publish all the same.
+#[must_use]
+pub fn may_forward(pod: &Pod, forwarder: &str) -> bool {
+    let of_ours = format!("{forwarder}-");
+    let is_ours = names::controller(pod).is_none_or(|owner| {
+        owner.kind == "ReplicaSet" && owner.api_version == "apps/v1" && owner.name.starts_with(&of_ours)
+    });
+    let configs = format!("{forwarder}-config-");
+    let Some(spec) = &pod.spec else {
+        return false;
+    };
+    let mut mounted = spec
+        .volumes
+        .iter()
+        .flatten()
+        .filter_map(|volume| volume.config_map.as_ref());
+    let is_configured = mounted.any(|map| map.name.starts_with(&configs));
+    is_ours
+        && is_configured
+        && spec
+            .containers
+            .iter()
+            .any(|container| container.name == names::CONTAINER)
+}
+
+/// Whether a ReplicaSet may make pods of a forwarder of this name: its Deployment's, or one that has been left without it.
+#[must_use]
+pub fn may_make_pods(set: &ReplicaSet, forwarder: &str) -> bool {
+    names::controller(set)
+        .is_none_or(|owner| owner.kind == "Deployment" && owner.api_version == "apps/v1" && owner.name == forwarder)
 }
 
 impl Observed {
@@ -131,7 +164,7 @@ impl Observed {
     }
 
     /// Every epoch that it was told of.
-    pub fn epochs_known(&self) -> impl Iterator<Item = u64> {
+    pub fn epochs_known(&self) -> impl Iterator<Item = u64> + Clone {
         let rings = self.report.iter().map(|report| &report.ring);
         rings.flat_map(|ring| [Some(ring.epoch), ring.announced, ring.declared].into_iter().flatten())
     }
@@ -140,6 +173,14 @@ impl Observed {
     #[must_use]
     pub fn awaits(&self) -> Option<u64> {
         self.report.as_ref().and_then(|report| report.ring.awaits)
+    }
+
+    /// Whether it runs the ring of `epoch`, with nothing waiting. A higher epoch than the declared one is no proof of anything: it is
+    /// another ring, or no true word.
+    #[must_use]
+    pub fn has_converged(&self, epoch: u64) -> bool {
+        let ring = self.report.as_ref().map(|report| &report.ring);
+        ring.is_some_and(|ring| ring.epoch == epoch && ring.waiting_assets == 0)
     }
 
     /// Whether it certainly publishes nothing to a cluster that the ring of `epoch` does not have, now and later.
@@ -155,7 +196,7 @@ impl Observed {
             .clusters
             .get(ring_name)
             .is_none_or(|cluster| cluster.pending_records == 0 && cluster.parked_records == 0);
-        report.ring.epoch >= epoch && report.ring.waiting_assets == 0 && is_out
+        self.has_converged(epoch) && is_out
     }
 }
 
@@ -208,4 +249,11 @@ fn trouble(pod: &Pod, container: Option<&ContainerStatus>) -> Option<(String, St
                 .map(|reason| (reason, condition.message.clone()))
         });
     unscheduled.map(|(reason, message)| (reason, message.unwrap_or_default()))
+}
+
+/// The forwarder's image in what a pod consists of.
+pub(super) fn forwarders_image(pod: &PodSpec) -> Option<&str> {
+    let mut containers = pod.containers.iter();
+    let container = containers.find(|container| container.name == names::CONTAINER)?;
+    container.image.as_deref()
 }

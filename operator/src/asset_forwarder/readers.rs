@@ -12,10 +12,10 @@ use crds::asset_forwarder::UpgradePolicy;
 use forwarder_core::config::{FIRST_RING_DOCUMENT_VERSION, RING_DOCUMENT_VERSION};
 
 use super::dereference::Existing;
-use super::members::{Members, Withheld};
+use super::members::{Members, PODS_TOO_OLD, Withheld};
 use super::pods::Observed;
 use super::recorded::Recorded;
-use super::upgrade;
+use super::rollout;
 use crate::conditions::Words;
 
 /// What is known of those who read the ring.
@@ -70,7 +70,7 @@ impl Images<'_> {
             policy,
             ring_rolls,
         } = *self;
-        let live = existing.deployment.as_ref().and_then(upgrade::image);
+        let live = existing.deployment.as_ref().and_then(rollout::image);
         match (declared, policy, live) {
             (Some(declared), _, _) => declared.to_owned(),
             (None, UpgradePolicy::OnSpecChange, Some(live)) if !ring_rolls => live,
@@ -177,9 +177,6 @@ impl Readers {
     }
 }
 
-/// The reason, and the condition, while pods that are too old keep what is declared out of the ring.
-pub const PODS_TOO_OLD: &str = "PodsTooOld";
-
 /// The reason while it is not known yet whether the pods are new enough.
 pub const PODS_NOT_ASKED: &str = "PodsNotAsked";
 
@@ -198,7 +195,7 @@ fn sentence(withheld: &[&Withheld]) -> String {
 /// Images that pods have, or may come to have again.
 fn used<'a>(existing: &'a Existing, next: &'a str) -> BTreeSet<&'a str> {
     let sets = existing.replica_sets.iter();
-    let kept = sets.filter_map(|set| upgrade::image_in(set.spec.as_ref()?.template.as_ref()?));
+    let kept = sets.filter_map(|set| rollout::image_in(set.spec.as_ref()?.template.as_ref()?));
     let pods = existing.pods.iter().map(|pod| pod.image.as_str());
     kept.chain(pods).chain([next]).collect()
 }

@@ -1,8 +1,10 @@
 //! How far a Deployment has come.
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, ReplicaSet};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 
 use super::names;
+use super::pods::forwarders_image;
 
 /// The path of the number of pods in `managedFields`.
 pub const REPLICAS: &[&str] = &["f:spec", "f:replicas"];
@@ -22,6 +24,8 @@ pub enum Rollout {
         desired: i32,
         /// It has not moved for so long that Kubernetes has given it up; it goes on when the reason is gone.
         late: bool,
+        /// Why Kubernetes can make no pod, in its own words: a quota or an admission refuses them.
+        refused: Option<String>,
     },
 }
 
@@ -47,8 +51,21 @@ impl Rollout {
             available,
             desired,
             late: late && observed,
+            refused: conditions.into_iter().find(is_refusal).filter(|_| observed).map(told),
         }
     }
+}
+
+/// Whether it says that the API server refuses pods.
+pub(super) fn is_refusal(condition: &DeploymentCondition) -> bool {
+    condition.type_ == "ReplicaFailure" && condition.status == "True"
+}
+
+fn told(refusal: DeploymentCondition) -> String {
+    let message = refusal.message.filter(|message| !message.is_empty());
+    message
+        .or(refusal.reason)
+        .unwrap_or_else(|| "no reason is told".to_owned())
 }
 
 /// Pods that are to be.
@@ -70,4 +87,15 @@ pub fn may_begin_below(replica_sets: &[ReplicaSet], epoch: u64) -> bool {
         let ring = annotations.and_then(|annotations| annotations.get(names::RING_EPOCH));
         wants_pods && ring.is_some_and(|ring| ring.parse::<u64>().is_ok_and(|ring| ring < epoch))
     })
+}
+
+/// The image that a Deployment names.
+#[must_use]
+pub fn image(deployment: &Deployment) -> Option<String> {
+    image_in(&deployment.spec.as_ref()?.template).map(str::to_owned)
+}
+
+/// The forwarder's image in a pod template.
+pub(super) fn image_in(template: &PodTemplateSpec) -> Option<&str> {
+    forwarders_image(template.spec.as_ref()?)
 }

@@ -1,13 +1,16 @@
 //! What a reconcile came to, for people and tools. Pure.
 
+mod leaving;
+
 use crds::AssetForwarderStatus;
 use crds::asset_forwarder::{ExcludedCluster, RingStatus};
 use k8s_openapi::api::apps::v1::Deployment;
 
 use super::dereference::Existing;
+use super::members::PODS_TOO_OLD;
 use super::names::Identity;
 use super::pods::Observed;
-use super::readers::PODS_TOO_OLD;
+use super::ring::claims::Ignored;
 use super::rollout::{self, REPLICAS, Rollout};
 use super::upgrade;
 use super::validate::Validated;
@@ -49,7 +52,7 @@ pub fn counted(
         ready_replicas: live.and_then(|live| live.ready_replicas).unwrap_or(0),
         updated_replicas: live.and_then(|live| live.updated_replicas).unwrap_or(0),
         selector: Some(identity.selector_text()),
-        image: deployment.and_then(upgrade::image),
+        image: deployment.and_then(rollout::image),
         ..old.clone()
     }
 }
@@ -62,7 +65,13 @@ pub fn of_concern(excluded: &[ExcludedCluster]) -> impl Iterator<Item = &Exclude
         .filter(move |excluded| !wished.contains(&excluded.reason.as_str()))
 }
 
-/// The conditions `ClustersExcluded` and `PodsTooOld`, where there is something to say.
+/// The condition about pods whose claims are ignored.
+pub const EPOCH_CLAIM_IGNORED: &str = "EpochClaimIgnored";
+
+/// How many pods a condition names.
+const MOST_NAMED: usize = 3;
+
+/// The conditions `ClustersExcluded`, `PodsTooOld` and `EpochClaimIgnored`, where there is something to say.
 #[must_use]
 pub fn further(validated: &Validated) -> Vec<(&'static str, Words)> {
     let mut further = Vec::new();
@@ -74,7 +83,26 @@ pub fn further(validated: &Validated) -> Vec<(&'static str, Words)> {
     if let Some(words) = withheld.filter(|words| words.reason == PODS_TOO_OLD) {
         further.push((PODS_TOO_OLD, words));
     }
+    if !validated.ignored.is_empty() {
+        let words = Words::new(EPOCH_CLAIM_IGNORED, ignored(&validated.ignored, &validated.identity));
+        further.push((EPOCH_CLAIM_IGNORED, words));
+    }
     further
+}
+
+/// Which pods are not believed, and what a person can do. Without what they claim: that may change all the time.
+fn ignored(claims: &[Ignored], identity: &Identity) -> String {
+    let mut pods: Vec<&str> = claims.iter().take(MOST_NAMED).map(|claim| claim.pod.as_str()).collect();
+    let more = format!("{} more", claims.len().saturating_sub(MOST_NAMED));
+    if claims.len() > MOST_NAMED {
+        pods.push(&more);
+    }
+    format!(
+        "The operator ignores a ring epoch that these pods claim: {}. It is too far above the last declared one. Delete pods that are not \
+         yours. If the claim in their /status is true, write that epoch into the ConfigMap {}.",
+        pods.join(", "),
+        identity.ring_map()
+    )
 }
 
 /// What the pods say, in numbers.
@@ -91,15 +119,14 @@ struct Pods<'a> {
     behind: usize,
     /// Whether any is there.
     any: bool,
+    /// What is leaving the ring, and what keeps it.
+    leaving: String,
 }
 
 impl<'a> Pods<'a> {
     fn of(validated: &Validated, existing: &'a Existing, deployment: Option<&Deployment>) -> Self {
         let epoch = validated.ring.as_ref().map_or(0, |ring| ring.epoch());
-        let has_converged = |pod: &&Observed| {
-            let ring = pod.report.as_ref().map(|report| &report.ring);
-            !pod.terminating && ring.is_some_and(|ring| ring.epoch >= epoch && ring.waiting_assets == 0)
-        };
+        let has_converged = |pod: &&Observed| !pod.terminating && pod.has_converged(epoch);
         let version = validated.credentials.hash();
         let is_behind = |pod: &&Observed| {
             let shows = pod
@@ -117,6 +144,7 @@ impl<'a> Pods<'a> {
             obstacle: staying().find_map(|pod| obstacle(pod, epoch)),
             behind: staying().filter(is_behind).count(),
             any: !existing.pods.is_empty(),
+            leaving: leaving::words(validated, existing, epoch),
         }
     }
 }
@@ -124,8 +152,14 @@ impl<'a> Pods<'a> {
 /// What keeps a pod from the ring of `epoch`.
 fn obstacle(pod: &Observed, epoch: u64) -> Option<String> {
     let ring = &pod.report.as_ref()?.ring;
-    if ring.epoch >= epoch {
+    if ring.epoch == epoch {
         return None;
+    }
+    if ring.epoch > epoch {
+        return Some(format!(
+            "pod {} says that it runs a ring of a higher epoch, which the operator has not declared",
+            pod.name
+        ));
     }
     if let Some(refused) = &ring.refused {
         return Some(format!("pod {} refuses it: {refused}", pod.name));
@@ -151,6 +185,9 @@ fn verdict(validated: &Validated, deployment: Option<&Deployment>, pods: &Pods<'
     } = validated;
     if let Err(stalled @ Verdict::Stalled(_)) = config {
         return stalled.clone();
+    }
+    if let Some(rival) = &validated.rival {
+        return rival.verdict();
     }
     let rollout = deployment.map_or(Rollout::Complete, Rollout::of);
     let is_down = !pods.any && pods.desired == 0 && rollout == Rollout::Complete;
@@ -181,9 +218,7 @@ fn verdict(validated: &Validated, deployment: Option<&Deployment>, pods: &Pods<'
     });
     let Some(ring) = ring.as_ref().filter(|ring| !ring.idle) else {
         // While pods still end it is the members that matter.
-        return of_secret
-            .filter(|_| is_down)
-            .unwrap_or_else(|| no_clusters(&members.excluded));
+        return of_secret.filter(|_| is_down).unwrap_or_else(|| no_clusters(validated));
     };
     if let Some(reason) = channel_not_ready {
         let source = spec.sources.first().map_or("", |source| &source.channel_ref.name);
@@ -210,6 +245,10 @@ fn verdict(validated: &Validated, deployment: Option<&Deployment>, pods: &Pods<'
         if let Some(obstacle) = &pods.obstacle {
             message = format!("{message}; {obstacle}");
         }
+        // They wait for what leaves: whom a person asks about is named from the first moment on.
+        if !ring.leaving.is_empty() {
+            message = format!("{message}; {}", pods.leaving);
+        }
         return Verdict::reconciling("RingConverging", message);
     }
     if pods.behind > 0 {
@@ -219,14 +258,7 @@ fn verdict(validated: &Validated, deployment: Option<&Deployment>, pods: &Pods<'
         );
     }
     if !ring.leaving.is_empty() {
-        let leaving: Vec<_> = ring.leaving.keys().map(String::as_str).collect();
-        return Verdict::reconciling(
-            "RingConverging",
-            format!(
-                "pods may still publish to what has left the ring: {}",
-                leaving.join(", ")
-            ),
-        );
+        return Verdict::reconciling("RingConverging", &pods.leaving);
     }
     if let Some(words) = validated.readers.words(members) {
         return Verdict::Reconciling(words);
@@ -247,10 +279,19 @@ fn rolling(rollout: &Rollout, pods: &Pods<'_>) -> Option<Verdict> {
         available,
         desired,
         late,
+        refused,
     } = rollout
     else {
         return None;
     };
+    if let Some(refused) = refused {
+        return Some(Verdict::reconciling(
+            "PodsNotCreated",
+            format!(
+                "Kubernetes cannot make pods of the Deployment; {available} of {desired} are available. It says: {refused}"
+            ),
+        ));
+    }
     if let Some((reason, message)) = pods.trouble {
         return Some(Verdict::reconciling("PodsNotReady", format!("{reason}: {message}")));
     }
@@ -265,8 +306,12 @@ fn rolling(rollout: &Rollout, pods: &Pods<'_>) -> Option<Verdict> {
     })
 }
 
-fn no_clusters(excluded: &[ExcludedCluster]) -> Verdict {
+fn no_clusters(validated: &Validated) -> Verdict {
     let mut message = "no NatsCluster can be a member of the ring: label one as spec.clusters.selector says".to_owned();
+    if validated.spec.clusters.namespace_selector.is_some() {
+        message.push_str("; one of another namespace must let this namespace in by its spec.allowedNamespaces");
+    }
+    let excluded = &validated.members.excluded;
     if !excluded.is_empty() {
         let excluded: Vec<_> = excluded.iter().map(sentence).collect();
         message = format!("no NatsCluster can be a member of the ring: {}", excluded.join("; "));
@@ -280,6 +325,7 @@ fn reason_of(excluded: &ExcludedCluster) -> &'static str {
         "SecretMissing" => "SecretMissing",
         "SecretKeyMissing" => "SecretKeyMissing",
         "SecretInvalid" => "SecretInvalid",
+        "SecretNotOptedIn" => "SecretNotOptedIn",
         _ => "ClusterInvalid",
     }
 }

@@ -2,13 +2,18 @@
 
 mod autoscaling;
 mod children;
+mod claims;
 mod configuration;
+mod forged;
+mod gone;
 mod leaving;
 mod members;
 mod readers;
 mod rings;
+mod rivals;
 mod statuses;
 mod upgrades;
+mod writes;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,10 +28,12 @@ use kube::core::PartialObjectMetaExt as _;
 use serde::de::DeserializeOwned;
 
 use super::build::{Resources, Workload, build};
+use super::candidates::{Access, Candidate};
 use super::dereference::{Channel, Dereferenced, Existing, Found, Reference};
-use super::members::{Access, Candidate};
 use super::names;
 use super::pods::{Observed, Process};
+use super::rivals::Rival;
+use super::steps::measured;
 use super::validate::{Validated, validate};
 use super::{status, upgrade};
 use crate::apply::MANAGER;
@@ -86,6 +93,8 @@ struct World {
     secrets: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     existing: Existing,
     default_image: &'static str,
+    rival: Option<Rival>,
+    security_ids: bool,
 }
 
 /// What a pass over the pure stages came to.
@@ -104,6 +113,8 @@ impl World {
             secrets: BTreeMap::new(),
             existing: Existing::default(),
             default_image: "forwarder:1",
+            rival: None,
+            security_ids: true,
         }
     }
 
@@ -125,7 +136,7 @@ impl World {
             Candidate {
                 cluster: cluster.clone(),
                 access: Access::Granted(credentials::nats(
-                    &crate::nats_cluster::ClusterAccess::of(cluster),
+                    &crate::credentials::ClusterAccess::of(cluster),
                     &secrets,
                     &prefix,
                     folder,
@@ -150,19 +161,22 @@ impl World {
             dead_letter: None,
             candidates: candidates.collect(),
             existing: self.existing.clone(),
+            rival: self.rival.clone(),
             scaled: None,
             secrets: [].into(),
         }
     }
 
     fn validate(&self) -> Result<Validated, Verdict> {
-        validate(&self.dereferenced(), &self.settings())
+        measured(&mut self.dereferenced(), &self.settings())
     }
 
     fn settings(&self) -> Settings {
         Settings {
             forwarder_image: self.default_image.to_owned(),
             forwarder_image_pull_policy: "IfNotPresent",
+            require_secret_opt_in: false,
+            pod_security_ids: self.security_ids,
             namespace: "operators".to_owned(),
             concurrency: 1,
         }
@@ -171,10 +185,10 @@ impl World {
     /// Judges and builds.
     fn look(&self) -> Pass {
         let validated = self.validate().unwrap();
-        let occasion = validated.config.as_ref().ok().map(|config| &config.occasion);
+        let trigger = validated.config.as_ref().ok().map(|config| &config.trigger);
         let policy = validated.spec.upgrade_policy;
         let resources = build(&validated).unwrap();
-        let resources = upgrade::hold(resources, policy, occasion, &self.existing, &validated.identity).unwrap();
+        let resources = upgrade::hold(resources, policy, trigger, &self.existing, &validated.identity).unwrap();
         Pass { validated, resources }
     }
 

@@ -1,5 +1,7 @@
 //! Judges what was read: who is a member, which ring that makes, whether pods can be configured. Pure.
 
+mod source;
+
 use std::collections::BTreeMap;
 
 use crds::AssetForwarderSpec;
@@ -9,18 +11,23 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::Selector;
 use sha2::{Digest as _, Sha256};
 
+pub use self::source::SOURCE_CHANGING;
+
+use self::source::{after_the_old_source, usable};
 use super::config::{self, Topic};
 use super::dereference::{Dereferenced, Existing, Found, Reference};
 use super::members::{self, Members};
 use super::names::{self, Identity};
 use super::readers::{Images, Readers};
 use super::recorded::Recorded;
-use super::ring::{self, Seen, Shape};
+use super::ring::claims::{self, Ignored, Seen};
+use super::ring::{self, Shape};
+use super::rivals::{Rival, SOURCE_TAKEN};
 use super::rollout::{self, Rollout};
-use super::upgrade::Occasion;
+use super::rollout_trigger::RolloutTrigger;
 use crate::conditions::Verdict;
 use crate::context::Settings;
-use crate::credentials::{Files, KafkaCredentials};
+use crate::credentials::{Files, KafkaCredentials, Room};
 
 /// What is to be built.
 #[derive(Clone, Debug)]
@@ -39,6 +46,8 @@ pub struct Validated {
     pub recorded: Recorded,
     /// The ring as it is to be; none: there is no member, and there never was one.
     pub ring: Option<Recorded>,
+    /// Epochs that pods claim and that are not believed.
+    pub ignored: Vec<Ignored>,
     /// The credentials to project.
     pub credentials: Files,
     /// The pods' configuration, or why there is none for now: pods that run go on with theirs.
@@ -47,6 +56,10 @@ pub struct Validated {
     pub image: String,
     /// When their image is pulled.
     pub image_pull_policy: &'static str,
+    /// Whether pods that roll now name their user and groups by number.
+    pub security_ids: bool,
+    /// Another forwarder that has the same source and goes before this one.
+    pub rival: Option<Rival>,
     /// Why the source's channel is not ready; none: it is, or there is no configuration at all.
     pub channel_not_ready: Option<String>,
 }
@@ -65,7 +78,7 @@ pub struct Configuration {
     /// The epoch of the ring in the document, if it holds one.
     pub ring_epoch: Option<u64>,
     /// For what it was made.
-    pub occasion: Occasion,
+    pub trigger: RolloutTrigger,
     /// Most bytes that a pod holds for confirmation.
     pub max_pending_bytes: usize,
     /// The longest drain, in milliseconds.
@@ -105,35 +118,47 @@ pub fn validate(found: &Dereferenced, settings: &Settings) -> Result<Validated, 
         ring_rolls: spec.ring.update == RingUpdate::Roll,
     };
     let readers = Readers::of(existing, &recorded, &images);
-    let members = members::choose(&found.candidates, &recorded, &stored, readers.version);
+    let mut room = Room::of(&stored);
+    let mut channels = channel_credentials(found, &identity.namespace);
+    // Without room for them pods go on with the old ones, and with the configuration that names those.
+    let has_room = room.renew(&channels).map_err(|error| {
+        channels = Files::default();
+        Verdict::reconciling(error.reason(), format!("spec.sources[0].channelRef: {error}"))
+    });
+    let members = members::choose(&found.candidates, &recorded, room, readers.version);
     let shape = Shape {
         replicas: spec.ring.replicas,
         handover_timeout_ms: u64::from(spec.ring.handover_timeout_seconds).saturating_mul(1_000),
     };
     let noted = readers.noted(&members);
-    let ring = ring::declare(&members.members, shape, &recorded, seen(found), noted, |name| {
+    let (seen, ignored) = seen(found, &recorded);
+    let ring = ring::declare(&members.members, shape, &recorded, seen, noted, |name| {
         has_left(existing, &recorded, name)
     })
     .map_err(|fault| invalid(fault.to_string().replace("handoverTimeoutMs", "handoverTimeoutSeconds")))?;
 
     let document = ring.as_ref().and_then(|ring| ring.document.as_ref());
-    let config = configuration(found, source, document).and_then(|config| after_the_old_source(existing, config));
+    let config = configuration(found, source, document)
+        .and_then(|config| match &found.rival {
+            Some(rival) if !rival.we_read => Err(rival.verdict()),
+            Some(_) | None => Ok(config),
+        })
+        // Before the old source ends: its pods go on where the new one could not begin.
+        .and_then(|config| has_room.map(|()| config))
+        .and_then(|config| after_the_old_source(existing, config));
+    let is_taken = matches!(&config, Err(verdict) if verdict.words().reason == SOURCE_TAKEN);
     let changes_source = matches!(&config, Err(verdict) if verdict.words().reason == SOURCE_CHANGING);
     let mut needed = Files::default();
     for member in &members.members {
         needed.merge(member.files.clone());
     }
-    for reference in [Some(&found.source), found.dead_letter.as_ref()].into_iter().flatten() {
-        if let Ok((_, credentials)) = usable(reference, "") {
-            needed.merge(credentials.files.clone());
-        }
-    }
+    needed.merge(channels);
     // Pods that are behind may still name files that are no longer needed.
     let is_kept = |config: &Configuration| {
         existing
             .deployment
             .as_ref()
-            .is_some_and(|live| config.occasion.is_of(live))
+            .is_some_and(|live| config.trigger.is_of(live))
     };
     let is_settled = |config: &Configuration| {
         (uses(existing, &identity, config) || is_kept(config))
@@ -150,21 +175,27 @@ pub fn validate(found: &Dereferenced, settings: &Settings) -> Result<Validated, 
     Ok(Validated {
         replicas: if spec.suspend || is_idle || changes_source {
             0
+        } else if is_taken {
+            // Pods that there are read what they read; there is to be none more.
+            existing.deployment.as_ref().map_or(0, rollout::desired)
         } else {
             spec.replicas
         },
         image: spec.image.clone().unwrap_or_else(|| settings.forwarder_image.clone()),
         image_pull_policy: settings.forwarder_image_pull_policy,
+        security_ids: settings.pod_security_ids,
         channel_not_ready: match &found.source.found {
             Found::Channel(channel) => channel.not_ready.clone(),
             Found::Missing | Found::Denied => None,
         },
+        rival: found.rival.clone(),
         spec: spec.clone(),
         identity,
         members,
         readers,
         recorded,
         ring,
+        ignored,
         credentials,
         config,
     })
@@ -194,6 +225,17 @@ fn check_selector(field: &str, selector: &LabelSelector) -> Result<(), Verdict> 
     }
 }
 
+/// The files that the usable channels need.
+fn channel_credentials(found: &Dereferenced, own: &str) -> Files {
+    let mut files = Files::default();
+    for reference in [Some(&found.source), found.dead_letter.as_ref()].into_iter().flatten() {
+        if let Ok((_, credentials)) = usable(reference, own, "") {
+            files.merge(credentials.files.clone());
+        }
+    }
+    files
+}
+
 /// What was projected before.
 fn stored(existing: &Existing) -> Files {
     let data = existing.credentials.as_ref().and_then(|secret| secret.data.clone());
@@ -213,19 +255,10 @@ fn recorded(found: &Dereferenced) -> Recorded {
     Recorded::read(found.existing.ring.as_ref(), known.cloned())
 }
 
-fn seen(found: &Dereferenced) -> Seen {
+fn seen(found: &Dereferenced, recorded: &Recorded) -> (Seen, Vec<Ignored>) {
     let status = found.forwarder.status.as_ref().and_then(|status| status.ring.as_ref());
     let status = status.and_then(|ring| u64::try_from(ring.epoch).ok());
-    let pods = &found.existing.pods;
-    Seen {
-        declared: pods
-            .iter()
-            .flat_map(|pod| pod.epochs_known())
-            .chain(status)
-            .max()
-            .unwrap_or(0),
-        awaited: pods.iter().filter_map(|pod| pod.awaits()).max().unwrap_or(0),
-    }
+    claims::judge(recorded.epoch(), status.unwrap_or(0), &found.existing.pods)
 }
 
 /// Whether no pod publishes to a cluster any more that was leaving when we last looked.
@@ -247,36 +280,12 @@ fn has_left(existing: &Existing, recorded: &Recorded, ring_name: &str) -> bool {
 
 /// Whether all pods run what is declared, so that nothing older is needed any more.
 fn is_settled(existing: &Existing, recorded: &Recorded, ring: &Recorded) -> bool {
-    let is_current = |pod: &super::pods::Observed| !pod.terminating && pod.epoch() >= Some(recorded.epoch());
+    let is_current = |pod: &super::pods::Observed| !pod.terminating && pod.epoch() == Some(recorded.epoch());
     let deployment = existing.deployment.as_ref();
     recorded == ring
         && ring.leaving.is_empty()
         && existing.pods.iter().all(is_current)
         && deployment.is_none_or(|deployment| Rollout::of(deployment) == Rollout::Complete)
-}
-
-/// The reason while pods of another source end.
-pub const SOURCE_CHANGING: &str = "SourceChanging";
-
-/// Pods of another channel, topic or group must be gone before the first of this one begins: two groups at once would deliver records of
-/// one asset side by side, and no epoch is common to them.
-fn after_the_old_source(existing: &Existing, config: Configuration) -> Result<Configuration, Verdict> {
-    let Some(deployment) = &existing.deployment else {
-        return Ok(config);
-    };
-    let annotations = deployment.metadata.annotations.as_ref();
-    let before = annotations.and_then(|annotations| annotations.get(names::SOURCE));
-    let is_down = existing.pods.is_empty() && rollout::desired(deployment) == 0;
-    match before {
-        Some(before) if *before != config.source && !is_down => Err(Verdict::reconciling(
-            SOURCE_CHANGING,
-            format!(
-                "pods that read \"{before}\" (channel, topic, group) end before the first begins that reads \"{}\"",
-                config.source
-            ),
-        )),
-        _ => Ok(config),
-    }
 }
 
 /// Whether the pods' template has that configuration: until then pods may begin with an older one, and need what that names.
@@ -290,32 +299,11 @@ fn uses(existing: &Existing, identity: &Identity, config: &Configuration) -> boo
     volumes.any(|volume| volume.config_map.as_ref().is_some_and(|map| map.name == name))
 }
 
-/// The topic and credentials behind a reference.
-fn usable<'a>(reference: &'a Reference, field: &str) -> Result<(&'a str, &'a KafkaCredentials), Verdict> {
-    let name = &reference.name;
-    match &reference.found {
-        Found::Missing => Err(Verdict::reconciling(
-            "ChannelMissing",
-            format!("{field}: there is no KafkaChannel {name}; create it, or correct the reference"),
-        )),
-        Found::Denied => Err(Verdict::reconciling(
-            "NotGranted",
-            format!("{field}: the KafkaChannel {name} does not let this namespace in; its spec.allowedNamespaces must"),
-        )),
-        Found::Channel(channel) => match &channel.credentials {
-            Ok(credentials) => Ok((&channel.topic, credentials)),
-            Err(error) => Err(Verdict::reconciling(
-                error.reason(),
-                format!("the KafkaChannel {name}: {error}"),
-            )),
-        },
-    }
-}
-
 fn configuration(found: &Dereferenced, source: &Source, ring: Option<&RingConfig>) -> Result<Configuration, Verdict> {
     let spec = &found.forwarder.spec;
+    let own = found.forwarder.metadata.namespace.as_deref().unwrap_or_default();
     let topic = |reference: &'_ Reference, field| -> Result<_, Verdict> {
-        let (name, credentials) = usable(reference, field)?;
+        let (name, credentials) = usable(reference, own, field)?;
         Ok((name.to_owned(), credentials.clone()))
     };
     let (name, credentials) = topic(&found.source, "spec.sources[0].channelRef")?;
@@ -367,14 +355,14 @@ fn configuration(found: &Dereferenced, source: &Source, ring: Option<&RingConfig
         .collect();
     let epoch = ring_epoch.map_or_else(|| "-".to_owned(), |epoch| epoch.to_string());
     let read = format!("{kafka_credentials} {} {epoch}", hash(&users.join("\n")));
-    let occasion = Occasion::of(generation, spec, &channels, read)
+    let trigger = RolloutTrigger::of(generation, spec, &channels, read)
         .map_err(|error| invalid(format!("spec: cannot be serialized: {error}")))?;
     Ok(Configuration {
         hash: hash(&text),
-        source: format!("{} {name} {}", found.source.name, source.group),
+        source: names::source_text(&found.source.name, &name, &source.group),
         kafka_credentials,
         ring_epoch,
-        occasion,
+        trigger,
         max_pending_bytes: document.engine.max_pending_bytes,
         drain_timeout_ms: document.engine.drain_timeout_ms,
         text,

@@ -1,6 +1,6 @@
 //! Whether a Secret's value can be what it is referred to as. All problems say what to do, and nothing of the value.
 
-use forwarder::nats::credentials::{parse_creds, parse_seed};
+use forwarder_nats::credentials::{parse_creds, parse_seed};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 

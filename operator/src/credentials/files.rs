@@ -9,6 +9,12 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
+use super::CredentialsError;
+
+/// Bytes of one resource's credentials, at most: they are copied into a Secret that a forwarder has for all. Those of its two channels
+/// fit there in any case, with members beside them.
+pub(super) const MOST_OF_ONE: usize = 384 << 10;
+
 /// File names and their content. Its debug form shows names only.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Files(BTreeMap<String, Vec<u8>>);
@@ -33,6 +39,12 @@ impl Files {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.0.get(name).map(Vec::as_slice)
+    }
+
+    /// How many bytes their contents have.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.values().map(Vec::len).sum()
     }
 
     /// Whether there is none.
@@ -76,6 +88,20 @@ impl Files {
 
     pub(super) fn add(&mut self, name: String, bytes: Vec<u8>) {
         self.0.insert(name, bytes);
+    }
+
+    /// The same files, if one resource may have so much.
+    ///
+    /// # Errors
+    /// [`CredentialsError::TooLarge`]
+    pub(super) fn within_bound(self) -> Result<Self, CredentialsError> {
+        match self.bytes() {
+            bytes if bytes > MOST_OF_ONE => Err(CredentialsError::TooLarge {
+                kib: bytes.div_ceil(1 << 10),
+                most_kib: MOST_OF_ONE >> 10,
+            }),
+            _ => Ok(self),
+        }
     }
 }
 

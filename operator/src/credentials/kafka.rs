@@ -28,7 +28,7 @@ pub fn secrets_of_kafka(connection: &KafkaConnection) -> BTreeSet<String> {
 /// Resolves what a connection refers to. The files' names begin with `prefix`, and the configuration names them in `folder`.
 ///
 /// # Errors
-/// The first that is missing or holds something else.
+/// The first that is missing or holds something else, or all that are too large together.
 pub fn kafka(
     connection: &KafkaConnection,
     secrets: &Secrets,
@@ -55,6 +55,7 @@ pub fn kafka(
         sasl,
         properties: BTreeMap::new(),
     };
+    let files = files.within_bound()?;
     Ok(KafkaCredentials { connection, files })
 }
 
@@ -71,15 +72,17 @@ fn resolve_sasl(
         key,
     } = &sasl.secret_ref;
     let is_token = sasl.mechanism == SaslMechanism::OAuthBearer;
-    let value = if is_token {
-        secrets.value(name, key.as_deref().unwrap_or("token"), content::token)?
+    let (default, check): (_, content::Check) = if is_token {
+        ("token", content::token)
     } else {
-        secrets.value(name, key.as_deref().unwrap_or("password"), content::text)?
+        ("password", content::text)
     };
+    let key = key.as_deref().unwrap_or(default);
+    let value = secrets.value(name, key, check)?;
     let file = format!("{prefix}_sasl");
     let path = folder.join(&file);
     files.add(file, value.to_owned());
-    let username = || username(secrets, name, username_key.as_deref());
+    let username = || username(secrets, name, username_key.as_deref(), key);
     Ok(match sasl.mechanism {
         SaslMechanism::Plain => config::Sasl::Plain {
             username: username()?,

@@ -4,11 +4,27 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crds::nats_cluster::{NatsAuth, NatsAuthSecretRef, NatsAuthType};
-use crds::reference::Tls;
-use forwarder_core::config;
+use crds::reference::{SECRET_KEYS, Tls};
+use forwarder_core::config::{self, JetStreamApi};
 
 use super::{CredentialsError, Files, Secrets, content};
-use crate::nats_cluster::ClusterAccess;
+
+/// How clients reach a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterAccess {
+    /// The servers, as the ring's document has them.
+    pub servers: Vec<String>,
+    /// How to authenticate.
+    pub auth: Option<NatsAuth>,
+    /// TLS.
+    pub tls: Option<Tls>,
+    /// Whether announced servers are used; none: nobody has said.
+    pub discover_servers: Option<bool>,
+    /// Where JetStream's API is; none: at its usual place.
+    pub jet_stream: Option<JetStreamApi>,
+    /// What answers' subjects begin with; none: as usual.
+    pub inbox_prefix: Option<String>,
+}
 
 /// How to authenticate to a NATS cluster, and the files for it.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,7 +47,7 @@ pub fn secrets_of_nats(access: &ClusterAccess) -> BTreeSet<String> {
 /// Resolves what a cluster refers to. The files' names begin with `prefix`, and the configuration names them in `folder`.
 ///
 /// # Errors
-/// The first that is missing or holds something else.
+/// The first that is missing or holds something else, or all that are too large together.
 pub fn nats(
     access: &ClusterAccess,
     secrets: &Secrets,
@@ -47,6 +63,7 @@ pub fn nats(
         None => None,
         Some(tls) => Some(resolve_tls(tls, secrets, prefix, folder, &mut files)?),
     };
+    let files = files.within_bound()?;
     Ok(NatsCredentials { auth, tls, files })
 }
 
@@ -68,7 +85,8 @@ fn resolve_auth(
         NatsAuthType::Token => ("token", content::text),
         NatsAuthType::UserPassword => ("password", content::text),
     };
-    let value = secrets.value(name, key.as_deref().unwrap_or(default), check)?;
+    let key = key.as_deref().unwrap_or(default);
+    let value = secrets.value(name, key, check)?;
     let file = format!("{prefix}_auth");
     let path = folder.join(&file);
     files.add(file, value.to_owned());
@@ -77,15 +95,31 @@ fn resolve_auth(
         NatsAuthType::NKey => config::NatsAuth::NKey { seed_file: path },
         NatsAuthType::Token => config::NatsAuth::Token { file: path },
         NatsAuthType::UserPassword => config::NatsAuth::UserPassword {
-            username: username(secrets, name, username_key.as_deref())?,
+            username: username(secrets, name, username_key.as_deref(), key)?,
             password_file: path,
         },
     })
 }
 
-/// A user's name stands in the configuration itself.
-pub(super) fn username(secrets: &Secrets, name: &str, key: Option<&str>) -> Result<String, CredentialsError> {
-    let value = secrets.value(name, key.unwrap_or("username"), content::text)?;
+/// A user's name stands in the configuration itself, which more people may read than the Secret. So it is not taken from a key that is for
+/// what must stay secret: `password_key`, and those of [`SECRET_KEYS`].
+pub(super) fn username(
+    secrets: &Secrets,
+    name: &str,
+    key: Option<&str>,
+    password_key: &str,
+) -> Result<String, CredentialsError> {
+    let key = key.unwrap_or("username");
+    let is_secret = key == password_key || SECRET_KEYS.contains(&key);
+    let check = |value: &[u8]| {
+        if is_secret {
+            return Err(
+                "is for what must stay secret, and a user's name stands in a ConfigMap; name another key in usernameKey",
+            );
+        }
+        content::text(value)
+    };
+    let value = secrets.value(name, key, check)?;
     Ok(content::trimmed(value).unwrap_or_default().to_owned())
 }
 

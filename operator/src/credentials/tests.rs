@@ -8,7 +8,6 @@ use nkeys::KeyPair;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::nats_cluster::ClusterAccess;
 
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
 const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n";
@@ -200,4 +199,64 @@ fn written_files_are_for_this_user_alone() {
     let path = folder.path().join("a");
     assert_eq!(std::fs::read(&path).unwrap(), b"x");
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_user_s_name_is_not_taken_from_a_key_that_must_stay_secret() {
+    let all = secrets(&[
+        ("login", "alice"),
+        ("password", "hunter2"),
+        ("token", "t0ken"),
+        ("pass", "s3cret"),
+    ]);
+    let refused = |reference: Value| {
+        let spec = cluster(json!({"auth": {"type": "UserPassword", "secretRef": reference}}));
+        resolved(&spec, &all).map(|_| ())
+    };
+    assert_eq!(refused(json!({"name": "s", "usernameKey": "login"})), Ok(()));
+    for reference in [
+        json!({"name": "s", "usernameKey": "password"}),
+        json!({"name": "s", "usernameKey": "token"}),
+        json!({"name": "s", "usernameKey": "pass", "key": "pass"}),
+        json!({"name": "s", "key": "login", "usernameKey": "password"}),
+    ] {
+        let error = refused(reference.clone()).unwrap_err();
+        assert_eq!(error.reason(), "SecretInvalid", "{reference}");
+        let said = error.to_string();
+        assert!(said.contains("usernameKey"), "{said}");
+        assert!(
+            !["hunter2", "t0ken", "s3cret"].iter().any(|value| said.contains(value)),
+            "{said}"
+        );
+    }
+    let sasl = json!({"mechanism": "PLAIN", "secretRef": {"name": "s", "usernameKey": "pass", "key": "pass"}});
+    let connection: KafkaConnection =
+        serde_json::from_value(json!({"bootstrapServers": ["k:9092"], "sasl": sasl})).unwrap();
+    let error = kafka(&connection, &all, "kafka_plant_a", Path::new("/x")).unwrap_err();
+    assert_eq!(error.reason(), "SecretInvalid");
+}
+
+#[test]
+fn all_credentials_of_one_resource_are_bounded_together() {
+    let many = |kib: usize| {
+        let certificate = format!(
+            "-----BEGIN CERTIFICATE-----\n{}-----END CERTIFICATE-----\n",
+            format!("{}\n", "A".repeat(64)).repeat(15)
+        );
+        certificate.repeat(kib)
+    };
+    let tls = json!({"caSecretRef": {"name": "s"}, "clientSecretRef": {"name": "s"}});
+    let connection: KafkaConnection =
+        serde_json::from_value(json!({"bootstrapServers": ["k:9092"], "tls": tls})).unwrap();
+    for (of_client, fits) in [(100, true), (200, false)] {
+        let all = secrets(&[("ca.crt", &many(200)), ("tls.crt", &many(of_client)), ("tls.key", KEY)]);
+        let of_nats = resolved(&cluster(json!({"tls": tls})), &all).map(|_| ());
+        let of_kafka = kafka(&connection, &all, "kafka_plant_a", Path::new("/x")).map(|_| ());
+        assert_eq!(of_nats, of_kafka);
+        assert_eq!(of_nats.is_ok(), fits, "{of_client}");
+        if let Err(error) = of_nats {
+            assert_eq!(error.reason(), "SecretInvalid");
+            assert!(error.to_string().contains("384 KiB"), "{error}");
+        }
+    }
 }

@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
+use crds::kafka_channel::TopicCreation;
 use crds::{KafkaChannel, KafkaChannelStatus};
 use jiff::Timestamp;
 use kube::Resource as _;
 
-use super::inspect::{Failure, Kind, Seen};
+use super::creation::{self, Whose};
+use super::deletes_topic;
 use super::plan::{Block, Drift, Plan};
+use super::refusals::{self, Refusal};
+use super::seen::{Failure, Kind, Seen};
+use super::users::Users;
 use super::validate::InvalidSpec;
 use crate::conditions::{Verdict, Words, conditions};
 
@@ -32,36 +37,68 @@ pub(super) enum Facts {
     Failed(Failure),
     /// What the brokers say, after all steps were taken, and what is left to do.
     Seen { seen: Seen, plan: Plan },
+    /// The topic is to be deleted, and these still use it.
+    InUse(Users),
 }
 
-pub(super) fn status(channel: &KafkaChannel, facts: &Facts, now: Timestamp) -> KafkaChannelStatus {
+impl Facts {
+    /// What was in the way of a deletion, in words.
+    pub(super) fn hindrance(&self) -> String {
+        match self {
+            Self::Refused(refused) => refused.to_string(),
+            Self::Failed(failure) => failure.message.clone(),
+            Self::Seen { .. } => "it is still there".to_owned(),
+            Self::InUse(users) => format!("it is used by {users}"),
+        }
+    }
+}
+
+/// The status; `record` says whether the channel has created its topic, and is no part of it.
+pub(super) fn status(
+    channel: &KafkaChannel,
+    facts: &Facts,
+    record: Option<&TopicCreation>,
+    now: Timestamp,
+) -> KafkaChannelStatus {
     let generation = channel.meta().generation;
     let old = channel.status.clone().unwrap_or_default();
     let drift = drift(facts);
     let further: Vec<_> = drift.into_iter().map(|words| ("Drifted", words)).collect();
     let mut status = KafkaChannelStatus {
         observed_generation: generation,
-        conditions: conditions(&old.conditions, generation, &verdict(channel, facts), &further, now),
+        conditions: conditions(
+            &old.conditions,
+            generation,
+            &verdict(channel, facts, record, now),
+            &further,
+            now,
+        ),
         ..KafkaChannelStatus::default()
     };
     match facts {
-        Facts::Seen { seen, plan: _ } => {
+        Facts::Seen { seen, plan } => {
+            let held = plan.drift.iter().filter_map(|drift| match drift {
+                Drift::Held(setting) => Some(setting.clone()),
+                _ => None,
+            });
+            status.differing_settings = held.collect();
             status.cluster_id.clone_from(&seen.cluster_id);
             status.partitions = seen.topic.as_ref().map(|topic| topic.partitions);
             status.replication_factor = seen.topic.as_ref().map(|topic| topic.replication_factor);
         }
         // What was seen last stays, for as long as it is about the same spec.
-        Facts::Refused(_) | Facts::Failed(_) if old.observed_generation == generation => {
+        Facts::Refused(_) | Facts::Failed(_) | Facts::InUse(_) if old.observed_generation == generation => {
             status.cluster_id = old.cluster_id;
             status.partitions = old.partitions;
             status.replication_factor = old.replication_factor;
+            status.differing_settings = old.differing_settings;
         }
-        Facts::Refused(_) | Facts::Failed(_) => {}
+        Facts::Refused(_) | Facts::Failed(_) | Facts::InUse(_) => {}
     }
     status
 }
 
-fn verdict(channel: &KafkaChannel, facts: &Facts) -> Verdict {
+fn verdict(channel: &KafkaChannel, facts: &Facts, record: Option<&TopicCreation>, now: Timestamp) -> Verdict {
     let deleted = channel.meta().deletion_timestamp.is_some();
     let topic = &channel.spec.topic.name;
     match facts {
@@ -78,10 +115,17 @@ fn verdict(channel: &KafkaChannel, facts: &Facts) -> Verdict {
             Kind::Authorization => Verdict::reconciling("NotAuthorized", message.clone()),
             Kind::Client => Verdict::reconciling("ClientFailed", message.clone()),
             Kind::Refused => Verdict::reconciling("TopicRefused", message.clone()),
-            Kind::Invalid => Verdict::stalled("TopicInvalid", message.clone()),
+            Kind::Invalid | Kind::Settings => Verdict::stalled("TopicInvalid", message.clone()),
         },
+        Facts::InUse(users) => Verdict::reconciling(
+            "TopicInUse",
+            format!(
+                "the topic {topic:?} is to go with this channel, and is used by {users}. It is deleted once they are gone, if that \
+                 is soon; else the channel goes and the topic stays"
+            ),
+        ),
         Facts::Seen { seen, plan } => match (&plan.block, &seen.topic) {
-            (Some(block), _) => blocked(topic, block),
+            (Some(block), _) => blocked(channel, block, &plan.refused),
             (None, None) if channel.spec.topic.managed => Verdict::reconciling(
                 "TopicPending",
                 format!("the topic {topic:?} is made; not every broker knows it yet"),
@@ -96,13 +140,22 @@ fn verdict(channel: &KafkaChannel, facts: &Facts) -> Verdict {
             ),
             (None, Some(found)) => Verdict::ready(
                 "TopicReady",
-                format!("the topic {topic:?} is there, with {} partitions", found.partitions),
+                match creation::whose(record, seen, found, now) {
+                    Whose::NotOurs(why) if deletes_topic(channel) => format!(
+                        "the topic {topic:?} is there, with {} partitions. Deleting this channel leaves it, since {}. If it is to go \
+                         then, delete it by Kafka's own tools",
+                        found.partitions,
+                        why.told()
+                    ),
+                    _ => format!("the topic {topic:?} is there, with {} partitions", found.partitions),
+                },
             ),
         },
     }
 }
 
-fn blocked(topic: &str, block: &Block) -> Verdict {
+fn blocked(channel: &KafkaChannel, block: &Block, refused: &[Refusal]) -> Verdict {
+    let topic = &channel.spec.topic.name;
     match block {
         Block::PartitionIncrease { from, to, allowed } => {
             let allowed = allowed.map_or_else(String::new, |allowed| format!(" (it says {allowed})"));
@@ -115,13 +168,16 @@ fn blocked(topic: &str, block: &Block) -> Verdict {
                 ),
             )
         }
-        Block::UnknownSettings(names) => Verdict::stalled(
-            "InvalidSpec",
-            format!(
+        Block::UnknownSettings(names) => {
+            let mut sentences = vec![format!(
                 "spec.topic.config: the brokers know no setting {}; correct or remove it",
                 names.join(", ")
-            ),
-        ),
+            )];
+            if !refused.is_empty() {
+                sentences.push(refusals::told(refused));
+            }
+            Verdict::stalled("InvalidSpec", sentences.join(". "))
+        }
     }
 }
 
@@ -133,7 +189,7 @@ fn drift(facts: &Facts) -> Option<Words> {
     let reason = match plan.drift.first()? {
         Drift::MorePartitions { .. } => "Partitions",
         Drift::ReplicationFactor { .. } => "ReplicationFactor",
-        Drift::Unreadable(_) => "Config",
+        Drift::Unreadable(_) | Drift::Held(_) => "Config",
     };
     let sentences = plan.drift.iter().map(|drift| match drift {
         Drift::MorePartitions { declared, found } => format!(
@@ -145,13 +201,26 @@ fn drift(facts: &Facts) -> Option<Words> {
         Drift::Unreadable(name) => format!(
             "settings differ and are not repaired: {name} is set on the topic and cannot be read, so writing others would reset it"
         ),
+        Drift::Held(setting) => {
+            let held = setting.found.as_ref().map_or_else(|| "no value that they tell".to_owned(), |held| format!("{held:?}"));
+            format!(
+                "spec.topic.config declares {}: {:?}; the brokers took it and hold {held}. The operator does not write it again: declare \
+                 what they hold, or find out what changes it",
+                setting.name, setting.declared
+            )
+        }
     });
     Some(Words::new(reason, sentences.collect::<Vec<_>>().join(". ")))
 }
 
 /// When to look again. The pause of an outage grows with its age, which the condition tells: no counter is needed, and a
 /// restart changes nothing.
-pub(super) fn again_after(channel: &KafkaChannel, status: &KafkaChannelStatus, now: Timestamp) -> Duration {
+pub(super) fn again_after(
+    channel: &KafkaChannel,
+    status: &KafkaChannelStatus,
+    record: Option<&TopicCreation>,
+    now: Timestamp,
+) -> Duration {
     if channel.meta().deletion_timestamp.is_some() {
         return DELETING;
     }
@@ -162,6 +231,10 @@ pub(super) fn again_after(channel: &KafkaChannel, status: &KafkaChannelStatus, n
             let half = Duration::try_from(age).unwrap_or_default() / 2;
             half.clamp(SOON, FAILING)
         }
+        // Perhaps the brokers were only slow to show what they took.
+        _ if !status.differing_settings.is_empty() => FAILING,
+        // Nor is there much time to learn which topic was made.
+        _ if creation::awaits_id(record, now) => FAILING,
         _ => INTERVAL,
     }
 }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crds::kafka_channel::Topic;
+use crds::kafka_channel::{DifferingSetting, Topic};
 
-use super::inspect::{Seen, SeenTopic};
+use super::refusals::Refusal;
+use super::seen::{Seen, SeenTopic};
+use super::settings;
 
 /// What is to be done, and what remains.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +17,11 @@ pub(super) struct Plan {
     pub(super) block: Option<Block>,
     /// Where the topic differs and is left as it is, for people.
     pub(super) drift: Vec<Drift>,
+    /// Settings that would be written if there were no unknown ones. The brokers are asked which of them they refuse, so that a person
+    /// is told of all faults at once.
+    pub(super) unasked: BTreeMap<String, String>,
+    /// Those of them that are refused.
+    pub(super) refused: Vec<Refusal>,
 }
 
 /// A change.
@@ -61,9 +68,16 @@ pub(super) enum Drift {
     },
     /// A setting of the topic cannot be read, so nothing can be written without losing it.
     Unreadable(String),
+    /// Kafka took a setting and holds another value.
+    Held(DifferingSetting),
 }
 
 impl Step {
+    /// Whether it writes settings.
+    pub(super) const fn configures(&self) -> bool {
+        matches!(self, Self::Configure { .. })
+    }
+
     /// The reason and the note of its event.
     pub(super) fn told(&self, topic: &str) -> (&'static str, String) {
         match self {
@@ -84,7 +98,8 @@ impl Step {
     }
 }
 
-pub(super) fn plan(topic: &Topic, seen: &Seen) -> Plan {
+/// `held` are the settings that Kafka took before and holds differently. Those are not written again: it would not end.
+pub(super) fn plan(topic: &Topic, seen: &Seen, held: &[DifferingSetting]) -> Plan {
     if !topic.managed {
         return Plan::default();
     }
@@ -108,7 +123,7 @@ pub(super) fn plan(topic: &Topic, seen: &Seen) -> Plan {
         let found = found.replication_factor;
         plan.drift.push(Drift::ReplicationFactor { declared, found });
     }
-    plan_config(topic, found, &mut plan);
+    plan_config(topic, found, held, &mut plan);
     plan
 }
 
@@ -127,28 +142,20 @@ fn plan_partitions(topic: &Topic, found: i32, plan: &mut Plan) {
     }
 }
 
-fn plan_config(topic: &Topic, found: &SeenTopic, plan: &mut Plan) {
-    let unknown: Vec<String> = topic
+fn plan_config(topic: &Topic, found: &SeenTopic, held: &[DifferingSetting], plan: &mut Plan) {
+    let (declared, unknown): (BTreeMap<_, _>, BTreeMap<_, _>) = topic
         .config
-        .keys()
-        .filter(|name| !found.config.contains_key(*name))
-        .cloned()
-        .collect();
+        .clone()
+        .into_iter()
+        .partition(|(name, _)| found.config.contains_key(name));
+    let (held, differing): (Vec<_>, Vec<_>) = differing(&declared, found)
+        .into_iter()
+        .partition(|setting| held.contains(setting));
+    plan.drift.extend(held.into_iter().map(Drift::Held));
     if !unknown.is_empty() {
-        plan.block = Some(Block::UnknownSettings(unknown));
-        return;
+        plan.block = Some(Block::UnknownSettings(unknown.into_keys().collect()));
     }
-    let differs = |(name, value): &(&String, &String)| {
-        let setting = found.config.get(*name).and_then(|setting| setting.value.as_deref());
-        setting.is_none_or(|setting| normal(setting) != normal(value))
-    };
-    let names: Vec<String> = topic
-        .config
-        .iter()
-        .filter(differs)
-        .map(|(name, _)| name.clone())
-        .collect();
-    if names.is_empty() {
+    if differing.is_empty() {
         return;
     }
     let mut all = BTreeMap::new();
@@ -162,11 +169,27 @@ fn plan_config(topic: &Topic, found: &SeenTopic, plan: &mut Plan) {
             }
         }
     }
-    all.extend(topic.config.clone());
+    all.extend(declared);
+    if matches!(plan.block, Some(Block::UnknownSettings(_))) {
+        plan.unasked = all;
+        return;
+    }
+    let names = differing.into_iter().map(|setting| setting.name).collect();
     plan.steps.push(Step::Configure { names, all });
 }
 
-/// Lists may be written with blanks: `compact, delete`.
-fn normal(value: &str) -> String {
-    value.split(',').map(str::trim).collect::<Vec<_>>().join(",")
+/// The declared settings of which the topic has other values.
+pub(super) fn differing(declared: &BTreeMap<String, String>, found: &SeenTopic) -> Vec<DifferingSetting> {
+    let mut differing = Vec::new();
+    for (name, declared) in declared {
+        let found = found.config.get(name).and_then(|setting| setting.value.as_deref());
+        if found.is_none_or(|found| !settings::same(name, declared, found)) {
+            differing.push(DifferingSetting {
+                name: name.clone(),
+                declared: declared.clone(),
+                found: found.map(str::to_owned),
+            });
+        }
+    }
+    differing
 }

@@ -1,3 +1,7 @@
+mod creation;
+mod removal;
+mod settings;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -7,8 +11,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use serde_json::{Value, json};
 
 use super::assess::{again_after, status};
-use super::inspect::{Kind, Seen, SeenTopic, Setting, decisive, lasting};
-use super::plan::{Block, Drift, Plan};
+use super::inspect::{decisive, lasting, metadata_version};
+use super::plan::{Block, Drift, Plan, Step, plan};
+use super::removal::Why;
+use super::seen::{Kind, Seen, SeenTopic, Setting, TopicId};
 use super::*;
 use crate::credentials::Secrets;
 
@@ -39,6 +45,7 @@ fn seen(partitions: i32, settings: &[(&str, Option<&str>, bool)]) -> Seen {
         partitions,
         replication_factor: 1,
         config: settings.iter().map(setting).collect(),
+        ..SeenTopic::default()
     };
     Seen {
         cluster_id: Some("id".to_owned()),
@@ -51,7 +58,7 @@ fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 fn planned(topic: Value, seen: &Seen) -> Plan {
-    plan(&channel(topic, json!({})).spec.topic, seen)
+    plan(&channel(topic, json!({})).spec.topic, seen, &[])
 }
 
 fn at(second: i64) -> Timestamp {
@@ -68,8 +75,8 @@ fn brief(status: &KafkaChannelStatus) -> Vec<(&str, &str, &str)> {
 /// The status of a channel whose topic is as `seen`.
 fn assessed(topic: Value, seen: Seen) -> KafkaChannelStatus {
     let channel = channel(topic, json!({}));
-    let plan = plan(&channel.spec.topic, &seen);
-    status(&channel, &Facts::Seen { seen, plan }, at(1))
+    let plan = plan(&channel.spec.topic, &seen, &[]);
+    status(&channel, &Facts::Seen { seen, plan }, None, at(1))
 }
 
 fn failed(kind: Kind) -> Facts {
@@ -244,45 +251,44 @@ fn failures_are_told_apart_and_an_outage_keeps_what_was_seen() {
         (Kind::Refused, "TopicRefused", "Reconciling"),
         (Kind::Invalid, "TopicInvalid", "Stalled"),
     ] {
-        let status = status(&channel, &failed(kind), at(1));
+        let status = status(&channel, &failed(kind), None, at(1));
         assert_eq!(brief(&status), [("Ready", "False", reason), (type_, "True", reason)]);
     }
     channel.status = Some(assessed(json!({}), seen(6, &[])));
-    let away = status(&channel, &failed(Kind::Unreachable), at(9));
+    let away = status(&channel, &failed(Kind::Unreachable), None, at(9));
     assert_eq!(away.partitions, Some(6));
     channel.status = Some(away.clone());
     assert_eq!(
-        status(&channel, &failed(Kind::Unreachable), at(99)),
+        status(&channel, &failed(Kind::Unreachable), None, at(99)),
         away,
         "the same outage is the same status"
     );
     channel.metadata.generation = Some(4);
-    assert_eq!(status(&channel, &failed(Kind::Unreachable), at(99)).partitions, None);
+    assert_eq!(
+        status(&channel, &failed(Kind::Unreachable), None, at(99)).partitions,
+        None
+    );
 }
 
 #[test]
 fn the_pause_grows_with_the_age_of_an_outage() {
     let mut channel = channel(json!({}), json!({}));
-    let away = status(&channel, &failed(Kind::Unreachable), at(100));
+    let away = status(&channel, &failed(Kind::Unreachable), None, at(100));
     let pauses: Vec<u64> = [100, 110, 999]
-        .map(|now| again_after(&channel, &away, at(now)).as_secs())
+        .map(|now| again_after(&channel, &away, None, at(now)).as_secs())
         .into();
     assert_eq!(pauses, [2, 5, 60]);
-    let invalid = status(&channel, &failed(Kind::Invalid), at(100));
-    assert_eq!(again_after(&channel, &invalid, at(100)).as_secs(), 300);
+    let invalid = status(&channel, &failed(Kind::Invalid), None, at(100));
+    assert_eq!(again_after(&channel, &invalid, None, at(100)).as_secs(), 300);
     channel.metadata.deletion_timestamp = Some(serde_json::from_value(json!("1970-01-01T00:01:40Z")).unwrap());
-    assert_eq!(again_after(&channel, &away, at(999)).as_secs(), 5);
+    assert_eq!(again_after(&channel, &away, None, at(999)).as_secs(), 5);
 }
 
 #[test]
 fn a_topic_goes_only_where_its_policy_says_so_and_within_a_bound() {
     let removal_of = |policy: &str, metadata: Value, namespace_goes: bool, now: i64| {
         let topic = json!({"managed": true, "deletionPolicy": policy});
-        let found = Dereferenced {
-            secrets: no_secrets(),
-            namespace_goes,
-        };
-        removal(&channel(topic, metadata), &found, at(now))
+        removal(&channel(topic, metadata), namespace_goes, at(now))
     };
     let deleted = json!({"deletionTimestamp": "1970-01-01T00:01:40Z", "finalizers": [FINALIZER]});
     let seconds = Duration::from_secs;
@@ -319,6 +325,21 @@ fn a_topic_goes_only_where_its_policy_says_so_and_within_a_bound() {
         removal_of("Delete", skipped, false, 100),
         Removal::Leaves(Why::Annotation)
     );
+}
+
+#[test]
+fn whether_brokers_tell_ids_is_read_from_the_requests_that_they_know() {
+    for (line, version) in [
+        (
+            "[thrd:k:9092/bootstrap]: k:9092/bootstrap:   ApiKey Metadata (3) Versions 0..13",
+            Some(13),
+        ),
+        ("k:9092/bootstrap:   ApiKey Metadata (3) Versions 0..9", Some(9)),
+        ("k:9092/bootstrap:   ApiKey Produce (0) Versions 0..11", None),
+        ("k:9092/bootstrap: Broker API support:", None),
+    ] {
+        assert_eq!(metadata_version(line), version, "{line}");
+    }
 }
 
 #[test]

@@ -2,28 +2,11 @@
 
 use crds::NatsCluster;
 use crds::nats_cluster::{NatsAuth, NatsAuthSecretRef, NatsAuthType};
-use crds::reference::Tls;
 use forwarder_core::config::JetStreamApi;
 use kube::ResourceExt as _;
 
 use super::managed::names;
-
-/// How clients reach a cluster.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ClusterAccess {
-    /// The servers, as the ring's document has them.
-    pub servers: Vec<String>,
-    /// How to authenticate.
-    pub auth: Option<NatsAuth>,
-    /// TLS.
-    pub tls: Option<Tls>,
-    /// Whether announced servers are used; none: nobody has said.
-    pub discover_servers: Option<bool>,
-    /// Where JetStream's API is; none: at its usual place.
-    pub jet_stream: Option<JetStreamApi>,
-    /// What answers' subjects begin with; none: as usual.
-    pub inbox_prefix: Option<String>,
-}
+use crate::credentials::ClusterAccess;
 
 impl ClusterAccess {
     /// Of a cluster as it is declared. A managed one's servers are one address, its Service's: a list of pods would be another one at

@@ -6,11 +6,13 @@ use crds::{NatsCluster, NatsClusterStatus};
 use jiff::Timestamp;
 use kube::Resource as _;
 
-use super::access::ClusterAccess;
+use super::SKIP_DRAIN;
 use super::managed::Outcome;
+use super::membership::SHOWN;
 use super::probe::{Failure, Seen};
 use super::validate::{InvalidSpec, ring_name};
 use crate::conditions::{Verdict, conditions};
+use crate::credentials::ClusterAccess;
 
 /// Between two looks at a cluster that is well, and the most for one that is not.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -31,6 +33,8 @@ pub(super) enum Facts {
     Refused(InvalidSpec),
     /// It is being drained or deleted: whether it answers does not matter any more.
     Leaving,
+    /// It is being deleted, and who may still publish to it could not be read, for this reason.
+    Unread(String),
     /// No server let us in.
     Failed(Failure),
     /// A server let us in.
@@ -48,17 +52,29 @@ pub(super) struct Served {
     pub(super) seen: Option<Result<Seen, Failure>>,
 }
 
-pub(super) fn status(cluster: &NatsCluster, member_of: &[String], facts: &Facts, now: Timestamp) -> NatsClusterStatus {
+/// `until`: how long a cluster that is being deleted waits for the forwarders `member_of`, at most.
+pub(super) fn status(
+    cluster: &NatsCluster,
+    member_of: &[String],
+    until: Option<Timestamp>,
+    facts: &Facts,
+    now: Timestamp,
+) -> NatsClusterStatus {
     let generation = cluster.meta().generation;
     let old = cluster.status.clone().unwrap_or_default();
-    let verdict = verdict(cluster, member_of, facts);
+    let verdict = verdict(cluster, member_of, until, facts);
     let mut status = NatsClusterStatus {
         observed_generation: generation,
         conditions: conditions(&old.conditions, generation, &verdict, &[], now),
         ring_name: Some(ring_name(cluster)),
-        member_of: member_of.to_vec(),
+        member_of: member_of.iter().take(SHOWN).cloned().collect(),
+        member_of_count: (member_of.len() > SHOWN).then(|| i32::try_from(member_of.len()).unwrap_or(i32::MAX)),
         ..NatsClusterStatus::default()
     };
+    if let Facts::Unread(_) = facts {
+        status.member_of = old.member_of;
+        status.member_of_count = old.member_of_count;
+    }
     match facts {
         Facts::Connected(Seen {
             version,
@@ -85,33 +101,37 @@ pub(super) fn status(cluster: &NatsCluster, member_of: &[String], facts: &Facts,
                 .or(old.jet_stream.filter(|_| known));
         }
         // What was seen last stays, for as long as it is about the same spec.
-        Facts::Refused(_) | Facts::Leaving | Facts::Failed(_) if old.observed_generation == generation => {
+        Facts::Refused(_) | Facts::Leaving | Facts::Unread(_) | Facts::Failed(_)
+            if old.observed_generation == generation =>
+        {
             status.server_version = old.server_version;
             status.cluster_name = old.cluster_name;
             status.jet_stream = old.jet_stream;
             status.servers = old.servers;
             status.managed = old.managed;
         }
-        Facts::Refused(_) | Facts::Leaving | Facts::Failed(_) => {}
+        Facts::Refused(_) | Facts::Leaving | Facts::Unread(_) | Facts::Failed(_) => {}
     }
     status
 }
 
-fn verdict(cluster: &NatsCluster, member_of: &[String], facts: &Facts) -> Verdict {
+fn verdict(cluster: &NatsCluster, member_of: &[String], until: Option<Timestamp>, facts: &Facts) -> Verdict {
     let deleted = cluster.meta().deletion_timestamp.is_some();
     if (deleted || cluster.spec.drain) && !member_of.is_empty() {
-        return Verdict::reconciling(
-            "Draining",
-            format!(
-                "its assets go to other clusters; these forwarders may still publish to it: {}",
-                member_of.join(", ")
-            ),
+        let forwarders = member_of.join(", ");
+        return draining(
+            format!("its assets go to other clusters; these forwarders may still publish to it: {forwarders}"),
+            until,
         );
     }
     match facts {
         Facts::Refused(invalid) => refused(invalid),
         Facts::Leaving if deleted => Verdict::reconciling("Draining", "no forwarder publishes to it any more"),
         Facts::Leaving => drained(),
+        Facts::Unread(why) => draining(
+            format!("which forwarders may still publish to it cannot be read: {why}"),
+            until,
+        ),
         Facts::Failed(Failure { kind, message }) => Verdict::reconciling(kind.reason(), message.clone()),
         Facts::Managed(Served { outcome, seen }) => match seen {
             Some(Err(Failure { kind, message })) => Verdict::reconciling(kind.reason(), message.clone()),
@@ -137,6 +157,18 @@ pub(super) fn refused(invalid: &InvalidSpec) -> Verdict {
     }
 }
 
+/// Of one that waits for forwarders. `until`: how long at most, if it is being deleted.
+fn draining(mut message: String, until: Option<Timestamp>) -> Verdict {
+    if let Some(until) = until {
+        // Whole seconds: it is for people.
+        let until = until.strftime("%Y-%m-%dT%H:%M:%SZ");
+        message = format!(
+            "{message}. It waits for them until {until} at most; the annotation {SKIP_DRAIN}: \"true\" lets it go at once"
+        );
+    }
+    Verdict::reconciling("Draining", message)
+}
+
 fn drained() -> Verdict {
     Verdict::ready(
         "Drained",
@@ -147,8 +179,7 @@ fn drained() -> Verdict {
 /// When to look again. The pause of an outage grows with its age, which the condition tells: no counter is needed, and a
 /// restart changes nothing.
 pub(super) fn again_after(cluster: &NatsCluster, status: &NatsClusterStatus, now: Timestamp) -> Duration {
-    let leaving = cluster.spec.drain || cluster.meta().deletion_timestamp.is_some();
-    if leaving && !status.member_of.is_empty() {
+    if cluster.meta().deletion_timestamp.is_some() || (cluster.spec.drain && !status.member_of.is_empty()) {
         return DRAINING;
     }
     let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");

@@ -5,26 +5,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::{AssetForwarder, AssetForwarderStatus, NatsCluster};
-use kube::api::ListParams;
 use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt as _};
+use tracing::warn;
 
-use super::access::ClusterAccess;
 use crate::context::Context;
-use crate::credentials::{Secrets, SecretsError, secrets_of_nats};
+use crate::controller::{describe, listed as list};
+use crate::credentials::{ClusterAccess, Secrets, SecretsError, secrets_of_nats};
 use crate::reference::namespace_is_deleted;
 
 /// The list of forwarders is there within moments, or the API server is not.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
-/// What belongs to a cluster.
+/// For each answer about a cluster that is being deleted. Together they must leave time for what follows.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What belongs to a cluster that stays.
 #[derive(Clone, Debug)]
 pub(super) struct Dereferenced {
     pub(super) secrets: Secrets,
     /// The forwarders that have it in their ring, or are still leaving it, as `namespace/name`, sorted.
     pub(super) member_of: Vec<String>,
-    /// Whether its whole namespace is being deleted.
-    pub(super) namespace_goes: bool,
 }
 
 /// What could not be read.
@@ -32,58 +33,78 @@ pub(super) struct Dereferenced {
 pub(super) enum DereferenceError {
     #[error(transparent)]
     Secrets(#[from] SecretsError),
-    #[error("the list of AssetForwarders is not there yet: an empty one would let clusters go that are in use")]
-    Forwarders,
-    #[error("failed to list the AssetForwarders")]
-    List(#[source] Box<kube::Error>),
-    #[error("failed to read the namespace {name}")]
-    Namespace { name: String, source: Box<kube::Error> },
+    #[error("failed to list the AssetForwarders: without them it cannot be told who uses the cluster")]
+    Forwarders(#[source] Box<kube::Error>),
 }
 
+/// Reads what belongs to a cluster that is not being deleted.
 pub(super) async fn dereference(
     cluster: &NatsCluster,
     context: &Context,
     forwarders: &Store<AssetForwarder>,
 ) -> Result<Dereferenced, DereferenceError> {
-    match tokio::time::timeout(READY_WITHIN, forwarders.wait_until_ready()).await {
-        Ok(Ok(())) => {}
-        Ok(Err(_)) | Err(_) => return Err(DereferenceError::Forwarders),
-    }
+    let forwarders = match tokio::time::timeout(READY_WITHIN, forwarders.wait_until_ready()).await {
+        Ok(Ok(())) => forwarders.state(),
+        // Where the kind is not installed, the store is never filled. Only a list tells that from an API server that is away.
+        Ok(Err(_)) | Err(_) => all(context)
+            .await
+            .map_err(|error| DereferenceError::Forwarders(Box::new(error)))?,
+    };
     let namespace = cluster.namespace().unwrap_or_default();
-    let is_deleted = cluster.meta().deletion_timestamp.is_some();
-    // The store may be behind a forwarder that has just taken the cluster into its ring: who lets it go must know.
-    let forwarders = if is_deleted {
-        listed(context).await?
-    } else {
-        forwarders.state()
-    };
-    // Nothing is asked of a cluster that leaves, so a Secret that cannot be read does not hold it.
-    let names = if is_deleted {
-        BTreeSet::new()
-    } else {
-        secrets_of_nats(&ClusterAccess::of(cluster))
-    };
+    let names = secrets_of_nats(&ClusterAccess::of(cluster));
     Ok(Dereferenced {
-        secrets: Secrets::read(&context.client, &namespace, names).await?,
+        secrets: context
+            .secrets
+            .read(context, &namespace, names, cluster.meta().uid.as_deref())
+            .await?,
         member_of: members_of(&forwarders, &named(cluster)),
-        namespace_goes: is_deleted && namespace_goes(context, &namespace).await?,
     })
 }
 
-async fn listed(context: &Context) -> Result<Vec<Arc<AssetForwarder>>, DereferenceError> {
-    let api = context.scope.api::<AssetForwarder>(&context.client);
-    let listed = api.list(&ListParams::default()).await;
-    let listed = listed.map_err(|error| DereferenceError::List(Box::new(error)))?;
-    Ok(listed.items.into_iter().map(Arc::new).collect())
+async fn all(context: &Context) -> kube::Result<Vec<Arc<AssetForwarder>>> {
+    let forwarders = list::<AssetForwarder>(context).await?;
+    Ok(forwarders.into_iter().map(Arc::new).collect())
 }
 
-async fn namespace_goes(context: &Context, name: &str) -> Result<bool, DereferenceError> {
-    namespace_is_deleted(context, name)
-        .await
-        .map_err(|source| DereferenceError::Namespace {
-            name: name.to_owned(),
-            source: Box::new(source),
-        })
+/// Who may still publish to a cluster that is being deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Remaining {
+    /// These forwarders (`namespace/name`), and no others.
+    Known(Vec<String>),
+    /// It could not be read, for this reason.
+    Unknown(String),
+}
+
+/// Who may still publish to a cluster, as the API server says within `patience`. The store may be behind a forwarder that has just taken
+/// the cluster into its ring.
+pub(super) async fn remaining(cluster: &NatsCluster, context: &Context, patience: Duration) -> Remaining {
+    let why = match tokio::time::timeout(patience, all(context)).await {
+        Ok(Ok(forwarders)) => return Remaining::Known(members_of(&forwarders, &named(cluster))),
+        Ok(Err(kube::Error::Api(refusal))) => refusal.message.clone(),
+        Ok(Err(error)) => describe(&error),
+        Err(_) => format!("no answer within {} s", patience.as_secs()),
+    };
+    warn!(
+        error = why,
+        "failed to list the AssetForwarders for a NatsCluster that is being deleted"
+    );
+    Remaining::Unknown(why)
+}
+
+/// Whether the cluster's whole namespace is being deleted. Who cannot tell goes by the longer bound.
+pub(super) async fn namespace_goes(cluster: &NatsCluster, context: &Context) -> bool {
+    let name = cluster.namespace().unwrap_or_default();
+    let why = match tokio::time::timeout(PATIENCE, namespace_is_deleted(context, &name)).await {
+        Ok(Ok(goes)) => return goes,
+        Ok(Err(error)) => describe(&error),
+        Err(_) => format!("no answer within {} s", PATIENCE.as_secs()),
+    };
+    warn!(
+        error = why,
+        namespace = name,
+        "failed to read the namespace of a NatsCluster that is being deleted"
+    );
+    false
 }
 
 /// The forwarders in whose rings a cluster (`namespace/name`) is, or that are still leaving it, as `namespace/name`, sorted.
@@ -99,12 +120,23 @@ pub fn members_of(forwarders: &[Arc<AssetForwarder>], cluster: &str) -> Vec<Stri
 }
 
 /// Whether a forwarder says that its pods publish to a cluster, or may.
-pub(super) fn lists(forwarder: &AssetForwarder, cluster: &str) -> bool {
-    let Some(status) = &forwarder.status else { return false };
-    status.ring.as_ref().is_some_and(|ring| {
-        let mut all = ring.member_refs.iter().chain(&ring.leaving);
-        all.any(|listed| listed == cluster) && !(ring.epoch == 0 && has_never_run(status))
-    })
+fn lists(forwarder: &AssetForwarder, cluster: &str) -> bool {
+    references(forwarder).any(|listed| listed == cluster)
+}
+
+/// The clusters (`namespace/name`) to which a forwarder says that its pods publish, or may.
+pub(super) fn listed(forwarder: &AssetForwarder) -> BTreeSet<String> {
+    references(forwarder).cloned().collect()
+}
+
+fn references(forwarder: &AssetForwarder) -> impl Iterator<Item = &String> {
+    let status = forwarder.status.as_ref();
+    let ring = status.and_then(|status| {
+        let ring = status.ring.as_ref()?;
+        (ring.epoch != 0 || !has_never_run(status)).then_some(ring)
+    });
+    ring.into_iter()
+        .flat_map(|ring| ring.member_refs.iter().chain(&ring.leaving))
 }
 
 /// A forwarder names its members before it makes its first pods. One whose Deployment the API server refuses has none that could publish,

@@ -1,4 +1,7 @@
 //! When a deleted cluster may go.
+//!
+//! Whatever cannot be read, it goes by the annotation or at its bound. So both are judged before anything that can fail, and what fails
+//! leaves [`Remaining::Unknown`], never an error.
 
 use std::time::Duration;
 
@@ -7,7 +10,7 @@ use jiff::Timestamp;
 use kube::{Resource as _, ResourceExt as _};
 
 use super::SKIP_DRAIN;
-use super::dereference::Dereferenced;
+use super::dereference::Remaining;
 use crate::context::Context;
 
 /// A drain takes the forwarders' hand-over timeout (a minute by default) after all pods have taken the ring up. What takes longer
@@ -20,10 +23,11 @@ const BOUND_WITH_NAMESPACE: Duration = Duration::from_secs(20);
 /// What is to be done about a cluster's leaving.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Departure {
-    /// It is not being deleted.
-    Stays,
     /// Some forwarder may still publish to it.
-    Waits,
+    Waits {
+        /// Until then it waits at most.
+        until: Timestamp,
+    },
     /// It may go.
     Goes(Farewell),
 }
@@ -35,8 +39,8 @@ pub(super) enum Farewell {
     Unused,
     /// All forwarders have left it.
     Drained,
-    /// These forwarders (`namespace/name`) may still publish to it.
-    Forced { by: Force, forwarders: Vec<String> },
+    /// Some forwarder may still publish to it.
+    Forced { by: Force, remaining: Remaining },
 }
 
 /// Why nobody waits any longer.
@@ -48,40 +52,70 @@ pub(super) enum Force {
     Bound(Duration),
 }
 
-/// `began` is when this controller did: a drain that nobody could see to does not count.
-pub(super) fn departure(cluster: &NatsCluster, found: &Dereferenced, began: Timestamp, now: Timestamp) -> Departure {
-    let Some(deleted) = &cluster.meta().deletion_timestamp else {
-        return Departure::Stays;
-    };
-    let was_member = cluster
-        .status
-        .as_ref()
-        .is_some_and(|status| !status.member_of.is_empty());
-    if found.member_of.is_empty() {
-        return Departure::Goes(if was_member {
-            Farewell::Drained
+/// A cluster that is being deleted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leaving<'a> {
+    pub(super) cluster: &'a NatsCluster,
+    deleted: Timestamp,
+    began: Timestamp,
+    /// Whether its whole namespace is being deleted; not, as long as nobody has asked.
+    pub(super) namespace_goes: bool,
+}
+
+impl<'a> Leaving<'a> {
+    /// None: it is not being deleted. `began` is when this controller did: a drain that nobody could see to does not count.
+    pub(super) fn of(cluster: &'a NatsCluster, began: Timestamp) -> Option<Self> {
+        let deleted = cluster.meta().deletion_timestamp.as_ref()?;
+        Some(Self {
+            cluster,
+            deleted: deleted.0,
+            began,
+            namespace_goes: false,
+        })
+    }
+
+    /// Why it goes, whoever still publishes to it; none: nothing forces it yet.
+    pub(super) fn forced(&self, now: Timestamp) -> Option<Force> {
+        let annotations = self.cluster.annotations();
+        if annotations.get(SKIP_DRAIN).map(String::as_str) == Some("true") {
+            return Some(Force::Annotation);
+        }
+        (now >= self.until()).then_some(Force::Bound(self.bound()))
+    }
+
+    /// What is to be done, with those who may still publish to it.
+    pub(super) fn departure(&self, remaining: &Remaining, now: Timestamp) -> Departure {
+        if *remaining == Remaining::Known(Vec::new()) {
+            let status = self.cluster.status.as_ref();
+            let was_member = status.is_some_and(|status| !status.member_of.is_empty());
+            return Departure::Goes(if was_member {
+                Farewell::Drained
+            } else {
+                Farewell::Unused
+            });
+        }
+        match self.forced(now) {
+            Some(by) => Departure::Goes(Farewell::Forced {
+                by,
+                remaining: remaining.clone(),
+            }),
+            None => Departure::Waits { until: self.until() },
+        }
+    }
+
+    fn bound(&self) -> Duration {
+        if self.namespace_goes {
+            BOUND_WITH_NAMESPACE
         } else {
-            Farewell::Unused
-        });
+            BOUND
+        }
     }
-    let forced = |by| {
-        let forwarders = found.member_of.clone();
-        Departure::Goes(Farewell::Forced { by, forwarders })
-    };
-    if cluster.annotations().get(SKIP_DRAIN).map(String::as_str) == Some("true") {
-        return forced(Force::Annotation);
+
+    /// A clock that runs behind the API server's makes it wait longer, never shorter than nothing.
+    fn until(&self) -> Timestamp {
+        let since = self.deleted.max(self.began);
+        since.saturating_add(self.bound()).unwrap_or(Timestamp::MAX)
     }
-    let bound = if found.namespace_goes {
-        BOUND_WITH_NAMESPACE
-    } else {
-        BOUND
-    };
-    // A clock that runs behind the API server's makes it wait longer, never shorter than nothing.
-    let waited = Duration::try_from(now.duration_since(deleted.0.max(began))).unwrap_or_default();
-    if waited >= bound {
-        return forced(Force::Bound(bound));
-    }
-    Departure::Waits
 }
 
 /// Tells people how it went.
@@ -93,15 +127,18 @@ pub(super) async fn tell(context: &Context, cluster: &NatsCluster, farewell: Far
             let note = "no forwarder publishes to it any more; it may go".to_owned();
             context.events.normal(&about, "Drained", note).await;
         }
-        Farewell::Forced { by, forwarders } => {
+        Farewell::Forced { by, remaining } => {
             let why = match by {
                 Force::Annotation => format!("the annotation {SKIP_DRAIN} says so"),
                 Force::Bound(bound) => format!("they have not left it within {} s", bound.as_secs()),
             };
+            let whom = match remaining {
+                Remaining::Known(forwarders) => forwarders.join(", "),
+                Remaining::Unknown(why) => format!("(cannot be read: {why})"),
+            };
             let note = format!(
-                "it goes although forwarders may still publish to it, since {why}: {}. What it has not confirmed goes to other \
-                 clusters after the hand-over timeout",
-                forwarders.join(", ")
+                "it goes although forwarders may still publish to it, since {why}: {whom}. What it has not confirmed goes to \
+                 other clusters after the hand-over timeout"
             );
             context.events.warning(&about, "DrainForced", note).await;
         }

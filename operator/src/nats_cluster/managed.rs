@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! observe ─▶ plan ─▶ build ─▶ apply ─▶ situation ─▶ decide ─▶ one step
-//! (reads)    (pure)  (pure)   (writes)  (asks)       (pure)    (a pod deleted, one server more or fewer, a copy moved)
+//! (reads)    (pure)  (pure)   (writes)  (asks)       (pure)    (a pod evicted, one server more or fewer, a copy moved)
 //! ```
 //! The StatefulSet replaces no pod by itself. Each reconcile takes one step at most, and the next one begins with looking again, so a kill
 //! in between costs nothing.
 
 mod build;
 mod decide;
+mod evict;
+mod hashes;
 mod jetstream;
 mod monitor;
 pub(crate) mod names;
@@ -26,12 +28,11 @@ use crds::NatsCluster;
 use crds::nats_cluster::Managed;
 use crds::nats_cluster::managed::ManagedStatus;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, Preconditions};
-use kube::{Api, Resource as _};
+use kube::Resource as _;
 
 use self::build::{Resources, build};
 use self::decide::{Server, State, Step, confirm, decide};
+use self::evict::{Evicted, evict};
 use self::names::Identity;
 use self::observe::Live;
 use self::plan::Plan;
@@ -49,8 +50,8 @@ pub(super) enum ManagedError {
         name: String,
         source: Box<kube::Error>,
     },
-    #[error("failed to delete the Pod {name}")]
-    Delete { name: String, source: Box<kube::Error> },
+    #[error("failed to evict the Pod {name}")]
+    Evict { name: String, source: Box<kube::Error> },
     #[error(
         "the key {key:?} of the Secret {secret} holds no password of at least 8 letters, digits, dashes or underscores: write one, or delete the Secret"
     )]
@@ -114,7 +115,10 @@ pub(super) async fn bring_on(
         Err(error) => return Err(error),
     };
     let plan = match plan::plan(cluster, managed, passwords, &context.settings.namespace) {
-        Ok(plan) => plan,
+        Ok(plan) => Plan {
+            security_ids: context.settings.pod_security_ids,
+            ..plan
+        },
         Err(unusable) => {
             let verdict = Verdict::stalled("InvalidSpec", unusable.to_string());
             return Ok(Outcome::without_servers(cluster, verdict));
@@ -172,20 +176,14 @@ async fn apply(context: &Context, resources: Resources, live: &Live) -> Result<(
     } = resources;
     let applier = &context.applier;
     // The servers' first: the clients' is made from it again, not the other way round.
-    let server_secret = applier
-        .apply_over(server_secret, live.server_secret.as_ref())
-        .await?
-        .object;
-    let client_secret = applier
-        .apply_over(client_secret, live.client_secret.as_ref())
-        .await?
-        .object;
+    let server_secret = applier.apply_over(server_secret, live.server_secret.as_ref()).await?.0;
+    let client_secret = applier.apply_over(client_secret, live.client_secret.as_ref()).await?.0;
     applier.apply(config).await?;
     applier.apply(headless).await?;
     applier.apply(service).await?;
     applier.apply(network_policy).await?;
     applier.apply(disruption_budget).await?;
-    let set = applier.apply_over(servers, live.servers.as_ref()).await?.object;
+    let (set, _) = applier.apply_over(servers, live.servers.as_ref()).await?;
     let live = Live {
         servers: Some(set.clone()),
         client_secret: Some(client_secret),
@@ -222,8 +220,13 @@ async fn take(
         Step::Wait(words) => return Ok(Verdict::Reconciling(words.clone())),
         Step::Hold(words) => return Ok(Verdict::Stalled(words.clone())),
         Step::Restart { name, uid, why } => {
-            delete_pod(context, &plan.identity, name, uid).await?;
-            (why, Ok(()))
+            context.metrics.api_write("Pod", "evict");
+            match evict(&context.unretried, &plan.identity, name, uid).await? {
+                Evicted::Gone => (why, Ok(())),
+                Evicted::Refused(said) => {
+                    return Ok(Verdict::Reconciling(evict::refused(why, &plan.identity, &said)));
+                }
+            }
         }
         Step::Scale { to, why } => match apply(context, build(plan, *to, live.servers.as_ref()), live).await {
             Ok(_) => (why, Ok(())),
@@ -250,27 +253,6 @@ async fn take(
             format!("{}; it failed, and is tried again: {error}", why.message),
         ),
     }))
-}
-
-/// Deletes just this pod: one that has its name by now is left alone.
-async fn delete_pod(context: &Context, identity: &Identity, name: &str, uid: &str) -> Result<(), ManagedError> {
-    let params = DeleteParams {
-        preconditions: Some(Preconditions {
-            uid: Some(uid.to_owned()),
-            resource_version: None,
-        }),
-        ..DeleteParams::default()
-    };
-    context.metrics.api_write("Pod", "delete");
-    let api = Api::<Pod>::namespaced(context.client.clone(), &identity.namespace);
-    match api.delete(name, &params).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(refusal)) if matches!(refusal.code, 404 | 409) => Ok(()),
-        Err(error) => Err(ManagedError::Delete {
-            name: name.to_owned(),
-            source: Box::new(error),
-        }),
-    }
 }
 
 fn counted(servers: &[Server]) -> ManagedStatus {

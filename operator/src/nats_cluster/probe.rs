@@ -5,10 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use forwarder::nats::protocol::{Op, Parser, encode_ping, encode_pong, encode_pub, encode_sub};
-use forwarder::nats::{ConnectError, Connection, Login, ServerAddress, connect};
 use forwarder_core::config::Cluster;
 use forwarder_core::config::server::ServerUrl;
+use forwarder_nats::protocol::{Op, Parser, encode_ping, encode_pong, encode_pub, encode_sub};
+use forwarder_nats::{ConnectError, Connection, Login, ServerAddress, connect};
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout_at};

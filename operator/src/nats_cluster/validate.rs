@@ -6,8 +6,8 @@ use crds::NatsCluster;
 use forwarder_core::config::{Cluster, RingConfig};
 use kube::ResourceExt as _;
 
-use super::access::{ClusterAccess, spec_field};
-use crate::credentials::{self, CredentialsError, Files, NatsCredentials, Secrets, prefix};
+use super::access::spec_field;
+use crate::credentials::{self, ClusterAccess, CredentialsError, Files, NatsCredentials, Secrets, prefix};
 
 /// A cluster that a forwarder takes as a member of its ring.
 #[derive(Clone, Debug, PartialEq)]

@@ -24,8 +24,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use kube::Client;
 use kube::client::Body;
+use kube::{Client, Config};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
@@ -91,6 +91,12 @@ impl ApiProxy {
     /// Where it listens.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// A client that goes through it, as an administrator.
+    pub fn client(&self) -> Result<Client> {
+        let url = self.url().parse().context("the proxy has no URL")?;
+        Client::try_from(Config::new(url)).context("failed to make a client of the proxy")
     }
 
     /// From now on these rules hold, and no others.

@@ -10,6 +10,7 @@ use e2e::process::{Process, Spec};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::rights::OPERATORS;
 use super::{ApiProxy, Kubernetes};
 use crate::forwarder::Metrics;
 use crate::{forwarder, http, wait};
@@ -27,12 +28,24 @@ pub struct Operator {
 }
 
 /// What is not as usual.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct With<'a> {
     /// The default image of its forwarders.
     image: Option<&'a str>,
     /// What stands before the API server.
     proxy: Option<&'a ApiProxy>,
+    /// Flags of its log.
+    log: &'a [&'a str],
+}
+
+impl Default for With<'_> {
+    fn default() -> Self {
+        Self {
+            image: None,
+            proxy: None,
+            log: &["--log-format", "text", "--log-level", "debug"],
+        }
+    }
 }
 
 impl Operator {
@@ -64,16 +77,48 @@ impl Operator {
 
     /// As [`Operator::of_namespace`], with a proxy before the API server.
     pub fn behind(proxy: &ApiProxy, kubernetes: &Kubernetes, namespace: &str, identity: &str) -> Result<Self> {
+        Self::behind_from_elsewhere(proxy, kubernetes, namespace, namespace, identity)
+    }
+
+    /// As [`Operator::behind`], with its Lease in the namespace `home`.
+    pub fn behind_from_elsewhere(
+        proxy: &ApiProxy,
+        kubernetes: &Kubernetes,
+        home: &str,
+        namespace: &str,
+        identity: &str,
+    ) -> Result<Self> {
         let with = With {
             proxy: Some(proxy),
             ..With::default()
         };
-        Self::start(kubernetes, namespace, identity, with, &["--watch-namespace", namespace])
+        Self::start(kubernetes, home, identity, with, &["--watch-namespace", namespace])
     }
 
     /// Starts one that watches all namespaces: no other test may run beside it.
     pub fn of_cluster(kubernetes: &Kubernetes, namespace: &str, identity: &str) -> Result<Self> {
         Self::start(kubernetes, namespace, identity, With::default(), &[])
+    }
+
+    /// Starts one with these flags.
+    pub fn with_flags(kubernetes: &Kubernetes, namespace: &str, identity: &str, flags: &[&str]) -> Result<Self> {
+        Self::start(kubernetes, namespace, identity, With::default(), flags)
+    }
+
+    /// Starts one to be measured, with these flags: its log is that of an installed one, not the long one that tests want.
+    pub fn measured(
+        kubernetes: &Kubernetes,
+        namespace: &str,
+        identity: &str,
+        proxy: Option<&ApiProxy>,
+        flags: &[&str],
+    ) -> Result<Self> {
+        let with = With {
+            proxy,
+            log: &[],
+            ..With::default()
+        };
+        Self::start(kubernetes, namespace, identity, with, flags)
     }
 
     fn start(
@@ -107,11 +152,8 @@ impl Operator {
             .args([
                 "--forwarder-image",
                 with.image.unwrap_or(&kubernetes.cluster.forwarder_image),
-                "--log-format",
-                "text",
-                "--log-level",
-                "debug",
             ])
+            .args(with.log)
             .args(further);
         Ok(Self {
             process: Process::start(spec)?,
@@ -175,9 +217,10 @@ impl Operator {
     }
 }
 
-/// An administrator's, by the name of another, who may do as much: so the audit log tells one operator from another.
+/// An administrator's kubeconfig that acts as another user, who may do what the chart grants. The audit log tells operators apart by their
+/// names. The API server gives them the priority of ServiceAccounts.
 fn kubeconfig_of(user: &str, kubernetes: &Kubernetes, proxy: Option<&ApiProxy>) -> Result<Value> {
-    let named = json!({"as": user, "as-groups": ["system:masters"]});
+    let named = json!({"as": user, "as-groups": [OPERATORS, "system:serviceaccounts"]});
     if let Some(proxy) = proxy {
         return Ok(json!({
             "apiVersion": "v1",

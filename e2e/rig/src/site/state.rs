@@ -11,8 +11,9 @@ pub type State = BTreeMap<String, Value>;
 
 /// What belongs to an object of its own life, not to what it is: `generation` too, since a person's and an operator's way to the same
 /// spec may have more or fewer steps.
-const OF_A_LIFE: [&str; 7] = [
+const OF_A_LIFE: [&str; 8] = [
     "uid",
+    "topicId",
     "resourceVersion",
     "creationTimestamp",
     "managedFields",

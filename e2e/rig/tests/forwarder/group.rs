@@ -1,12 +1,14 @@
 //! Forwarders that come, go and die while records flow.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use e2e_rig::forwarder::Forwarder;
 use e2e_rig::traffic::read_value;
 use e2e_rig::wait;
 use forwarder_core::config::{Config, GroupProtocol, PublishMode, StartFrom};
 use futures::future::try_join_all;
+use tokio::time::sleep;
 
 use crate::stage::{ASSETS, PARTITIONS, SOON, Stage};
 
@@ -182,6 +184,23 @@ async fn a_member_without_partitions_is_ready_and_leaves_the_group_when_it_stops
 
 /// Behind on the ring it takes no record; who looks at its readiness must not take it for one that does.
 /// The group waits for a member that says nothing, and for no other one.
+/// A stop may come at any moment of a join, also between the group's word and the member's.
+#[tokio::test]
+async fn a_member_that_stops_while_it_joins_ends_in_good_order() {
+    let stage = Stage::new(PublishMode::Core, 1).await;
+    for moment in 0..20 {
+        let mut member = Forwarder::start_as(&format!("member {moment}"), &stage.config()).unwrap();
+        wait::eventually(SOON, "it has subscribed", || {
+            std::future::ready(member.process().log().map(|log| log.contains("subscribed")))
+        })
+        .await
+        .unwrap();
+        sleep(Duration::from_millis(5) * moment).await;
+        let ended = member.terminate(SOON).await.unwrap();
+        assert!(ended.success(), "{moment}: {ended}");
+    }
+}
+
 #[tokio::test]
 async fn a_member_that_stops_amid_a_rebalance_leaves_the_group() {
     let stage = Stage::new(PublishMode::Core, 1).await;

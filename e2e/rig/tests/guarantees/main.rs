@@ -12,4 +12,5 @@ mod holes;
 mod homes;
 mod isolation;
 mod lag;
+mod poison;
 mod random;

@@ -7,12 +7,15 @@
 )]
 
 mod alone;
+mod departures;
 mod faults;
 mod figures;
+mod flood;
 mod gitops;
 mod kills;
 mod managed;
 mod namespaces;
+mod neighbours;
 mod observability;
 mod older_pods;
 mod operations;
@@ -20,7 +23,9 @@ mod quiet;
 mod random_specs;
 mod rights;
 mod rotation;
+mod scale;
 mod scaling;
 mod scenario;
+mod tenants;
 mod traces;
 mod upgrade;

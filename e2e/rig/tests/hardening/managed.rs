@@ -7,8 +7,14 @@ use std::collections::BTreeMap;
 use crds::NatsCluster;
 use e2e_rig::site::{PODS, Site, condition};
 use e2e_rig::stage::STREAM;
+use e2e_rig::wait;
 use forwarder_core::config::PublishMode;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::ResourceExt as _;
+use kube::api::EvictParams;
 use serde_json::json;
+use tokio::time::timeout;
 
 use self::rig::{CLUSTER, IMAGES, Servers, Volumes, manifest, verdict};
 
@@ -47,7 +53,7 @@ async fn another_image_restarts_one_server_at_a_time_and_loses_nothing() {
         .kubectl(&["delete", "assetforwarder,natscluster", "--all"])
         .await
         .unwrap();
-    e2e_rig::wait::eventually(PODS, "the servers are gone", || async {
+    wait::eventually(PODS, "the servers are gone", || async {
         Ok(servers.images().await.is_empty())
     })
     .await
@@ -150,6 +156,113 @@ async fn long_servers_that_another_hand_takes_away_come_back_with_their_streams(
             assert_eq!(stream.info().await.unwrap().state.messages, 1, "SINGLE{number}, {left}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_single_server_that_cannot_run_can_be_evicted() {
+    let site = Site::new(PublishMode::JetStream, 0).await;
+    let volumes = Volumes::new(&site, 1).await;
+    // An image without a server in it: it is there, so the pod is not pending, and its program never begins.
+    let image = site.namespace.kubernetes.cluster.operator_image.clone();
+    site.apply(&[manifest(&volumes, 1, &image)]).await;
+    let name = format!("{CLUSTER}-nats-0");
+    let broken = site
+        .namespace
+        .wait::<Pod>(&name, PODS, "the server fails again and again", |pod| {
+            let status = pod.status.clone().unwrap_or_default();
+            let restarts = status
+                .container_statuses
+                .iter()
+                .flatten()
+                .map(|found| found.restart_count);
+            status.phase.as_deref() == Some("Running") && restarts.sum::<i32>() > 0
+        })
+        .await
+        .unwrap();
+    wait_counted(&site, &format!("{CLUSTER}-nats")).await;
+    let pods = site.namespace.api::<Pod>();
+    let evicted = timeout(PODS, pods.evict(&name, &EvictParams::default())).await;
+    evicted.expect("nobody refuses it again and again").unwrap();
+    wait::eventually(PODS, "another pod has its place", || async {
+        let found = pods.get_opt(&name).await?;
+        Ok(found.is_some_and(|found| found.uid() != broken.uid()))
+    })
+    .await
+    .unwrap();
+    // The operator's own eviction passes too: the right image is taken up.
+    site.apply(&[manifest(&volumes, 1, IMAGES[0])]).await;
+    wait_ready(&site, "the server runs", 1).await;
+}
+
+#[tokio::test]
+async fn a_server_that_a_disruption_budget_protects_is_not_restarted() {
+    let site = Site::new(PublishMode::JetStream, 0).await;
+    let volumes = Volumes::new(&site, 1).await;
+    site.apply(&[manifest(&volumes, 1, IMAGES[0])]).await;
+    wait_ready(&site, "the server is up", 1).await;
+    let servers = Servers::of(&site);
+    let budget = json!({
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": "theirs"},
+        "spec": {
+            "maxUnavailable": 0,
+            "selector": {"matchLabels": {"fanout.openfactory.io/nats-cluster": CLUSTER}},
+        },
+    });
+    site.apply(&[budget]).await;
+    wait_counted(&site, "theirs").await;
+    let name = format!("{CLUSTER}-nats-0");
+    let before = site.namespace.get::<Pod>(&name).await.unwrap();
+
+    site.apply(&[manifest(&volumes, 1, IMAGES[1])]).await;
+    let waits = site
+        .namespace
+        .wait::<NatsCluster>(CLUSTER, PODS, "it says what it waits for", |cluster| {
+            condition(cluster, "Reconciling").is_some_and(|found| found.reason == "EvictionRefused")
+        })
+        .await
+        .unwrap();
+    let message = &condition(&waits, "Reconciling").unwrap().message;
+    for part in [name.as_str(), "PodDisruptionBudget", "tries again"] {
+        assert!(message.contains(part), "{message}");
+    }
+    // Some tries later it has not taken another way.
+    let tries = async || {
+        let metrics = site.operator_metrics().await;
+        metrics.sum(
+            "fanout_operator_api_writes_total",
+            &[("kind", "Pod"), ("verb", "evict")],
+        )
+    };
+    let until = tries().await + 3.0;
+    wait::eventually(PODS, "it has tried three times more", || async {
+        Ok(tries().await >= until)
+    })
+    .await
+    .unwrap();
+    let after = site.namespace.get::<Pod>(&name).await.unwrap();
+    assert_eq!(after.uid(), before.uid());
+    assert_eq!(after.metadata.deletion_timestamp, None);
+
+    site.namespace
+        .kubectl(&["delete", "poddisruptionbudget", "theirs"])
+        .await
+        .unwrap();
+    wait_ready(&site, "it goes on by itself", 1).await;
+    let images = servers.images().await;
+    assert!(images.values().all(|image| image.contains(":dev2")), "{images:?}");
+}
+
+/// Waits until the API server's controller has counted the pods of a budget: before, it lets none go.
+async fn wait_counted(site: &Site, budget: &str) {
+    site.namespace
+        .wait::<PodDisruptionBudget>(budget, PODS, "the budget's pods are counted", |budget| {
+            let status = budget.status.clone().unwrap_or_default();
+            status.observed_generation == budget.metadata.generation && status.expected_pods == Some(1)
+        })
+        .await
+        .unwrap();
 }
 
 /// Applies the cluster, the channel and a forwarder that chooses the cluster by nothing but its label; waits until both are ready.

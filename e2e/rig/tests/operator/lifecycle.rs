@@ -2,9 +2,14 @@
 
 use crds::AssetForwarder;
 use e2e_rig::site::{FORWARDER, Site, condition, status};
+use e2e_rig::stage::SOON;
+use e2e_rig::wait::eventually;
 use forwarder_core::config::PublishMode;
 use k8s_openapi::api::apps::v1::Deployment;
-use serde_json::json;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::rbac::v1::RoleBinding;
+use kube::{Resource, ResourceExt as _};
+use serde_json::{Value, json};
 
 use crate::judge;
 
@@ -122,6 +127,86 @@ async fn what_a_person_changes_on_a_child_is_put_back() {
         .kubectl(&["get", "service,serviceaccount,networkpolicy", FORWARDER])
         .await
         .unwrap();
+}
+
+/// The lists that say what runs, what listens and who is let in are ours as a whole; labels and annotations are anybody's.
+#[tokio::test]
+async fn what_another_hand_adds_to_a_list_of_ours_is_taken_out() {
+    let site = Site::new(PublishMode::Core, 1).await;
+    site.start(1).await;
+    let subject = json!({"kind": "User", "name": "eve", "apiGroup": "rbac.authorization.k8s.io"});
+    let container = json!({"name": "extra", "image": "extra:none", "imagePullPolicy": "Never"});
+    for (kind, list, item) in [
+        ("rolebinding", "/subjects/-", subject),
+        ("service", "/spec/ports/-", json!({"name": "extra", "port": 4001})),
+        ("deployment", "/spec/template/spec/containers/-", container),
+    ] {
+        add(&site, kind, list, item).await;
+    }
+    let children = &site.namespace;
+    let binding = children.wait::<RoleBinding>(FORWARDER, SOON, "the subject is gone", |binding| {
+        binding.subjects.as_ref().is_some_and(|subjects| subjects.len() == 1)
+    });
+    keeps_what_is_theirs(&binding.await.unwrap());
+    let service = children.wait::<Service>(FORWARDER, SOON, "the port is gone", |service| {
+        let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_ref());
+        ports.is_some_and(|ports| ports.len() == 1)
+    });
+    keeps_what_is_theirs(&service.await.unwrap());
+    let deployment = children.wait::<Deployment>(FORWARDER, SOON, "the container is gone", |deployment| {
+        let template = deployment.spec.as_ref().map(|spec| &spec.template);
+        let pod = template.and_then(|template| template.spec.as_ref());
+        pod.is_some_and(|pod| pod.containers.len() == 1)
+    });
+    keeps_what_is_theirs(&deployment.await.unwrap());
+
+    let get = [
+        "get",
+        "events.events.k8s.io",
+        "-o",
+        "jsonpath={range .items[?(@.reason==\"ForeignItemsRemoved\")]}{.type} {.regarding.kind} {.note}{\"\\n\"}{end}",
+    ];
+    eventually(SOON, "each is told to the owner", || async {
+        let told = site.namespace.kubectl(&get).await?;
+        for (child, item) in [
+            ("RoleBinding", "\"name\":\"eve\"} in subjects"),
+            ("Service", "4001/TCP in spec.ports"),
+            ("Deployment", "extra in spec.template.spec.containers"),
+        ] {
+            let is_it = |note: &str| {
+                note.starts_with(&format!("Warning AssetForwarder removed from {child} {FORWARDER}"))
+                    && note.ends_with(item)
+            };
+            anyhow::ensure!(told.lines().any(is_it), "{child} is not told:\n{told}");
+        }
+        Ok(true)
+    })
+    .await
+    .unwrap();
+    site.wait_ready().await;
+    // Others' labels and annotations are no reason to write.
+    site.wait_quiet().await;
+    let before = site.versions().await;
+    site.restart_operator().await;
+    site.wait_reconciled().await;
+    assert_eq!(site.versions().await, before);
+}
+
+/// Adds an item to a list of a child, and a label and an annotation beside ours.
+async fn add(site: &Site, kind: &str, list: &str, item: Value) {
+    let patch = json!([
+        {"op": "add", "path": list, "value": item},
+        {"op": "add", "path": "/metadata/labels/theirs", "value": "stays"},
+        {"op": "add", "path": "/metadata/annotations/theirs", "value": "stays"},
+    ]);
+    let patch = ["patch", kind, FORWARDER, "--type=json", "-p", &patch.to_string()];
+    site.namespace.kubectl(&patch).await.unwrap();
+}
+
+fn keeps_what_is_theirs(child: &impl Resource) {
+    for kept in [child.labels(), child.annotations()] {
+        assert_eq!(kept.get("theirs").map(String::as_str), Some("stays"), "{kept:?}");
+    }
 }
 
 #[tokio::test]

@@ -18,3 +18,4 @@ mod lifecycle;
 mod rings;
 mod rolling;
 mod secrets;
+mod visible;

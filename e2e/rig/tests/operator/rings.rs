@@ -116,8 +116,9 @@ async fn of_two_clusters_of_one_name_the_first_stays() {
     let epoch = status(&forwarder).ring.unwrap().epoch;
     site.apply(&[second]).await;
     let forwarder = site
-        .wait("the status names the second", |forwarder| {
-            !status(forwarder).ring.unwrap_or_default().excluded.is_empty()
+        .wait("the status says why the second is no member", |forwarder| {
+            let excluded = status(forwarder).ring.unwrap_or_default().excluded;
+            excluded.iter().any(|excluded| excluded.reason != "NotObserved")
         })
         .await;
     let ring = status(&forwarder).ring.unwrap();

@@ -1,11 +1,12 @@
 //! The Kafka side of the document: source, connection, dead letters.
 
+mod fields;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::tagged;
 use super::tls::Tls;
 
 /// A Kafka topic and the group that reads it.
@@ -51,7 +52,7 @@ pub struct KafkaConnection {
 
 /// How to authenticate to Kafka.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "tagged::SaslFields", tag = "mechanism", rename_all_fields = "camelCase")]
+#[serde(try_from = "fields::SaslFields", tag = "mechanism", rename_all_fields = "camelCase")]
 pub enum Sasl {
     /// SASL PLAIN.
     #[serde(rename = "PLAIN")]
@@ -100,7 +101,7 @@ impl Sasl {
 
 /// Where a group begins that has no committed offsets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "tagged::StartFromFields", tag = "type", rename_all_fields = "camelCase")]
+#[serde(try_from = "fields::StartFromFields", tag = "type", rename_all_fields = "camelCase")]
 pub enum StartFrom {
     /// At the end, as of the group's first assignment; partitions that appear later are read from their beginning.
     #[default]
@@ -139,7 +140,7 @@ pub enum GroupProtocol {
 
 /// Where a record goes that can never be forwarded, as it came, with the reason and its origin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "tagged::DeadLetterFields", tag = "type", rename_all_fields = "camelCase")]
+#[serde(try_from = "fields::DeadLetterFields", tag = "type", rename_all_fields = "camelCase")]
 pub enum DeadLetter {
     /// A Kafka topic.
     Topic {

@@ -1,5 +1,7 @@
 //! The NATS side of the document: the ring, its clusters, and how records are published.
 
+mod fields;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,7 +10,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::server;
-use super::tagged;
 use super::tls::Tls;
 
 /// Who owns which asset.
@@ -99,7 +100,7 @@ impl Cluster {
 
 /// How to authenticate to NATS.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "tagged::NatsAuthFields", tag = "type", rename_all_fields = "camelCase")]
+#[serde(try_from = "fields::NatsAuthFields", tag = "type", rename_all_fields = "camelCase")]
 pub enum NatsAuth {
     /// A credentials file: user JWT and seed.
     Creds {

@@ -1,8 +1,26 @@
 //! What share of the keys a change of the ring moves.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::{Digest, Ring, head};
+/// The virtual nodes of a ring, in their order.
+pub trait Nodes {
+    /// The leading 64 bits of a node's position; none past the last one.
+    fn head(&self, node: usize) -> Option<u64>;
+
+    /// Who owns the arc that ends at `node`; past the last node that is the first one's owner.
+    fn owner_of(&self, node: usize) -> &str;
+}
+
+impl<N: Nodes> Nodes for Arc<N> {
+    fn head(&self, node: usize) -> Option<u64> {
+        (**self).head(node)
+    }
+
+    fn owner_of(&self, node: usize) -> &str {
+        (**self).owner_of(node)
+    }
+}
 
 /// Keys that go from one member to another when a ring is replaced.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,16 +40,16 @@ pub struct Shift {
 /// last step rounds, to an `f64`. A pair whose arcs are all narrower than 2⁻⁶⁴ is left out. Members are the same if
 /// their names are.
 #[must_use]
-pub fn moved(from: &Ring, to: &Ring) -> Vec<Shift> {
+pub fn moved(from: &impl Nodes, to: &impl Nodes) -> Vec<Shift> {
     let mut widths = BTreeMap::<(&str, &str), u128>::new();
     let mut start = 0;
     let (mut old, mut new) = (0, 0);
     loop {
         // Up to the next node of either ring, each one's owner is that of its own next node.
-        let pair = (owner(from, old), owner(to, new));
-        let next = match (from.positions.get(old), to.positions.get(new)) {
+        let pair = (from.owner_of(old), to.owner_of(new));
+        let next = match (from.head(old), to.head(new)) {
             (None, None) => None,
-            // Nodes at one position are passed one after the other, with an arc of no width between them.
+            // Nodes of one head are passed one after the other, with an arc of no width between them.
             (Some(a), b) if b.is_none_or(|b| a <= b) => step(&mut old, a),
             (_, Some(b)) => step(&mut new, b),
             (Some(a), None) => step(&mut old, a),
@@ -56,13 +74,7 @@ pub fn moved(from: &Ring, to: &Ring) -> Vec<Shift> {
         .collect()
 }
 
-fn step(node: &mut usize, position: &Digest) -> Option<u128> {
+fn step(node: &mut usize, head: u64) -> Option<u128> {
     *node += 1;
-    Some(u128::from(head(position)))
-}
-
-/// Who owns the arc that ends at `node`; past the last node that is the first one's owner.
-fn owner(ring: &Ring, node: usize) -> &str {
-    let node = if node == ring.owners.len() { 0 } else { node };
-    ring.name(ring.owners[node] as usize)
+    Some(u128::from(head))
 }

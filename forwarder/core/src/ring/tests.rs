@@ -198,6 +198,20 @@ fn the_lane_alone_says_who_owns_it() {
 }
 
 #[test]
+fn the_lean_ring_has_the_same_owner_also_at_a_node() {
+    let ring = ring(&["C1", "C2", "C3"], 16);
+    let lean = LeanRing::new(ring.names().iter().map(|name| (name.clone(), 1)), 16).unwrap();
+    let at_nodes = ring.names().iter();
+    let at_nodes = at_nodes.flat_map(|name| (0..16).map(move |replica| format!("{name}::{replica}")));
+    for key in at_nodes.chain(keys(1_000)) {
+        assert_eq!(lean.owner(key.as_bytes()), ring.owner(key.as_bytes()), "{key}");
+    }
+    assert_eq!(LeanRing::NODE_BYTES, 16);
+    let heavy = LeanRing::new([("C1".to_owned(), 1_000)], 4_096).unwrap_err();
+    assert_eq!(heavy, RingError::TooManyNodes(4_096_000));
+}
+
+#[test]
 fn the_fingerprint_tells_rings_apart_and_not_listings() {
     let print = |names: &[&str]| ring(names, 128).fingerprint();
     assert_eq!(print(&["C1", "C2"]), print(&["C2", "C1"]));
@@ -274,6 +288,16 @@ proptest! {
         }
         let seen: f64 = sampled.iter().filter(|((from, to), _)| from == to).map(|(_, share)| share).sum();
         prop_assert!((seen - stayed).abs() < 0.025, "{} stayed, {} computed", seen, stayed);
+    }
+
+    #[test]
+    fn the_lean_ring_says_what_the_ring_says(old in members(), new in members(), replicas in 1u32..64) {
+        let lean = |members: &[(String, u32)]| LeanRing::new(members.iter().cloned(), replicas).unwrap();
+        let (full, less) = (build(&old, replicas), lean(&old));
+        for key in keys(200) {
+            prop_assert_eq!(less.owner(key.as_bytes()), full.owner(key.as_bytes()));
+        }
+        prop_assert_eq!(moved(&less, &lean(&new)), moved(&full, &build(&new, replicas)));
     }
 
     #[test]

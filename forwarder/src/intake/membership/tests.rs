@@ -1,7 +1,7 @@
 use std::sync::mpsc;
 
 use super::*;
-use crate::clock::Clock;
+use forwarder_service::clock::Clock;
 
 const LEASE: Duration = Duration::from_secs(60);
 

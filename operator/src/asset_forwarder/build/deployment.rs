@@ -1,7 +1,5 @@
 //! The pods, and how they are replaced.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -40,12 +38,4 @@ pub(super) fn deployment(validated: &Validated, config: &Configuration) -> Deplo
         }),
         ..Deployment::default()
     }
-}
-
-/// Texts as a map, after others: ours go before a person's, and nobody else says what we alone know (an epoch, a version).
-pub(super) fn over(theirs: &BTreeMap<String, String>, ours: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let mut all = theirs.clone();
-    all.retain(|key, _| !key.starts_with(names::PREFIX));
-    all.extend(ours);
-    all
 }

@@ -14,7 +14,6 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::deployment::over;
 use crate::asset_forwarder::names::{self, Identity};
 use crate::asset_forwarder::validate::{Configuration, Validated};
 
@@ -32,10 +31,12 @@ pub(super) fn template(validated: &Validated, config: &Configuration) -> PodTemp
         annotations.insert(names::RING_EPOCH.to_owned(), epoch.to_string());
     }
     let drain = i64::try_from(config.drain_timeout_ms / 1_000).unwrap_or(i64::MAX);
+    // Some platforms give each namespace numbers of its own, and refuse pods that name others.
+    let user = validated.security_ids.then_some(USER);
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
-            labels: Some(over(&wishes.labels, identity.labels())),
-            annotations: Some(over(&wishes.annotations, annotations)),
+            labels: Some(names::over(&wishes.labels, identity.labels())),
+            annotations: Some(names::over(&wishes.annotations, annotations)),
             ..ObjectMeta::default()
         }),
         spec: Some(PodSpec {
@@ -45,9 +46,9 @@ pub(super) fn template(validated: &Validated, config: &Configuration) -> PodTemp
             termination_grace_period_seconds: Some(drain.saturating_add(MARGIN_SECONDS).max(30)),
             security_context: Some(PodSecurityContext {
                 run_as_non_root: Some(true),
-                run_as_user: Some(USER),
-                run_as_group: Some(USER),
-                fs_group: Some(USER),
+                run_as_user: user,
+                run_as_group: user,
+                fs_group: user,
                 // A volume of many dead letters is not gone through at each start.
                 fs_group_change_policy: Some("OnRootMismatch".to_owned()),
                 seccomp_profile: Some(SeccompProfile {

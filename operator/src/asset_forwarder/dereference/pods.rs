@@ -1,63 +1,112 @@
 //! What there is of a forwarder, and what its pods say.
 
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+mod ask;
 
-use forwarder_core::status::Status;
-use futures::StreamExt as _;
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::Request;
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper::header::HOST;
-use hyper_util::rt::TokioIo;
+use crds::AssetForwarder;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
-use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::core::PartialObjectMeta;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
-use tokio::net::TcpStream;
-use tracing::debug;
 
 use super::{DereferenceError, Existing};
+use crate::asset_forwarder::memory::Memory;
 use crate::asset_forwarder::names::{self, Identity};
-use crate::asset_forwarder::pods::{Observed, Process};
+use crate::asset_forwarder::pods::{Observed, may_forward, may_make_pods};
+use crate::asset_forwarder::stores::Stores;
 use crate::context::Context;
+use crate::index::version;
 
-/// A pod answers from memory; what takes longer is as good as no answer.
-const TIMEOUT: Duration = Duration::from_secs(2);
-
-/// A status of thousands of partitions and hundreds of clusters is far below; a stranger's endless answer is not read to its end.
-const MOST_BYTES: usize = 8 << 20;
-
-/// How many pods are asked at once.
-const AT_ONCE: usize = 64;
-
-pub(super) async fn existing(context: &Context, identity: &Identity) -> Result<Existing, DereferenceError> {
-    let deployment = get::<Deployment>(context, identity, &identity.name).await?;
-    // By their labels, whoever owns them: pods whose Deployment is gone drain for a while, or live on as orphans, and publish all the same.
-    let replica_sets = list::<ReplicaSet>(context, identity, &identity.selector_text()).await?;
-    let pods = list::<Pod>(context, identity, &identity.selector_text()).await?;
-    let configs = format!(
-        "{}={},{}={}",
-        names::FORWARDER,
-        identity.name,
-        names::COMPONENT,
-        names::CONFIG
-    );
-    let configs = list::<PartialObjectMeta<ConfigMap>>(context, identity, &configs).await?;
-    let owner = [identity.uid.clone()];
+/// What there is, by the word of the API server.
+pub(super) async fn existing(
+    context: &Context,
+    stores: &Stores,
+    identity: &Identity,
+) -> Result<Existing, DereferenceError> {
+    let (ring_map, credentials) = (identity.ring_map(), identity.credentials());
+    let selector = identity.selector_text();
+    let (deployment, ring, credentials, pods) = tokio::try_join!(
+        get::<Deployment>(context, identity, &identity.name),
+        get::<ConfigMap>(context, identity, &ring_map),
+        get::<Secret>(context, identity, &credentials),
+        // By their labels, whoever owns them: pods whose Deployment is gone drain for a while, or live on as orphans, and publish all the same.
+        list::<Pod>(context, identity, &selector),
+    )?;
+    let is_new = deployment.is_none() && ring.is_none() && pods.is_empty();
+    let mut replica_sets = if is_new {
+        Vec::new()
+    } else {
+        list::<ReplicaSet>(context, identity, &selector).await?
+    };
+    replica_sets.retain(|set| may_make_pods(set, &identity.name));
+    let pods = pods.iter().filter(|pod| may_forward(pod, &identity.name));
     Ok(Existing {
-        ring: get(context, identity, &identity.ring_map()).await?,
-        credentials: get::<Secret>(context, identity, &identity.credentials()).await?,
+        ring,
+        credentials,
         deployment,
         replica_sets,
-        configs: configs.into_iter().filter(|config| is_owned(config, &owner)).collect(),
-        pods: ask(pods.iter().filter_map(Observed::of).collect()).await,
+        configs: configs(stores, identity),
+        pods: ask::ask(pods.filter_map(Observed::of).collect()).await,
     })
+}
+
+/// The same as the watches tell it, without what is needed only where something is let go; none: they are behind our own writes.
+pub(super) async fn existing_from_stores(
+    context: &Context,
+    stores: &Stores,
+    memory: &Memory,
+    forwarder: &AssetForwarder,
+    identity: &Identity,
+) -> Option<Existing> {
+    let Identity { namespace, name, .. } = identity;
+    let children = &context.children;
+    let (of_deployments, of_maps) = (Deployment::kind(&()), ConfigMap::kind(&()));
+    let deployment = stores.deployments.get(&ObjectRef::new(name).within(namespace));
+    let is_current = match &deployment {
+        Some(deployment) => {
+            let newest = children.current(&of_deployments, namespace, name);
+            identity.owns(deployment.as_ref()) && version(deployment.as_ref()) == newest
+        }
+        None => children.is_absent(&of_deployments, namespace, name),
+    };
+    if !is_current {
+        return None;
+    }
+    let ring_map = identity.ring_map();
+    let ring = if children.is_absent(&of_maps, namespace, &ring_map) {
+        None
+    } else {
+        let newest = children.current(&of_maps, namespace, &ring_map)?;
+        Some(memory.ring(forwarder, newest)?)
+    };
+    let selector = identity.selector();
+    let pods = stores.pods.state_filter(|pod| {
+        let labels = pod.labels();
+        pod.namespace().as_ref() == Some(namespace)
+            && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+            && may_forward(pod, &identity.name)
+    });
+    Some(Existing {
+        ring,
+        credentials: None,
+        deployment: deployment.map(|deployment| Deployment::clone(&deployment)),
+        replica_sets: Vec::new(),
+        configs: configs(stores, identity),
+        pods: ask::ask(pods.iter().filter_map(|pod| Observed::of(pod)).collect()).await,
+    })
+}
+
+/// The configurations: of old ones it matters only that they go some day.
+fn configs(stores: &Stores, identity: &Identity) -> Vec<PartialObjectMeta<ConfigMap>> {
+    let configs = stores.config_maps.state_filter(|map| {
+        map.namespace().as_ref() == Some(&identity.namespace)
+            && map.labels().get(names::COMPONENT).map(String::as_str) == Some(names::CONFIG)
+            && identity.owns(map)
+    });
+    configs.iter().map(|map| PartialObjectMeta::clone(map)).collect()
 }
 
 /// A child; one of that name that belongs to somebody else is none.
@@ -65,12 +114,18 @@ async fn get<K>(context: &Context, identity: &Identity, name: &str) -> Result<Op
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
 {
+    if context.children.is_absent(&K::kind(&()), &identity.namespace, name) {
+        return Ok(None);
+    }
     let api = Api::<K>::namespaced(context.client.clone(), &identity.namespace);
     let found = api
         .get_opt(name)
         .await
         .map_err(DereferenceError::api(format!("the {} {name}", K::kind(&()))))?;
-    Ok(found.filter(|found| is_owned(found, std::slice::from_ref(&identity.uid))))
+    if found.is_none() {
+        context.children.not_found(&K::kind(&()), &identity.namespace, name);
+    }
+    Ok(found.filter(|found| identity.owns(found)))
 }
 
 async fn list<K>(context: &Context, identity: &Identity, labels: &str) -> Result<Vec<K>, DereferenceError>
@@ -87,63 +142,4 @@ where
             identity.name
         )))?;
     Ok(listed.items)
-}
-
-fn is_owned(object: &impl Resource, owners: &[String]) -> bool {
-    let mut controllers = object
-        .owner_references()
-        .iter()
-        .filter(|owner| owner.controller == Some(true));
-    controllers.any(|owner| owners.contains(&owner.uid))
-}
-
-/// Asks all pods that run for their status, at once. Who does not answer has no report.
-async fn ask(pods: Vec<Observed>) -> Vec<Observed> {
-    let asked = futures::stream::iter(pods).map(|pod| async move {
-        let address = pod.address.as_ref().and_then(|address| address.parse::<IpAddr>().ok());
-        let mut report = None;
-        if let (Process::Running, Some(address)) = (pod.process, address) {
-            match tokio::time::timeout(TIMEOUT, status(SocketAddr::new(address, names::PORT))).await {
-                Ok(Ok(status)) => report = Some(status),
-                Ok(Err(error)) => debug!(pod = pod.name, %error, "does not tell its status"),
-                Err(_) => debug!(pod = pod.name, "does not tell its status in time"),
-            }
-        }
-        pod.heard(report, Timestamp::now())
-    });
-    let mut pods: Vec<Observed> = asked.buffer_unordered(AT_ONCE).collect().await;
-    pods.sort_by(|a, b| a.name.cmp(&b.name));
-    pods
-}
-
-#[derive(Debug, thiserror::Error)]
-enum AskError {
-    #[error("failed to connect: {0}")]
-    Connect(#[from] std::io::Error),
-    #[error("failed to ask: {0}")]
-    Http(#[from] hyper::Error),
-    #[error("failed to make a request: {0}")]
-    Request(#[from] hyper::http::Error),
-    #[error("failed to read the answer: {0}")]
-    Body(Box<dyn std::error::Error + Send + Sync>),
-    #[error("failed to understand the answer: {0}")]
-    Json(#[from] serde_json::Error),
-}
-
-async fn status(address: SocketAddr) -> Result<Status, AskError> {
-    let stream = TcpStream::connect(address).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get("/status")
-        .header(HOST, address.to_string())
-        .body(Empty::<Bytes>::new())?;
-    let answer = async {
-        let response = sender.send_request(request).await?;
-        let body = Limited::new(response.into_body(), MOST_BYTES).collect().await;
-        Ok(serde_json::from_slice(&body.map_err(AskError::Body)?.to_bytes())?)
-    };
-    // The connection is driven beside, and ends with the answer.
-    tokio::select! {
-        answer = answer => answer,
-        Err(error) = connection => Err(error.into()),
-    }
 }

@@ -6,47 +6,55 @@ use std::path::Path;
 use crds::asset_forwarder::Clusters;
 use crds::reference::ObjectRef;
 use crds::{AssetForwarder, KafkaChannel, NatsCluster};
-use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::ListParams;
-use kube::core::{ParseExpressionError, PartialObjectMeta, Selector};
+use kube::core::{ParseExpressionError, Selector};
+use kube::runtime::reflector::ObjectRef as StoreRef;
 use kube::{Api, ResourceExt as _};
 
 use super::{Channel, DereferenceError, Found, Reference};
-use crate::asset_forwarder::members::{Access, Candidate};
+use crate::asset_forwarder::candidates::{Access, Candidate};
 use crate::asset_forwarder::names;
+use crate::asset_forwarder::stores::Stores;
 use crate::context::{Context, Scope};
-use crate::credentials::{self, Secrets};
-use crate::nats_cluster::ClusterAccess;
-use crate::reference::grants;
+use crate::credentials::{self, ClusterAccess, Secrets};
+use crate::reference::{chooses, grants};
 
 /// Who asks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(super) struct Us<'a> {
     pub(super) namespace: &'a str,
     pub(super) labels: &'a BTreeMap<String, String>,
+    pub(super) stores: &'a Stores,
 }
 
-/// What a change of other objects is compared with.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dependencies {
-    /// Channels, as namespace and name.
-    pub channels: BTreeSet<(String, String)>,
+impl Us<'_> {
+    fn looks_into(&self, selector: &LabelSelector, namespace: &str) -> bool {
+        namespace == self.namespace || chooses(selector, &namespace_labels(self.stores, namespace))
+    }
 }
 
-/// What a forwarder's spec names.
-#[must_use]
-pub fn dependencies(forwarder: &AssetForwarder) -> Dependencies {
-    let spec = &forwarder.spec;
-    let own = forwarder.namespace().unwrap_or_default();
-    let letters = spec.dead_letter.iter().filter_map(|letter| letter.channel_ref.as_ref());
-    let references = spec.sources.iter().map(|source| &source.channel_ref).chain(letters);
-    let channels = references.map(|reference| {
-        let namespace = reference.namespace.clone().unwrap_or_else(|| own.clone());
-        (namespace, reference.name.clone())
-    });
-    Dependencies {
-        channels: channels.collect(),
+/// Where Secrets come from.
+#[derive(Clone, Copy)]
+pub(super) enum Reading<'a> {
+    /// From memory, else from the API server.
+    Asking(&'a Context),
+    /// From memory alone.
+    Remembering(&'a Context),
+}
+
+impl Reading<'_> {
+    /// None: they are not in memory. `of`: the UID of the resource that refers to them.
+    async fn read(
+        &self,
+        namespace: &str,
+        names: BTreeSet<String>,
+        of: Option<&str>,
+    ) -> Result<Option<Secrets>, DereferenceError> {
+        Ok(match self {
+            Self::Asking(context) => Some(context.secrets.read(context, namespace, names, of).await?),
+            Self::Remembering(context) => context.secrets.known(namespace, &names, of),
+        })
     }
 }
 
@@ -66,45 +74,33 @@ pub async fn current(
     Ok(current.filter(|current| current.metadata.deletion_timestamp.is_none()))
 }
 
-/// The labels of our namespace, for which others let us in; none where namespaces cannot be read.
-pub(super) async fn namespace_labels(
-    context: &Context,
-    namespace: &str,
-) -> Result<BTreeMap<String, String>, DereferenceError> {
-    match context.scope {
-        Scope::Namespace(_) => Ok(BTreeMap::new()),
-        Scope::Cluster => {
-            let api = Api::<PartialObjectMeta<Namespace>>::all(context.client.clone());
-            let found = api
-                .get_opt(namespace)
-                .await
-                .map_err(DereferenceError::api(format!("the Namespace {namespace}")))?;
-            Ok(found.map(|found| found.labels().clone()).unwrap_or_default())
-        }
-    }
+/// The labels of a namespace, for which others let us in; none where namespaces cannot be read.
+pub(super) fn namespace_labels(stores: &Stores, namespace: &str) -> BTreeMap<String, String> {
+    let found = stores
+        .namespaces
+        .as_ref()
+        .and_then(|namespaces| namespaces.get(&StoreRef::new(namespace)));
+    found.map(|found| found.labels().clone()).unwrap_or_default()
 }
 
+/// A channel, as its watch tells it: nothing is let go by it.
 pub(super) async fn channel(
-    context: &Context,
+    secrets: &Reading<'_>,
     us: Us<'_>,
     reference: &ObjectRef,
-    secrets: &mut BTreeSet<(String, String)>,
-) -> Result<Reference, DereferenceError> {
+    named: &mut BTreeSet<(String, String)>,
+) -> Result<Option<Reference>, DereferenceError> {
     let namespace = reference.namespace.as_deref().unwrap_or(us.namespace);
     let name = format!("{namespace}/{}", reference.name);
-    let found = if context.scope.includes(namespace) {
-        let api = Api::<KafkaChannel>::namespaced(context.client.clone(), namespace);
-        api.get_opt(&reference.name)
-            .await
-            .map_err(DereferenceError::api(format!("the KafkaChannel {name}")))?
-    } else {
-        None
-    };
+    let found = us
+        .stores
+        .channels
+        .get(&StoreRef::new(&reference.name).within(namespace));
     let Some(channel) = found else {
-        return Ok(Reference {
+        return Ok(Some(Reference {
             name,
             found: Found::Missing,
-        });
+        }));
     };
     if !grants(
         channel.spec.allowed_namespaces.as_ref(),
@@ -112,15 +108,17 @@ pub(super) async fn channel(
         us.namespace,
         us.labels,
     ) {
-        return Ok(Reference {
+        return Ok(Some(Reference {
             name,
             found: Found::Denied,
-        });
+        }));
     }
     let connection = &channel.spec.connection;
     let names = credentials::secrets_of_kafka(connection);
-    secrets.extend(names.iter().map(|name| (namespace.to_owned(), name.clone())));
-    let read = Secrets::read(&context.client, namespace, names).await?;
+    named.extend(names.iter().map(|name| (namespace.to_owned(), name.clone())));
+    let Some(read) = secrets.read(namespace, names, channel.metadata.uid.as_deref()).await? else {
+        return Ok(None);
+    };
     let prefix = credentials::prefix("kafka", namespace, &reference.name);
     let found = Channel {
         revision: revision(&channel),
@@ -130,10 +128,10 @@ pub(super) async fn channel(
         not_ready: not_ready(&channel),
         credentials: credentials::kafka(connection, &read, &prefix, Path::new(names::CREDENTIALS_FOLDER)),
     };
-    Ok(Reference {
+    Ok(Some(Reference {
         name,
         found: Found::Channel(Box::new(found)),
-    })
+    }))
 }
 
 fn revision(channel: &KafkaChannel) -> String {
@@ -154,33 +152,53 @@ fn not_ready(channel: &KafkaChannel) -> Option<String> {
     }
 }
 
-/// All clusters that the selectors choose, in the order of namespaces and names.
-pub(super) async fn candidates(
+/// All clusters that the selectors choose, by a list of the API server itself.
+pub(super) async fn chosen(
     context: &Context,
     us: Us<'_>,
     clusters: &Clusters,
-    secrets: &mut BTreeSet<(String, String)>,
-) -> Result<Vec<Candidate>, DereferenceError> {
+) -> Result<Vec<NatsCluster>, DereferenceError> {
     // A selector that cannot be read chooses nothing; the validation says so.
     let Ok(params) = params(&clusters.selector) else {
         return Ok(Vec::new());
     };
-    let mut chosen = list(context, us.namespace, &params).await?;
-    if let (Scope::Cluster, Some(selector)) = (&context.scope, &clusters.namespace_selector)
-        && let Ok(namespaces) = self::params(selector)
-    {
-        let api = Api::<PartialObjectMeta<Namespace>>::all(context.client.clone());
-        let namespaces = api
-            .list(&namespaces)
-            .await
-            .map_err(DereferenceError::api("the Namespaces"))?;
-        for namespace in namespaces {
-            let namespace = namespace.name_any();
-            if namespace != us.namespace {
-                chosen.extend(list(context, &namespace, &params).await?);
-            }
-        }
-    }
+    let (Scope::Cluster, Some(selector)) = (&context.scope, &clusters.namespace_selector) else {
+        return list(
+            Api::namespaced(context.client.clone(), us.namespace),
+            us.namespace,
+            &params,
+        )
+        .await;
+    };
+    // One list, however many namespaces are chosen.
+    let mut chosen = list(Api::all(context.client.clone()), "all namespaces", &params).await?;
+    chosen.retain(|cluster| us.looks_into(selector, &cluster.namespace().unwrap_or_default()));
+    Ok(chosen)
+}
+
+/// The same as the watches tell it.
+pub(super) fn chosen_from_store(context: &Context, us: Us<'_>, clusters: &Clusters) -> Vec<NatsCluster> {
+    let namespaces = match context.scope {
+        Scope::Cluster => clusters.namespace_selector.as_ref(),
+        Scope::Namespace(_) => None,
+    };
+    let chosen = us.stores.clusters.state_filter(|cluster| {
+        let namespace = cluster.namespace().unwrap_or_default();
+        let is_looked_into =
+            namespace == us.namespace || namespaces.is_some_and(|selector| us.looks_into(selector, &namespace));
+        is_looked_into && chooses(&clusters.selector, cluster.labels())
+    });
+    chosen.iter().map(|cluster| NatsCluster::clone(cluster)).collect()
+}
+
+/// The clusters with their credentials, in the order of namespaces and names; none: a Secret would have to be read.
+pub(super) async fn candidates(
+    secrets: &Reading<'_>,
+    us: Us<'_>,
+    mut chosen: Vec<NatsCluster>,
+    named: &mut BTreeSet<(String, String)>,
+) -> Result<Option<Vec<Candidate>>, DereferenceError> {
+    chosen.sort_by_key(|cluster| (cluster.namespace(), cluster.name_any()));
     let mut candidates = Vec::new();
     for cluster in chosen {
         let namespace = cluster.namespace().unwrap_or_default();
@@ -188,8 +206,10 @@ pub(super) async fn candidates(
         let access = if grants(allowed, &namespace, us.namespace, us.labels) {
             let reached = ClusterAccess::of(&cluster);
             let names = credentials::secrets_of_nats(&reached);
-            secrets.extend(names.iter().map(|name| (namespace.clone(), name.clone())));
-            let read = Secrets::read(&context.client, &namespace, names).await?;
+            named.extend(names.iter().map(|name| (namespace.clone(), name.clone())));
+            let Some(read) = secrets.read(&namespace, names, cluster.metadata.uid.as_deref()).await? else {
+                return Ok(None);
+            };
             let prefix = credentials::prefix("nats", &namespace, &cluster.name_any());
             let folder = Path::new(names::CREDENTIALS_FOLDER);
             Access::Granted(credentials::nats(&reached, &read, &prefix, folder))
@@ -198,16 +218,14 @@ pub(super) async fn candidates(
         };
         candidates.push(Candidate { cluster, access });
     }
-    candidates.sort_by_key(|candidate| (candidate.cluster.namespace(), candidate.cluster.name_any()));
-    Ok(candidates)
+    Ok(Some(candidates))
 }
 
-async fn list(context: &Context, namespace: &str, params: &ListParams) -> Result<Vec<NatsCluster>, DereferenceError> {
-    let api = Api::<NatsCluster>::namespaced(context.client.clone(), namespace);
+async fn list(api: Api<NatsCluster>, of: &str, params: &ListParams) -> Result<Vec<NatsCluster>, DereferenceError> {
     let listed = api
         .list(params)
         .await
-        .map_err(DereferenceError::api(format!("the NatsClusters of {namespace}")))?;
+        .map_err(DereferenceError::api(format!("the NatsClusters of {of}")))?;
     Ok(listed.items)
 }
 

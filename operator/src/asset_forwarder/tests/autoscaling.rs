@@ -235,6 +235,16 @@ fn a_step_that_was_not_taken_is_none() {
 }
 
 #[test]
+fn the_history_of_a_forwarder_that_is_gone_is_forgotten() {
+    let mut scaled = Scaled::new(ONE_TO_TEN);
+    assert_eq!(scaled.after(55), 2);
+    scaled.histories.retain(|_| false);
+    assert_eq!(scaled.after(55), 2, "it begins anew");
+    scaled.histories.retain(|uid| uid == "u1");
+    assert_eq!(scaled.after(5), 1);
+}
+
+#[test]
 fn a_time_without_measurements_does_not_count() {
     let mut scaled = Scaled::new(ONE_TO_TEN);
     assert_eq!(scaled.after(0), 2);

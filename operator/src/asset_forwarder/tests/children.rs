@@ -86,6 +86,29 @@ imagePullSecrets: [{name: registry}]
     assert_same(&children(&world), include_str!("roll.yaml"), "roll.yaml");
 }
 
+/// The security context of the pods, as the API has it.
+fn pod_security(world: &World) -> Value {
+    let Workload::Configured { deployment, .. } = world.look().resources.workload else {
+        panic!("there is a configuration");
+    };
+    let pod = deployment.spec.unwrap().template.spec.unwrap();
+    serde_json::to_value(pod.security_context).unwrap()
+}
+
+#[test]
+fn a_platform_that_gives_users_and_groups_itself_gets_pods_without_any() {
+    let mut world = World::new([cluster("c1", 1)]);
+    let mut with = pod_security(&world);
+    world.security_ids = false;
+    let without = pod_security(&world);
+    for id in ["runAsUser", "runAsGroup", "fsGroup"] {
+        assert_eq!(with.as_object_mut().unwrap().remove(id), Some(json!(65532)), "{id}");
+    }
+    assert_eq!(without, with, "all else stays");
+    assert_eq!(without["runAsNonRoot"], true);
+    assert_eq!(without["seccompProfile"]["type"], "RuntimeDefault");
+}
+
 #[test]
 fn no_pod_is_to_run_while_suspended_or_without_clusters() {
     let replicas = |world: &World| {

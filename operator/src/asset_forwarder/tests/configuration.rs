@@ -86,6 +86,8 @@ fn a_channel_that_is_not_there_leaves_pods_as_they_are() {
         let settings = Settings {
             forwarder_image: "i".to_owned(),
             forwarder_image_pull_policy: "Never",
+            require_secret_opt_in: false,
+            pod_security_ids: true,
             namespace: String::new(),
             concurrency: 1,
         };
@@ -95,6 +97,24 @@ fn a_channel_that_is_not_there_leaves_pods_as_they_are() {
         let resources = build(&validated).unwrap();
         assert!(matches!(resources.workload, Workload::Scaled(2)));
     }
+}
+
+#[test]
+fn whether_another_namespace_has_a_channel_is_not_told() {
+    let world = World::new([cluster("c1", 1)]);
+    let words = |found: Found| {
+        let mut dereferenced = world.dereferenced();
+        dereferenced.source = Reference {
+            name: "other/assets".to_owned(),
+            found,
+        };
+        let validated = validate(&dereferenced, &world.settings()).unwrap();
+        validated.config.unwrap_err().words().clone()
+    };
+    let missing = words(Found::Missing);
+    assert_eq!(missing, words(Found::Denied));
+    assert_eq!(missing.reason, "NotGranted");
+    assert!(missing.message.contains("other/assets") && missing.message.contains("allowedNamespaces"));
 }
 
 #[test]

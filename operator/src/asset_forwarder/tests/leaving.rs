@@ -191,3 +191,50 @@ fn with_roll_a_pod_that_may_still_begin_with_the_old_ring_is_waited_for() {
     world.step();
     assert_eq!(world.leaving(), [""; 0]);
 }
+
+#[test]
+fn who_keeps_a_cluster_is_named_with_what_it_still_holds() {
+    let said = |change: fn(&mut World)| {
+        let mut world = left_c2();
+        world.pods_follow();
+        report(&mut world.existing.pods[1]).ring.epoch = 1;
+        change(&mut world);
+        let validated = world.validate().unwrap();
+        let deployment = world.existing.deployment.clone();
+        let (_, verdict) = status::status(&world.status(), &validated, deployment.as_ref(), &world.existing);
+        verdict.words().message.clone()
+    };
+    assert_eq!(
+        said(|_| {}),
+        "1 of 2 pods run epoch 2; pods may still publish to what has left the ring: plant/c2: pod b still runs epoch 1"
+    );
+    let parked = said(|world| {
+        world.pods_follow();
+        let pod = report(&mut world.existing.pods[1]);
+        let holds = ClusterStatus {
+            pending_records: 3,
+            parked_records: 4_321,
+            ..ClusterStatus::default()
+        };
+        pod.clusters.insert("c2".to_owned(), holds);
+    });
+    assert_eq!(
+        parked,
+        "pods may still publish to what has left the ring: plant/c2: pod b has fewer than 10 records to be confirmed and fewer than \
+         10000 records parked"
+    );
+    let silent = said(|world| {
+        world.pods_follow();
+        let mut lost = world.existing.pods[0].clone();
+        lost.name = "lost".to_owned();
+        lost.report = None;
+        lost.terminating = true;
+        world.existing.pods.push(lost);
+        let mut gone = cluster_with_token("c2", 2);
+        gone.metadata.deletion_timestamp = Some(yaml("'2026-01-01T00:00:00Z'"));
+        world.clusters.push(gone);
+    });
+    for part in ["plant/c2", "being deleted", "until when", "pod lost does not answer"] {
+        assert!(silent.contains(part), "{silent}");
+    }
+}

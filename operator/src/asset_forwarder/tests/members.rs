@@ -60,7 +60,7 @@ fn who_is_drained_deleted_or_not_granted_leaves_and_who_is_away_does_not() {
     let members = super::super::members::choose(
         &found.candidates,
         &recorded,
-        &credentials::Files::default(),
+        credentials::Room::of(&credentials::Files::default()),
         RING_DOCUMENT_VERSION,
     );
     let excluded: Vec<_> = members
@@ -68,8 +68,32 @@ fn who_is_drained_deleted_or_not_granted_leaves_and_who_is_away_does_not() {
         .iter()
         .map(|e| (e.name.as_str(), e.reason.as_str()))
         .collect();
-    assert_eq!(excluded, [("c1", "Draining"), ("c2", "Deleting"), ("c3", "NotGranted")]);
+    assert_eq!(
+        excluded,
+        [("c1", "Draining"), ("c2", "Deleting")],
+        "of c3 nothing is told"
+    );
     assert_eq!(members.members[0].reference, "plant/c4", "health does not matter");
+}
+
+#[test]
+fn of_a_cluster_that_lets_nobody_in_nothing_is_told_whatever_it_is_up_to() {
+    let changes: [fn(&mut NatsCluster); 4] = [
+        |_| {},
+        |cluster| cluster.spec.drain = true,
+        |cluster| cluster.metadata.deletion_timestamp = Some(yaml("'2026-01-01T00:00:00Z'")),
+        |cluster| cluster.metadata.finalizers = None,
+    ];
+    for change in changes {
+        let mut world = World::new([cluster("c1", 1), cluster("secret", 1)]);
+        change(&mut world.clusters[1]);
+        let mut found = world.dereferenced();
+        found.candidates[1].access = Access::Denied;
+        let validated = validate(&found, &world.settings()).unwrap();
+        let (status, verdict) = status::status(&world.status(), &validated, None, &world.existing);
+        let told = format!("{status:?} {verdict:?} {:?}", status::further(&validated));
+        assert!(told.contains("c1") && !told.contains("secret"), "{told}");
+    }
 }
 
 #[test]
@@ -128,4 +152,91 @@ fn who_could_vanish_at_once_is_not_taken_in() {
     assert_eq!(world.excluded(), [("c2".to_owned(), "NotObserved".to_owned())]);
     world.clusters[0].metadata.finalizers = None;
     assert_eq!(names(&world.step()), ["plant/c1"], "who is in stays in");
+}
+
+/// As many certificates in PEM as have about so many KiB.
+fn certificates(kib: usize) -> String {
+    let line = format!("{}\n", "A".repeat(64));
+    let certificate = format!(
+        "-----BEGIN CERTIFICATE-----\n{}-----END CERTIFICATE-----\n",
+        line.repeat(15)
+    );
+    certificate.repeat(kib)
+}
+
+fn cluster_with_authorities(name: &str, made: u32) -> NatsCluster {
+    let mut cluster = cluster(name, made);
+    cluster.spec.tls = Some(yaml(&format!("{{caSecretRef: {{name: {name}-ca}}}}")));
+    cluster
+}
+
+#[test]
+fn the_newest_cluster_without_room_for_its_credentials_is_left_out_and_others_go_on() {
+    let mut world = World::new([]);
+    for (made, name) in [(1, "c5"), (2, "c4"), (3, "c3"), (4, "c2"), (5, "c1")] {
+        world.clusters.push(cluster_with_authorities(name, made));
+        world.put_secret(&format!("{name}-ca"), "ca.crt", &certificates(200));
+    }
+    assert_eq!(names(&world.step()), ["plant/c2", "plant/c3", "plant/c4", "plant/c5"]);
+    assert_eq!(world.excluded(), [("c1".to_owned(), "SecretInvalid".to_owned())]);
+    let said = &world.validate().unwrap().members.excluded[0].message;
+    assert!(said.contains("of at most 900 KiB"), "{said}");
+
+    // A newcomer without credentials of its own fits, and so does a renewal.
+    world.clusters.push(cluster("c6", 6));
+    world.put_secret("c5-ca", "ca.crt", &certificates(210));
+    world.pods_follow();
+    let pass = world.step();
+    assert_eq!(
+        names(&pass),
+        ["plant/c2", "plant/c3", "plant/c4", "plant/c5", "plant/c6"]
+    );
+    assert_eq!(pass.validated.members.held, []);
+}
+
+#[test]
+fn a_member_whose_new_credentials_have_no_room_keeps_the_old_ones() {
+    let mut world = World::new([]);
+    for (made, name) in [(1, "c1"), (2, "c2"), (3, "c3"), (4, "c4")] {
+        world.clusters.push(cluster_with_authorities(name, made));
+        world.put_secret(&format!("{name}-ca"), "ca.crt", &certificates(200));
+    }
+    world.step();
+    world.pods_follow();
+    let before = (world.ring(), world.existing.credentials.clone().unwrap().data.unwrap());
+    for name in ["c1", "c2", "c3", "c4"] {
+        world.put_secret(&format!("{name}-ca"), "ca.crt", &certificates(250));
+    }
+    let pass = world.step();
+    assert_eq!(world.ring(), before.0, "all of them stay");
+    let of = |name: &str| format!("nats_plant_{name}_ca.crt");
+    let after = world.existing.credentials.clone().unwrap().data.unwrap();
+    let grown = ["c1", "c2", "c3", "c4"].map(|name| after[&of(name)] != before.1[&of(name)]);
+    assert_eq!(grown, [true, true, true, false], "the oldest are renewed");
+    let held = &pass.validated.members.held;
+    assert_eq!((held.len(), held[0].name.as_str()), (1, "c4"));
+    assert_eq!(held[0].reason, "SecretInvalid");
+    assert_eq!(world.excluded(), []);
+    let total: usize = after.values().map(|value| value.0.len()).sum();
+    assert!(total < 1 << 20, "{total}");
+}
+
+#[test]
+fn credentials_of_a_channel_without_room_leave_pods_and_members_as_they_are() {
+    let mut world = World::new([]);
+    for (made, name) in [(1, "c1"), (2, "c2"), (3, "c3"), (4, "c4")] {
+        world.clusters.push(cluster_with_authorities(name, made));
+        world.put_secret(&format!("{name}-ca"), "ca.crt", &certificates(220));
+    }
+    world.step();
+    world.pods_follow();
+    world.channel.spec.connection.tls = Some(yaml("{caSecretRef: {name: kafka-ca}}"));
+    world.put_secret("kafka-ca", "ca.crt", &certificates(250));
+    let pass = world.step();
+    let Err(verdict) = &pass.validated.config else {
+        panic!("there is no room");
+    };
+    assert_eq!(verdict.words().reason, "SecretInvalid");
+    assert_eq!(names(&pass).len(), 4);
+    assert!(world.files().iter().all(|name| name.starts_with("nats_")));
 }

@@ -4,7 +4,8 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 
-use super::super::readers::{PODS_NOT_ASKED, PODS_TOO_OLD};
+use super::super::members::PODS_TOO_OLD;
+use super::super::readers::PODS_NOT_ASKED;
 use super::*;
 use crate::conditions::Words;
 

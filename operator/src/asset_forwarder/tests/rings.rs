@@ -1,5 +1,9 @@
 //! Epochs: they stay while nothing changes, grow with every change, and never go back.
 
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use super::super::ring;
 use super::*;
 
 #[test]
@@ -40,6 +44,46 @@ fn a_change_grows_the_epoch_and_says_what_moves() {
     world.step();
     assert_eq!(world.brief().0, 3, "the timeout is part of the document");
     assert_eq!(world.status().ring.unwrap().moved_percent.as_deref(), Some("0.0"));
+}
+
+#[test]
+fn that_a_ring_changes_is_seen_without_making_it() {
+    let mut world = World::new([cluster("c1", 1), cluster("c2", 2)]);
+    world.step();
+    world.clusters.push(cluster("c3", 3));
+    let mut validated = validate(&world.dereferenced(), &world.settings()).unwrap();
+    let ring = validated.ring.as_mut().unwrap();
+    assert_ne!(*ring, validated.recorded);
+    assert_eq!(ring.moved_percent, None);
+    ring::measure(&validated.recorded, ring).unwrap();
+    assert!(ring.moved_percent.is_some());
+    let measured = ring.clone();
+    ring::measure(&validated.recorded, ring).unwrap();
+    assert_eq!(*ring, measured);
+}
+
+#[test]
+fn an_epoch_that_pods_ask_for_makes_no_ring() {
+    let mut world = heavy(512);
+    world.step();
+    world.pods_follow();
+    // Somebody else makes rings meanwhile.
+    let (held, is_held) = channel();
+    let (free, is_free) = channel::<()>();
+    let other = std::thread::spawn(move || {
+        ring::in_turn(|| {
+            held.send(()).unwrap();
+            is_free.recv_timeout(Duration::from_secs(20))
+        })
+    });
+    is_held.recv().unwrap();
+    let epoch = world.brief().0 + 1;
+    report(&mut world.existing.pods[0]).ring.epoch = epoch;
+    let ring = world.validate().unwrap().ring.unwrap();
+    drop(free);
+    assert_eq!((ring.epoch(), ring.moved_percent.as_deref()), (epoch + 1, Some("0.0")));
+    let freed = other.join().unwrap();
+    assert_eq!(freed, Err(RecvTimeoutError::Disconnected), "it waited for its turn");
 }
 
 #[test]
@@ -110,6 +154,46 @@ fn a_ring_of_too_many_nodes_is_refused_and_the_old_one_stays() {
     assert_eq!(verdict.words().reason, "InvalidSpec");
     assert!(verdict.words().message.contains("virtual nodes"), "{verdict:?}");
     assert!(matches!(verdict, Verdict::Stalled(_)));
+}
+
+/// The same shape as `weight` × 1,024 virtual nodes.
+fn heavy(weight: u32) -> World {
+    let mut world = World::new([cluster("c1", 1)]);
+    world.forwarder.spec.ring.replicas = 1_024;
+    world.clusters[0].spec.weight = weight;
+    world
+}
+
+#[test]
+fn a_ring_is_bounded_and_the_refusal_says_what_to_lower() {
+    assert!(heavy(512).validate().is_ok(), "524,288 is what it may have");
+    let verdict = heavy(513).validate().unwrap_err();
+    let expected = "the ring would have 525312 virtual nodes, and may have 524288. Lower spec.ring.replicas (1024), or spec.weight of its \
+                    NatsClusters (together 513). The pods keep the ring that they have";
+    assert_eq!(verdict, Verdict::stalled("InvalidSpec", expected));
+}
+
+#[test]
+fn a_larger_ring_that_is_recorded_goes_on_and_may_shrink() {
+    let mut world = heavy(512);
+    world.step();
+    // As an operator without this bound has written it.
+    let data = world.existing.ring.as_mut().unwrap().data.as_mut().unwrap();
+    let text = data[names::RING_FILE].replace("weight: 512", "weight: 1000");
+    data.insert(names::RING_FILE.to_owned(), text);
+    world.clusters[0].spec.weight = 1_000;
+    let before = world.existing.ring.clone();
+    world.step();
+    assert_eq!(world.existing.ring, before, "an upgrade changes nothing");
+    world.forwarder.spec.ring.handover_timeout_seconds = 7;
+    world.step();
+    assert_eq!(world.brief().0, 2);
+    world.forwarder.spec.ring.replicas = 1_025;
+    let verdict = world.validate().unwrap_err();
+    assert!(verdict.words().message.contains("1025000 virtual nodes"), "{verdict:?}");
+    world.forwarder.spec.ring.replicas = 1_000;
+    world.step();
+    assert_eq!(world.brief().0, 3, "1,000,000 is less than it had");
 }
 
 #[test]

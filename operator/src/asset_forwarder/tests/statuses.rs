@@ -212,6 +212,31 @@ fn a_pod_that_does_not_come_up_says_why() {
 }
 
 #[test]
+fn pods_that_a_quota_refuses_are_told_in_kubernetes_own_words() {
+    let refused = |observed: i64| {
+        let mut world = settled();
+        let deployment = world.existing.deployment.as_mut().unwrap();
+        deployment.status = Some(yaml(&format!(
+            "
+observedGeneration: {observed}
+replicas: 0
+conditions:
+  - {{type: Progressing, status: 'True', reason: NewReplicaSetCreated}}
+  - {{type: ReplicaFailure, status: 'True', reason: FailedCreate, message: 'pods \"assets-1\" is forbidden: exceeded quota: none'}}
+"
+        )));
+        world.existing.pods.clear();
+        told(&world).1.words().clone()
+    };
+    let words = refused(1);
+    assert_eq!(words.reason, "PodsNotCreated");
+    for part in ["0 of 2", "exceeded quota: none"] {
+        assert!(words.message.contains(part), "{}", words.message);
+    }
+    assert_eq!(refused(0).reason, "RollingOut", "it is about the Deployment of before");
+}
+
+#[test]
 fn a_rollout_that_was_given_up_says_so() {
     let deployment: Deployment = yaml(
         "
@@ -230,6 +255,7 @@ status:
         available: 2,
         desired: 3,
         late: true,
+        refused: None,
     };
     assert_eq!(Rollout::of(&deployment), expected);
 }

@@ -149,3 +149,21 @@ fn a_template_that_cannot_be_relied_upon_is_not_kept() {
     world.existing.configs.clear();
     assert!(!template(&world).1, "its configuration is gone");
 }
+
+#[test]
+fn what_admission_refuses_is_replaced_by_what_the_operator_makes_now() {
+    let mut world = World::new([cluster("c1", 1)]);
+    world.step();
+    world.security_ids = false;
+    let user = |world: &World| template(world).0.spec.unwrap().security_context.unwrap().run_as_user;
+    assert_eq!(user(&world), Some(65532), "pods that run keep what they have");
+    let refused = |replicas: u32| {
+        yaml(&format!(
+            "{{replicas: {replicas}, conditions: [{{type: ReplicaFailure, status: 'True', reason: FailedCreate}}]}}"
+        ))
+    };
+    world.existing.deployment.as_mut().unwrap().status = Some(refused(1));
+    assert_eq!(user(&world), Some(65532), "one runs");
+    world.existing.deployment.as_mut().unwrap().status = Some(refused(0));
+    assert_eq!(user(&world), None);
+}

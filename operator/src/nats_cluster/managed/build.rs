@@ -44,11 +44,4 @@ pub(super) fn build(plan: &Plan, replicas: u32, live: Option<&StatefulSet>) -> R
     }
 }
 
-pub(super) use self::secrets::{CLIENT_KEY, KEPT_CLIENT_KEY, ROUTE_KEY, SYSTEM_KEY, shared_hash};
-
-/// A short hash of a text.
-pub(super) fn hash(text: &str) -> String {
-    use sha2::{Digest as _, Sha256};
-    let digest = Sha256::digest(text);
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
-}
+pub(super) use self::secrets::{CLIENT_KEY, KEPT_CLIENT_KEY, ROUTE_KEY, SYSTEM_KEY};

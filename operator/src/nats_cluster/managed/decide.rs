@@ -64,7 +64,7 @@ pub(super) enum Step {
     Wait(Words),
     /// Nothing until a person does something.
     Hold(Words),
-    /// Delete this pod: it comes back as declared.
+    /// Evict this pod: it comes back as declared.
     Restart { name: String, uid: String, why: Words },
     /// Have so many servers.
     Scale { to: u32, why: Words },

@@ -14,6 +14,8 @@ pub(super) const CONFIGURATION: &str = "fanout.openfactory.io/configuration";
 /// On a pod template: a hash of the passwords between servers. Servers that have different ones do not find each other.
 pub(super) const PASSWORDS: &str = "fanout.openfactory.io/server-passwords";
 
+/// The volumes' name, and the beginning of their claims' names.
+pub(super) const DATA: &str = "data";
 /// The servers' container.
 pub(super) const CONTAINER: &str = "nats";
 /// The user name of clients.

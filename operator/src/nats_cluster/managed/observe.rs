@@ -10,11 +10,11 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus, Secret};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
-use super::build::{CLIENT_KEY, KEPT_CLIENT_KEY, ROUTE_KEY, SYSTEM_KEY, shared_hash};
+use super::build::{CLIENT_KEY, KEPT_CLIENT_KEY, ROUTE_KEY, SYSTEM_KEY};
 use super::decide::{Server, Situation, State};
 use super::jetstream::{Jsz, View};
 use super::names::{self, Identity};
-use super::plan::Plan;
+use super::plan::{Plan, shared_hash};
 use super::{ManagedError, random};
 use crate::context::Context;
 use crate::nats_cluster::managed::plan::Passwords;

@@ -4,6 +4,7 @@ use crds::NatsCluster;
 use crds::asset_forwarder::PodTemplate;
 use crds::nats_cluster::Managed;
 
+use super::hashes::hash;
 use super::names::Identity;
 
 /// The largest message, as the server has it by default.
@@ -30,6 +31,8 @@ pub(super) struct Plan {
     pub(super) passwords: Passwords,
     /// The operator's namespace, from which servers are asked.
     pub(super) operator_namespace: String,
+    /// Whether servers that roll now name their user and groups by number.
+    pub(super) security_ids: bool,
 }
 
 /// What a server stores.
@@ -120,7 +123,14 @@ pub(super) fn plan(
         pod: pod_template.clone().unwrap_or_default(),
         passwords,
         operator_namespace: operator_namespace.to_owned(),
+        security_ids: true,
     })
+}
+
+/// A hash of what servers must have in common to find each other.
+pub(super) fn shared_hash(plan: &Plan) -> String {
+    let Passwords { system, route, .. } = &plan.passwords;
+    hash(&format!("{system}\n{route}"))
 }
 
 /// How many servers there are is no reason to restart one; whether there are others is.
@@ -129,7 +139,7 @@ fn declared(managed: &Managed) -> String {
         replicas: managed.replicas.min(2),
         ..managed.clone()
     };
-    super::build::hash(&serde_json::json!(managed).to_string())
+    hash(&serde_json::json!(managed).to_string())
 }
 
 fn bytes(path: &'static str, text: &str) -> Result<u64, Unusable> {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use forwarder::nats::{Login, ServerAddress, connect};
 use forwarder_core::config::{Cluster, NatsAuth};
+use forwarder_nats::{Login, ServerAddress, connect};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};

@@ -6,7 +6,7 @@ use super::jetstream::{Jsz, Led, Peer, View};
 use super::names::Identity;
 use super::plan::{Passwords, plan};
 use super::*;
-use k8s_openapi::api::core::v1::PodCondition;
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use kube::ResourceExt as _;
 
 fn cluster(managed: Value) -> NatsCluster {
@@ -577,6 +577,17 @@ fn a_template_stays_until_somebody_declares_another() {
 }
 
 #[test]
+fn a_server_that_cannot_run_may_always_be_evicted_and_one_that_can_if_no_other_is_away() {
+    for replicas in [1, 3] {
+        let mut managed = three();
+        managed["replicas"] = json!(replicas);
+        let budget = build(&planned(managed), replicas, None).disruption_budget.spec.unwrap();
+        assert_eq!(budget.unhealthy_pod_eviction_policy.as_deref(), Some("AlwaysAllow"));
+        assert_eq!((json!(budget.max_unavailable), budget.min_available), (json!(1), None));
+    }
+}
+
+#[test]
 fn passwords_are_in_secrets_alone() {
     let resources = build(&planned(three()), 3, None);
     let open = json!([
@@ -601,6 +612,25 @@ fn passwords_are_in_secrets_alone() {
 }
 
 #[test]
+fn a_platform_that_gives_users_and_groups_itself_gets_servers_without_any() {
+    let security = |plan: &Plan| {
+        let pod = build(plan, 3, None).servers.spec.unwrap().template.spec.unwrap();
+        json!(pod.security_context)
+    };
+    let mut with = security(&planned(three()));
+    let without = security(&Plan {
+        security_ids: false,
+        ..planned(three())
+    });
+    for id in ["runAsUser", "runAsGroup", "fsGroup"] {
+        assert_eq!(with.as_object_mut().unwrap().remove(id), Some(json!(65532)), "{id}");
+    }
+    assert_eq!(without, with, "all else stays");
+    assert_eq!(without["runAsNonRoot"], true);
+    assert_eq!(without["seccompProfile"]["type"], "RuntimeDefault");
+}
+
+#[test]
 fn a_store_leaves_a_tenth_of_its_volume_free() {
     let storage = planned(three()).jet_stream.unwrap();
     assert_eq!(storage.max_file, (10_u64 << 30) / 10 * 9);
@@ -613,4 +643,44 @@ fn a_store_leaves_a_tenth_of_its_volume_free() {
     let text = &core.config.data.unwrap()["nats.conf"];
     assert!(!text.contains("jetstream") && !text.contains("cluster"), "{text}");
     assert_eq!(core.servers.spec.unwrap().volume_claim_templates, None);
+}
+
+#[test]
+fn what_admission_refuses_is_replaced_by_what_the_operator_makes_now() {
+    let mut live = build(&planned(three()), 3, None).servers;
+    live.metadata.generation = Some(1);
+    live.metadata.managed_fields = Some(
+        serde_json::from_value(json!([{
+            "manager": crate::apply::MANAGER, "operation": "Apply", "fieldsType": "FieldsV1",
+            "fieldsV1": {"f:metadata": {"f:annotations": {"f:fanout.openfactory.io/template": {}}}},
+        }]))
+        .unwrap(),
+    );
+    let without = Plan {
+        security_ids: false,
+        ..planned(three())
+    };
+    let user = |live: &StatefulSet| {
+        let pod = build(&without, 3, Some(live))
+            .servers
+            .spec
+            .unwrap()
+            .template
+            .spec
+            .unwrap();
+        pod.security_context.unwrap().run_as_user
+    };
+    let counted = |replicas: i32, generation: i64| {
+        serde_json::from_value(json!({"replicas": replicas, "observedGeneration": generation})).unwrap()
+    };
+    for (replicas, generation) in [(1, 1), (0, 0)] {
+        live.status = counted(replicas, generation);
+        assert_eq!(
+            user(&live),
+            Some(65532),
+            "servers that run keep what they have, and what is not counted yet"
+        );
+    }
+    live.status = counted(0, 1);
+    assert_eq!(user(&live), None);
 }

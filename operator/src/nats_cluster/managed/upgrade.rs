@@ -7,8 +7,8 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use kube::ResourceExt as _;
 
-use super::build::{hash, shared_hash};
-use super::plan::{Passwords, Plan};
+use super::hashes::hash;
+use super::plan::{Passwords, Plan, shared_hash};
 use crate::apply::{MANAGER, owns};
 
 /// On a StatefulSet: the cluster's generation at the last write.
@@ -35,6 +35,8 @@ pub(super) fn hold(plan: &Plan, mut fresh: StatefulSet, live: Option<&StatefulSe
     let is = |live: &StatefulSet, at: usize| live.annotations().get(occasion[at].0) == Some(&occasion[at].1);
     let kept = live
         .filter(|live| is(live, 2) && (is(live, 0) || is(live, 1)))
+        // Of what admission refuses no server runs, and only another template may be let in.
+        .filter(|live| !has_no_pod(live))
         .and_then(written_down);
     if let (Some(spec), Some(kept)) = (fresh.spec.as_mut(), kept) {
         spec.template = kept;
@@ -47,6 +49,14 @@ pub(super) fn hold(plan: &Plan, mut fresh: StatefulSet, live: Option<&StatefulSe
     annotations.extend(occasion.map(|(name, value)| (name.to_owned(), value)));
     annotations.extend(template.map(|template| (TEMPLATE.to_owned(), template)));
     fresh
+}
+
+/// Whether there is no pod though some are wanted, as the API server's controller has counted for this very spec.
+fn has_no_pod(live: &StatefulSet) -> bool {
+    let wanted = live.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0);
+    let status = live.status.as_ref();
+    wanted > 0
+        && status.is_some_and(|status| status.replicas == 0 && status.observed_generation == live.metadata.generation)
 }
 
 /// The template that we have written down last. One that another hand has written over ours is nobody's word.

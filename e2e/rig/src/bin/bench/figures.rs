@@ -16,6 +16,8 @@ struct Figure {
     name: String,
     unit: &'static str,
     values: Vec<f64>,
+    /// What it is to be at most; none: nobody has said.
+    most: Option<f64>,
 }
 
 impl Figures {
@@ -43,12 +45,22 @@ impl Figures {
 
     /// Takes one measurement of a figure.
     pub(crate) fn add(&mut self, name: &str, value: f64, unit: &'static str) {
+        self.add_with(name, value, unit, None);
+    }
+
+    /// As [`Self::add`], of a figure that is to be so much at most.
+    pub(crate) fn add_bounded(&mut self, name: &str, value: f64, unit: &'static str, most: f64) {
+        self.add_with(name, value, unit, Some(most));
+    }
+
+    fn add_with(&mut self, name: &str, value: f64, unit: &'static str, most: Option<f64>) {
         match self.measured.iter_mut().find(|figure| figure.name == name) {
             Some(figure) => figure.values.push(value),
             None => self.measured.push(Figure {
                 name: name.to_owned(),
                 unit,
                 values: vec![value],
+                most,
             }),
         }
     }
@@ -63,16 +75,29 @@ impl Figures {
     /// Prints what is asked for and forgets all.
     pub(crate) fn print(&mut self) -> Result<()> {
         let mut out = io::stdout();
-        for Figure { name, unit, mut values } in std::mem::take(&mut self.measured) {
+        for figure in std::mem::take(&mut self.measured) {
+            let Figure {
+                name,
+                unit,
+                mut values,
+                most,
+            } = figure;
             if !self.wants(&[&name]) {
                 continue;
             }
             values.sort_by(f64::total_cmp);
             let value = values[values.len() / 2];
             if self.json {
-                writeln!(out, "{}", json!({"name": name, "value": value, "unit": unit}))?;
+                let mut line = json!({"name": name, "value": value, "unit": unit});
+                if let Some(most) = most {
+                    line["most"] = json!(most);
+                }
+                writeln!(out, "{line}")?;
             } else if let [least, .., most] = values.as_slice() {
                 writeln!(out, "{name:32} {value:>14.2} {unit:18} {least:.2} … {most:.2}")?;
+            } else if let Some(most) = most {
+                let missed = if value > most { ", missed" } else { "" };
+                writeln!(out, "{name:32} {value:>14.2} {unit:18} at most {most}{missed}")?;
             } else {
                 writeln!(out, "{name:32} {value:>14.2} {unit}")?;
             }

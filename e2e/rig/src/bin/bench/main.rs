@@ -1,5 +1,6 @@
 //! How fast the forwarder is, beside how fast the client libraries alone are on the same machine. Each is a process of its own, so that its
 //! processor time and memory can be told. Measurements take turns, so that what else the machine does hits all of them alike.
+//! With `--operator` it is the operator that is measured: see `operator.rs`.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ use self::figures::{Figures, Run, say};
 mod figures;
 mod forward;
 mod limits;
+mod operator;
 mod pure;
 mod scale;
 
@@ -46,7 +48,19 @@ With --scale, one run each:
   scale_ring_ns              a look-up in a ring of 1,000 clusters, 1M keys
   scale_clusters_{1,2,4,8}   records/s in core mode
   scale_value_{100,1k,10k,100k}
-                             records/s by size of the value in bytes; …_mb: MB/s")]
+                             records/s by size of the value in bytes; …_mb: MB/s
+With --operator, of the operator in place of all that, one run, forwarders without pods:
+  operator_loop_s            a plain loop applies (server-side, 32 at a time) what the operator makes for all forwarders
+  operator_made_s, operator_made_ratio
+                             from the first forwarder's creation until all are Ready; beside the loop
+  operator_requests          requests for each of them, watches and the Lease aside
+  operator_settled_writes, operator_settled_reads
+                             requests in 60 s of rest, watches and the Lease aside
+  operator_join_s            from the creation of a cluster until the last forwarder has it in its ring
+  operator_ring_rss_mb, …_peak_mb
+                             memory of an operator of all namespaces, with rings of 30 clusters
+  operator_crowd_rss_mb, …_peak_mb
+                             the same with all objects (--objects) and foreign Secrets (--secrets)")]
 struct Cli {
     /// One line of JSON for each figure.
     #[arg(long)]
@@ -63,6 +77,11 @@ struct Cli {
     /// The figures that say how it scales as well.
     #[arg(long)]
     scale: bool,
+    /// The operator instead, on a cluster of its own.
+    #[arg(long, conflicts_with_all = ["records", "runs", "scale"])]
+    operator: bool,
+    #[command(flatten)]
+    counts: operator::Counts,
     #[command(subcommand)]
     limit: Option<Limit>,
 }
@@ -80,11 +99,12 @@ enum Limit {
 async fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.limit {
-        None => measure(&cli).await,
-        Some(limit) => limits::run(limit, cli.records).await,
+        None if cli.operator => operator::run(cli.counts, &mut Figures::new(cli.json, cli.only.clone())).await,
+        None => measure(&cli).await.map(|()| ExitCode::SUCCESS),
+        Some(limit) => limits::run(limit, cli.records).await.map(|()| ExitCode::SUCCESS),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             drop(writeln!(io::stderr(), "error: {error:#}"));
             ExitCode::FAILURE
@@ -201,4 +221,20 @@ async fn limit(figures: &mut Figures, name: &str, records: u64, args: &[String])
     };
     figures.add_run(name, records, &run);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_counts_are_those_of_the_operators_benchmark() {
+        Cli::command().debug_assert();
+        assert!(Cli::try_parse_from(["bench"]).is_ok());
+        assert!(Cli::try_parse_from(["bench", "--operator", "--forwarders", "50", "--objects", "500"]).is_ok());
+        assert!(Cli::try_parse_from(["bench", "--forwarders", "50"]).is_err());
+        assert!(Cli::try_parse_from(["bench", "--operator", "--scale"]).is_err());
+    }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use crds::AssetForwarder;
 use e2e_rig::forwarder::Metrics;
+use e2e_rig::interrupts::Interrupts;
 use e2e_rig::kubernetes::Kubernetes;
 use e2e_rig::observer::Observer;
 use e2e_rig::traffic::{Amount, Flow, Plan, Traffic};
@@ -18,7 +19,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{Api, ListParams};
 
 use crate::view::View;
-use crate::{Cli, Interrupts, QUIET};
+use crate::{Cli, QUIET};
 
 /// Where Helm puts the operator.
 const SYSTEM: &str = "fanout-system";

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
 use e2e_rig::forwarder::{self, Forwarder, Metrics};
+use e2e_rig::interrupts::Interrupts;
 use e2e_rig::kafka::{Kafka, unique};
 use e2e_rig::nats::Nats;
 use e2e_rig::observer::Observer;
@@ -13,7 +14,7 @@ use e2e_rig::traffic::{Amount, Flow, Plan, Traffic};
 
 use crate::rings::Rings;
 use crate::view::View;
-use crate::{Cli, Interrupts, QUIET};
+use crate::{Cli, QUIET};
 
 /// The last one joins on the way.
 const CLUSTERS: [&str; 4] = ["hall-a", "hall-b", "hall-c", "hall-d"];

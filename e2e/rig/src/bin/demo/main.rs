@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::Parser;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 mod kubernetes;
 mod local;
@@ -54,29 +53,6 @@ async fn main() -> ExitCode {
         Err(error) => {
             view::complain(&format!("error: {error:#}"));
             ExitCode::FAILURE
-        }
-    }
-}
-
-/// What ends the demo before its time.
-struct Interrupts {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Interrupts {
-    fn new() -> Result<Self> {
-        let listen = |kind| signal(kind).context("failed to register for signals");
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
         }
     }
 }

@@ -2,15 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use crds::{AssetForwarder, KafkaChannel, NatsCluster};
+use e2e_rig::crowd::{is_ready, make, make_foreign_secrets, wait_all};
 use e2e_rig::kubernetes::{Kubernetes, Namespace};
 use e2e_rig::site::Site;
-use e2e_rig::wait;
 use forwarder_core::config::PublishMode;
-use futures::{StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
-use kube::api::PostParams;
 use serde_json::{Value, json};
 
 use crate::figures::tell;
@@ -18,36 +14,11 @@ use crate::figures::tell;
 /// Memory that the operator may take for all of it.
 const MOST_BYTES: u64 = 200 << 20;
 
-/// How many requests are made at once.
-const AT_ONCE: usize = 32;
-
-/// Makes objects `0..count` of a kind.
-async fn make<K>(api: &Api<K>, count: usize, object: impl Fn(usize) -> Value) -> Result<()>
-where
-    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned + serde::Serialize,
-{
-    futures::stream::iter(0..count)
-        .map(|number| {
-            let object = serde_json::from_value::<K>(object(number));
-            async move {
-                let created = api
-                    .create(&PostParams::default(), &object.context("no such object")?)
-                    .await;
-                created.map(drop).context("failed to create an object")
-            }
-        })
-        .buffer_unordered(AT_ONCE)
-        .try_collect()
-        .await
-}
-
 /// Secrets of others in a namespace of their own, objects of ours beside the operator; forwarders of replicas 0, a tenth of all.
 async fn crowd(secrets: usize, objects: usize, within: Duration) {
     let kubernetes = Kubernetes::of_run().await.unwrap();
     let others = Namespace::new(&kubernetes).unwrap();
-    let payload = "x".repeat(1_000);
-    let secret = |number| json!({"metadata": {"name": format!("foreign-{number}")}, "stringData": {"a": payload}});
-    make(&others.api::<Secret>(), secrets, secret).await.unwrap();
+    make_foreign_secrets(&others.api(), secrets).await.unwrap();
 
     let site = Site::of_cluster(PublishMode::Core, 1).await;
     let forwarders = objects / 10;
@@ -58,7 +29,7 @@ async fn crowd(secrets: usize, objects: usize, within: Duration) {
         object["metadata"]["name"] = json!(name);
         object.clone()
     };
-    make(&site.namespace.api::<crds::NatsCluster>(), clusters, |number| {
+    make(&site.namespace.api::<NatsCluster>(), 0..clusters, |number| {
         let mut cluster = cluster.clone();
         // The first alone is in rings: each forwarder is written down in the status of those.
         cluster["metadata"]["labels"] = if number == 0 {
@@ -71,7 +42,7 @@ async fn crowd(secrets: usize, objects: usize, within: Duration) {
     })
     .await
     .unwrap();
-    make(&site.namespace.api::<crds::KafkaChannel>(), channels, |number| {
+    make(&site.namespace.api::<KafkaChannel>(), 0..channels, |number| {
         let name = if number == 0 {
             "assets".to_owned()
         } else {
@@ -81,26 +52,21 @@ async fn crowd(secrets: usize, objects: usize, within: Duration) {
     })
     .await
     .unwrap();
-    make(&site.namespace.api::<crds::AssetForwarder>(), forwarders, |number| {
+    make(&site.namespace.api::<AssetForwarder>(), 0..forwarders, |number| {
         of_namespace(&mut site.forwarder(0), format!("plant-{number}"))
     })
     .await
     .unwrap();
     let made = begun.elapsed();
 
-    wait::eventually(within, "every object is ready", || async {
-        let ready = [
-            "get",
-            "fanout",
-            "-o",
-            "jsonpath={.items[*].status.conditions[?(@.type==\"Ready\")].status}",
-        ];
-        let said = site.namespace.kubectl(&ready).await?;
-        let ready = said.split_whitespace().filter(|status| *status == "True").count();
-        ensure!(ready == clusters + channels + forwarders, "{ready} of {objects}");
-        Ok(true)
-    })
-    .await
+    let what = "every object is ready";
+    let (all_clusters, all_channels, all_forwarders) =
+        (site.namespace.api(), site.namespace.api(), site.namespace.api());
+    tokio::try_join!(
+        wait_all(&all_clusters, clusters, within, what, is_ready::<NatsCluster>),
+        wait_all(&all_channels, channels, within, what, is_ready::<KafkaChannel>),
+        wait_all(&all_forwarders, forwarders, within, what, is_ready::<AssetForwarder>),
+    )
     .unwrap();
     let settled = begun.elapsed();
     let (now, peak, cpu) = site.operator_usage().await;

@@ -263,7 +263,30 @@ impl Plant {
             Ok(Some(object))
         })
         .await;
-        waited.unwrap_or_else(|error| panic!("{error:#}\n{}", self.flux.log_tail()))
+        match waited {
+            Ok(found) => found,
+            Err(error) => panic!("{error:#}\n{}", self.told().await),
+        }
+    }
+
+    /// What everybody says who has a part in it, for a test that fails.
+    async fn told(&self) -> String {
+        let namespace = &self.site.namespace;
+        let ours = namespace.kubectl(&["get", "fanout", "-o", "yaml"]).await;
+        let operators = [
+            "logs",
+            "--namespace",
+            SYSTEM,
+            "--all-containers",
+            "--prefix",
+            "--tail=40",
+        ];
+        let operators = [&operators[..], &["--selector=app.kubernetes.io/name=fanout-operator"]].concat();
+        let operators = namespace.kubernetes.kubectl(&operators, "").await;
+        let pods = ["get", "pods", "--namespace", SYSTEM, "-o", "wide"];
+        let pods = namespace.kubernetes.kubectl(&pods, "").await;
+        let text = |part: anyhow::Result<String>| part.unwrap_or_else(|error| format!("{error:#}"));
+        [text(ours), text(pods), text(operators), self.flux.log_tail()].join("\n")
     }
 
     /// Waits until Flux says that a revision, or any, is applied and healthy.
@@ -313,15 +336,18 @@ impl Plant {
             ensure!(left.is_empty(), "{left}");
             Ok(true)
         });
-        gone.await
-            .unwrap_or_else(|error| panic!("{error:#}\n{}", self.flux.log_tail()));
+        if let Err(error) = gone.await {
+            panic!("{error:#}\n{}", self.told().await);
+        }
     }
 
     /// Deletes Kustomizations at once, and waits until they are gone.
     async fn delete(&self, names: &[&str]) {
         let args = [&["delete", "kustomization", "--timeout=90s"], names].concat();
         let deleted = self.site.namespace.kubectl(&args).await;
-        deleted.unwrap_or_else(|error| panic!("{error:#}\n{}", self.flux.log_tail()));
+        if let Err(error) = deleted {
+            panic!("{error:#}\n{}", self.told().await);
+        }
     }
 }
 

@@ -188,11 +188,12 @@ fn cluster(site: &Site) -> Value {
     cluster
 }
 
-/// A change that is no change of the spec: the operator looks at once.
+/// A change that is no change of the spec: the operator looks at once. A label, for a ring may be chosen by it; what others annotate is no
+/// matter of the operator's.
 async fn look_again(site: &Site, (kind, name): (&str, &str)) {
     let mark = format!("look={}", unique("again"));
-    let annotate = ["annotate", "--overwrite", kind, name, &mark];
-    site.namespace.kubectl(&annotate).await.unwrap();
+    let label = ["label", "--overwrite", kind, name, &mark];
+    site.namespace.kubectl(&label).await.unwrap();
 }
 
 async fn nobody_has_looked(site: &Site, film: &Film) {

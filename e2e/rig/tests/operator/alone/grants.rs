@@ -3,6 +3,7 @@
 use e2e_rig::kubernetes::Namespace;
 use e2e_rig::site::{Site, status};
 use forwarder_core::config::PublishMode;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::json;
 
 use crate::judge;
@@ -17,9 +18,14 @@ async fn another_namespace_must_grant() {
     let mut forwarder = site.forwarder(1);
     forwarder["spec"]["sources"][0]["channelRef"]["namespace"] = json!(other.name);
     forwarder["spec"]["clusters"]["namespaceSelector"] = json!({"matchLabels": {"halls": "yes"}});
+    site.apply(&[forwarder.clone()]).await;
+    let missing = site.wait_reason("NotGranted").await;
     other.apply(&format!("{channel}\n---\n{cluster}")).await.unwrap();
+    // Its new generation is looked at when the channel is there.
+    forwarder["spec"]["ring"] = json!({"handoverTimeoutSeconds": 59});
     site.apply(&[forwarder]).await;
     let message = site.wait_reason("NotGranted").await;
+    assert_eq!(message, missing, "whether it exists is not told");
     assert!(
         message.contains(&other.name) && message.contains("allowedNamespaces"),
         "{message}"
@@ -29,11 +35,17 @@ async fn another_namespace_must_grant() {
     channel["spec"]["allowedNamespaces"] = json!({"from": "All"});
     other.apply(&channel.to_string()).await.unwrap();
     site.wait_reason("NoClusters").await;
-    let ring = status(&site.get().await).ring.unwrap();
-    assert_eq!(
-        (ring.excluded[0].name.as_str(), ring.excluded[0].reason.as_str()),
-        ("c1", "NotGranted")
+    let forwarder = site.get().await;
+    assert!(
+        status(&forwarder).ring.unwrap().excluded.is_empty(),
+        "of a cluster that lets nobody in nothing is told"
     );
+    let conditions = status(&forwarder).conditions;
+    let told = |condition: &Condition| condition.message.contains(&format!("{}/c1", other.name));
+    assert!(!conditions.iter().any(told), "{conditions:?}");
+    let get = ["get", "events.events.k8s.io", "-o", "jsonpath={.items[*].note}"];
+    let events = site.namespace.kubectl(&get).await.unwrap();
+    assert!(!events.contains(&format!("{}/c1", other.name)), "{events}");
 
     let labels = json!({"matchLabels": {"kubernetes.io/metadata.name": site.namespace.name}});
     cluster["spec"]["allowedNamespaces"] = json!({"from": "Selector", "selector": labels});

@@ -26,7 +26,7 @@ const CHILD: &[&str] = &["get", "list", "watch", "create", "patch"];
 const PASSING: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
 
 /// All that the operator needs where it watches.
-const NEEDED: [Rule; 21] = [
+const NEEDED: [Rule; 22] = [
     (OURS, "natsclusters", &["get", "list", "watch", "patch"]),
     (OURS, "kafkachannels", &["get", "list", "watch", "patch"]),
     (OURS, "assetforwarders", &["get", "list", "watch", "patch"]),
@@ -46,7 +46,8 @@ const NEEDED: [Rule; 21] = [
     (RBAC, "rolebindings", CHILD),
     ("policy", "poddisruptionbudgets", PASSING),
     ("networking.k8s.io", "networkpolicies", CHILD),
-    ("", "pods", &["get", "list", "watch", "patch", "delete"]),
+    ("", "pods", &["get", "list", "watch", "patch"]),
+    ("", "pods/eviction", &["create"]),
     ("events.k8s.io", "events", &["create", "patch"]),
 ];
 
@@ -63,7 +64,7 @@ const REFUSED: [Rule; 14] = [
         &["create", "update", "delete", "deletecollection"],
     ),
     (OURS, "assetforwarders/scale", &["patch"]),
-    ("", "pods", &["create", "update", "deletecollection"]),
+    ("", "pods", &["create", "update", "delete", "deletecollection"]),
     ("", "persistentvolumeclaims", &["get", "create", "patch", "delete"]),
     ("apps", "statefulsets", &["delete", "deletecollection"]),
     ("", "pods/exec", &["create", "get"]),

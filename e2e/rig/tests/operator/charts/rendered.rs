@@ -110,6 +110,10 @@ fn a_wrong_value_is_refused_by_its_name() {
             "watchNamespace=Plant",
             "at '/watchNamespace': 'Plant' does not match pattern",
         ),
+        (
+            "requireSecretOptIn=maybe",
+            "at '/requireSecretOptIn': got string, want boolean",
+        ),
         ("concurrency=0", "at '/concurrency': minimum: got 0, want 1"),
         (
             "log.level=trace",
@@ -119,7 +123,39 @@ fn a_wrong_value_is_refused_by_its_name() {
             "log.format=xml",
             "at '/log/format': value must be one of 'json', 'text'",
         ),
+        (
+            "podSecurity.setIds=maybe",
+            "at '/podSecurity/setIds': got string, want boolean",
+        ),
+        ("extraEnv[0].value=a", "at '/extraEnv/0': missing property 'name'"),
+        (
+            "extraEnv[0].name=a b",
+            "at '/extraEnv/0/name': 'a b' does not match pattern",
+        ),
+        (
+            "extraEnv[0].name=A,extraEnv[0].values=b",
+            "at '/extraEnv/0': additional properties 'values' not allowed",
+        ),
+        (
+            "extraEnv[0].name=A,extraEnv[0].value=b,extraEnv[0].valueFrom.fieldRef.fieldPath=c",
+            "at '/extraEnv/0'",
+        ),
         ("fullnameOverride=1st", "at '/fullnameOverride'"),
+        ("commonLabels.a=1", "at '/commonLabels/a': got number, want string"),
+        ("commonLabels.a=-b", "at '/commonLabels/a': '-b' does not match pattern"),
+        (
+            "podSecurityContext=none",
+            "at '/podSecurityContext': got string, want object",
+        ),
+        (
+            "containerSecurityContext=none",
+            "at '/containerSecurityContext': got string, want object",
+        ),
+        (
+            "services.ipFamilyPolicy=DualStack",
+            "at '/services/ipFamilyPolicy': value must be one of",
+        ),
+        ("services.ipFamilies[0]=ipv6", "at '/services/ipFamilies/0'"),
         (
             "resources.limit.cpu=1",
             "at '/resources': additional properties 'limit' not allowed",
@@ -246,7 +282,8 @@ fn the_chart_is_of_the_programs_version() {
 #[test]
 fn the_program_knows_every_variable_that_the_chart_sets() {
     let helm = Helm::new();
-    let rendered = objects(&helm.run(&["template", "y", "fanout-operator", "--set=watchNamespace=plant"]));
+    let all = "--set=watchNamespace=plant,requireSecretOptIn=true,podSecurity.setIds=false";
+    let rendered = objects(&helm.run(&["template", "y", "fanout-operator", all]));
     let program = e2e_rig::forwarder::binary().unwrap().with_file_name("operator");
     let help = stdout(std::process::Command::new(program).arg("--help"));
     let variables = deployment(&rendered)["spec"]["template"]["spec"]["containers"][0]["env"].clone();
@@ -285,6 +322,164 @@ fn the_kustomize_base_is_what_the_chart_renders() {
         let manager = &object["metadata"]["labels"]["app.kubernetes.io/managed-by"];
         assert_ne!(manager, "Helm", "{object}");
     }
+}
+
+#[test]
+fn a_platform_that_gives_users_and_groups_itself_gets_pods_without_any() {
+    let helm = Helm::new();
+    let override_ = "podSecurityContext.runAsUser=7,podSecurityContext.fsGroup=7,containerSecurityContext.runAsGroup=7";
+    let render = |set: &str| {
+        let rendered = objects(&helm.run(&["template", "y", "fanout-operator", "--set", set]));
+        deployment(&rendered)["spec"]["template"]["spec"].clone()
+    };
+    let usual = render("podSecurity.setIds=true");
+    assert_eq!(
+        variable(&usual, "POD_SECURITY_IDS"),
+        Value::Null,
+        "the program's default"
+    );
+    let without = render(&format!("podSecurity.setIds=false,{override_}"));
+    assert_eq!(variable(&without, "POD_SECURITY_IDS"), "false");
+    assert_eq!(without["securityContext"], usual["securityContext"]);
+    let container = |pod: &Value| pod["containers"][0]["securityContext"].clone();
+    assert_eq!(container(&without), container(&usual));
+    let with = render(override_);
+    assert_eq!(
+        (
+            &with["securityContext"]["runAsUser"],
+            &with["securityContext"]["fsGroup"]
+        ),
+        (&7.into(), &7.into())
+    );
+    assert_eq!(container(&with)["runAsGroup"], 7);
+}
+
+/// One that is given as `false` too, which a merge would pass over.
+#[test]
+fn a_field_of_a_security_context_replaces_the_charts_own_and_no_other() {
+    let helm = Helm::new();
+    let set = "--set=podSecurityContext.supplementalGroups[0]=7,containerSecurityContext.readOnlyRootFilesystem=false";
+    let rendered = objects(&helm.run(&["template", "y", "fanout-operator", set]));
+    let pod = &deployment(&rendered)["spec"]["template"]["spec"];
+    let wanted = serde_json::json!({
+        "runAsNonRoot": true,
+        "seccompProfile": {"type": "RuntimeDefault"},
+        "supplementalGroups": [7],
+    });
+    assert_eq!(pod["securityContext"], wanted);
+    let wanted = serde_json::json!({
+        "allowPrivilegeEscalation": false,
+        "readOnlyRootFilesystem": false,
+        "capabilities": {"drop": ["ALL"]},
+    });
+    assert_eq!(pod["containers"][0]["securityContext"], wanted);
+}
+
+#[test]
+fn further_variables_come_after_the_charts_own_and_never_in_their_place() {
+    let helm = Helm::new();
+    let further = "extraEnv[0].name=RUST_LOG,extraEnv[0].value=debug,\
+                   extraEnv[1].name=NODE,extraEnv[1].valueFrom.fieldRef.fieldPath=spec.nodeName";
+    let all = "watchNamespace=plant,requireSecretOptIn=true,podSecurity.setIds=false";
+    let rendered = objects(&helm.run(&["template", "y", "fanout-operator", "--set", &format!("{further},{all}")]));
+    let pod = &deployment(&rendered)["spec"]["template"]["spec"];
+    let variables = pod["containers"][0]["env"].as_array().unwrap();
+    let (own, theirs) = variables.split_at(variables.len() - 2);
+    assert_eq!(theirs[0], serde_json::json!({"name": "RUST_LOG", "value": "debug"}));
+    assert_eq!(theirs[1]["valueFrom"]["fieldRef"]["fieldPath"], "spec.nodeName");
+    let ports = ["METRICS_PORT", "ROUTER_PORT"];
+    let names = own.iter().map(|variable| variable["name"].as_str().unwrap());
+    for name in names.chain(ports) {
+        let set = format!("--set=extraEnv[0].name={name},extraEnv[0].value=x");
+        let said = helm.refusal(&["template", "y", "fanout-operator", &set]);
+        assert!(
+            said.contains(&format!("extraEnv: {name} is the chart's own variable")),
+            "{said}"
+        );
+    }
+    let said = helm.refusal(&["template", "y", "fanout-operator", "--set=extraEnv[0].name=LOG_LEVEL"]);
+    assert!(said.contains("set the value log.level instead"), "{said}");
+}
+
+#[test]
+fn common_labels_are_everywhere_but_in_selectors_and_in_the_place_of_others() {
+    let helm = Helm::new();
+    let common = "commonLabels.site=north,commonLabels.team=all,podLabels.team=plant,podMonitor.labels.team=watch,\
+                  commonLabels.app\\.kubernetes\\.io/name=mine,\
+                  commonLabels.rbac\\.authorization\\.k8s\\.io/aggregate-to-view=all";
+    let render = |set: &str| {
+        objects(&helm.run(&[
+            "template",
+            "y",
+            "fanout-operator",
+            "--set=podMonitor.enabled=true,prometheusRule.enabled=true,dashboards.enabled=true",
+            "--set",
+            set,
+        ]))
+    };
+    let (plain, labelled) = (render("replicas=2"), render(common));
+    assert_eq!(plain.len(), labelled.len());
+    for (plain, labelled) in plain.iter().zip(&labelled) {
+        let mut wanted = plain["metadata"]["labels"].as_object().unwrap().clone();
+        wanted.insert("site".to_owned(), "north".into());
+        let team = if plain["kind"] == "PodMonitor" { "watch" } else { "all" };
+        wanted.insert("team".to_owned(), team.into());
+        assert_eq!(labelled["metadata"]["labels"], Value::Object(wanted), "{labelled}");
+        for selector in ["selector", "podSelector"] {
+            assert_eq!(labelled["spec"][selector], plain["spec"][selector], "{labelled}");
+        }
+    }
+    let pod = &deployment(&labelled)["spec"]["template"]["metadata"]["labels"];
+    assert_eq!((&pod["site"], &pod["team"]), (&"north".into(), &"plant".into()));
+    assert_eq!(pod["app.kubernetes.io/name"], "fanout-operator");
+}
+
+#[test]
+fn services_leave_the_ip_families_to_the_cluster_unless_somebody_chooses() {
+    let helm = Helm::new();
+    let specs = |set: &str| -> Vec<Value> {
+        let rendered = objects(&helm.run(&["template", "y", "fanout-operator", "--set", set]));
+        let services = rendered.iter().filter(|object| object["kind"] == "Service");
+        services.map(|service| service["spec"].clone()).collect()
+    };
+    let plain = specs("replicas=2");
+    let chosen = specs("services.ipFamilyPolicy=PreferDualStack,services.ipFamilies={IPv6,IPv4}");
+    assert_eq!((plain.len(), chosen.len()), (2, 2));
+    for (plain, mut chosen) in plain.into_iter().zip(chosen) {
+        let chosen_fields = chosen.as_object_mut().unwrap();
+        assert_eq!(chosen_fields.remove("ipFamilyPolicy"), Some("PreferDualStack".into()));
+        assert_eq!(
+            chosen_fields.remove("ipFamilies"),
+            Some(serde_json::json!(["IPv6", "IPv4"]))
+        );
+        assert_eq!(chosen, plain);
+    }
+}
+
+/// A policy judges the port of the pod behind the Service. Most DNS pods listen at 53, OpenShift's at 5353.
+#[test]
+fn egress_lets_names_be_resolved_whatever_port_dns_pods_listen_at() {
+    let helm = Helm::new();
+    let rendered = objects(&helm.run(&[
+        "template",
+        "y",
+        "fanout-operator",
+        "--set=networkPolicy.egress.enabled=true",
+    ]));
+    let policy = rendered
+        .iter()
+        .find(|object| object["kind"] == "NetworkPolicy")
+        .unwrap();
+    let first = &policy["spec"]["egress"][0];
+    assert_eq!(first.get("to"), None, "{first}");
+    let ports = first["ports"].as_array().unwrap().iter();
+    let ports: BTreeSet<_> = ports
+        .map(|port| (port["port"].as_u64().unwrap(), port["protocol"].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        ports,
+        BTreeSet::from([(53, "TCP"), (53, "UDP"), (5353, "TCP"), (5353, "UDP")])
+    );
 }
 
 /// The pods' listeners are the program's business; who looks for them by another name finds nothing.
@@ -332,6 +527,13 @@ fn a_cluster_without_the_definitions_is_told_of() {
 
 fn deployment(rendered: &[Value]) -> &Value {
     rendered.iter().find(|object| object["kind"] == "Deployment").unwrap()
+}
+
+/// What a variable of the operator's container is set to.
+fn variable(pod: &Value, name: &str) -> Value {
+    let variables = pod["containers"][0]["env"].as_array().unwrap();
+    let found = variables.iter().find(|variable| variable["name"] == name);
+    found.map_or(Value::Null, |variable| variable["value"].clone())
 }
 
 fn kinds(manifest: &str) -> BTreeSet<String> {

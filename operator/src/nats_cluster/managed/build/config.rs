@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::ConfigMap;
 
-use super::hash;
+use crate::nats_cluster::managed::hashes::hash;
 use crate::nats_cluster::managed::names::{CLIENT_PORT, MONITOR_PORT, ROUTE_PORT};
 use crate::nats_cluster::managed::plan::{Passwords, Plan, Storage};
 

@@ -1,4 +1,7 @@
 //! How many servers may be evicted at once: one, so that a stream of three copies keeps its majority.
+//!
+//! A single server may be evicted too. It has no majority to lose, and otherwise neither its node could be drained nor the operator take
+//! it a new image, for that is an eviction as well.
 
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -15,8 +18,10 @@ pub(super) fn disruption_budget(identity: &Identity) -> PodDisruptionBudget {
                 match_labels: Some(identity.selector()),
                 ..LabelSelector::default()
             }),
-            // With AlwaysAllow a node's drain could take a server that is still catching up, and with it a majority.
-            unhealthy_pod_eviction_policy: Some("IfHealthyBudget".to_owned()),
+            // With IfHealthyBudget a server that cannot run stays on its node for ever where it is alone, or where another one cannot run
+            // either: the node's drain hangs, and so does the operator's own restart. The price: a drain may take a server that is not
+            // ready because it is catching up. It comes back with its volume, and servers that are ready keep their budget.
+            unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
             ..PodDisruptionBudgetSpec::default()
         }),
         ..PodDisruptionBudget::default()

@@ -12,10 +12,9 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::stateful_set::DATA;
-use super::{config, secrets};
+use super::config;
 use crate::nats_cluster::managed::names::{self, Identity};
-use crate::nats_cluster::managed::plan::Plan;
+use crate::nats_cluster::managed::plan::{Plan, shared_hash};
 
 /// Any user but root: the images name none, or another one each.
 const USER: i64 = 65532;
@@ -29,7 +28,9 @@ pub(super) fn template(plan: &Plan) -> PodTemplateSpec {
     labels.extend(identity.labels());
     let mut annotations = ours_apart(&wishes.annotations);
     annotations.insert(names::CONFIGURATION.to_owned(), config::config_hash(plan));
-    annotations.insert(names::PASSWORDS.to_owned(), secrets::shared_hash(plan));
+    annotations.insert(names::PASSWORDS.to_owned(), shared_hash(plan));
+    // Some platforms give each namespace numbers of its own, and refuse pods that name others.
+    let user = plan.security_ids.then_some(USER);
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels),
@@ -42,9 +43,9 @@ pub(super) fn template(plan: &Plan) -> PodTemplateSpec {
             termination_grace_period_seconds: Some(i64::from(config::LAME_DUCK_SECONDS + MARGIN_SECONDS)),
             security_context: Some(PodSecurityContext {
                 run_as_non_root: Some(true),
-                run_as_user: Some(USER),
-                run_as_group: Some(USER),
-                fs_group: Some(USER),
+                run_as_user: user,
+                run_as_group: user,
+                fs_group: user,
                 fs_group_change_policy: Some("OnRootMismatch".to_owned()),
                 seccomp_profile: Some(SeccompProfile {
                     type_: "RuntimeDefault".to_owned(),
@@ -168,7 +169,7 @@ fn mounts(plan: &Plan) -> Vec<VolumeMount> {
         mount("secret", config::SECRET_FOLDER, true),
     ];
     if plan.jet_stream.is_some() {
-        mounts.push(mount(DATA, config::DATA_FOLDER, false));
+        mounts.push(mount(names::DATA, config::DATA_FOLDER, false));
     }
     mounts
 }

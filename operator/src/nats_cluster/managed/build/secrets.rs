@@ -3,7 +3,6 @@
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 
-use super::hash;
 use crate::nats_cluster::managed::names::{CLIENT_USER, OPERATOR_USER, ROUTE_PORT, ROUTE_USER, SYSTEM_USER};
 use crate::nats_cluster::managed::plan::{Passwords, Plan};
 
@@ -39,12 +38,6 @@ pub(super) fn server(plan: &Plan, replicas: u32) -> Secret {
             ("cluster.conf", cluster(plan, replicas)),
         ],
     )
-}
-
-/// A hash of what servers must have in common to find each other.
-pub(in crate::nats_cluster::managed) fn shared_hash(plan: &Plan) -> String {
-    let Passwords { system, route, .. } = &plan.passwords;
-    hash(&format!("{system}\n{route}"))
 }
 
 fn accounts(plan: &Plan) -> String {

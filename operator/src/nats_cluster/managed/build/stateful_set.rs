@@ -10,10 +10,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
 use super::pod;
+use crate::nats_cluster::managed::names;
 use crate::nats_cluster::managed::plan::{Plan, Storage};
-
-/// The volumes' name, and the beginning of their claims' names.
-pub(super) const DATA: &str = "data";
 
 pub(super) fn stateful_set(plan: &Plan, replicas: u32) -> StatefulSet {
     let identity = &plan.identity;
@@ -49,7 +47,7 @@ pub(super) fn stateful_set(plan: &Plan, replicas: u32) -> StatefulSet {
 fn claim(plan: &Plan, storage: &Storage) -> PersistentVolumeClaim {
     PersistentVolumeClaim {
         metadata: ObjectMeta {
-            name: Some(DATA.to_owned()),
+            name: Some(names::DATA.to_owned()),
             labels: Some(plan.identity.selector()),
             ..ObjectMeta::default()
         },

@@ -1,0 +1,297 @@
+//! Which part of the product may know which: crates by their manifests, files by what they name. As far as that can be told from the text.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use syn::visit::{self, Visit};
+
+/// The product's crates, each with those of the product that it may depend on.
+const CRATES: &[(&str, &[&str])] = &[
+    ("crds", &[]),
+    ("forwarder/core", &[]),
+    ("forwarder/service", &["forwarder-core"]),
+    ("forwarder/nats", &["forwarder-core"]),
+    ("forwarder/kafka", &["forwarder-core"]),
+    (
+        "forwarder",
+        &[
+            "forwarder-core",
+            "forwarder-kafka",
+            "forwarder-nats",
+            "forwarder-service",
+        ],
+    ),
+    (
+        "operator",
+        &[
+            "crds",
+            "forwarder-core",
+            "forwarder-kafka",
+            "forwarder-nats",
+            "forwarder-service",
+        ],
+    ),
+];
+
+/// What files of a crate may not name, although nothing else would stop them: from, to, why.
+const FORBIDDEN: &[(&str, &str, &str, &str)] = &[
+    (
+        "forwarder",
+        "intake",
+        "admin",
+        "the record's path does not know who looks at it",
+    ),
+    (
+        "forwarder",
+        "intake",
+        "ring_watch",
+        "the engine brings the ring, wherever it is from",
+    ),
+    ("forwarder", "publisher", "intake", "records go one way"),
+    (
+        "operator",
+        "credentials",
+        "nats_cluster",
+        "credentials are the same for whoever refers to them",
+    ),
+    (
+        "operator",
+        "nats_cluster",
+        "asset_forwarder::reconcile",
+        "no controller calls another one",
+    ),
+    (
+        "operator",
+        "kafka_channel",
+        "asset_forwarder",
+        "no controller calls another one",
+    ),
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+#[test]
+fn crates_depend_on_no_others_of_the_product() {
+    let ours: BTreeSet<String> = CRATES.iter().map(|(path, _)| path.replace('/', "-")).collect();
+    for (path, allowed) in CRATES {
+        let manifest = fs::read_to_string(root().join(path).join("Cargo.toml")).unwrap();
+        let (_, from) = manifest.split_once("\n[dependencies]\n").unwrap();
+        let dependencies = from.split("\n[").next().unwrap();
+        for line in dependencies.lines() {
+            let name = line.split(['.', ' ', '=']).next().unwrap();
+            assert!(
+                !ours.contains(name) || allowed.contains(&name),
+                "{path}/Cargo.toml: {path} must not depend on {name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn files_of_a_crate_do_not_name_each_other_in_a_circle() {
+    for (path, _) in CRATES {
+        let house = House::read(path);
+        if let Some(circle) = house.circle() {
+            panic!(
+                "{path}: these files name each other in a circle: {}",
+                circle.join(" → ")
+            );
+        }
+    }
+}
+
+#[test]
+fn arrows_that_were_cut_stay_cut() {
+    for (crate_, from, to, why) in FORBIDDEN {
+        let house = House::read(crate_);
+        let is_in = |module: &str, part: &str| module == part || module.starts_with(&format!("{part}::"));
+        for (module, names) in &house.arrows {
+            let found = names.iter().find(|name| is_in(module, from) && is_in(name, to));
+            assert!(found.is_none(), "{crate_}: {module} names {}: {why}", found.unwrap());
+        }
+    }
+}
+
+/// The modules of a crate, each a file, by their paths such as `a::b`, with those that each names.
+struct House {
+    arrows: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl House {
+    fn read(path: &str) -> Self {
+        let mut files = BTreeMap::new();
+        collect(&root().join(path).join("src"), "", &mut files);
+        let modules: BTreeSet<String> = files.keys().cloned().collect();
+        let arrows = files.iter().map(|(module, text)| {
+            let parsed = syn::parse_file(text).unwrap_or_else(|error| panic!("{path}: {module}: {error}"));
+            let mut names = Names {
+                module,
+                modules: &modules,
+                found: BTreeSet::new(),
+            };
+            names.visit_file(&parsed);
+            // A module and those within it are one room with its alcoves.
+            names
+                .found
+                .retain(|name| !is_within(name, module) && !is_within(module, name));
+            (module.clone(), names.found)
+        });
+        let arrows = arrows.collect();
+        Self { arrows }
+    }
+
+    /// Modules of which each names the next one, and the last one the first.
+    fn circle(&self) -> Option<Vec<&str>> {
+        let mut done = BTreeSet::new();
+        let mut way = Vec::new();
+        self.arrows
+            .keys()
+            .find_map(|module| self.follow(module, &mut way, &mut done))
+    }
+
+    fn follow<'a>(
+        &'a self,
+        module: &'a str,
+        way: &mut Vec<&'a str>,
+        done: &mut BTreeSet<&'a str>,
+    ) -> Option<Vec<&'a str>> {
+        if let Some(at) = way.iter().position(|passed| *passed == module) {
+            return Some(way[at..].to_vec());
+        }
+        if !done.contains(module) {
+            way.push(module);
+            let found = self.arrows[module].iter().find_map(|next| self.follow(next, way, done));
+            if found.is_some() {
+                return found;
+            }
+            way.pop();
+            done.insert(module);
+        }
+        None
+    }
+}
+
+fn is_within(module: &str, other: &str) -> bool {
+    other.is_empty() || module == other || module.starts_with(&format!("{other}::"))
+}
+
+/// Reads the files below a folder, but for those of tests.
+fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let module = if prefix.is_empty() {
+            name.clone()
+        } else {
+            format!("{prefix}::{name}")
+        };
+        if name == "tests" || name == "simulation" || name == "fake_api" {
+            continue;
+        }
+        if path.is_dir() {
+            collect(&path, &module, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs")
+            && !["lib", "main"].contains(&name.as_str())
+        {
+            files.insert(module, fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+/// Finds which modules a file names.
+struct Names<'a> {
+    module: &'a str,
+    modules: &'a BTreeSet<String>,
+    found: BTreeSet<String>,
+}
+
+impl Names<'_> {
+    /// Notes the module in which the path `segments` ends, read from our own.
+    fn note(&mut self, segments: &[String]) {
+        let mut base: Vec<&str> = self.module.split("::").collect();
+        let mut rest = segments;
+        match rest.first().map(String::as_str) {
+            Some("crate") => {
+                base.clear();
+                rest = &rest[1..];
+            }
+            Some("self") => rest = &rest[1..],
+            Some("super") => {}
+            _ => return,
+        }
+        while let Some((first, further)) = rest.split_first()
+            && first == "super"
+        {
+            base.pop();
+            rest = further;
+        }
+        let mut path: Vec<&str> = base;
+        path.extend(rest.iter().map(String::as_str));
+        while !path.is_empty() {
+            let name = path.join("::");
+            if self.modules.contains(&name) {
+                self.found.insert(name);
+                return;
+            }
+            path.pop();
+        }
+    }
+
+    fn tree(&mut self, before: &[String], tree: &syn::UseTree) {
+        let with = |name: &syn::Ident| {
+            let mut path = before.to_vec();
+            path.push(name.to_string());
+            path
+        };
+        match tree {
+            syn::UseTree::Path(path) => self.tree(&with(&path.ident), &path.tree),
+            syn::UseTree::Name(name) => self.note(&with(&name.ident)),
+            syn::UseTree::Rename(name) => self.note(&with(&name.ident)),
+            syn::UseTree::Glob(_) => self.note(before),
+            syn::UseTree::Group(group) => {
+                for tree in &group.items {
+                    self.tree(before, tree);
+                }
+            }
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for Names<'_> {
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        if !is_of_tests(&item.attrs) {
+            self.tree(&[], &item.tree);
+        }
+    }
+
+    fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
+        if !is_of_tests(&item.attrs) {
+            visit::visit_item_mod(self, item);
+        }
+    }
+
+    fn visit_item_impl(&mut self, item: &'ast syn::ItemImpl) {
+        if !is_of_tests(&item.attrs) {
+            visit::visit_item_impl(self, item);
+        }
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let segments: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        self.note(&segments);
+        visit::visit_path(self, path);
+    }
+}
+
+fn is_of_tests(attributes: &[syn::Attribute]) -> bool {
+    attributes.iter().any(|attribute| {
+        let is_cfg = attribute.path().is_ident("cfg");
+        is_cfg
+            && attribute
+                .parse_args::<syn::Ident>()
+                .is_ok_and(|argument| argument == "test")
+    })
+}

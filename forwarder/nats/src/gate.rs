@@ -1,0 +1,14 @@
+//! What may stop a write at the last moment.
+
+use std::fmt;
+use std::io;
+
+/// Stands before one connection's socket and says whether its next bytes may pass. It is asked once for each write to the socket, never for
+/// each record.
+pub trait WriteGate: fmt::Debug + Send + Sync + 'static {
+    /// Whether the next byte may pass.
+    ///
+    /// # Errors
+    /// Why not. The write fails with it, and nothing of it has passed.
+    fn check(&self) -> io::Result<()>;
+}

@@ -1,0 +1,18 @@
+//! What the watches tell, held in plain maps: so that a look at something that has not changed asks nobody.
+
+mod children;
+mod latest;
+mod references;
+mod secrets;
+mod trust;
+
+pub use self::children::{Children, Standing, WATCHED};
+pub use self::latest::Latest;
+pub use self::references::{Name, References};
+pub use self::secrets::{SecretCache, SecretWakes, Woken, follow_secrets, secret_wakes};
+
+/// A resource version as a number that grows with each write of its kind; none: it is no number, and versions cannot be compared.
+#[must_use]
+pub fn version(object: &impl kube::Resource) -> Option<u64> {
+    object.meta().resource_version.as_ref()?.parse().ok()
+}
