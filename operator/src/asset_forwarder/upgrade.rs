@@ -1,7 +1,7 @@
 //! Which pod template is declared: a new operator restarts no pod that nobody has asked it to.
 //!
 //! A pod template is made of what a person declares and of what this version of the operator makes of it (its default image, its probes,
-//! the text of the configuration). Only the first is an *trigger* of a rollout. So each template is written down on its Deployment together
+//! the text of the configuration). Only the first is a *trigger* of a rollout. So each template is written down on its Deployment together
 //! with its trigger; as long as the trigger is the same, and a template was written down, that one stays. Whatever rolls for a reason
 //! of its own takes all of today's template: image and configuration always come from one operator.
 

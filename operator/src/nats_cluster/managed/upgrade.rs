@@ -1,6 +1,6 @@
 //! Which pod template is declared: a new operator restarts no server that nobody has asked it to.
 //!
-//! The template that was declared last stands on the StatefulSet with the occasion that it was made for (what a person declares, and the
+//! The template that was declared last stands on the StatefulSet with the trigger that it was made for (what a person declares, and the
 //! passwords), and stays for as long as that is the same.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -20,19 +20,19 @@ const READ_AT_START: &str = "fanout.openfactory.io/read-at-start";
 /// On a StatefulSet: the template as it was declared.
 const TEMPLATE: &str = "fanout.openfactory.io/template";
 
-/// Writes occasion and template down, and puts the one in that was written down before, if it is to stay.
+/// Writes trigger and template down, and puts the one in that was written down before, if it is to stay.
 pub(super) fn hold(plan: &Plan, mut fresh: StatefulSet, live: Option<&StatefulSet>) -> StatefulSet {
     // With the system's password in it, for the same reason as in a pod's hash.
     let Passwords { client, system, .. } = &plan.passwords;
     let read = hash(&format!("{client}\n{system}\n{}", shared_hash(plan)));
-    let occasion = [
+    let trigger = [
         // By generation, since another version of the operator may serialize a spec in another way; or by hash, since scaling makes a
         // generation too.
         (GENERATION, plan.generation.to_string()),
         (SPEC, plan.declared.clone()),
         (READ_AT_START, read),
     ];
-    let is = |live: &StatefulSet, at: usize| live.annotations().get(occasion[at].0) == Some(&occasion[at].1);
+    let is = |live: &StatefulSet, at: usize| live.annotations().get(trigger[at].0) == Some(&trigger[at].1);
     let kept = live
         .filter(|live| is(live, 2) && (is(live, 0) || is(live, 1)))
         // Of what admission refuses no server runs, and only another template may be let in.
@@ -46,7 +46,7 @@ pub(super) fn hold(plan: &Plan, mut fresh: StatefulSet, live: Option<&StatefulSe
         .as_ref()
         .map(|spec| serde_json::json!(spec.template).to_string());
     let annotations = fresh.metadata.annotations.get_or_insert_default();
-    annotations.extend(occasion.map(|(name, value)| (name.to_owned(), value)));
+    annotations.extend(trigger.map(|(name, value)| (name.to_owned(), value)));
     annotations.extend(template.map(|template| (TEMPLATE.to_owned(), template)));
     fresh
 }
