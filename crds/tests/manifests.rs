@@ -43,23 +43,38 @@ fn accepted_manifests_break_no_rule_and_are_read_as_the_types() {
     assert!(seen > 50, "{seen}");
 }
 
-/// What the README tells a reader to declare.
+/// What README.md and the manual tell a reader to declare.
 #[test]
-fn the_readme_declares_what_the_rules_take() {
-    let readme = include_str!("../../README.md");
-    let block = readme
-        .split("```yaml\n")
-        .find(|block| block.starts_with("apiVersion:"))
-        .unwrap();
-    let text = block.split("```").next().unwrap();
-    let declared: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
+fn the_manual_declares_what_the_rules_take() {
     let definitions = Definitions::new();
-    for document in &declared {
-        assert_eq!(definitions.broken(document, None), Vec::<String>::new(), "{document}");
-        read(document).unwrap();
+    let mut found = Vec::new();
+    for (page, text) in pages() {
+        let blocks = text.split("```yaml\n").skip(1);
+        for block in blocks.filter(|block| block.starts_with("apiVersion:")) {
+            let text = block.split("```").next().unwrap();
+            let declared: Vec<Value> =
+                serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{page}: {error}"));
+            for document in &declared {
+                assert_eq!(
+                    definitions.broken(document, None),
+                    Vec::<String>::new(),
+                    "{page}: {document}"
+                );
+                read(document).unwrap_or_else(|error| panic!("{page}: {error}"));
+            }
+            let kinds: Vec<String> = declared.iter().map(kind).collect();
+            found.push(format!("{page}: {}", kinds.join(", ")));
+        }
     }
-    let kinds: Vec<String> = declared.iter().map(kind).collect();
-    assert_eq!(kinds, ["NatsCluster", "KafkaChannel", "AssetForwarder"]);
+    assert_eq!(
+        found,
+        [
+            "README.md: NatsCluster, KafkaChannel, AssetForwarder",
+            "charts/docs/src/declare.md: NatsCluster, KafkaChannel, AssetForwarder",
+            "charts/docs/src/managed-nats.md: NatsCluster",
+        ],
+        "what pages declare: add to this list what is new"
+    );
 }
 
 #[test]
@@ -121,6 +136,23 @@ fn manifests(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../e2e/rig/tests/operator/manifests")
         .join(folder)
+}
+
+/// README.md and the pages of the manual, by their paths from the root.
+fn pages() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let pages = files(&root.join("charts/docs/src"));
+    assert!(pages.len() > 1, "the manual has no pages");
+    let names = pages
+        .iter()
+        .map(|path| format!("charts/docs/src/{}", path.file_name().unwrap().to_str().unwrap()));
+    std::iter::once("README.md".to_owned())
+        .chain(names)
+        .map(|name| {
+            let text = fs::read_to_string(root.join(&name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+            (name, text)
+        })
+        .collect()
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {

@@ -1,4 +1,4 @@
-//! What the README tells an operator's people to do.
+//! What the manual tells an operator's people to do.
 
 use e2e_rig::site::{FORWARDER, Site, status};
 use e2e_rig::stage::PARTITIONS;
