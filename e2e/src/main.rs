@@ -151,6 +151,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             runner::fetch::gitops(&steps)?;
             runner::fetch::nextest(&steps)?;
             runner::fetch::cargo_deny(&steps)?;
+            runner::fetch::mdbook(&steps)?;
             runner::fetch::prometheus(&steps)?;
             Ok(ExitCode::SUCCESS)
         }

@@ -12,6 +12,8 @@ pub const NATS_SERVER: &str = "2.15.1";
 pub const NEXTEST: &str = "0.9.128";
 /// The version of cargo-deny.
 pub const CARGO_DENY: &str = "0.20.2";
+/// The version of mdbook.
+pub const MDBOOK: &str = "0.5.4";
 
 /// The version of Kubernetes; what else is built with it says `e2e/tools/kubernetes/go.mod`.
 pub const KUBERNETES: &str = "1.36.3";

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
-use e2e::tools::{self, CARGO_DENY, KAFKA, NATS_SERVER, NEXTEST, PAUSE, PROMETHEUS};
+use e2e::tools::{self, CARGO_DENY, KAFKA, MDBOOK, NATS_SERVER, NEXTEST, PAUSE, PROMETHEUS};
 
 use super::steps::Steps;
 use super::{images, system};
@@ -43,6 +43,17 @@ pub(crate) fn nextest(steps: &Steps) -> Result<()> {
 /// cargo-deny.
 pub(crate) fn cargo_deny(steps: &Steps) -> Result<()> {
     cargo_tool(steps, "cargo-deny", CARGO_DENY, &[])
+}
+
+/// mdbook.
+pub(crate) fn mdbook(steps: &Steps) -> Result<()> {
+    // Without its server and the watch over the files: the manual is only built.
+    cargo_tool(
+        steps,
+        "mdbook",
+        MDBOOK,
+        &["--no-default-features", "--features", "search"],
+    )
 }
 
 /// Prometheus and promtool, unless the machine has them. The package is unpacked and not installed: it would start a server at once and
