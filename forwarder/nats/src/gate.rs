@@ -3,8 +3,8 @@
 use std::fmt;
 use std::io;
 
-/// Stands before one connection's socket and says whether its next bytes may pass. It is asked once for each write to the socket, never for
-/// each record.
+/// Stands before one connection's socket and says whether its next bytes may pass. It is asked at each attempt to write to the socket, so
+/// again after each wait for room; never for each record.
 pub trait WriteGate: fmt::Debug + Send + Sync + 'static {
     /// Whether the next byte may pass.
     ///

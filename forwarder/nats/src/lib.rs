@@ -7,12 +7,14 @@
 //! ```text
 //! ServerPool ─▶ connect ─▶ Connection{info, io, leftover}      server, race, credentials, tls, connection
 //!                              │ encode_pub … ▼ ▲ … Parser      protocol
-//! ensure_stream ──── requests through async-nats                  stream (JetStream only: before the first publish, and when acks do not come)
+//! ensure_stream ─▶ Client, by async-nats                          stream (JetStream only: before the first publish, and when acks do not come)
 //! ```
 
+pub mod client;
 pub mod connection;
 pub mod credentials;
 pub mod gate;
+pub mod jetstream;
 pub mod protocol;
 pub mod race;
 pub mod server;

@@ -5,7 +5,6 @@
 //! newer server knows and others have set.
 
 mod api;
-mod client;
 mod error;
 
 use std::time::Duration;

@@ -356,12 +356,10 @@ impl Publisher {
             }
             // The stream is gone or JetStream is down: a new connection begins with a look at the stream.
             Ack::NoResponders => return Err(Ended::NoStream(self.publish.subject.clone())),
-            Ack::Refused { .. } | Ack::Malformed => ack.refusal().unwrap_or(Refusal::Transient),
+            Ack::Refused(_) | Ack::Malformed => ack.refusal().unwrap_or(Refusal::Transient),
         };
         let text = match ack {
-            Ack::Refused {
-                err_code, description, ..
-            } => format!("{description} (JetStream's error {err_code})"),
+            Ack::Refused(error) => format!("{} (JetStream's error {})", error.description, error.err_code),
             _ => "the answer is none of JetStream's".to_owned(),
         };
         self.refused_by_stream(ticket, refusal, &text, now)

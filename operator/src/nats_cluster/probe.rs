@@ -1,25 +1,28 @@
-//! One short connection, made as a forwarder makes it: the same code, credentials and TLS.
+//! One short connection, made as a forwarder makes it: the same code, credentials and TLS. Then one question to JetStream's API.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use forwarder_core::config::Cluster;
 use forwarder_core::config::server::ServerUrl;
-use forwarder_nats::protocol::{Op, Parser, encode_ping, encode_pong, encode_pub, encode_sub};
-use forwarder_nats::{ConnectError, Connection, Login, ServerAddress, connect};
-use serde::Deserialize;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::{Instant, timeout_at};
+use forwarder_nats::client::{Client, ClientError};
+use forwarder_nats::jetstream::Answer;
+use forwarder_nats::{ConnectError, Login, ServerAddress, connect};
+use serde::de::IgnoredAny;
+use tokio::time::Instant;
 
 use crate::controller::describe;
+
+/// What a server is told about who asks.
+pub(super) const NAME: &str = "fanout-operator";
 
 /// For all servers together. Who answers later is no help to a forwarder either.
 const WITHIN: Duration = Duration::from_secs(5);
 
-/// For JetStream's answer, once connected.
-const JET_STREAM_WITHIN: Duration = Duration::from_secs(2);
+/// For JetStream's answer, once a server has let us in. It takes a log-in of its own.
+const JET_STREAM_WITHIN: Duration = Duration::from_secs(3);
 
 /// What a server says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,8 +97,17 @@ pub(super) async fn probe(cluster: &Cluster, folder: &Path) -> Result<Seen, Fail
         // A silent server leaves time for the others.
         let left = u32::try_from(cluster.servers.len() - at).unwrap_or(u32::MAX);
         let share = deadline.saturating_duration_since(Instant::now()) / left;
-        match connect(&address, Login::of(cluster, "fanout-operator"), share).await {
-            Ok(connection) => return Ok(seen(cluster, &address, connection).await),
+        match connect(&address, Login::of(cluster, NAME), share).await {
+            Ok(connection) => {
+                let info = connection.info.clone();
+                drop(connection);
+                return Ok(Seen {
+                    version: info.version,
+                    cluster_name: Some(info.cluster).filter(|name| !name.is_empty()),
+                    jet_stream: jet_stream(cluster, &address).await,
+                    servers: servers(&cluster.servers, &info.connect_urls, address.url.tls),
+                });
+            }
             Err(error) => {
                 kind = kind.max(Kind::of(&error));
                 messages.push(lasting(&describe(&error), folder));
@@ -107,17 +119,6 @@ pub(super) async fn probe(cluster: &Cluster, folder: &Path) -> Result<Seen, Fail
         kind,
         message: messages.join("; "),
     })
-}
-
-async fn seen(cluster: &Cluster, address: &ServerAddress, mut connection: Connection) -> Seen {
-    let jet_stream = timeout_at(Instant::now() + JET_STREAM_WITHIN, jet_stream(cluster, &mut connection)).await;
-    let info = &connection.info;
-    Seen {
-        version: info.version.clone(),
-        cluster_name: Some(info.cluster.clone()).filter(|name| !name.is_empty()),
-        jet_stream: jet_stream.ok().flatten(),
-        servers: servers(&cluster.servers, &info.connect_urls, address.url.tls),
-    }
 }
 
 /// Declared and announced servers as URLs, sorted. Announced ones have no scheme: they inherit that of the server that told.
@@ -132,81 +133,21 @@ pub(super) fn servers(declared: &[String], announced: &[String], tls: bool) -> V
     all.into_iter().collect()
 }
 
-/// The part of the API's answer that tells whether there is JetStream.
-#[derive(Deserialize)]
-struct AccountInfo {
-    error: Option<Refusal>,
-}
-
-#[derive(Deserialize)]
-struct Refusal {
-    #[serde(default)]
-    err_code: u64,
-}
-
-/// Not enabled on the server, not enabled for the account.
-const NOT_ENABLED: [u64; 2] = [10076, 10039];
-
 /// Asks for the account's JetStream; none: there is no telling.
-async fn jet_stream(cluster: &Cluster, connection: &mut Connection) -> Option<bool> {
+async fn jet_stream(cluster: &Cluster, server: &ServerAddress) -> Option<bool> {
+    let deadline = Instant::now() + JET_STREAM_WITHIN;
     let subject = format!("{}.INFO", cluster.jet_stream_api());
-    let answer = request(cluster, connection, &subject, b"").await?;
-    // No body: nobody listens to JetStream's API.
-    if answer.is_empty() {
-        return Some(false);
-    }
-    let info: AccountInfo = serde_json::from_slice(&answer).ok()?;
-    match info.error {
+    let mut client = Client::connect(cluster, server, NAME, deadline).await.ok()?;
+    let answer = match client.request(subject, Bytes::new(), deadline).await {
+        Ok(answer) => answer,
+        Err(ClientError::NoResponders) => return Some(false),
+        Err(_) => return None,
+    };
+    let answer: Answer<IgnoredAny> = serde_json::from_slice(&answer).ok()?;
+    match answer.error {
         None => Some(true),
-        Some(Refusal { err_code }) if NOT_ENABLED.contains(&err_code) => Some(false),
+        Some(error) if error.is_not_enabled() => Some(false),
         Some(_) => None,
-    }
-}
-
-/// Asks, and yields the answer's body; none: we may not ask, or not hear the answer.
-pub(super) async fn request(
-    cluster: &Cluster,
-    connection: &mut Connection,
-    subject: &str,
-    body: &[u8],
-) -> Option<Vec<u8>> {
-    let (info, prefix) = (&connection.info, cluster.inbox_prefix());
-    let inbox = format!("{prefix}.{}.{}", info.server_id, info.client_id);
-    let mut out = Vec::new();
-    encode_sub(&mut out, inbox.as_bytes(), 1);
-    encode_pub(&mut out, subject.as_bytes(), Some(inbox.as_bytes()), b"", body);
-    encode_ping(&mut out);
-    write(connection, &out).await?;
-    let mut parser = Parser::default();
-    loop {
-        match next_op(connection, &mut parser).await? {
-            Op::Message(message) => return Some(message.payload.to_vec()),
-            Op::Ping => {
-                out.clear();
-                encode_pong(&mut out);
-                write(connection, &out).await?;
-            }
-            Op::Error(_) => return None,
-            Op::Info(_) | Op::Pong | Op::Ok => {}
-        }
-    }
-}
-
-async fn write(connection: &mut Connection, bytes: &[u8]) -> Option<()> {
-    connection.io.write_all(bytes).await.ok()?;
-    connection.io.flush().await.ok()
-}
-
-async fn next_op(connection: &mut Connection, parser: &mut Parser) -> Option<Op> {
-    let Connection { info: _, io, leftover } = connection;
-    let buffer: &mut BytesMut = leftover;
-    loop {
-        if let Some(op) = parser.next_op(buffer).ok()? {
-            return Some(op);
-        }
-        if io.read_buf(buffer).await.ok()? == 0 {
-            return None;
-        }
     }
 }
 

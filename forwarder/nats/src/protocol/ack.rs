@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use forwarder_core::outbox::Refusal;
 use serde::Deserialize;
 
+use crate::jetstream::{Answer, ApiError};
+
 /// JetStream's answer to a publish. Only [`Ack::Stored`] is a confirmation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ack<'a> {
@@ -18,14 +20,7 @@ pub enum Ack<'a> {
         duplicate: bool,
     },
     /// The stream did not take the message.
-    Refused {
-        /// Like an HTTP status.
-        code: u16,
-        /// JetStream's own number; 0 where it gave none.
-        err_code: u16,
-        /// JetStream's words.
-        description: String,
-    },
+    Refused(ApiError),
     /// No stream has this subject, or JetStream has no leader at the moment.
     NoResponders,
     /// Neither: somebody else answers on this subject, or the stream is not JetStream's. No confirmation.
@@ -43,11 +38,11 @@ impl Ack<'_> {
             Self::Stored { .. } => None,
             // The stream may have the record: whoever answered is not it.
             Self::NoResponders | Self::Malformed => Some(Refusal::Transient),
-            Self::Refused {
+            Self::Refused(ApiError {
                 code,
                 err_code,
                 description,
-            } => Some(match (*err_code, *code) {
+            }) => Some(match (*err_code, *code) {
                 // Headers over 64 KiB.
                 (10097, _) => Refusal::Impossible,
                 // Older servers spell it so.
@@ -119,43 +114,19 @@ fn parse_usual(payload: &[u8]) -> Option<Ack<'_>> {
 
 fn parse_any(payload: &[u8]) -> Ack<'_> {
     #[derive(Deserialize)]
-    struct Answer<'a> {
+    struct PubAck<'a> {
         #[serde(borrow, default)]
         stream: Cow<'a, str>,
         #[serde(default)]
         seq: u64,
         #[serde(default)]
         duplicate: bool,
-        error: Option<Refusal>,
-    }
-    #[derive(Deserialize)]
-    struct Refusal {
-        #[serde(default)]
-        code: u16,
-        #[serde(default)]
-        err_code: u16,
-        #[serde(default)]
-        description: String,
     }
     match serde_json::from_slice(payload) {
+        Ok(Answer { error: Some(error), .. }) => Ack::Refused(error),
         Ok(Answer {
-            error:
-                Some(Refusal {
-                    code,
-                    err_code,
-                    description,
-                }),
-            ..
-        }) => Ack::Refused {
-            code,
-            err_code,
-            description,
-        },
-        Ok(Answer {
-            stream,
-            seq,
-            duplicate,
             error: None,
+            content: PubAck { stream, seq, duplicate },
         }) => stored(stream, seq, duplicate).unwrap_or(Ack::Malformed),
         Err(_) => Ack::Malformed,
     }

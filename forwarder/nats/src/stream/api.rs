@@ -1,15 +1,13 @@
 //! JetStream's API for one stream: JSON over request and reply.
 
-use async_nats::{Client, Event, Request, RequestErrorKind};
 use forwarder_core::config::{Cluster, Stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tokio::time::{Duration, Instant, timeout_at};
+use tokio::time::{Duration, Instant};
 
 use super::StreamError;
-use super::client;
-use crate::protocol::ServerError;
+use crate::client::{Client, ClientError};
+use crate::jetstream::{Answer, ApiError};
 use crate::server::ServerAddress;
 
 /// For a question. JetStream answers at once or, without a leader, not at all.
@@ -20,16 +18,14 @@ pub(super) struct Api<'a> {
     cluster: &'a Cluster,
     stream: &'a Stream,
     client: Client,
-    /// What the server says out of turn.
-    events: mpsc::UnboundedReceiver<Event>,
     deadline: Instant,
 }
 
+/// What JetStream tells of a stream.
 #[derive(Deserialize)]
-struct Answer {
+struct Told {
     config: Option<Value>,
     cluster: Option<Group>,
-    error: Option<Refusal>,
 }
 
 /// The servers that keep a stream's copies.
@@ -39,20 +35,6 @@ struct Group {
     leader: String,
 }
 
-#[derive(Deserialize)]
-struct Refusal {
-    #[serde(default)]
-    err_code: u64,
-    #[serde(default)]
-    description: String,
-}
-
-const STREAM_NOT_FOUND: u64 = 10059;
-const NOT_ENABLED: [u64; 2] = [10076, 10039];
-
-/// JetStream has no leader, or none of the servers with the stream's copies is there.
-const LEADERLESS: [u64; 3] = [10008, 10118, 10194];
-
 impl<'a> Api<'a> {
     /// Logs in at `server`.
     pub(super) async fn open(
@@ -61,82 +43,63 @@ impl<'a> Api<'a> {
         server: &ServerAddress,
         deadline: Instant,
     ) -> Result<Self, StreamError> {
-        let (heard, events) = mpsc::unbounded_channel();
-        let client = client::connect(cluster, server, heard, deadline).await?;
+        let client = Client::connect(cluster, server, "fanout-forwarder stream", deadline).await;
         Ok(Self {
             cluster,
             stream,
-            client,
-            events,
+            client: client.map_err(|error| unanswered(cluster, stream, error))?,
             deadline,
         })
     }
 
     /// The stream's configuration; `None`: there is no such stream.
     pub(super) async fn info(&mut self) -> Result<Option<Value>, StreamError> {
-        match self.ask("INFO", &json!({}), Instant::now() + QUESTION_TIMEOUT).await {
-            Ok(config) => Ok(Some(config)),
-            Err(StreamError::Refused {
-                err_code: STREAM_NOT_FOUND,
-                ..
-            }) => Ok(None),
-            Err(error) => Err(error),
+        let answer = self.ask("INFO", &json!({}), Instant::now() + QUESTION_TIMEOUT).await?;
+        if answer.error.as_ref().is_some_and(ApiError::is_stream_not_found) {
+            return Ok(None);
         }
+        judge_answer(self.cluster, self.stream, answer).map(Some)
     }
 
     /// One change of the stream; the answer's configuration.
     pub(super) async fn change(&mut self, verb: &str, config: &Value) -> Result<Value, StreamError> {
-        self.ask(verb, config, self.deadline).await
+        let answer = self.ask(verb, config, self.deadline).await?;
+        judge_answer(self.cluster, self.stream, answer)
     }
 
-    async fn ask(&mut self, verb: &str, body: &Value, until: Instant) -> Result<Value, StreamError> {
-        let answered = timeout_at(until.min(self.deadline), self.exchange(verb, body)).await;
-        let payload = answered.map_err(|_| silent(self.cluster, self.stream))??;
-        read_answer(self.cluster, self.stream, &payload)
-    }
-
-    async fn exchange(&mut self, verb: &str, body: &Value) -> Result<bytes::Bytes, StreamError> {
+    async fn ask(&mut self, verb: &str, body: &Value, until: Instant) -> Result<Answer<Told>, StreamError> {
         let subject = format!("{}.STREAM.{verb}.{}", self.cluster.jet_stream_api(), self.stream.name);
-        // How long it may take is ours to say.
-        let request = Request::new().payload(body.to_string().into()).timeout(None);
-        let answering = self.client.send_request(subject, request);
-        let mut answering = std::pin::pin!(answering);
-        loop {
-            tokio::select! {
-                answer = &mut answering => return match answer {
-                    // The status 503: nobody listens there.
-                    Err(error) if error.kind() == RequestErrorKind::NoResponders => Err(not_enabled(self.cluster)),
-                    Err(problem) => Err(StreamError::Request { cluster: self.cluster.name.clone(), problem }),
-                    Ok(message) => Ok(message.payload),
-                },
-                // What is denied gets no answer at all.
-                event = self.events.recv() => match event {
-                    Some(Event::ServerError(error)) => return Err(self.said(&error)),
-                    Some(Event::Disconnected | Event::Closed) | None => {
-                        return Err(StreamError::Lost { cluster: self.cluster.name.clone() });
-                    }
-                    Some(_) => {}
-                },
-            }
-        }
+        let asked = self
+            .client
+            .request(subject, body.to_string().into(), until.min(self.deadline));
+        let payload = asked
+            .await
+            .map_err(|error| unanswered(self.cluster, self.stream, error))?;
+        read_answer(self.cluster, &payload)
     }
+}
 
-    fn said(&self, error: &async_nats::ServerError) -> StreamError {
-        let cluster = self.cluster.name.clone();
-        let text = match error {
-            async_nats::ServerError::Other(text) => text.clone(),
-            error => error.to_string(),
-        };
-        let source = ServerError::parse(text.as_bytes());
-        if source.closes_connection() {
-            return StreamError::Said { cluster, source };
-        }
-        StreamError::Permission {
-            cluster,
-            stream: self.stream.name.clone(),
-            needed: needed(self.cluster, self.stream),
+/// Why there was no answer about the stream.
+fn unanswered(cluster: &Cluster, stream: &Stream, error: ClientError) -> StreamError {
+    let name = cluster.name.clone();
+    match error {
+        ClientError::Prepare(source) => StreamError::Connect { cluster: name, source },
+        ClientError::LogIn { server, problem } => StreamError::Client {
+            cluster: name,
+            server,
+            problem,
+        },
+        ClientError::Lost => StreamError::Lost { cluster: name },
+        ClientError::Ended(source) => StreamError::Said { cluster: name, source },
+        ClientError::Denied(source) => StreamError::Permission {
+            cluster: name,
+            stream: stream.name.clone(),
+            needed: needed(cluster, stream),
             source,
-        }
+        },
+        ClientError::NoResponders => not_enabled(cluster),
+        ClientError::Request(problem) => StreamError::Request { cluster: name, problem },
+        ClientError::Silent => silent(cluster, stream),
     }
 }
 
@@ -161,31 +124,35 @@ fn needed(cluster: &Cluster, stream: &Stream) -> String {
     format!("publish to {publish} and subscribe to `{}.>`", cluster.inbox_prefix())
 }
 
-/// The configuration that an answer holds.
-fn read_answer(cluster: &Cluster, stream: &Stream, payload: &[u8]) -> Result<Value, StreamError> {
-    let answer: Answer = serde_json::from_slice(payload).map_err(|source| StreamError::Answer {
+fn read_answer(cluster: &Cluster, payload: &[u8]) -> Result<Answer<Told>, StreamError> {
+    serde_json::from_slice(payload).map_err(|source| StreamError::Answer {
         cluster: cluster.name.clone(),
         source,
-    })?;
+    })
+}
+
+/// The configuration that an answer holds.
+fn judge_answer(cluster: &Cluster, stream: &Stream, answer: Answer<Told>) -> Result<Value, StreamError> {
     let (name, stream) = (cluster.name.clone(), stream.name.clone());
-    if let Some(Refusal { err_code, description }) = answer.error {
-        return Err(if NOT_ENABLED.contains(&err_code) {
+    if let Some(error) = answer.error {
+        return Err(if error.is_not_enabled() {
             not_enabled(cluster)
-        } else if LEADERLESS.contains(&err_code) {
+        } else if error.is_leaderless() {
             StreamError::NoLeader {
                 cluster: name,
                 stream,
-                description,
+                description: error.description,
             }
         } else {
             StreamError::Refused {
                 cluster: name,
                 stream,
-                description,
-                err_code,
+                description: error.description,
+                err_code: error.err_code,
             }
         });
     }
+    let answer = answer.content;
     // Without a leader any server with a copy answers, and this is how it says so.
     if answer.cluster.is_some_and(|group| group.leader.is_empty()) {
         return Err(StreamError::NoLeader {
@@ -213,7 +180,9 @@ mod tests {
     use super::*;
 
     fn read(answer: &Value) -> Result<Value, StreamError> {
-        read_answer(&cluster(), &declared(true), answer.to_string().as_bytes())
+        let cluster = cluster();
+        let answer = read_answer(&cluster, answer.to_string().as_bytes())?;
+        judge_answer(&cluster, &declared(true), answer)
     }
 
     #[test]

@@ -176,7 +176,7 @@ pub enum StreamError {
         /// JetStream's words.
         description: String,
         /// JetStream's number.
-        err_code: u64,
+        err_code: u16,
     },
 }
 

@@ -5,34 +5,30 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use forwarder_core::config::{Cluster, NatsAuth};
-use forwarder_nats::{Login, ServerAddress, connect};
+use forwarder_nats::ServerAddress;
+use forwarder_nats::client::Client;
+use forwarder_nats::jetstream::Answer;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::names::{OPERATOR_USER, SYSTEM_USER, url};
 use super::plan::Passwords;
 use crate::controller::describe;
-use crate::nats_cluster::probe;
+use crate::nats_cluster::probe::NAME;
 
-/// For a connection and an answer.
+/// For a connection, and for an answer.
 const WITHIN: Duration = Duration::from_secs(5);
 
+/// What an answer may hold.
 #[derive(Deserialize)]
-struct Answer {
-    error: Option<Refusal>,
+struct Content {
     /// Of a list of names.
     #[serde(default)]
     streams: Option<Vec<String>>,
     /// How many there are on all pages.
     #[serde(default)]
     total: usize,
-}
-
-#[derive(Deserialize)]
-struct Refusal {
-    #[serde(default)]
-    description: String,
 }
 
 /// Gives a stream's copy on that server to another one. An error is for people.
@@ -83,7 +79,7 @@ async fn request(
     (user, password): (&str, &str),
     subject: &str,
     body: &Value,
-) -> Result<Answer, String> {
+) -> Result<Content, String> {
     let folder = tempfile::tempdir().map_err(|error| format!("failed to make a private folder: {error}"))?;
     let file = folder.path().join("password");
     std::fs::write(&file, password).map_err(|error| format!("failed to write a password: {error}"))?;
@@ -102,17 +98,16 @@ async fn request(
         inbox_prefix: None,
     };
     let address = ServerAddress::parse(&url).map_err(|error| error.to_string())?;
-    let deadline = Instant::now() + WITHIN;
-    let mut connection = connect(&address, Login::of(&cluster, "fanout-operator"), WITHIN)
+    let mut client = Client::connect(&cluster, &address, NAME, Instant::now() + WITHIN)
         .await
         .map_err(|error| describe(&error))?;
-    let body = body.to_string();
-    let asked = probe::request(&cluster, &mut connection, subject, body.as_bytes());
-    let answer = timeout_at(deadline + WITHIN, asked).await.ok().flatten();
-    let answer = answer.ok_or_else(|| format!("no answer to {subject}"))?;
-    let answer: Answer = serde_json::from_slice(&answer).map_err(|error| format!("{subject}: {error}"))?;
+    let asked = client.request(subject.to_owned(), body.to_string().into(), Instant::now() + WITHIN);
+    let answer = asked
+        .await
+        .map_err(|error| format!("{subject}: {}", describe(&error)))?;
+    let answer: Answer<Content> = serde_json::from_slice(&answer).map_err(|error| format!("{subject}: {error}"))?;
     match answer.error {
-        None => Ok(answer),
-        Some(Refusal { ref description }) => Err(format!("{subject}: {description}")),
+        None => Ok(answer.content),
+        Some(error) => Err(format!("{subject}: {}", error.description)),
     }
 }

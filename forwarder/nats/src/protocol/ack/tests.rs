@@ -55,17 +55,13 @@ fn other_spellings_are_understood() {
 fn a_refusal_wins_over_a_sequence() {
     let payload =
         br#"{"error":{"code":503,"err_code":10077,"description":"maximum messages exceeded"},"stream":"S","seq":9}"#;
-    let refused = Ack::Refused {
+    let refused = Ack::Refused(ApiError {
         code: 503,
         err_code: 10077,
         description: "maximum messages exceeded".to_owned(),
-    };
+    });
     assert_eq!(parse_ack(None, payload), refused);
-    let terse = Ack::Refused {
-        code: 0,
-        err_code: 0,
-        description: String::new(),
-    };
+    let terse = Ack::Refused(ApiError::default());
     assert_eq!(parse_ack(None, br#"{"error":{},"stream":"S","seq":9}"#), terse);
 }
 
