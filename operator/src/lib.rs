@@ -24,6 +24,7 @@ pub mod kafka_channel;
 pub mod leader;
 pub mod metrics;
 pub mod nats_cluster;
+mod pod;
 pub mod readiness;
 pub mod reference;
 pub mod router;

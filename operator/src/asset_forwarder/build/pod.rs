@@ -4,21 +4,16 @@ use std::collections::BTreeMap;
 
 use crds::asset_forwarder::{DeadLetterType, PodTemplate, RingUpdate};
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapProjection, ConfigMapVolumeSource, Container, ContainerPort, DownwardAPIProjection,
-    DownwardAPIVolumeFile, EnvVar, EnvVarSource, HTTPGetAction, KeyToPath, LocalObjectReference, ObjectFieldSelector,
-    PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource,
-    ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, ServiceAccountTokenProjection,
-    TopologySpreadConstraint, Volume, VolumeMount, VolumeProjection,
+    ConfigMapProjection, ConfigMapVolumeSource, Container, ContainerPort, DownwardAPIProjection, DownwardAPIVolumeFile,
+    KeyToPath, LocalObjectReference, ObjectFieldSelector, PersistentVolumeClaimVolumeSource, PodSpec, PodTemplateSpec,
+    ProjectedVolumeSource, ResourceRequirements, SecretVolumeSource, ServiceAccountTokenProjection, Volume,
+    VolumeMount, VolumeProjection,
 };
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::asset_forwarder::names::{self, Identity};
+use crate::asset_forwarder::names::{self};
 use crate::asset_forwarder::validate::{Configuration, Validated};
-
-/// The user of the image.
-const USER: i64 = 65532;
+use crate::pod;
 
 /// What a pod has beyond its drain before it is killed: to leave the group, and to be told of the end in the first place.
 const MARGIN_SECONDS: i64 = 20;
@@ -31,8 +26,6 @@ pub(super) fn template(validated: &Validated, config: &Configuration) -> PodTemp
         annotations.insert(names::RING_EPOCH.to_owned(), epoch.to_string());
     }
     let drain = i64::try_from(config.drain_timeout_ms / 1_000).unwrap_or(i64::MAX);
-    // Some platforms give each namespace numbers of its own, and refuse pods that name others.
-    let user = validated.security_ids.then_some(USER);
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(names::over(&wishes.labels, identity.labels())),
@@ -44,26 +37,14 @@ pub(super) fn template(validated: &Validated, config: &Configuration) -> PodTemp
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
             termination_grace_period_seconds: Some(drain.saturating_add(MARGIN_SECONDS).max(30)),
-            security_context: Some(PodSecurityContext {
-                run_as_non_root: Some(true),
-                run_as_user: user,
-                run_as_group: user,
-                fs_group: user,
-                // A volume of many dead letters is not gone through at each start.
-                fs_group_change_policy: Some("OnRootMismatch".to_owned()),
-                seccomp_profile: Some(SeccompProfile {
-                    type_: "RuntimeDefault".to_owned(),
-                    localhost_profile: None,
-                }),
-                ..PodSecurityContext::default()
-            }),
+            security_context: Some(pod::security(validated.security_ids)),
             containers: vec![container(validated, config, &wishes)],
             volumes: Some(volumes(validated, config)),
             topology_spread_constraints: Some(
                 wishes
                     .topology_spread_constraints
                     .clone()
-                    .unwrap_or_else(|| spread(identity)),
+                    .unwrap_or_else(|| pod::spread(&identity.selector())),
             ),
             node_selector: some_map(wishes.node_selector),
             affinity: wishes.affinity,
@@ -102,8 +83,8 @@ fn container(validated: &Validated, config: &Configuration, wishes: &PodTemplate
         image_pull_policy: Some(validated.image_pull_policy.to_owned()),
         args: Some(args),
         env: Some(vec![
-            field("POD_NAME", "metadata.name"),
-            field("NODE_HOSTNAME", "spec.nodeName"),
+            pod::env_field("POD_NAME", "metadata.name"),
+            pod::env_field("NODE_HOSTNAME", "spec.nodeName"),
         ]),
         ports: Some(vec![ContainerPort {
             name: Some(names::PORT_NAME.to_owned()),
@@ -112,25 +93,17 @@ fn container(validated: &Validated, config: &Configuration, wishes: &PodTemplate
             ..ContainerPort::default()
         }]),
         // A start waits for nobody outside, so it is short; the first look at the ring may take its seconds.
-        startup_probe: Some(probe("/healthz", 2, 30)),
+        startup_probe: Some(pod::probe(names::PORT_NAME, "/healthz", 2, 30)),
         // A restart helps against a stuck loop alone, and costs a rebalance.
-        liveness_probe: Some(probe("/healthz", 10, 6)),
-        readiness_probe: Some(probe("/readyz", 2, 3)),
+        liveness_probe: Some(pod::probe(names::PORT_NAME, "/healthz", 10, 6)),
+        readiness_probe: Some(pod::probe(names::PORT_NAME, "/readyz", 2, 3)),
         resources: Some(
             wishes
                 .resources
                 .clone()
                 .unwrap_or_else(|| resources(config.max_pending_bytes)),
         ),
-        security_context: Some(SecurityContext {
-            allow_privilege_escalation: Some(false),
-            read_only_root_filesystem: Some(true),
-            capabilities: Some(Capabilities {
-                drop: Some(vec!["ALL".to_owned()]),
-                add: None,
-            }),
-            ..SecurityContext::default()
-        }),
+        security_context: Some(pod::container_security()),
         volume_mounts: Some(mounts(validated)),
         // What it says at its end is shown in the status of the resource.
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
@@ -138,64 +111,10 @@ fn container(validated: &Validated, config: &Configuration, wishes: &PodTemplate
     }
 }
 
-fn field(name: &str, path: &str) -> EnvVar {
-    EnvVar {
-        name: name.to_owned(),
-        value: None,
-        value_from: Some(EnvVarSource {
-            field_ref: Some(ObjectFieldSelector {
-                field_path: path.to_owned(),
-                api_version: Some("v1".to_owned()),
-            }),
-            ..EnvVarSource::default()
-        }),
-    }
-}
-
-fn probe(path: &str, period: i32, failures: i32) -> Probe {
-    Probe {
-        http_get: Some(HTTPGetAction {
-            path: Some(path.to_owned()),
-            port: IntOrString::String(names::PORT_NAME.to_owned()),
-            ..HTTPGetAction::default()
-        }),
-        period_seconds: Some(period),
-        timeout_seconds: Some(5.min(period)),
-        failure_threshold: Some(failures),
-        ..Probe::default()
-    }
-}
-
 /// No limit of the CPU: being throttled in the middle of a batch costs a membership. The memory's leaves room for what waits for
 /// confirmation twice (records are copied once on their way), and for what librdkafka reads ahead.
 fn resources(max_pending_bytes: usize) -> ResourceRequirements {
-    let mebibytes = 384 + 2 * max_pending_bytes.div_ceil(1 << 20);
-    let quantity = |text: &str| Quantity(text.to_owned());
-    ResourceRequirements {
-        requests: Some(BTreeMap::from([
-            ("cpu".to_owned(), quantity("100m")),
-            ("memory".to_owned(), quantity("128Mi")),
-        ])),
-        limits: Some(BTreeMap::from([(
-            "memory".to_owned(),
-            quantity(&format!("{mebibytes}Mi")),
-        )])),
-        ..ResourceRequirements::default()
-    }
-}
-
-fn spread(identity: &Identity) -> Vec<TopologySpreadConstraint> {
-    let over = |key: &str| TopologySpreadConstraint {
-        max_skew: 1,
-        topology_key: key.to_owned(),
-        when_unsatisfiable: "ScheduleAnyway".to_owned(),
-        label_selector: Some(LabelSelector {
-            match_labels: Some(identity.selector()),
-            ..LabelSelector::default()
-        }),
-        ..TopologySpreadConstraint::default()
-    };
-    vec![over("topology.kubernetes.io/zone"), over("kubernetes.io/hostname")]
+    pod::resources(384 + 2 * (max_pending_bytes as u64).div_ceil(1 << 20))
 }
 
 /// The claim of the dead letters' volume.
