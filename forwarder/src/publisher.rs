@@ -32,9 +32,10 @@ use crate::lease::Lease;
 use crate::metrics::{ClusterMetrics, Metrics, RetryReason};
 use crate::parcel::{Fate, Parcel, Receipt, Receipts, Undeliverable};
 use forwarder_nats::server::{AddressError, ForeignServer, ServerPool};
-use forwarder_nats::stream::{StreamError, StreamFault};
+use forwarder_nats::stream::StreamError;
 use forwarder_service::chain;
 use forwarder_service::clock::Clock;
+use forwarder_service::log_limit::LogLimit;
 
 /// Records with an ack outstanding on one connection. Past 10,000 messages in a stream's own queue nats-server answers
 /// "too many requests"; a few thousand keep it busy at any latency that a data centre has.
@@ -126,10 +127,10 @@ pub struct Publisher {
     link: Link,
     /// Held while bytes of abandoned records may still wait to be written: who asked waits until they are dropped.
     cutting: Vec<blocking::Sender<()>>,
-    /// When the last line about refusals was logged: they may come by the thousand.
-    refusal_logged: Option<std::time::Instant>,
-    /// The fault of the stream that was logged last, and when.
-    fault_logged: Option<(StreamFault, std::time::Instant)>,
+    /// Refusals may come by the thousand.
+    refusal_lines: LogLimit,
+    /// By the fault of the stream.
+    fault_lines: LogLimit<String>,
     /// The stream is why there is no connection.
     stream_at_fault: bool,
     /// The cluster is declared otherwise than when the connection, or the attempt to make one, was begun.
@@ -229,8 +230,8 @@ impl Publisher {
             lease,
             link,
             cutting: Vec::new(),
-            refusal_logged: None,
-            fault_logged: None,
+            refusal_lines: LogLimit::new(LOG_INTERVAL),
+            fault_lines: LogLimit::new(LOG_INTERVAL),
             stream_at_fault: false,
             moved: false,
             silent_ends: 0,
@@ -485,13 +486,7 @@ impl Publisher {
 
     /// Whether a refusal may be logged: there may be thousands a second.
     fn may_log_refusal(&mut self) -> bool {
-        let may = self
-            .refusal_logged
-            .is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL);
-        if may {
-            self.refusal_logged = Some(std::time::Instant::now());
-        }
-        may
+        self.refusal_lines.pass(&()).is_some()
     }
 }
 

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use forwarder_core::config::{Checked, Document, RingConfig};
 use forwarder_core::status::RingStatus;
+use forwarder_service::log_limit::LogLimit;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
@@ -121,9 +122,10 @@ pub struct RingWatch {
     beginning: Option<Instant>,
     /// Files that the newest ring waits for.
     waits_for: Vec<PathBuf>,
-    /// What the log says again and again, and when it said so last.
-    logged_wait: Option<(u64, Instant)>,
-    logged_api: Option<Instant>,
+    /// That a ring waits, by its epoch. Forgotten with the wait.
+    wait_lines: LogLimit<u64>,
+    /// That the API cannot be asked.
+    api_lines: LogLimit,
     rings: watch::Sender<Option<Arc<Checked<RingConfig>>>>,
     outlook: watch::Sender<Outlook>,
 }
@@ -149,8 +151,8 @@ impl RingWatch {
             declared,
             beginning,
             waits_for: Vec::new(),
-            logged_wait: None,
-            logged_api: None,
+            wait_lines: LogLimit::new(REPEAT),
+            api_lines: LogLimit::new(REPEAT),
             rings,
             outlook,
         };
@@ -203,8 +205,7 @@ impl RingWatch {
             Verdict::Silent(reason) => match source {
                 Source::File => warn!(%source, reason, "no ring yet"),
                 Source::Api => {
-                    if self.logged_api.is_none_or(|at| at.elapsed() >= REPEAT) {
-                        self.logged_api = Some(Instant::now());
+                    if self.api_lines.pass(&()).is_some() {
                         warn!(%source, reason, "no ring from there now; trying again for ever, and the file goes on");
                     }
                 }
@@ -239,17 +240,13 @@ impl RingWatch {
                 return;
             }
         }
-        self.logged_wait = None;
+        self.wait_lines.forget();
         self.waits_for = Vec::new();
         self.rings.send_replace(Some(newest));
     }
 
     fn wait_for(&mut self, epoch: u64, missing: Vec<PathBuf>) {
-        let said = self
-            .logged_wait
-            .is_some_and(|(of, at)| of == epoch && at.elapsed() < REPEAT);
-        if !said {
-            self.logged_wait = Some((epoch, Instant::now()));
+        if self.wait_lines.pass(&epoch).is_some() {
             warn!(
                 epoch,
                 ?missing,

@@ -20,13 +20,14 @@ use forwarder_core::config::Traces;
 use forwarder_core::dispatch::Tag;
 use forwarder_core::record::Invalid;
 use forwarder_core::trace::{Sampled, Sampler, SpanId};
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use prometheus::IntCounter;
 use tokio::sync::mpsc;
 use tracing::warn;
 
 pub use self::exporter::{Exporter, ExporterError, Identity};
 
-use self::otlp::{Kind, Span, Value};
+use self::otlp::{Span, Value};
 use crate::metrics::Metrics;
 use forwarder_core::record::Header;
 use forwarder_service::clock::Clock;
@@ -229,9 +230,9 @@ impl Ended {
             parent: sampled.parent,
             attributes,
             error,
-            ..span("consume", Kind::Consumer, sampled.way, taken_at, settled_at)
+            ..span("consume", SpanKind::Consumer, sampled.way, taken_at, settled_at)
         });
-        out.push(span("route", Kind::Internal, route, taken_at, routed_at));
+        out.push(span("route", SpanKind::Internal, route, taken_at, routed_at));
         if let Some(Published {
             cluster,
             sent_at,
@@ -244,9 +245,9 @@ impl Ended {
                     ("messaging.operation.type", Value::Text("send".to_owned())),
                     ("fanout.cluster", Value::Text(cluster)),
                 ],
-                ..span("publish", Kind::Producer, sampled.publish, sent_at, confirmed_at)
+                ..span("publish", SpanKind::Producer, sampled.publish, sent_at, confirmed_at)
             });
-            out.push(span("settle", Kind::Internal, settle, confirmed_at, settled_at));
+            out.push(span("settle", SpanKind::Internal, settle, confirmed_at, settled_at));
         }
     }
 }

@@ -1,5 +1,7 @@
-//! What the HTTP servers share: a listener that says why it cannot listen, bounds for its clients, and a log line per request.
+//! What the HTTP servers share: a listener that says why it cannot listen, bounds for its clients, and a log line per request. And
+//! the client.
 
+pub mod client;
 mod connections;
 mod listen;
 #[cfg(test)]

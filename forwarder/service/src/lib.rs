@@ -1,8 +1,9 @@
-//! What every process of ours needs around its work.
+//! What the forwarder and the operator need around their work.
 
 pub mod clock;
 pub mod heartbeat;
 pub mod http;
+pub mod log_limit;
 pub mod logging;
 pub mod shutdown;
 

@@ -1,7 +1,6 @@
 //! What librdkafka tells: events are only noted here, and acted upon by the intake's loop after each poll, so that
 //! nothing is decided inside a callback and a drain can take its time without stopping the other partitions.
 
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,6 +20,7 @@ use tracing::{debug, warn};
 
 use forwarder_kafka::told::{self, Told};
 use forwarder_kafka::{self as kafka, OAuthTokenFile};
+use forwarder_service::log_limit::LogLimit;
 
 /// A line per error and interval.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -67,8 +67,8 @@ pub(super) struct Context {
     told: AtomicU64,
     /// It has changed: until the intake has taken note of that, what comes belongs to another topic than it thinks.
     changed: AtomicBool,
-    // By librdkafka's word for the error, when it was logged last. Taken in callbacks alone, some of which are other threads'.
-    logged: Mutex<BTreeMap<String, Instant>>,
+    // By librdkafka's word for the error. Taken in callbacks alone, some of which are other threads'.
+    errors: Mutex<LogLimit<String>>,
 }
 
 impl Context {
@@ -81,7 +81,7 @@ impl Context {
             debugging: source.connection.properties.contains_key("debug"),
             told: AtomicU64::new(0),
             changed: AtomicBool::new(false),
-            logged: Mutex::default(),
+            errors: Mutex::new(LogLimit::new(LOG_INTERVAL)),
         }
     }
 
@@ -136,12 +136,9 @@ impl ClientContext for Context {
         if let Some(begin) = told::unreadable_batch(reason) {
             self.note(Event::Unreadable { begin });
         }
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let last = logged.entry(error.to_string()).or_insert(now);
+        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
         // An outage brings twenty a second.
-        if *last == now || now.duration_since(*last) >= LOG_INTERVAL {
-            *last = now;
+        if errors.pass(error.to_string().as_str()).is_some() {
             warn!(%error, reason, "Kafka reports an error; librdkafka keeps trying");
         }
     }

@@ -1,9 +1,9 @@
 //! Records that can never be forwarded: counted, and logged at a limited rate.
 
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use forwarder_core::record::Invalid;
+use forwarder_service::log_limit::LogLimit;
 use tracing::warn;
 
 use crate::metrics::Metrics;
@@ -13,11 +13,19 @@ use crate::parcel::Letter;
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Rejects {
-    /// By reason: when the last line was, and how many were not named since.
-    logged: BTreeMap<&'static str, (Instant, u64)>,
-    kafka_error_logged: Option<Instant>,
+    by_reason: LogLimit<String>,
+    kafka_errors: LogLimit,
+}
+
+impl Default for Rejects {
+    fn default() -> Self {
+        Self {
+            by_reason: LogLimit::new(LOG_INTERVAL),
+            kafka_errors: LogLimit::new(LOG_INTERVAL),
+        }
+    }
 }
 
 impl Rejects {
@@ -29,27 +37,14 @@ impl Rejects {
 
     /// Whether an error of Kafka's may be logged: an outage brings hundreds a second.
     pub(super) fn may_log_kafka_error(&mut self) -> bool {
-        let may = self
-            .kafka_error_logged
-            .is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL);
-        if may {
-            self.kafka_error_logged = Some(Instant::now());
-        }
-        may
+        self.kafka_errors.pass(&()).is_some()
     }
 
     fn log(&mut self, letter: &Letter) {
         let reason: Invalid = letter.reason;
-        let now = Instant::now();
-        let unnamed = match self.logged.get_mut(reason.reason()) {
-            Some((logged, unnamed)) if now.duration_since(*logged) < LOG_INTERVAL => {
-                *unnamed += 1;
-                return;
-            }
-            Some((_, unnamed)) => *unnamed,
-            None => 0,
+        let Some(unnamed) = self.by_reason.pass(reason.reason()) else {
+            return;
         };
-        self.logged.insert(reason.reason(), (now, 0));
         let (partition, offset) = (letter.origin.partition, letter.origin.offset);
         warn!(
             partition,

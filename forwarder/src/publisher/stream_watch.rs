@@ -179,18 +179,12 @@ impl Publisher {
     /// Takes the fault of the stream off the status.
     fn stream_is_well(&mut self) {
         info!(cluster = self.cluster.name, "the stream is well again");
-        self.fault_logged = None;
+        self.fault_lines.forget();
         self.link.set_fault(None);
     }
 
     fn may_log_fault(&mut self, fault: StreamFault) -> bool {
-        let may = self
-            .fault_logged
-            .is_none_or(|(logged, at)| logged != fault || at.elapsed() >= super::LOG_INTERVAL);
-        if may {
-            self.fault_logged = Some((fault, std::time::Instant::now()));
-        }
-        may
+        self.fault_lines.pass(fault.label()).is_some()
     }
 }
 

@@ -1,21 +1,15 @@
 //! The task that sends spans to a collector: OTLP over HTTP, in protobuf.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use forwarder_core::config::{Tls, Traces};
 use http_body_util::Full;
-use hyper::client::conn::http1;
-use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::header::CONTENT_TYPE;
 use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
 use prometheus::IntCounter;
-use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 use tracing::warn;
 use url::Url;
 
@@ -24,6 +18,8 @@ use super::otlp::{self, Resource, Value};
 use crate::metrics::Metrics;
 use forwarder_nats::tls::{TlsError, client_config};
 use forwarder_service::chain;
+use forwarder_service::http::client::{self, RequestError};
+use forwarder_service::log_limit::LogLimit;
 
 /// Traces of one request, at most.
 const BATCH: usize = 512;
@@ -59,16 +55,12 @@ pub enum ExporterError {
 /// Why a request failed; its spans are dropped.
 #[derive(Debug, thiserror::Error)]
 enum ExportError {
-    #[error("failed to connect")]
-    Connect(#[from] std::io::Error),
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("the host's name cannot stand in a certificate")]
-    Name(#[from] rustls_pki_types::InvalidDnsNameError),
     #[error("failed to make the request")]
-    Request(#[from] hyper::http::Error),
-    #[error("failed to talk HTTP")]
-    Http(#[from] hyper::Error),
+    Url(#[from] hyper::http::Error),
+    #[error(transparent)]
+    Request(#[from] RequestError),
     #[error("it answered {0}")]
     Refused(StatusCode),
     #[error("no answer for {TIMEOUT:?}")]
@@ -89,17 +81,15 @@ pub struct Identity {
 /// See the module.
 #[derive(Debug)]
 pub struct Exporter {
-    secure: bool,
-    host: String,
-    port: u16,
-    path: String,
+    /// Where traces go.
+    url: Url,
     tls: Option<Tls>,
     identity: Identity,
     resource: Resource,
     ended: mpsc::Receiver<Ended>,
     exported: IntCounter,
     dropped: IntCounter,
-    logged: Option<Instant>,
+    failure_lines: LogLimit,
 }
 
 impl Exporter {
@@ -110,17 +100,20 @@ impl Exporter {
         metrics: &Metrics,
     ) -> Result<Self, ExporterError> {
         let endpoint = || declared.endpoint.clone();
-        let url = Url::parse(&declared.endpoint).map_err(|source| ExporterError::Endpoint {
+        let mut url = Url::parse(&declared.endpoint).map_err(|source| ExporterError::Endpoint {
             endpoint: endpoint(),
             source,
         })?;
-        let no_host = || ExporterError::NoHost { endpoint: endpoint() };
+        if !url.has_host() {
+            return Err(ExporterError::NoHost { endpoint: endpoint() });
+        }
+        let path = format!("{}/v1/traces", url.path().trim_end_matches('/'));
+        url.set_path(&path);
+        url.set_query(None);
+        url.set_fragment(None);
         let text = |text: &str| Value::Text(text.to_owned());
         Ok(Self {
-            secure: url.scheme() == "https",
-            host: url.host_str().ok_or_else(no_host)?.trim_matches(['[', ']']).to_owned(),
-            port: url.port_or_known_default().ok_or_else(no_host)?,
-            path: format!("{}/v1/traces", url.path().trim_end_matches('/')),
+            url,
             tls: declared.tls.clone(),
             resource: Resource {
                 attributes: vec![
@@ -133,24 +126,25 @@ impl Exporter {
             ended,
             exported: metrics.spans_exported.clone(),
             dropped: metrics.spans_dropped.clone(),
-            logged: None,
+            failure_lines: LogLimit::new(LOG_INTERVAL),
         })
     }
 
     /// Exports until nobody ends a trace any more.
     pub async fn run(mut self) {
-        let (mut batch, mut spans) = (Vec::with_capacity(BATCH), Vec::new());
+        let mut batch = Vec::with_capacity(BATCH);
         while self.gather(&mut batch).await {
-            spans.clear();
+            let mut spans = Vec::new();
             for ended in batch.drain(..) {
                 ended.spans(&self.identity, &mut spans);
             }
-            let request = otlp::request(&self.resource, &spans);
+            let count = spans.len() as u64;
+            let request = otlp::request(&self.resource, spans);
             let sent = timeout(TIMEOUT, self.send(Bytes::from(request))).await;
             match sent.unwrap_or(Err(ExportError::Silent)) {
-                Ok(()) => self.exported.inc_by(spans.len() as u64),
+                Ok(()) => self.exported.inc_by(count),
                 Err(error) => {
-                    self.dropped.inc_by(spans.len() as u64);
+                    self.dropped.inc_by(count);
                     self.say(&error);
                 }
             }
@@ -176,59 +170,30 @@ impl Exporter {
     }
 
     fn say(&mut self, error: &ExportError) {
-        if self.logged.is_some_and(|logged| logged.elapsed() < LOG_INTERVAL) {
+        if self.failure_lines.pass(&()).is_none() {
             return;
         }
-        self.logged = Some(Instant::now());
         warn!(
-            collector = %format_args!("{}:{}", self.host, self.port),
+            collector = self.url.origin().ascii_serialization(),
             error = %chain(error),
             "failed to export spans; they are dropped, records are not concerned"
         );
     }
 
     async fn send(&self, body: Bytes) -> Result<(), ExportError> {
-        // A connection for each request: at one a second that costs less than finding out whether an old one still lives.
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
-        if !self.secure {
-            return self.post(stream, body).await;
-        }
-        let connector = TlsConnector::from(std::sync::Arc::new(client_config(self.tls.as_ref()).await?));
-        let name = ServerName::try_from(self.host.clone())?;
-        let stream = connector.connect(name, stream).await?;
-        self.post(stream, body).await
-    }
-
-    /// An IPv6 address stands in brackets there.
-    fn authority(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
-    }
-
-    async fn post<S>(&self, stream: S, body: Bytes) -> Result<(), ExportError>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let request = Request::post(&self.path)
-            .header(HOST, self.authority())
+        let request = Request::post(self.url.as_str())
             .header(CONTENT_TYPE, "application/x-protobuf")
             .body(Full::new(body))?;
-        let answer = async {
-            let status = sender.send_request(request).await?.status();
-            if status.is_success() {
-                return Ok(());
-            }
-            Err(ExportError::Refused(status))
+        let tls = if self.url.scheme() == "https" {
+            Some(client_config(self.tls.as_ref()).await?)
+        } else {
+            None
         };
-        tokio::select! {
-            biased;
-            answer = answer => answer,
-            // It ends before the answer only by a fault, of which the sender is told too.
-            Err(error) = connection => Err(error.into()),
+        let status = client::send(request, tls).await?.status();
+        if status.is_success() {
+            Ok(())
+        } else {
+            Err(ExportError::Refused(status))
         }
     }
 }

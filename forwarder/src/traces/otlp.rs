@@ -1,6 +1,15 @@
-//! Spans as OTLP has them: the few messages of its protobuf that are needed, written by hand.
+//! Spans as OTLP has them.
+//!
+//! A record on its way carries no OTLP type: spans become one only when they are exported.
 
 use forwarder_core::trace::{SpanId, TraceId};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value};
+use opentelemetry_proto::tonic::resource;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+use opentelemetry_proto::tonic::trace::v1::{self, ResourceSpans, ScopeSpans, Status};
+use prost::Message as _;
 
 /// A span that has ended.
 #[derive(Clone, Debug)]
@@ -9,21 +18,13 @@ pub(super) struct Span {
     pub(super) span: SpanId,
     pub(super) parent: Option<SpanId>,
     pub(super) name: &'static str,
-    pub(super) kind: Kind,
+    pub(super) kind: SpanKind,
     /// In nanoseconds since 1970.
     pub(super) start: u64,
     pub(super) end: u64,
     pub(super) attributes: Vec<(&'static str, Value)>,
     /// What went wrong.
     pub(super) error: Option<String>,
-}
-
-/// What a span is to its trace; the numbers are OTLP's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Internal = 1,
-    Producer = 4,
-    Consumer = 5,
 }
 
 /// An attribute's value.
@@ -39,95 +40,63 @@ pub(super) struct Resource {
     pub(super) attributes: Vec<(&'static str, Value)>,
 }
 
-/// An `ExportTraceServiceRequest`.
-pub(super) fn request(resource: &Resource, spans: &[Span]) -> Vec<u8> {
-    let mut out = Vec::new();
-    message(1, &mut out, |resource_spans| {
-        message(1, resource_spans, |out| attributes(1, &resource.attributes, out));
-        message(2, resource_spans, |scope_spans| {
-            message(1, scope_spans, |scope| {
-                bytes(1, b"fanout-forwarder", scope);
-                bytes(2, env!("CARGO_PKG_VERSION").as_bytes(), scope);
-            });
-            for span in spans {
-                message(2, scope_spans, |out| write_span(span, out));
-            }
-        });
-    });
-    out
+/// The bytes of an `ExportTraceServiceRequest`.
+pub(super) fn request(resource: &Resource, spans: Vec<Span>) -> Vec<u8> {
+    let scope = InstrumentationScope {
+        name: "fanout-forwarder".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..InstrumentationScope::default()
+    };
+    let scope_spans = ScopeSpans {
+        scope: Some(scope),
+        spans: spans.into_iter().map(Into::into).collect(),
+        ..ScopeSpans::default()
+    };
+    let resource_spans = ResourceSpans {
+        resource: Some(resource::v1::Resource {
+            attributes: attributes(resource.attributes.clone()),
+            ..resource::v1::Resource::default()
+        }),
+        scope_spans: vec![scope_spans],
+        ..ResourceSpans::default()
+    };
+    let request = ExportTraceServiceRequest {
+        resource_spans: vec![resource_spans],
+    };
+    request.encode_to_vec()
 }
 
-fn write_span(span: &Span, out: &mut Vec<u8>) {
-    let Span {
-        trace,
-        span,
-        parent,
-        name,
-        kind,
-        start,
-        end,
-        attributes: own,
-        error,
-    } = span;
-    bytes(1, trace, out);
-    bytes(2, span, out);
-    if let Some(parent) = parent {
-        bytes(4, parent, out);
-    }
-    bytes(5, name.as_bytes(), out);
-    number(6, *kind as u64, out);
-    fixed(7, *start, out);
-    fixed(8, *end, out);
-    attributes(9, own, out);
-    if let Some(error) = error {
-        message(15, out, |status| {
-            bytes(2, error.as_bytes(), status);
-            // Error.
-            number(3, 2, status);
-        });
+impl From<Span> for v1::Span {
+    fn from(span: Span) -> Self {
+        let status = |message| Status {
+            message,
+            code: StatusCode::Error.into(),
+        };
+        Self {
+            trace_id: span.trace.to_vec(),
+            span_id: span.span.to_vec(),
+            parent_span_id: span.parent.map(Vec::from).unwrap_or_default(),
+            name: span.name.to_owned(),
+            kind: span.kind.into(),
+            start_time_unix_nano: span.start,
+            end_time_unix_nano: span.end,
+            attributes: attributes(span.attributes),
+            status: span.error.map(status),
+            ..Self::default()
+        }
     }
 }
 
-fn attributes(field: u32, attributes: &[(&'static str, Value)], out: &mut Vec<u8>) {
-    for (key, value) in attributes {
-        message(field, out, |pair| {
-            bytes(1, key.as_bytes(), pair);
-            message(2, pair, |any| match value {
-                Value::Text(text) => bytes(1, text.as_bytes(), any),
-                // Negative ones too are varints of 64 bits.
-                Value::Number(value) => number(3, value.cast_unsigned(), any),
-            });
-        });
-    }
-}
-
-/// A message within another: its length stands before it.
-fn message(field: u32, out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
-    let mut inner = Vec::new();
-    fill(&mut inner);
-    bytes(field, &inner, out);
-}
-
-fn bytes(field: u32, value: &[u8], out: &mut Vec<u8>) {
-    varint(u64::from(field) << 3 | 2, out);
-    varint(value.len() as u64, out);
-    out.extend_from_slice(value);
-}
-
-fn number(field: u32, value: u64, out: &mut Vec<u8>) {
-    varint(u64::from(field) << 3, out);
-    varint(value, out);
-}
-
-fn fixed(field: u32, value: u64, out: &mut Vec<u8>) {
-    varint(u64::from(field) << 3 | 1, out);
-    out.extend_from_slice(&value.to_le_bytes());
-}
-
-fn varint(mut value: u64, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push((value & 0x7f) as u8);
+fn attributes(attributes: Vec<(&'static str, Value)>) -> Vec<KeyValue> {
+    let pair = |(key, value): (&str, Value)| KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue {
+            value: Some(match value {
+                Value::Text(text) => any_value::Value::StringValue(text),
+                Value::Number(number) => any_value::Value::IntValue(number),
+            }),
+        }),
+        ..KeyValue::default()
+    };
+    attributes.into_iter().map(pair).collect()
 }

@@ -3,15 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::Request;
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper::header::HOST;
-use hyper_util::rt::TokioIo;
+use forwarder_service::http::client::{self, RequestError};
+use http_body_util::{BodyExt as _, Limited};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tokio::net::TcpStream;
 
 use super::decide::State;
 use super::jetstream::Jsz;
@@ -42,12 +37,8 @@ struct Varz {
 
 #[derive(Debug, thiserror::Error)]
 enum AskError {
-    #[error("failed to connect")]
-    Connect(#[from] std::io::Error),
-    #[error("failed to ask")]
-    Http(#[from] hyper::Error),
-    #[error("failed to make a request")]
-    Request(#[from] hyper::http::Error),
+    #[error(transparent)]
+    Request(#[from] RequestError),
     #[error("failed to read the answer")]
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("failed to understand the answer")]
@@ -85,19 +76,7 @@ async fn health(address: IpAddr) -> Result<State, AskError> {
 
 async fn get<T: DeserializeOwned>(address: IpAddr, path: &str) -> Result<T, AskError> {
     let address = SocketAddr::new(address, MONITOR_PORT);
-    let stream = TcpStream::connect(address).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(path)
-        .header(HOST, address.to_string())
-        .body(Empty::<Bytes>::new())?;
-    let answer = async {
-        let response = sender.send_request(request).await?;
-        let body = Limited::new(response.into_body(), MOST_BYTES).collect().await;
-        Ok(serde_json::from_slice(&body.map_err(AskError::Body)?.to_bytes())?)
-    };
-    // The connection is driven beside, and ends with the answer.
-    tokio::select! {
-        answer = answer => answer,
-        Err(error) = connection => Err(error.into()),
-    }
+    let response = client::get(address, path).await?;
+    let body = Limited::new(response.into_body(), MOST_BYTES).collect().await;
+    Ok(serde_json::from_slice(&body.map_err(AskError::Body)?.to_bytes())?)
 }

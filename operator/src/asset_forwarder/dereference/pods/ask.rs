@@ -5,15 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use forwarder_core::status::Status;
+use forwarder_service::chain;
+use forwarder_service::http::client::{self, RequestError};
 use futures::StreamExt as _;
-use http_body_util::{BodyExt as _, Empty};
-use hyper::Request;
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1;
-use hyper::header::HOST;
-use hyper_util::rt::TokioIo;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use k8s_openapi::jiff::Timestamp;
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tracing::debug;
 
@@ -47,7 +44,7 @@ pub(super) async fn ask(pods: Vec<Observed>) -> Vec<Observed> {
         if let (Process::Running, Some(address)) = (pod.process, address.filter(may_be_a_pods)) {
             match tokio::time::timeout(TIMEOUT, status(SocketAddr::new(address, names::PORT))).await {
                 Ok(Ok(status)) => report = Some(status),
-                Ok(Err(error)) => debug!(pod = pod.name, %error, "does not tell its status"),
+                Ok(Err(error)) => debug!(pod = pod.name, error = chain(&error), "does not tell its status"),
                 Err(_) => debug!(pod = pod.name, "does not tell its status in time"),
             }
         }
@@ -90,32 +87,20 @@ fn may_be_a_pods(address: &IpAddr) -> bool {
 
 #[derive(Debug, thiserror::Error)]
 enum AskError {
-    #[error("failed to connect: {0}")]
-    Connect(#[from] std::io::Error),
-    #[error("failed to ask: {0}")]
-    Http(#[from] hyper::Error),
-    #[error("failed to make a request: {0}")]
-    Request(#[from] hyper::http::Error),
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    #[error("failed to read the answer")]
+    Body(#[from] hyper::Error),
     #[error("the answer has more than {MOST_BYTES} bytes")]
     TooLong,
-    #[error("failed to understand the answer: {0}")]
+    #[error("failed to understand the answer")]
     Json(#[from] serde_json::Error),
     #[error("the process ends")]
     Ending(#[from] tokio::sync::AcquireError),
 }
 
 async fn status(address: SocketAddr) -> Result<Status, AskError> {
-    let stream = TcpStream::connect(address).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get("/status")
-        .header(HOST, address.to_string())
-        .body(Empty::<Bytes>::new())?;
-    let answer = async { parse(sender.send_request(request).await?.into_body()).await };
-    // The connection is driven beside, and ends with the answer.
-    tokio::select! {
-        answer = answer => answer,
-        Err(error) = connection => Err(error.into()),
-    }
+    parse(client::get(address, "/status").await?.into_body()).await
 }
 
 async fn parse(mut body: Incoming) -> Result<Status, AskError> {
