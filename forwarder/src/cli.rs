@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Parser, Subcommand};
-use forwarder_core::config::{
+use forwarder_core::document::{
     Checked, ConfigErrors, Document, Logging, Notice, RingConfig, from_environment, identify, ring_from_environment,
 };
 use tracing::{info, warn};

@@ -33,8 +33,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use forwarder_core::config::{Checked, RingConfig};
 use forwarder_core::dispatch::{Admission, Dispatcher, Era, Limits, Load, Phase, Tag};
+use forwarder_core::document::{Checked, RingConfig};
 use forwarder_core::record::{self, Header, Invalid, Timestamp, TimestampKind};
 use forwarder_core::ring::Place;
 use forwarder_core::route::{Draft, Incoming, Router};

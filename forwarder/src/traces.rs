@@ -16,8 +16,8 @@ mod otlp;
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use forwarder_core::config::Traces;
 use forwarder_core::dispatch::Tag;
+use forwarder_core::document::Traces;
 use forwarder_core::record::Invalid;
 use forwarder_core::trace::{Sampled, Sampler, SpanId};
 use prometheus::IntCounter;

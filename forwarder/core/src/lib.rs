@@ -3,7 +3,7 @@
 //! No I/O, no clock, no async runtime: what is decided here is decided the same way in a test, in a simulation
 //! and in production. The modules stand in the order in which a record meets them:
 //!
-//! 1. [`config`]: what the forwarder is told to do, before any record.
+//! 1. [`document`]: what the forwarder is told to do, before any record.
 //! 2. [`start`]: where a partition begins when it is assigned.
 //! 3. [`record`]: what a record is, and why one cannot be forwarded.
 //! 4. [`offsets`]: what was received, and how far it may be committed. What cannot be read is measured by [`damage`].
@@ -20,7 +20,7 @@
 //!
 //! Several of them write numbers by [`decimal`].
 
-pub mod config;
+pub mod document;
 
 pub mod start;
 

@@ -14,8 +14,7 @@ pub use cache::OwnerCache;
 pub use lean::LeanRing;
 pub use shift::{Nodes, Shift, moved};
 
-/// Virtual nodes of one ring, at most. A million of them take 60 MB; more is a slip of the pen in a weight.
-pub const MAX_NODES: u64 = 1 << 20;
+use crate::document::MAX_RING_NODES;
 
 pub(crate) type Digest = [u8; 32];
 
@@ -37,8 +36,8 @@ pub enum RingError {
     /// The same for all of them.
     #[error("the ring has 0 replicas")]
     ZeroReplicas,
-    /// More than [`MAX_NODES`].
-    #[error("the ring has {0} virtual nodes, more than {MAX_NODES}")]
+    /// More than [`MAX_RING_NODES`].
+    #[error("the ring has {0} virtual nodes, more than {MAX_RING_NODES}")]
     TooManyNodes(u64),
 }
 
@@ -208,7 +207,7 @@ fn check(members: &[(String, u32)], replicas: u32) -> Result<u64, RingError> {
     if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
         return Err(RingError::DuplicateName(pair[0].clone()));
     }
-    if nodes > MAX_NODES {
+    if nodes > MAX_RING_NODES {
         return Err(RingError::TooManyNodes(nodes));
     }
     Ok(nodes)
@@ -223,7 +222,7 @@ fn index(heads: &[u64]) -> (Vec<u32>, u32) {
             while heads.get(node).is_some_and(|head| head >> shift < entry) {
                 node += 1;
             }
-            // At most MAX_NODES, which fits.
+            // At most MAX_RING_NODES, which fits.
             node as u32
         })
         .collect();

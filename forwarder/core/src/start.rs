@@ -13,7 +13,7 @@ use std::fmt;
 
 pub use self::logs::{Doubts, Sameness, after_cut};
 use crate::commit::{Ahead, Metadata};
-use crate::config::{MissingOffset, StartFrom};
+use crate::document::{MissingOffset, StartFrom};
 
 /// What the group committed for the whole topic, as far as it matters for one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::config::{RingConfig, server};
+use crate::document::{RingConfig, server};
 use crate::ring::{LeanRing, RingError};
 
 /// Who owns what, and where it is.

@@ -1,6 +1,6 @@
 //! What the README tells a reader to write is what the forwarder takes.
 
-use forwarder_core::config::Config;
+use forwarder_core::document::Config;
 
 const README: &str = include_str!("../../../README.md");
 

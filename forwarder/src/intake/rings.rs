@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 
-use forwarder_core::config::RingConfig;
 use forwarder_core::dispatch::Era;
+use forwarder_core::document::RingConfig;
 use forwarder_core::ring::{Ring, RingError, moved};
 use tracing::{error, info, warn};
 

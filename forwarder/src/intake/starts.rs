@@ -6,8 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use forwarder_core::commit::{self, Ahead, Metadata};
-use forwarder_core::config::{Source, StartFrom};
 use forwarder_core::dispatch::Era;
+use forwarder_core::document::{Source, StartFrom};
 use forwarder_core::start::{History, Known, Sameness, Start, start};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};

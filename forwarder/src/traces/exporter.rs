@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use forwarder_core::config::{Tls, Traces};
+use forwarder_core::document::{Tls, Traces};
 use http_body_util::Full;
 use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST};

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use forwarder_core::config::Cluster;
-use forwarder_core::config::server::ServerUrl;
+use forwarder_core::document::Cluster;
+use forwarder_core::document::server::ServerUrl;
 use forwarder_nats::protocol::{Op, Parser, encode_ping, encode_pong, encode_pub, encode_sub};
 use forwarder_nats::{ConnectError, Connection, Login, ServerAddress, connect};
 use serde::Deserialize;

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use crds::AssetForwarder;
-use forwarder_core::config::RingConfig;
+use forwarder_core::document::RingConfig;
 use forwarder_core::table::Summary;
 use futures::{Stream, StreamExt as _};
 use k8s_openapi::NamespaceResourceScope;

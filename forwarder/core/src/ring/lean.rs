@@ -33,7 +33,7 @@ impl LeanRing {
     /// [`RingError`]: the members make no ring.
     pub fn new(members: impl IntoIterator<Item = (String, u32)>, replicas: u32) -> Result<Self, RingError> {
         let members: Vec<_> = members.into_iter().collect();
-        // At most MAX_NODES, which fits.
+        // At most MAX_RING_NODES, which fits.
         let mut nodes = Vec::with_capacity(check(&members, replicas)? as usize);
         for (owner, (name, weight)) in (0u32..).zip(&members) {
             let prefix = Sha256::new().chain_update(name).chain_update("::");

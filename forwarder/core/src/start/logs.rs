@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Missing, Start};
-use crate::config::MissingOffset;
+use crate::document::MissingOffset;
 
 /// Whether a topic is the one of which an offset was committed: both have the same ID.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! JetStream's API for one stream: JSON over request and reply.
 
 use async_nats::{Client, Event, Request, RequestErrorKind};
-use forwarder_core::config::{Cluster, Stream};
+use forwarder_core::document::{Cluster, Stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;

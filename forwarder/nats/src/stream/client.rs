@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_nats::{Auth, AuthError, Client, ConnectOptions, Event, ServerAddr};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use forwarder_core::config::{Cluster, Tls};
+use forwarder_core::document::{Cluster, Tls};
 use rustls_pki_types::ServerName;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};

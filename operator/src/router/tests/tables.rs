@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use forwarder_core::config::RingConfig;
+use forwarder_core::document::RingConfig;
 use forwarder_core::table::{Shape, Summary};
 
 use super::super::rings::ENTRY;

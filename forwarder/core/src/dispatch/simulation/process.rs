@@ -6,7 +6,7 @@ use super::outside::{Outside, PARTITIONS, RINGS, clusters, key, name, subject};
 use super::publisher::{Fate, Order, Publisher, Report};
 use super::{Admission, Again, Cargo, CommitPoint, DEAD_LETTER, Dispatcher, Era, Phase, Resume, Tag};
 use crate::commit::Metadata;
-use crate::config::{MissingOffset, StartFrom};
+use crate::document::{MissingOffset, StartFrom};
 use crate::start::{History, Known, Sameness, start};
 
 /// What the group tells a member.

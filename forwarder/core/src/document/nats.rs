@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::server;
 use super::tls::Tls;
 
+/// Virtual nodes of one ring, at most. A million of them take 60 MB; more is a slip of the pen in a weight.
+pub const MAX_RING_NODES: u64 = 1 << 20;
+
 /// Who owns which asset.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

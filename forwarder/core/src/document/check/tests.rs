@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use crate::config::{Admin, Checked, Config, ConfigError, Document, RingConfig, Source, Tls, properties};
+use crate::document::{Admin, Checked, Config, ConfigError, Document, RingConfig, Source, Tls, properties};
 
 const CORE: &str = "
 source:

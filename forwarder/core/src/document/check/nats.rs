@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use super::Origin;
 use super::kafka::check_tls;
 use super::subject::pattern_problem;
-use crate::config::fault::Faults;
-use crate::config::server::{ServerError, ServerUrl};
-use crate::config::{Cluster, Headers, JetStreamApi, NatsAuth, Publish, PublishMode, Retry, RingConfig, Stream};
-use crate::ring::MAX_NODES;
+use crate::document::fault::Faults;
+use crate::document::server::{ServerError, ServerUrl};
+use crate::document::{
+    Cluster, Headers, JetStreamApi, MAX_RING_NODES, NatsAuth, Publish, PublishMode, Retry, RingConfig, Stream,
+};
 use crate::subject::{Template, covers, is_reserved};
 
 pub(super) fn check_ring(faults: &mut Faults<'_>, ring: &RingConfig, origin: Origin) {
@@ -27,9 +28,9 @@ pub(super) fn check_ring(faults: &mut Faults<'_>, ring: &RingConfig, origin: Ori
         .iter()
         .map(|cluster| u64::from(cluster.weight) * u64::from(*replicas))
         .fold(0, u64::saturating_add);
-    if nodes > MAX_NODES {
+    if nodes > MAX_RING_NODES {
         faults.at("replicas").add(
-            format!("with the clusters' weights it makes {nodes} virtual nodes, more than {MAX_NODES}"),
+            format!("with the clusters' weights it makes {nodes} virtual nodes, more than {MAX_RING_NODES}"),
             "write less, or smaller weights",
         );
     }

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use crate::config::fault::Faults;
-use crate::config::{Admin, Engine, GroupProtocol, Source, fence};
+use crate::document::fault::Faults;
+use crate::document::{Admin, Engine, GroupProtocol, Source, fence};
 
 const MINUTE_MS: u64 = 60_000;
 const DAY_MS: u64 = 24 * 60 * MINUTE_MS;

@@ -7,7 +7,6 @@
 //! Credentials are always paths of files, so that a document holds no secret and a rotation needs no new document.
 
 mod check;
-mod document;
 mod environment;
 mod fault;
 mod fence;
@@ -20,22 +19,23 @@ mod tagged;
 mod telemetry;
 mod tls;
 mod version;
+mod without_ring;
 mod yaml;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::check::Checked;
-pub use self::document::Document;
 pub use self::environment::{Notice, from_environment, identify, ring_from_environment};
 pub use self::fault::{ConfigError, ConfigErrors, Fault, Misread, ReadErrors};
 pub use self::kafka::{DeadLetter, GroupProtocol, KafkaConnection, MissingOffset, Sasl, Source, StartFrom};
 pub use self::nats::{
-    Cluster, Headers, JetStreamApi, NatsAuth, Publish, PublishMode, Retry, RingConfig, Storage, Stream,
+    Cluster, Headers, JetStreamApi, MAX_RING_NODES, NatsAuth, Publish, PublishMode, Retry, RingConfig, Storage, Stream,
 };
 pub use self::process::{Admin, Engine, LogFormat, LogLevel, Logging};
 pub use self::telemetry::{Telemetry, Traces};
 pub use self::tls::Tls;
 pub use self::version::{FIRST_RING_DOCUMENT_VERSION, RING_DOCUMENT_VERSION};
+pub use self::without_ring::Document;
 
 /// The whole document.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,8 +1,8 @@
 //! The Kafka side.
 
-use crate::config::fault::Faults;
-use crate::config::properties::{self, Scope};
-use crate::config::{DeadLetter, Engine, KafkaConnection, Sasl, Source, StartFrom, Tls};
+use crate::document::fault::Faults;
+use crate::document::properties::{self, Scope};
+use crate::document::{DeadLetter, Engine, KafkaConnection, Sasl, Source, StartFrom, Tls};
 
 pub(super) fn check_source(faults: &mut Faults<'_>, source: &Source, engine: &Engine) {
     let Source {

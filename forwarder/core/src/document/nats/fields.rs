@@ -1,11 +1,11 @@
-//! Credentials as a flat struct: see [`tagged`](crate::config::tagged).
+//! Credentials as a flat struct: see [`tagged`](crate::document::tagged).
 
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
 use super::NatsAuth;
-use crate::config::tagged::{Field, Misfit};
+use crate::document::tagged::{Field, Misfit};
 
 #[derive(Deserialize)]
 enum NatsAuthType {

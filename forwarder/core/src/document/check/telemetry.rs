@@ -2,8 +2,8 @@
 
 use std::net::Ipv6Addr;
 
-use crate::config::fault::Faults;
-use crate::config::{Telemetry, Traces};
+use crate::document::fault::Faults;
+use crate::document::{Telemetry, Traces};
 
 const MILLION: u32 = 1_000_000;
 

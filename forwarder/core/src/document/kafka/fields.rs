@@ -1,11 +1,11 @@
-//! The tagged parts of a Kafka connection as flat structs: see [`tagged`](crate::config::tagged).
+//! The tagged parts of a Kafka connection as flat structs: see [`tagged`](crate::document::tagged).
 
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
 use super::{DeadLetter, KafkaConnection, Sasl, StartFrom};
-use crate::config::tagged::{Field, Misfit};
+use crate::document::tagged::{Field, Misfit};
 
 #[derive(Deserialize)]
 enum Mechanism {
