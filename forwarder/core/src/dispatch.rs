@@ -24,7 +24,6 @@
 //! and read again when it has room. So memory does not grow with the length of an outage.
 
 mod backlog;
-mod caps;
 mod commits;
 mod damage;
 mod handover;
@@ -42,32 +41,16 @@ use std::fmt;
 
 use self::backlog::Backlog;
 pub use self::backlog::Era;
-use self::caps::Caps;
-pub use self::caps::{Limits, Load};
 use self::handover::HandOver;
 pub use self::held::Closed;
 use self::held::HeldLanes;
 use self::pass::Pass;
 pub use self::pass::{Again, Job};
-use crate::commit::Ahead;
-use crate::offsets::{Offsets, Whereabouts};
+use crate::delivery::DEAD_LETTER;
+use crate::delivery::caps::{Caps, Limits, Load};
+use crate::delivery::commit::{Ahead, CommitPoint};
+use crate::delivery::offsets::{Offsets, Tag, Whereabouts};
 use crate::ring::Place;
-
-/// The outlet of records that can never be forwarded. The clusters' outlets are numbered from 1 on.
-pub const DEAD_LETTER: u32 = 0;
-
-/// Names a record on its way, on behalf of one assignment of its partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tag {
-    /// The partition.
-    pub partition: i32,
-    /// The assignment epoch: what an older one reports is ignored.
-    pub epoch: u32,
-    /// The offset.
-    pub offset: i64,
-    /// The record's name in [`Offsets`].
-    pub sequence: u64,
-}
 
 /// A routed record as the dispatcher sees it.
 pub trait Freight {
@@ -167,19 +150,6 @@ pub struct Resume {
     pub members: Option<u64>,
     /// What is settled behind `offset`, as told under that ring if it is not ours.
     pub later: Option<Ahead>,
-}
-
-/// What may be committed for a partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CommitPoint {
-    /// One past the contiguous settled prefix.
-    pub position: i64,
-    /// The ring's epoch that a successor must have.
-    pub ring: u64,
-    /// That ring's fingerprint.
-    pub members: u64,
-    /// What is settled behind it.
-    pub ahead: Option<Ahead>,
 }
 
 /// A partition that is ours.

@@ -16,7 +16,7 @@
 
 use std::time::{Duration, Instant};
 
-use forwarder_core::damage::{Extent, Step};
+use forwarder_core::delivery::damage::{Extent, Step};
 use forwarder_core::dispatch::Phase;
 use forwarder_core::document::MissingOffset;
 use rdkafka::Message;

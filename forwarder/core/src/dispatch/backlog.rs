@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::commit::Ahead;
+use crate::delivery::commit::Ahead;
 use crate::ring::Ring;
 
 /// A ring in use, with the outlets of its members.

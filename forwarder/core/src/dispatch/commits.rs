@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::backlog::owner;
-use super::{CommitPoint, DEAD_LETTER, Dispatcher, Freight, Partition, Phase};
-use crate::commit::{Ahead, AwayLane, MAX_LANES};
-use crate::offsets::Whereabouts;
+use super::{Dispatcher, Freight, Partition, Phase};
+use crate::delivery::DEAD_LETTER;
+use crate::delivery::commit::{Ahead, AwayLane, CommitPoint, MAX_LANES};
+use crate::delivery::offsets::Whereabouts;
 
 /// The first of them is at this offset, at the latest.
 fn note<K: Ord>(firsts: &mut BTreeMap<K, i64>, of: K, from: i64) {

@@ -19,7 +19,8 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::backlog::Class;
-use super::{Dispatcher, Freight, Tag};
+use super::{Dispatcher, Freight};
+use crate::delivery::offsets::Tag;
 
 /// After which pause a lane is read again whose head was called back, in microseconds. In tests it is short, so that they get there.
 const RETRY: u64 = if cfg!(test) { 200_000 } else { 30_000_000 };

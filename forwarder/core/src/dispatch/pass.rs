@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::backlog::Class;
-use super::{DEAD_LETTER, Dispatcher, Freight, Tag};
-use crate::offsets::Whereabouts;
+use super::{Dispatcher, Freight};
+use crate::delivery::DEAD_LETTER;
+use crate::delivery::offsets::{Tag, Whereabouts};
 
 /// Records that a pass looks at before another partition has its turn. In tests it is small, so that they get there.
 const QUANTUM: u64 = if cfg!(test) { 30 } else { 50_000 };

@@ -4,8 +4,9 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::backlog::{Backlog, Ways};
-use super::{DEAD_LETTER, Dispatcher, Era, Freight, Phase};
-use crate::offsets::Offsets;
+use super::{Dispatcher, Era, Freight, Phase};
+use crate::delivery::DEAD_LETTER;
+use crate::delivery::offsets::Offsets;
 
 impl<T: Freight> Dispatcher<T> {
     /// The ring in use.

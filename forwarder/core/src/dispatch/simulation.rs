@@ -24,7 +24,7 @@ use self::process::{Event, Process};
 use super::{
     Admission, Again, CommitPoint, DEAD_LETTER, Dispatcher, Era, Freight, Limits, Load, Partition, Phase, Resume, Tag,
 };
-use crate::outbox::Item;
+use crate::delivery::outbox::Item;
 
 /// Runs in the ordinary tests; `SIMULATION_RUNS` asks for another number.
 const RUNS: u64 = 4_000;

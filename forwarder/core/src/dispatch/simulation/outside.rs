@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, LazyLock};
 
 use super::{Dice, Plan};
-use crate::commit::Metadata;
-use crate::outbox::{Confirmation, Refusal};
+use crate::delivery::commit::Metadata;
+use crate::delivery::outbox::{Confirmation, Refusal};
 use crate::ring::Ring;
 
 pub(super) const PARTITIONS: i32 = 3;

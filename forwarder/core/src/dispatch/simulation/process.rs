@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use super::outside::{Outside, PARTITIONS, RINGS, clusters, key, name, subject};
 use super::publisher::{Fate, Order, Publisher, Report};
 use super::{Admission, Again, Cargo, CommitPoint, DEAD_LETTER, Dispatcher, Era, Phase, Resume, Tag};
-use crate::commit::Metadata;
+use crate::delivery::commit::Metadata;
+use crate::delivery::start::{History, Known, Sameness, start};
 use crate::document::{MissingOffset, StartFrom};
-use crate::start::{History, Known, Sameness, start};
 
 /// What the group tells a member.
 pub(super) enum Event {

@@ -26,6 +26,19 @@ const SLACK: usize = if cfg!(test) { 6 } else { 1024 };
 /// The sequence number of records that are read again: they have no place in the window.
 const READ_AGAIN: u64 = u64::MAX;
 
+/// Names a record on its way, on behalf of one assignment of its partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag {
+    /// The partition.
+    pub partition: i32,
+    /// The assignment epoch: what an older one reports is ignored.
+    pub epoch: u32,
+    /// The offset.
+    pub offset: i64,
+    /// The record's name in [`Offsets`].
+    pub sequence: u64,
+}
+
 /// Where an unsettled record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Whereabouts {

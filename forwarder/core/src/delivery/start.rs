@@ -12,7 +12,7 @@ mod logs;
 use std::fmt;
 
 pub use self::logs::{Doubts, Sameness, after_cut};
-use crate::commit::{Ahead, Metadata};
+use crate::delivery::commit::{Ahead, Metadata};
 use crate::document::{MissingOffset, StartFrom};
 
 /// What the group committed for the whole topic, as far as it matters for one partition.

@@ -1,6 +1,8 @@
 //! How much waits for confirmation, against the caps; and which outlets are so far behind that they may not keep the
 //! others waiting.
 
+use super::DEAD_LETTER;
+
 /// How long an outlet may stand at its cap before its pace is judged, in microseconds. All others wait that long at most.
 const PATIENCE: u64 = 200_000;
 
@@ -60,7 +62,7 @@ impl Load {
 
 /// Counts what was handed out and has not come back.
 #[derive(Debug)]
-pub(super) struct Caps {
+pub(crate) struct Caps {
     limits: Limits,
     /// By outlet.
     outlets: Vec<Outlet>,
@@ -107,7 +109,7 @@ impl Outlet {
 }
 
 impl Caps {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         let mut caps = Self {
             limits,
             outlets: Vec::new(),
@@ -125,7 +127,7 @@ impl Caps {
 
     /// There are so many clusters: each may have its share of the total, so that those that are away leave room for the
     /// others.
-    pub(super) fn share(&mut self, clusters: usize) {
+    pub(crate) fn share(&mut self, clusters: usize) {
         let share = self.limits.total.part(1, clusters + 1);
         self.cap = Load {
             records: self.limits.outlet.records.min(share.records),
@@ -134,7 +136,7 @@ impl Caps {
         self.queue = self.limits.queue.div_ceil(clusters.max(1));
     }
 
-    pub(super) fn make_known(&mut self, outlet: usize) {
+    pub(crate) fn make_known(&mut self, outlet: usize) {
         if self.outlets.len() <= outlet {
             let new = Outlet {
                 moved: (0, self.now),
@@ -144,7 +146,7 @@ impl Caps {
         }
     }
 
-    pub(super) fn enter(&mut self, outlet: usize, weight: usize) {
+    pub(crate) fn enter(&mut self, outlet: usize, weight: usize) {
         self.total.add(weight);
         let state = &mut self.outlets[outlet];
         state.load.add(weight);
@@ -152,7 +154,7 @@ impl Caps {
         self.judge(outlet);
     }
 
-    pub(super) fn leave(&mut self, outlet: usize, weight: usize) {
+    pub(crate) fn leave(&mut self, outlet: usize, weight: usize) {
         self.total.remove(weight);
         let state = &mut self.outlets[outlet];
         state.load.remove(weight);
@@ -161,7 +163,7 @@ impl Caps {
     }
 
     /// A record that the outlet has is refused, and stays there.
-    pub(super) fn hold_head(&mut self, outlet: usize, weight: usize) {
+    pub(crate) fn hold_head(&mut self, outlet: usize, weight: usize) {
         self.heads.add(weight);
         let state = &mut self.outlets[outlet];
         state.heads.add(weight);
@@ -169,7 +171,7 @@ impl Caps {
     }
 
     /// It leaves, or is tried as any other.
-    pub(super) fn release_head(&mut self, outlet: usize, weight: usize) {
+    pub(crate) fn release_head(&mut self, outlet: usize, weight: usize) {
         self.heads.remove(weight);
         let state = &mut self.outlets[outlet];
         state.heads.remove(weight);
@@ -177,28 +179,28 @@ impl Caps {
     }
 
     /// Whether so many heads may stay there: one, or a quarter of what the outlet may have.
-    pub(super) fn may_hold_heads(&self, outlet: usize) -> bool {
+    pub(crate) fn may_hold_heads(&self, outlet: usize) -> bool {
         let heads = self.outlets[outlet].heads;
         heads.records <= 1 || heads.below(self.cap.part(1, 4))
     }
 
     /// All that is out or held, but for the heads.
-    pub(super) fn moving(&self) -> Load {
+    pub(crate) fn moving(&self) -> Load {
         self.total.without(self.heads)
     }
 
-    pub(super) fn hold(&mut self, weight: usize) {
+    pub(crate) fn hold(&mut self, weight: usize) {
         self.total.add(weight);
         self.held.add(weight);
     }
 
-    pub(super) fn release(&mut self, weight: usize) {
+    pub(crate) fn release(&mut self, weight: usize) {
         self.total.remove(weight);
         self.held.remove(weight);
     }
 
     /// Takes note of how much is sent, and of the time, in microseconds.
-    pub(super) fn look(&mut self, now: u64, sent: impl Fn(usize) -> usize) {
+    pub(crate) fn look(&mut self, now: u64, sent: impl Fn(usize) -> usize) {
         self.now = now;
         for at in 0..self.outlets.len() {
             let (cap, queue) = (self.cap, self.queue);
@@ -208,7 +210,7 @@ impl Caps {
             if state.left != state.moved.0 || state.flowing().records == 0 {
                 state.moved = (state.left, now);
             }
-            if at == super::DEAD_LETTER as usize {
+            if at == DEAD_LETTER as usize {
                 continue;
             }
             if state.overflows {
@@ -233,12 +235,12 @@ impl Caps {
     }
 
     /// Whether another record may be taken. It may go to any outlet, so the fullest one decides, unless it overflows.
-    pub(super) fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.blocking == 0 && self.moving().below(self.limits.total)
     }
 
     /// Whether so much is free that a pause is worth ending.
-    pub(super) fn has_plenty(&self) -> bool {
+    pub(crate) fn has_plenty(&self) -> bool {
         let half = self.cap.part(1, 2);
         let mut flowing = self.held;
         for state in self.outlets.iter().filter(|state| !state.overflows) {
@@ -252,7 +254,7 @@ impl Caps {
     }
 
     /// Whether it is not worth waiting for: it has something, and for a while nothing has come or left.
-    pub(super) fn stands_still(&self, outlet: usize) -> bool {
+    pub(crate) fn stands_still(&self, outlet: usize) -> bool {
         let state = &self.outlets[outlet];
         let (left, at) = state.moved;
         let since = at.max(state.entered);
@@ -260,47 +262,47 @@ impl Caps {
     }
 
     /// Whether its new records are to be parked.
-    pub(super) fn overflows(&self, outlet: usize) -> bool {
+    pub(crate) fn overflows(&self, outlet: usize) -> bool {
         self.outlets[outlet].overflows
     }
 
     /// Whether more records may be held back in memory.
-    pub(super) fn may_hold(&self) -> bool {
+    pub(crate) fn may_hold(&self) -> bool {
         self.held.below(self.cap.part(1, 2))
     }
 
     /// Whether what is read again may go there: the other half is for what comes in. Among it may be records for the dead
     /// letter, and outlets that are no cluster's any more may have what is theirs of the total.
-    pub(super) fn has_half(&self, outlet: usize) -> bool {
+    pub(crate) fn has_half(&self, outlet: usize) -> bool {
         let state = &self.outlets[outlet];
         let unsent = state.flowing().records.saturating_sub(state.sent);
         let half = !state.overflows && state.flowing().below(self.cap.part(1, 2)) && unsent <= self.queue / 2;
-        half && self.moving().below(self.limits.total) && !self.is_full(super::DEAD_LETTER as usize)
+        half && self.moving().below(self.limits.total) && !self.is_full(DEAD_LETTER as usize)
     }
 
     /// What is out there. An outlet of a ring that is only announced is not known yet and has nothing.
-    pub(super) fn load(&self, outlet: usize) -> Load {
+    pub(crate) fn load(&self, outlet: usize) -> Load {
         self.outlets.get(outlet).map_or(Load::default(), |state| state.load)
     }
 
-    pub(super) fn total(&self) -> Load {
+    pub(crate) fn total(&self) -> Load {
         self.total
     }
 
     /// How many outlets are known, the dead letter among them.
     #[cfg(test)]
-    pub(super) fn known(&self) -> usize {
+    pub(crate) fn known(&self) -> usize {
         self.outlets.len()
     }
 
     /// Whether nothing is counted that is not there.
     #[cfg(test)]
-    pub(super) fn is_clear(&self) -> bool {
+    pub(crate) fn is_clear(&self) -> bool {
         self.held == Load::default() && self.heads == Load::default() && self.blocking == 0
     }
 
     /// Records that are handed out and not sent yet.
-    pub(super) fn unsent(&self) -> usize {
+    pub(crate) fn unsent(&self) -> usize {
         let sent: usize = self.outlets.iter().map(|state| state.sent).sum();
         self.moving().records.saturating_sub(sent)
     }
@@ -308,7 +310,7 @@ impl Caps {
     fn is_full(&self, outlet: usize) -> bool {
         let state = &self.outlets[outlet];
         let unsent = state.flowing().records.saturating_sub(state.sent);
-        !state.flowing().below(self.cap) || (outlet != super::DEAD_LETTER as usize && unsent >= self.queue)
+        !state.flowing().below(self.cap) || (outlet != DEAD_LETTER as usize && unsent >= self.queue)
     }
 
     fn judge(&mut self, outlet: usize) {

@@ -21,6 +21,19 @@ const TOPIC: &str = "topic=";
 /// Longest text: brokers take 4096 bytes unless they are told otherwise (`offset.metadata.max.bytes`).
 const MAX_LEN: usize = 4000;
 
+/// What may be committed for a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommitPoint {
+    /// One past the contiguous settled prefix.
+    pub position: i64,
+    /// The ring's epoch that a successor must have.
+    pub ring: u64,
+    /// That ring's fingerprint.
+    pub members: u64,
+    /// What is settled behind it.
+    pub ahead: Option<Ahead>,
+}
+
 /// The metadata of a commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
@@ -29,7 +42,7 @@ pub struct Metadata {
     pub partitions: u32,
     /// The epoch of the ring that a successor needs: records may have been delivered under it.
     pub ring: u64,
-    /// That ring's [fingerprint](crate::ring::Ring::fingerprint): should somebody declare two rings of one epoch, it shows.
+    /// That ring's fingerprint. It shows where somebody declares two rings of one epoch.
     pub members: Option<u64>,
     /// What is settled behind the committed offset.
     pub ahead: Option<Ahead>,
@@ -39,7 +52,7 @@ pub struct Metadata {
 /// under the ring that the metadata names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ahead {
-    /// The ring that says which records are a cluster's: its [fingerprint](crate::ring::Ring::fingerprint).
+    /// The fingerprint of the ring that says which records are a cluster's.
     pub members: u64,
     /// Where to go on with all that is not excepted.
     pub upto: i64,
