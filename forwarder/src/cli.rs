@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use crate::ring_watch::{ConfigMapKey, RingOrigin};
 use crate::router;
-use forwarder_core::table::Table;
+use forwarder_core::fanout::table::Table;
 use forwarder_service::http::Server;
 use forwarder_service::logging;
 

@@ -35,11 +35,11 @@ use std::time::{Duration, Instant};
 
 use forwarder_core::delivery::caps::{Limits, Load};
 use forwarder_core::delivery::offsets::Tag;
-use forwarder_core::dispatch::{Admission, Dispatcher, Era, Phase};
 use forwarder_core::document::{Checked, RingConfig};
+use forwarder_core::fanout::dispatch::{Admission, Dispatcher, Era, Phase};
+use forwarder_core::fanout::ring::Place;
+use forwarder_core::fanout::route::{Draft, Incoming, Router};
 use forwarder_core::record::{self, Header, Invalid, Timestamp, TimestampKind};
-use forwarder_core::ring::Place;
-use forwarder_core::route::{Draft, Incoming, Router};
 use forwarder_core::status::Status;
 use forwarder_core::trace;
 use rdkafka::Message;

@@ -2,7 +2,7 @@
 
 use forwarder_core::delivery::offsets::Tag;
 use forwarder_core::delivery::outbox::{Item, subject_hash};
-use forwarder_core::dispatch::{Closed, Freight};
+use forwarder_core::fanout::dispatch::{Closed, Freight};
 use forwarder_core::record::{Header, Invalid, Timestamp};
 use forwarder_core::trace::TRACEPARENT;
 use memchr::memmem;

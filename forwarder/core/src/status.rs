@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::dispatch;
 use crate::document::FIRST_RING_DOCUMENT_VERSION;
+use crate::fanout::dispatch;
 
 /// Where the process is in its life.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,8 +1,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use forwarder_core::document;
+use forwarder_core::fanout::dispatch;
 use forwarder_core::status::{Assignment, ClusterStatus, Phase};
-use forwarder_core::{dispatch, document};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

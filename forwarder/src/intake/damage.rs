@@ -17,8 +17,8 @@
 use std::time::{Duration, Instant};
 
 use forwarder_core::delivery::damage::{Extent, Step};
-use forwarder_core::dispatch::Phase;
 use forwarder_core::document::MissingOffset;
+use forwarder_core::fanout::dispatch::Phase;
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use forwarder_core::delivery::commit::{self, Ahead, Metadata};
 use forwarder_core::delivery::start::{History, Known, Sameness, Start, start};
-use forwarder_core::dispatch::Era;
 use forwarder_core::document::{Source, StartFrom};
+use forwarder_core::fanout::dispatch::Era;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use forwarder_core::document::{ConfigErrors, RingConfig};
-use forwarder_core::ring::{LeanRing, RingError, moved};
+use forwarder_core::fanout::ring::{LeanRing, RingError, moved};
 
 use self::claims::{LAST, Seen, has_next};
 use super::members::Member;

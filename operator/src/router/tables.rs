@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use forwarder_core::document::MAX_RING_NODES;
-use forwarder_core::ring::LeanRing;
-use forwarder_core::table::Shape;
+use forwarder_core::fanout::ring::LeanRing;
+use forwarder_core::fanout::table::Shape;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 use tokio::sync::Mutex as Turn;

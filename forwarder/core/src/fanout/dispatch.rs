@@ -50,7 +50,7 @@ use crate::delivery::DEAD_LETTER;
 use crate::delivery::caps::{Caps, Limits, Load};
 use crate::delivery::commit::{Ahead, CommitPoint};
 use crate::delivery::offsets::{Offsets, Tag, Whereabouts};
-use crate::ring::Place;
+use crate::fanout::ring::Place;
 
 /// A routed record as the dispatcher sees it.
 pub trait Freight {

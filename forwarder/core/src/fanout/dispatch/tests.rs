@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::ring::Ring;
+use crate::fanout::ring::Ring;
 
 const SECOND: u64 = 1_000_000;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::document::{RingConfig, server};
-use crate::ring::{LeanRing, RingError};
+use crate::fanout::ring::{LeanRing, RingError};
 
 /// Who owns what, and where it is.
 #[derive(Clone, Debug)]

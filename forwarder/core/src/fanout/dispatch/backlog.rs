@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::delivery::commit::Ahead;
-use crate::ring::Ring;
+use crate::fanout::ring::Ring;
 
 /// A ring in use, with the outlets of its members.
 #[derive(Clone, Debug)]

@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
-use crate::clock::{self, TimeText};
-use crate::headers::Block;
-use crate::payload::{self, Stamps};
+use crate::fanout::clock::{self, TimeText};
+use crate::fanout::headers::Block;
+use crate::fanout::payload::{self, Stamps};
+use crate::fanout::ring::{OwnerCache, Place, Ring};
 use crate::record::{Invalid, Timestamp};
-use crate::ring::{OwnerCache, Place, Ring};
 use crate::subject::Template;
 
 pub use crate::record::Origin;

@@ -42,7 +42,7 @@ fn owners_are_those_of_the_golden_vectors() {
         replicas: u32,
         expect: BTreeMap<String, String>,
     }
-    let vectors: Vec<Vector> = serde_json::from_str(include_str!("../../tests/data/ring-vectors.json")).unwrap();
+    let vectors: Vec<Vector> = serde_json::from_str(include_str!("../../../tests/data/ring-vectors.json")).unwrap();
     let mut checked = 0;
     for vector in vectors {
         let ring = Ring::new(vector.clusters.iter().map(|name| (name.clone(), 1)), vector.replicas).unwrap();

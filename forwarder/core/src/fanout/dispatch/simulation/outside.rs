@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use super::{Dice, Plan};
 use crate::delivery::commit::Metadata;
 use crate::delivery::outbox::{Confirmation, Refusal};
-use crate::ring::Ring;
+use crate::fanout::ring::Ring;
 
 pub(super) const PARTITIONS: i32 = 3;
 pub(super) const CLUSTERS: usize = 4;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::Cargo;
 use super::outside::{Answer, Outside, Sent};
 use crate::delivery::outbox::{Backoff, Confirmation, Outbox, Outcome, Ticket};
-use crate::dispatch::Closed;
+use crate::fanout::dispatch::Closed;
 
 /// When an ack is overdue, in microseconds.
 const CONFIRM_TIMEOUT: u64 = 400_000;
