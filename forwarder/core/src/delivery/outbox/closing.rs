@@ -7,7 +7,8 @@
 //! **Alone.** The server refused a record, and its words do not say which. Every record that it may mean becomes a *suspect*. Each
 //! is written alone: the server's next refusal can mean no other record.
 
-use super::{Confirmation, Item, Outbox, Outcome, Refusal, State, Ticket};
+use super::slots::State;
+use super::{Confirmation, Item, Outbox, Outcome, Refusal, Ticket};
 
 /// So many lanes are remembered as suspected: the others are found anew.
 const MAX_SUSPECTED: usize = 1 << 12;
@@ -22,17 +23,14 @@ impl<T: Item> Outbox<T> {
         if self.closed.len() >= MAX_CLOSED && !self.closed.contains(&lane) {
             return None;
         }
-        let hold = self.held.get_mut(&lane)?;
-        let head = hold.head;
-        let rest = std::mem::take(&mut hold.rest);
-        let sent = std::mem::take(&mut hold.returned);
+        let head = self.lanes.head(lane)?;
+        let (rest, sent) = self.lanes.take_rest(lane)?;
         self.closed.insert(lane);
         for (at, index) in rest.into_iter().enumerate() {
-            outcome
-                .returned
-                .extend(self.vacate(index).map(|item| (item, at < sent)));
+            let item = self.lanes.slots.vacate(index);
+            outcome.returned.extend(item.map(|item| (item, at < sent)));
         }
-        self.slots[head as usize].item.as_ref()
+        self.lanes.slots[head].item.as_ref()
     }
 
     /// Takes records of a lane again that was closed.
@@ -52,14 +50,13 @@ impl<T: Item> Outbox<T> {
         again.retain(|index| {
             let was_sent = at < written;
             at += 1;
-            let lane = self.lane(*index);
-            let is_head = self.held.get(&lane).is_some_and(|hold| hold.head == *index);
+            let lane = self.lanes.slots.lane(*index);
+            let is_head = self.lanes.head(lane) == Some(*index);
             if is_head || !self.closed.contains(&lane) {
                 return true;
             }
-            outcome
-                .returned
-                .extend(self.vacate(*index).map(|item| (item, was_sent)));
+            let item = self.lanes.slots.vacate(*index);
+            outcome.returned.extend(item.map(|item| (item, was_sent)));
             false
         });
     }
@@ -67,27 +64,27 @@ impl<T: Item> Outbox<T> {
     /// Whether the record that [`Outbox::next`] gives is to be written alone: behind a fence, and with one of its own.
     #[must_use]
     pub fn next_is_alone(&self) -> bool {
-        self.ready.front().is_some_and(|index| {
-            let suspected = !self.suspected.is_empty() && self.suspected.contains(&self.lane(*index));
-            suspected || self.slots[*index as usize].alone
+        self.lanes.peek().is_some_and(|index| {
+            let slots = &self.lanes.slots;
+            let suspected = !self.suspected.is_empty() && self.suspected.contains(&slots.lane(index));
+            suspected || slots[index].alone
         })
     }
 
     /// The server refused a record, and nobody knows which. With fences it is one that the oldest fence covers; with acks any that
     /// is out. Each of them is written alone from now on. Returns how many there are.
     pub fn suspect(&mut self) -> usize {
-        let covered = match self.confirmation {
-            Confirmation::Fence => self.fences.front().copied().unwrap_or(self.open),
-            Confirmation::Ack => self.written.len(),
-        };
-        let Self { written, slots, .. } = self;
         let mut suspects = 0;
-        for (index, write) in written.iter().take(covered) {
-            let slot = &mut slots[*index as usize];
-            if slot.state == (State::Written { write: *write }) {
+        let mut mark = |(index, write): (u32, u64)| {
+            let slot = &mut self.lanes.slots[index];
+            if slot.state == (State::Written { write }) {
                 slot.alone = true;
                 suspects += 1;
             }
+        };
+        match self.written.confirmation() {
+            Confirmation::Fence => self.written.behind_oldest_fence().for_each(&mut mark),
+            Confirmation::Ack => self.written.all().for_each(&mut mark),
         }
         suspects
     }
@@ -95,21 +92,15 @@ impl<T: Item> Outbox<T> {
     /// The server refused the record that was written [alone](Outbox::next_is_alone), whatever words it had for it. One that was given
     /// back meanwhile is nobody's any more, and it can be no other. `false`: it is out no more.
     pub fn blame(&mut self, ticket: Ticket, now: u64, outcome: &mut Outcome<T>) -> bool {
-        if !self.is_awaited(ticket) {
-            let slot = self.slots.get(ticket.index as usize);
-            return slot.is_some_and(|slot| {
-                slot.generation == ticket.generation && matches!(slot.state, State::Abandoned { .. })
-            });
-        }
-        self.remember_suspect(ticket.index);
-        match self.confirmation {
+        let slots = &mut self.lanes.slots;
+        let Some(index) = slots.live(ticket) else { return false };
+        let State::Written { write } = slots[index].state else {
+            return matches!(slots[index].state, State::Abandoned { .. });
+        };
+        self.remember_suspect(index);
+        match self.written.confirmation() {
             // Its own fence comes next, and refuses it.
-            Confirmation::Fence => {
-                let slot = &mut self.slots[ticket.index as usize];
-                if let State::Written { write } = slot.state {
-                    slot.state = State::Denied { write };
-                }
-            }
+            Confirmation::Fence => self.lanes.slots[index].state = State::Denied { write },
             Confirmation::Ack => self.refused(ticket, Refusal::Denied, now, outcome),
         }
         true
@@ -117,17 +108,17 @@ impl<T: Item> Outbox<T> {
 
     /// As [`Outbox::blame`], where the connection ends, so that no fence comes: to be followed by [`Outbox::connection_lost`].
     pub fn blame_at_the_end(&mut self, ticket: Ticket, now: u64, outcome: &mut Outcome<T>) -> bool {
-        if !self.is_awaited(ticket) {
+        let Some(index) = self.awaited(ticket) else {
             return false;
-        }
-        self.remember_suspect(ticket.index);
-        self.refuse(ticket.index, Refusal::Unattributed, now, outcome);
+        };
+        self.remember_suspect(index);
+        self.refuse(index, Refusal::Unattributed, now, outcome);
         true
     }
 
     fn remember_suspect(&mut self, index: u32) {
         if self.suspected.len() < MAX_SUSPECTED {
-            self.suspected.insert(self.lane(index));
+            self.suspected.insert(self.lanes.slots.lane(index));
         }
     }
 }
