@@ -23,12 +23,16 @@
 //! **Parking.** Past its cap, a cluster that is away (or very slow) keeps nobody waiting: new records of its are parked,
 //! and read again when it has room. So memory does not grow with the length of an outage.
 
+mod assignments;
 mod backlog;
 mod commits;
 mod damage;
+mod era;
 mod handover;
 mod held;
-mod pass;
+mod partition;
+mod records;
+mod replay;
 mod rings;
 
 #[cfg(test)]
@@ -37,20 +41,16 @@ mod simulation;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use self::backlog::Backlog;
-pub use self::backlog::Era;
+pub use self::era::Era;
 use self::handover::HandOver;
 pub use self::held::Closed;
 use self::held::HeldLanes;
-use self::pass::Pass;
-pub use self::pass::{Again, Job};
-use crate::delivery::DEAD_LETTER;
+pub use self::partition::{Partition, Phase, Resume};
+use self::replay::Pass;
+pub use self::replay::{Again, Job};
 use crate::delivery::caps::{Caps, Limits, Load};
-use crate::delivery::commit::{Ahead, CommitPoint};
-use crate::delivery::offsets::{Offsets, Tag, Whereabouts};
-use crate::fanout::ring::Place;
+use crate::delivery::offsets::Tag;
 
 /// A routed record as the dispatcher sees it.
 pub trait Freight {
@@ -72,140 +72,6 @@ pub enum Admission {
     Parked,
     /// Not ours, or seen before.
     Unwanted,
-}
-
-/// What a partition of ours is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Its records are taken.
-    Active,
-    /// It is being given up: what is out is awaited.
-    Draining,
-    /// Its committed offset is gone, and the policy is to leave that to a person.
-    Stopped,
-    /// Kafka gave a batch that cannot be read, perhaps of this partition: nothing is taken before its next record was looked at.
-    Examined,
-    /// The batch at this offset cannot be read, and the policy is to leave that to a person.
-    Damaged(i64),
-    /// Others have delivered under a newer ring than ours, of this epoch: it waits until we have it too.
-    Behind(u64),
-    /// Others have delivered under an older ring than ours: it waits until the broker has committed that a successor needs
-    /// ours.
-    Announcing,
-    /// Others have delivered under another ring of our epoch: it waits until we have a newer one.
-    Contested,
-    /// Kafka has not said yet where it begins.
-    Sought,
-}
-
-impl Phase {
-    /// The least epoch that the ring must have for the partition to be taken, where the one in use, of epoch `ring`, is too low.
-    #[must_use]
-    pub const fn awaits(self, ring: u64) -> Option<u64> {
-        match self {
-            Self::Behind(epoch) => Some(epoch),
-            Self::Contested => Some(ring.saturating_add(1)),
-            Self::Active
-            | Self::Draining
-            | Self::Stopped
-            | Self::Examined
-            | Self::Damaged(_)
-            | Self::Announcing
-            | Self::Sought => None,
-        }
-    }
-}
-
-/// What the partition is doing, for people.
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Active => f.write_str("active"),
-            Self::Draining => f.write_str("draining"),
-            Self::Stopped => f.write_str("stopped: the committed offset is gone"),
-            Self::Examined => f.write_str("reads anew: Kafka gave a batch that cannot be read"),
-            Self::Damaged(offset) => write!(f, "stopped: the batch at offset {offset} is damaged in Kafka"),
-            Self::Behind(epoch) => write!(f, "waits for ring epoch {epoch}"),
-            Self::Announcing => f.write_str("announces its ring"),
-            Self::Contested => {
-                f.write_str("waits for a higher ring epoch: others have delivered under another ring of this one")
-            }
-            Self::Sought => f.write_str("waits for Kafka to say where it begins"),
-        }
-    }
-}
-
-/// Where an assignment begins.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Resume {
-    /// The first offset to receive.
-    pub offset: i64,
-    /// Members of the ring with the offset of the first of their records that is to be delivered, where that lies before
-    /// `offset`.
-    pub away: Vec<(String, i64)>,
-    /// Lanes with the offset of the first of their records that is to be delivered, where that lies before `offset`. What is said of a
-    /// lane goes before what is said of its cluster.
-    pub lanes: Vec<(u64, i64)>,
-    /// The fingerprint of the ring under which others have delivered, where it is known.
-    pub members: Option<u64>,
-    /// What is settled behind `offset`, as told under that ring if it is not ours.
-    pub later: Option<Ahead>,
-}
-
-/// A partition that is ours.
-#[derive(Debug)]
-pub struct Partition {
-    /// The assignment's epoch.
-    pub epoch: u32,
-    /// See [`Phase`].
-    pub phase: Phase,
-    /// The first offset that was to be received.
-    start: i64,
-    /// See [`Resume::members`].
-    members: Option<u64>,
-    /// See [`Resume::later`].
-    later: Option<Ahead>,
-    /// The least epoch of the ring that a commit may speak of: others have delivered under it.
-    ring: u64,
-    offsets: Offsets,
-    backlog: Backlog,
-    /// Nothing is read again for the time being: what comes next there cannot be read.
-    backlog_held: bool,
-    /// What the broker acknowledged.
-    committed: Option<CommitPoint>,
-}
-
-impl Partition {
-    /// Where the next record is expected.
-    #[must_use]
-    pub fn next(&self) -> i64 {
-        self.offsets.next()
-    }
-
-    /// One past the contiguous settled prefix.
-    #[must_use]
-    pub fn position(&self) -> i64 {
-        let position = self.offsets.position();
-        self.backlog.from().map_or(position, |from| from.min(position))
-    }
-
-    /// Records that are out.
-    #[must_use]
-    pub fn unsettled(&self) -> usize {
-        self.offsets.unsettled()
-    }
-
-    /// The offset that the broker acknowledged.
-    #[must_use]
-    pub fn committed(&self) -> Option<i64> {
-        self.committed.as_ref().map(|point| point.position)
-    }
-
-    /// Whether a record that comes is taken. (One that is not taken would never come again.)
-    #[must_use]
-    pub fn is_taken(&self) -> bool {
-        self.phase == Phase::Active
-    }
 }
 
 /// What is parked of one cluster.
@@ -264,254 +130,6 @@ impl<T: Freight> Dispatcher<T> {
         dispatcher.make_outlets_known();
         dispatcher
     }
-
-    // Assignments.
-
-    /// Takes a partition; returns the assignment's epoch. `phase` says how the ring that its committed metadata names
-    /// stands to ours: [`Phase::Active`] is for the same one.
-    pub fn assign(&mut self, partition: i32, resume: &Resume, phase: Phase) -> u32 {
-        self.remove(partition);
-        self.epoch += 1;
-        let mut backlog = Backlog::new(self.era.clone());
-        backlog.restore(&resume.away, &resume.lanes, self.now);
-        let state = Partition {
-            epoch: self.epoch,
-            phase,
-            ring: match phase {
-                Phase::Behind(epoch) => epoch,
-                // Where it is to begin is not known: nothing may be committed for it, whatever becomes of it.
-                Phase::Stopped | Phase::Sought => u64::MAX,
-                // What it says must not be overwritten by a ring that is not theirs.
-                Phase::Contested => self.era.epoch.saturating_add(1),
-                Phase::Active | Phase::Draining | Phase::Announcing | Phase::Examined | Phase::Damaged(_) => 0,
-            },
-            members: resume.members,
-            later: resume.later.clone(),
-            start: resume.offset,
-            offsets: Offsets::new(resume.offset),
-            backlog,
-            backlog_held: false,
-            committed: None,
-        };
-        self.partitions.insert(partition, state);
-        self.epoch
-    }
-
-    /// Says what a partition is doing.
-    pub fn set_phase(&mut self, partition: i32, phase: Phase) {
-        if let Some(state) = self.partitions.get_mut(&partition) {
-            state.phase = phase;
-        }
-    }
-
-    /// Gives a partition up. What outlets still have of it is to be abandoned by the caller.
-    pub fn remove(&mut self, partition: i32) {
-        if self.partitions.remove(&partition).is_none() {
-            return;
-        }
-        self.pass.take_if(|pass| pass.is_of(partition));
-        let Self { batches, caps, .. } = self;
-        for (outlet, batch) in batches {
-            batch.retain(|item| {
-                let kept = item.tag().partition != partition;
-                if !kept {
-                    caps.leave(*outlet as usize, item.weight());
-                }
-                kept
-            });
-        }
-        for item in self.hand_over.forget(partition) {
-            self.caps.release(item.weight());
-        }
-        if !self.hand_over.is_empty() {
-            self.rebuild_hand_over();
-        }
-        self.count_held();
-    }
-
-    /// The partitions that are ours.
-    #[must_use]
-    pub fn partitions(&self) -> &BTreeMap<i32, Partition> {
-        &self.partitions
-    }
-
-    /// Records of a partition that are out at outlets which answer: what a drain may wait for. (Until it is over, the group
-    /// leaves all partitions of this member alone, so one that does not answer would keep all the others waiting.)
-    #[must_use]
-    pub fn awaited(&self, partition: i32) -> usize {
-        let state = self.partitions.get(&partition);
-        let places = state.into_iter().flat_map(|state| state.offsets.whereabouts());
-        // A refused record may be refused for days.
-        let places = places.filter(|place| !self.held.contains(place.lane));
-        let at = places.filter_map(|place| place.outlet.or_else(|| self.hand_over.awaits(place.lane)));
-        at.filter(|outlet| !self.caps.stands_still(*outlet as usize)).count()
-    }
-
-    // Records.
-
-    /// A record came whose asset is known. `place` is the key's in the ring in use.
-    pub fn receive(&mut self, partition: i32, offset: i64, key: &[u8], place: Place) -> Admission {
-        let Some(state) = self.partitions.get_mut(&partition).filter(|state| state.is_taken()) else {
-            return Admission::Unwanted;
-        };
-        let outlet = self.era.outlet(place.owner);
-        let moves = self.hand_over.contains(place.lane);
-        let full = self.caps.overflows(outlet as usize) || (moves && !self.caps.may_hold());
-        let held = self.held.contains(place.lane);
-        if full || held || state.backlog.contains(key, place.lane, outlet) {
-            if !state.offsets.pass(offset) {
-                return Admission::Unwanted;
-            }
-            if held {
-                state.backlog.park_lane(place.lane, offset, self.now);
-            } else {
-                state.backlog.park(key, place.lane, outlet, offset, self.now);
-            }
-            return Admission::Parked;
-        }
-        let whereabouts = Whereabouts {
-            lane: place.lane,
-            outlet: (!moves).then_some(outlet),
-        };
-        Self::take(partition, state, offset, whereabouts)
-    }
-
-    /// A record came that belongs to no asset.
-    pub fn receive_stray(&mut self, partition: i32, offset: i64) -> Admission {
-        let Some(state) = self.partitions.get_mut(&partition).filter(|state| state.is_taken()) else {
-            return Admission::Unwanted;
-        };
-        let whereabouts = Whereabouts {
-            lane: 0,
-            outlet: Some(DEAD_LETTER),
-        };
-        Self::take(partition, state, offset, whereabouts)
-    }
-
-    fn take(partition: i32, state: &mut Partition, offset: i64, whereabouts: Whereabouts) -> Admission {
-        match state.offsets.receive(offset, whereabouts) {
-            Some(sequence) => Admission::Take(Tag {
-                partition,
-                epoch: state.epoch,
-                offset,
-                sequence,
-            }),
-            None => Admission::Unwanted,
-        }
-    }
-
-    /// All records before `offset` have come: what follows the last one is none (a transaction's marks, say). Counts only
-    /// once a record of this assignment has come, for only that proves that `offset` was read on its behalf.
-    pub fn reached(&mut self, partition: i32, offset: i64) {
-        let state = self.partitions.get_mut(&partition);
-        if let Some(state) = state.filter(|state| state.is_taken() && state.offsets.received() > state.start) {
-            state.offsets.skip(offset);
-        }
-    }
-
-    /// The message of a record that was [taken](Admission::Take), for the ring's member `owner`.
-    pub fn enter(&mut self, item: T, owner: usize) {
-        let weight = item.weight();
-        match self.hand_over.hold(item) {
-            None => self.caps.hold(weight),
-            Some(item) => {
-                let outlet = self.era.outlet(owner);
-                self.caps.enter(outlet as usize, weight);
-                self.batches.entry(outlet).or_default().push(item);
-            }
-        }
-    }
-
-    /// A record that was taken goes to the dead letter instead of its cluster; it weighs so much.
-    pub fn bury(&mut self, tag: Tag, weight: usize) {
-        self.caps.enter(DEAD_LETTER as usize, weight);
-        let Some(state) = self.current(tag) else { return };
-        state.offsets.relocate(tag.sequence, tag.offset, Some(DEAD_LETTER));
-    }
-
-    /// A record has left an outlet, in whatever way; what became of it is said by one more call.
-    pub fn leave(&mut self, outlet: u32, weight: usize) {
-        self.caps.leave(outlet as usize, weight);
-    }
-
-    /// A record is settled: confirmed, dead-lettered, or invalid by declared policy.
-    pub fn settle(&mut self, tag: Tag) {
-        let Some(state) = self.current(tag) else { return };
-        if let Some(Whereabouts {
-            lane,
-            outlet: Some(outlet),
-        }) = state.offsets.settle(tag.sequence, tag.offset)
-        {
-            self.left(lane, outlet);
-        }
-    }
-
-    /// A record that `outlet` had turned out to be undeliverable: it goes to the dead letter and weighs so much there.
-    pub fn bury_from(&mut self, outlet: u32, tag: Tag, lane: u64, weight: usize) {
-        self.bury(tag, weight);
-        if self.current(tag).is_some() {
-            self.left(lane, outlet);
-        }
-    }
-
-    /// An outlet gave a record back, as [`Dispatcher::overdue`] had it asked to.
-    pub fn take_back(&mut self, outlet: u32, item: T) {
-        let (tag, lane, weight) = (item.tag(), item.lane(), item.weight());
-        if self.held.is_recalled(lane) && !self.hand_over.contains(lane) {
-            self.give_back(outlet, tag, lane);
-            return;
-        }
-        let Some(state) = self.current(tag) else { return };
-        state.offsets.relocate(tag.sequence, tag.offset, None);
-        match self.hand_over.take_back(item) {
-            Ok(()) => {
-                self.caps.hold(weight);
-                self.left(lane, outlet);
-            }
-            // Nobody waits for it: it goes where it belongs.
-            Err(item) => {
-                self.left_held(lane, outlet);
-                self.send(item);
-            }
-        }
-    }
-
-    fn left(&mut self, lane: u64, outlet: u32) {
-        self.left_held(lane, outlet);
-        if self.hand_over.left(lane, outlet) {
-            self.release(lane);
-        }
-    }
-
-    /// Sends on what waited for its asset's earlier records.
-    fn release(&mut self, lane: u64) {
-        for item in self.hand_over.remove(lane) {
-            self.caps.release(item.weight());
-            self.send(item);
-        }
-        self.forget_older_rings();
-    }
-
-    fn send(&mut self, item: T) {
-        let outlet = self.era.outlet_of_lane(item.lane());
-        let tag = item.tag();
-        if let Some(state) = self.current(tag) {
-            state.offsets.relocate(tag.sequence, tag.offset, Some(outlet));
-        }
-        self.caps.enter(outlet as usize, item.weight());
-        self.batches.entry(outlet).or_default().push(item);
-    }
-
-    /// What is to be handed to each outlet, in order.
-    pub fn take_batches(&mut self, mut send: impl FnMut(u32, Vec<T>)) {
-        for (outlet, batch) in &mut self.batches {
-            if !batch.is_empty() {
-                send(*outlet, std::mem::take(batch));
-            }
-        }
-    }
-
-    // Time and room.
 
     /// Takes note of the time and of how many records of each outlet are sent.
     pub fn look(&mut self, now: u64, sent: impl Fn(u32) -> usize) {

@@ -21,9 +21,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use self::outside::{CLUSTERS, Outside, PARTITIONS};
 use self::process::{Event, Process};
-use super::{
-    Admission, Again, CommitPoint, DEAD_LETTER, Dispatcher, Era, Freight, Limits, Load, Partition, Phase, Resume, Tag,
-};
+use super::{Admission, Again, Dispatcher, Era, Freight, Limits, Load, Partition, Phase, Resume, Tag};
+use crate::delivery::DEAD_LETTER;
+use crate::delivery::commit::CommitPoint;
 use crate::delivery::outbox::Item;
 
 /// Runs in the ordinary tests; `SIMULATION_RUNS` asks for another number.

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
+use crate::delivery::DEAD_LETTER;
+use crate::delivery::commit::Ahead;
 use crate::fanout::ring::Ring;
 
 const SECOND: u64 = 1_000_000;
