@@ -289,14 +289,7 @@ impl Caps {
         self.total
     }
 
-    /// How many outlets are known, the dead letter among them.
-    #[cfg(test)]
-    pub(crate) fn known(&self) -> usize {
-        self.outlets.len()
-    }
-
-    /// Whether nothing is counted that is not there.
-    #[cfg(test)]
+    /// Whether nothing is held back, no refused record stays, and no outlet keeps the others waiting.
     pub(crate) fn is_clear(&self) -> bool {
         self.held == Load::default() && self.heads == Load::default() && self.blocking == 0
     }

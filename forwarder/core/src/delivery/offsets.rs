@@ -20,8 +20,8 @@ use std::collections::{BTreeMap, VecDeque};
 /// The window may hold this many entries for each unsettled one, and [`SLACK`] more, before it leaves its first behind.
 const WINDOW_PER_UNSETTLED: usize = 4;
 
-/// See [`WINDOW_PER_UNSETTLED`]. In tests it is small, so that they get there.
-const SLACK: usize = if cfg!(test) { 6 } else { 1024 };
+/// What the window may hold beyond its unsettled entries, where nothing else is said. So many entries take a few pages of memory; then hardly any record is ever left behind.
+pub const SLACK: usize = 1024;
 
 /// The sequence number of records that are read again: they have no place in the window.
 const READ_AGAIN: u64 = u64::MAX;
@@ -63,6 +63,8 @@ pub struct Offsets {
     received: i64,
     /// Where the next record is expected: there, or behind what followed that and is no record.
     next: i64,
+    /// See [`Offsets::with_slack`].
+    slack: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +78,13 @@ impl Offsets {
     /// Begins at `start`, the offset of the first record that will be asked for.
     #[must_use]
     pub fn new(start: i64) -> Self {
+        Self::with_slack(start, SLACK)
+    }
+
+    /// As [`Offsets::new`], where the window may hold `slack` entries more than its unsettled ones account for. The less there are, the
+    /// sooner a record is left behind; what may be committed is the same.
+    #[must_use]
+    pub fn with_slack(start: i64, slack: usize) -> Self {
         Self {
             first: 0,
             entries: VecDeque::new(),
@@ -83,6 +92,7 @@ impl Offsets {
             stragglers: BTreeMap::new(),
             received: start,
             next: start,
+            slack,
         }
     }
 
@@ -235,7 +245,7 @@ impl Offsets {
 
     /// Leaves the window's front behind where most of what follows is settled.
     fn leave_behind(&mut self) {
-        while self.entries.len() > WINDOW_PER_UNSETTLED * self.open + SLACK {
+        while self.entries.len() > WINDOW_PER_UNSETTLED * self.open + self.slack {
             let Some(entry) = self.entries.pop_front() else { return };
             self.first += 1;
             self.open -= 1;
@@ -251,10 +261,17 @@ mod tests {
 
     use super::*;
 
+    /// Small, so that records are left behind.
+    const SLACK: usize = 6;
+
     const SOMEWHERE: Whereabouts = Whereabouts {
         lane: 1,
         outlet: Some(1),
     };
+
+    fn offsets(start: i64) -> Offsets {
+        Offsets::with_slack(start, SLACK)
+    }
 
     fn receive(offsets: &mut Offsets, offset: i64) -> u64 {
         offsets.receive(offset, SOMEWHERE).unwrap()
@@ -262,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_gap_holds_what_is_behind_it() {
-        let mut offsets = Offsets::new(10);
+        let mut offsets = offsets(10);
         let names: Vec<u64> = (10..13).map(|offset| receive(&mut offsets, offset)).collect();
         offsets.settle(names[1], 11);
         offsets.settle(names[2], 12);
@@ -273,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_hole_in_the_topic_is_nothing_to_wait_for() {
-        let mut offsets = Offsets::new(0);
+        let mut offsets = offsets(0);
         let first = receive(&mut offsets, 5);
         let second = receive(&mut offsets, 1_000);
         offsets.settle(first, 5);
@@ -284,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_record_seen_twice_is_not_dispatched_twice() {
-        let mut offsets = Offsets::new(3);
+        let mut offsets = offsets(3);
         assert_eq!(offsets.receive(2, SOMEWHERE), None);
         assert!(offsets.receive(4, SOMEWHERE).is_some());
         assert_eq!(offsets.receive(4, SOMEWHERE), None);
@@ -294,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_name_with_another_offset_settles_nothing() {
-        let mut offsets = Offsets::new(0);
+        let mut offsets = offsets(0);
         let names: Vec<u64> = (0..3).map(|offset| receive(&mut offsets, offset)).collect();
         assert_eq!(offsets.settle(names[0], 1), None);
         assert_eq!((offsets.position(), offsets.unsettled()), (0, 3));
@@ -302,7 +319,7 @@ mod tests {
 
     #[test]
     fn a_record_read_again_behind_the_horizon_is_no_straggler_yet() {
-        let mut offsets = Offsets::new(0);
+        let mut offsets = offsets(0);
         let stuck = receive(&mut offsets, 0);
         assert!(offsets.pass(1));
         let again = offsets.readmit(1, SOMEWHERE);
@@ -315,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_record_that_is_never_settled_costs_no_memory_for_what_is_settled_behind_it() {
-        let mut offsets = Offsets::new(0);
+        let mut offsets = offsets(0);
         let stuck = receive(&mut offsets, 0);
         for offset in 1..100_000 {
             let name = receive(&mut offsets, offset);
@@ -334,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_record_read_again_holds_the_position_until_it_is_settled() {
-        let mut offsets = Offsets::new(0);
+        let mut offsets = offsets(0);
         assert!(offsets.pass(0) && offsets.pass(1));
         let name = offsets.readmit(0, SOMEWHERE);
         let late = receive(&mut offsets, 2);
@@ -354,7 +371,7 @@ mod tests {
             gaps in proptest::collection::vec(1_i64..4, 1..3_000),
             order in proptest::collection::vec(any::<proptest::sample::Index>(), 0..4_000),
         ) {
-            let mut offsets = Offsets::new(0);
+            let mut offsets = offsets(0);
             let mut received = Vec::new();
             let mut at = -1;
             for gap in gaps {

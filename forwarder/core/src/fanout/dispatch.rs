@@ -50,7 +50,7 @@ pub use self::partition::{Partition, Phase, Resume};
 use self::replay::Pass;
 pub use self::replay::{Again, Job};
 use crate::delivery::caps::{Caps, Limits, Load};
-use crate::delivery::offsets::Tag;
+use crate::delivery::offsets::{SLACK, Tag};
 
 /// A routed record as the dispatcher sees it.
 pub trait Freight {
@@ -83,9 +83,34 @@ pub struct ParkedLoad {
     pub since: Option<u64>,
 }
 
+/// How much is done at a time, and after which pause something is tried again.
+///
+/// A forwarder takes the [default](Tuning::default). A test takes less of each, so that it gets to what comes only after much of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// Entries that the window of a partition may hold beyond what is unsettled:
+    /// see [`Offsets::with_slack`](crate::delivery::offsets::Offsets::with_slack).
+    pub slack: usize,
+    /// Records that a pass looks at before another partition has its turn; at least one.
+    pub quantum: u64,
+    /// After which pause a lane is read again whose head was called back, in microseconds.
+    pub retry: u64,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            slack: SLACK,
+            quantum: 50_000,
+            retry: 30_000_000,
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Dispatcher<T> {
+    tuning: Tuning,
     caps: Caps,
     era: Era,
     /// Epoch and fingerprint of the ring that commits speak of: that of `era`, or the one that is to come.
@@ -111,7 +136,14 @@ impl<T: Freight> Dispatcher<T> {
     /// Nothing is assigned yet. `handover_timeout` is in microseconds.
     #[must_use]
     pub fn new(limits: Limits, era: Era, handover_timeout: u64) -> Self {
+        Self::tuned(limits, era, handover_timeout, Tuning::default())
+    }
+
+    /// As [`Dispatcher::new`], with another [`Tuning`].
+    #[must_use]
+    pub fn tuned(limits: Limits, era: Era, handover_timeout: u64, tuning: Tuning) -> Self {
         let mut dispatcher = Self {
+            tuning,
             caps: Caps::new(limits),
             announced: (era.epoch, era.fingerprint()),
             era,
@@ -170,7 +202,25 @@ impl<T: Freight> Dispatcher<T> {
         self.caps.total()
     }
 
-    /// What an outlet has.
+    /// All that is out or held, but for the refused records that outlets keep: those may stay for days.
+    #[must_use]
+    pub fn moving(&self) -> Load {
+        self.caps.moving()
+    }
+
+    /// Records that wait for [`Dispatcher::take_batches`].
+    #[must_use]
+    pub fn batched(&self) -> usize {
+        self.batches.values().map(Vec::len).sum()
+    }
+
+    /// Whether nobody has to wait: no record is held back, no asset waits for a refused one, and no outlet stands at its cap.
+    #[must_use]
+    pub fn is_clear(&self) -> bool {
+        self.caps.is_clear() && self.held.is_empty()
+    }
+
+    /// What an outlet has. One that is not known has nothing.
     #[must_use]
     pub fn load(&self, outlet: u32) -> Load {
         self.caps.load(outlet as usize)

@@ -28,7 +28,7 @@ impl<T: Freight> Dispatcher<T> {
             members: resume.members,
             later: resume.later.clone(),
             start: resume.offset,
-            offsets: Offsets::new(resume.offset),
+            offsets: Offsets::with_slack(resume.offset, self.tuning.slack),
             backlog,
             backlog_held: false,
             committed: None,

@@ -22,9 +22,6 @@ use super::backlog::Class;
 use super::{Dispatcher, Freight};
 use crate::delivery::offsets::Tag;
 
-/// After which pause a lane is read again whose head was called back, in microseconds. In tests it is short, so that they get there.
-const RETRY: u64 = if cfg!(test) { 200_000 } else { 30_000_000 };
-
 /// A lane that an outlet has closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed {
@@ -200,7 +197,7 @@ impl<T: Freight> Dispatcher<T> {
         self.held.openings.push((outlet, lane));
         for state in self.partitions.values_mut() {
             if recalled {
-                state.backlog.wait(lane, self.now.saturating_add(RETRY));
+                state.backlog.wait(lane, self.now.saturating_add(self.tuning.retry));
             }
             state.backlog.forget_lane(lane, state.offsets.next());
         }
@@ -236,6 +233,6 @@ impl<T: Freight> Dispatcher<T> {
     /// Whether nothing is out or held back, but for refused records.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.caps.moving().records == 0
+        self.moving().records == 0
     }
 }

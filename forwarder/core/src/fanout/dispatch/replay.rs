@@ -11,9 +11,6 @@ use super::{Dispatcher, Freight};
 use crate::delivery::DEAD_LETTER;
 use crate::delivery::offsets::{Tag, Whereabouts};
 
-/// Records that a pass looks at before another partition has its turn. In tests it is small, so that they get there.
-const QUANTUM: u64 = if cfg!(test) { 30 } else { 50_000 };
-
 /// How long a pass waits for a cluster that has no room, in microseconds, while it has nothing else to do.
 const PATIENCE: u64 = 100_000;
 
@@ -170,7 +167,7 @@ impl<T: Freight> Dispatcher<T> {
         }
         // All that it was to bring may have become held meanwhile: days may lie between here and the end.
         let nothing_left = pass.left_out.len() >= state.backlog.len();
-        if pass.looked_at >= QUANTUM || nothing_left {
+        if pass.looked_at >= self.tuning.quantum || nothing_left {
             pass.reached = pass.reached.max(offset);
             self.finish(pass);
             return Again::Done;

@@ -69,7 +69,7 @@ impl<T: Freight> Dispatcher<T> {
                         let away = ahead.away.into_iter().map(|(name, from)| (name, from.max(start)));
                         let lanes = ahead.lanes.into_iter().map(|told| (told.lane, told.from.max(start)));
                         state.start = ahead.upto;
-                        state.offsets = Offsets::new(ahead.upto);
+                        state.offsets = Offsets::with_slack(ahead.upto, self.tuning.slack);
                         state.backlog = Backlog::new(self.era.clone());
                         state
                             .backlog

@@ -21,7 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use self::outside::{CLUSTERS, Outside, PARTITIONS};
 use self::process::{Event, Process};
-use super::{Admission, Again, Dispatcher, Era, Freight, Limits, Load, Partition, Phase, Resume, Tag};
+use super::{Admission, Again, Dispatcher, Era, Freight, Limits, Load, Partition, Phase, Resume, Tag, Tuning};
 use crate::delivery::DEAD_LETTER;
 use crate::delivery::commit::CommitPoint;
 use crate::delivery::outbox::Item;

@@ -14,6 +14,13 @@ use crate::fanout::ring::Ring;
 
 const SECOND: u64 = 1_000_000;
 
+/// Little of each, so that tests get there.
+const TUNING: Tuning = Tuning {
+    slack: 6,
+    quantum: 30,
+    retry: 200_000,
+};
+
 #[derive(Clone, Copy, Debug)]
 struct Parcel {
     tag: Tag,
@@ -78,7 +85,7 @@ impl Desk {
             total: load(100),
             queue: 1_000,
         };
-        let mut dispatcher = Dispatcher::new(limits, era(1, members), SECOND);
+        let mut dispatcher = Dispatcher::tuned(limits, era(1, members), SECOND, TUNING);
         dispatcher.assign(0, &Resume::default(), Phase::Active);
         Self {
             dispatcher,

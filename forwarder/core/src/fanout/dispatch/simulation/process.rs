@@ -4,10 +4,17 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::outside::{Outside, PARTITIONS, RINGS, clusters, key, name, subject};
 use super::publisher::{Fate, Order, Publisher, Report};
-use super::{Admission, Again, Cargo, CommitPoint, DEAD_LETTER, Dispatcher, Era, Phase, Resume, Tag};
+use super::{Admission, Again, Cargo, CommitPoint, DEAD_LETTER, Dispatcher, Era, Phase, Resume, Tag, Tuning};
 use crate::delivery::commit::Metadata;
 use crate::delivery::start::{History, Known, Sameness, start};
 use crate::document::{MissingOffset, StartFrom};
+
+/// Little of each, so that a run gets there.
+const TUNING: Tuning = Tuning {
+    slack: 6,
+    quantum: 30,
+    retry: 200_000,
+};
 
 /// What the group tells a member.
 pub(super) enum Event {
@@ -69,7 +76,7 @@ impl Process {
         outside.say(|| format!("process {number} begins with ring {}", ring + 1));
         Self {
             number,
-            dispatcher: Dispatcher::new(outside.plan.limits, era, outside.plan.handover_timeout),
+            dispatcher: Dispatcher::tuned(outside.plan.limits, era, outside.plan.handover_timeout, TUNING),
             tokens: BTreeMap::new(),
             fetched: BTreeMap::new(),
             events: VecDeque::new(),
@@ -154,7 +161,7 @@ impl Process {
             // As paused as a partition of the consumer is.
             if !self
                 .dispatcher
-                .partitions
+                .partitions()
                 .get(&partition)
                 .is_some_and(super::Partition::is_taken)
             {
@@ -361,7 +368,7 @@ impl Process {
 
     /// What a report on behalf of an earlier assignment must not change.
     fn of_another_epoch(&self, tag: Tag) -> Option<String> {
-        let state = self.dispatcher.partitions.get(&tag.partition)?;
+        let state = self.dispatcher.partitions().get(&tag.partition)?;
         (state.epoch != tag.epoch).then(|| format!("{state:?} {:?}", self.dispatcher.waiting()))
     }
 
@@ -466,7 +473,7 @@ impl Process {
     }
 
     fn give_up(&mut self, outside: &mut Outside, partition: i32) {
-        let epoch = self.dispatcher.partitions[&partition].epoch;
+        let epoch = self.dispatcher.partitions()[&partition].epoch;
         for publisher in &mut self.publishers {
             publisher.abandon(outside, &[(partition, epoch)], &mut self.receipts);
         }
@@ -496,7 +503,7 @@ impl Process {
         if self.commit.is_some() || outside.fault(outside.plan.late_commits) {
             return;
         }
-        let wishes = self.dispatcher.partitions.iter().filter_map(|(partition, state)| {
+        let wishes = self.dispatcher.partitions().iter().filter_map(|(partition, state)| {
             Some(Wish {
                 partition: *partition,
                 epoch: state.epoch,
@@ -544,7 +551,7 @@ impl Process {
         } in performed
         {
             let state = |process: &Self| {
-                let state = process.dispatcher.partitions.get(&partition)?;
+                let state = process.dispatcher.partitions().get(&partition)?;
                 (state.epoch != epoch).then(|| format!("{state:?}"))
             };
             let before = state(self);
@@ -593,7 +600,7 @@ impl Process {
 
     /// What the process must be like at any time.
     pub(super) fn judge(&self, outside: &mut Outside) {
-        let (total, limit) = (self.dispatcher.caps.moving(), outside.plan.limits.total);
+        let (total, limit) = (self.dispatcher.moving(), outside.plan.limits.total);
         if total.records > limit.records + outside.plan.excess {
             outside.fail(format!(
                 "{} records are out, where {} are allowed",
@@ -620,26 +627,23 @@ impl Process {
     pub(super) fn judge_the_end(&self, outside: &mut Outside) {
         let dispatcher = &self.dispatcher;
         let loads: Vec<_> = (0..=self.outlets + 1)
-            .filter(|outlet| (*outlet as usize) < dispatcher.caps.known())
             .map(|outlet| dispatcher.load(outlet))
             .filter(|load| *load != super::Load::default())
             .collect();
-        let unsettled: usize = dispatcher.partitions.values().map(super::Partition::unsettled).sum();
-        let batches: usize = dispatcher.batches.values().map(Vec::len).sum();
+        let unsettled: usize = dispatcher.partitions().values().map(super::Partition::unsettled).sum();
         let flight: usize = self.publishers.iter().map(|one| one.outbox.in_flight()).sum();
         let left = (
             dispatcher.waiting(),
             dispatcher.total(),
             unsettled,
-            batches,
+            dispatcher.batched(),
             flight,
-            dispatcher.caps.is_clear() && dispatcher.held.is_empty(),
+            dispatcher.is_clear(),
         );
         if left != (0, super::Load::default(), 0, 0, 0, true) || !loads.is_empty() {
             let number = self.number;
             outside.fail(format!(
-                "left over in process {number}: {left:?} {loads:?} {:?}",
-                dispatcher.caps
+                "left over in process {number}: {left:?} {loads:?} {dispatcher:?}"
             ));
         }
     }
