@@ -180,9 +180,7 @@ fn forget_package(command: &mut Command) {
 /// What nextest is told of a suite; `guarantees` is a test binary.
 fn filter(suite: &str) -> String {
     match suite {
-        "forwarder" => {
-            "package(forwarder) | package(forwarder-core) | (package(e2e-rig) & binary(forwarder))".to_owned()
-        }
+        "forwarder" => "package(/^forwarder/) | (package(e2e-rig) & binary(forwarder))".to_owned(),
         "rig" => {
             "package(e2e) | (package(e2e-rig) & not binary(/^(forwarder|guarantees|operator|hardening)$/))".to_owned()
         }

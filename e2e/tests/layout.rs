@@ -10,6 +10,7 @@ use syn::visit::{self, Visit};
 const CRATES: &[(&str, &[&str])] = &[
     ("crds", &[]),
     ("forwarder/core", &[]),
+    ("forwarder/simulation", &["forwarder-core"]),
     ("forwarder/service", &["forwarder-core"]),
     ("forwarder/nats", &["forwarder-core"]),
     ("forwarder/kafka", &["forwarder-core"]),
@@ -188,7 +189,7 @@ fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, String>) {
         } else {
             format!("{prefix}::{name}")
         };
-        if name == "tests" || name == "simulation" || name == "fake_api" {
+        if name == "tests" || name == "fake_api" {
             continue;
         }
         if path.is_dir() {

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Pure: no Kafka, no socket, no clock (time is an argument, in microseconds since any fixed moment). The forwarder's
-//! intake performs what is decided here; the simulation in this crate's tests drives the same code by seeds.
+//! intake performs what is decided here. The crate `forwarder-simulation` drives the same code by seeds.
 //!
 //! **Assignments.** A partition has an epoch for each time it is assigned. What an older epoch reports is ignored.
 //!
@@ -35,8 +35,6 @@ mod records;
 mod replay;
 mod rings;
 
-#[cfg(test)]
-mod simulation;
 #[cfg(test)]
 mod tests;
 

@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 
+use forwarder_core::delivery::outbox::{Backoff, Confirmation, Outbox, Outcome, Ticket};
+use forwarder_core::fanout::dispatch::Closed;
+
 use super::Cargo;
 use super::outside::{Answer, Outside, Sent};
-use crate::delivery::outbox::{Backoff, Confirmation, Outbox, Outcome, Ticket};
-use crate::fanout::dispatch::Closed;
 
 /// When an ack is overdue, in microseconds.
 const CONFIRM_TIMEOUT: u64 = 400_000;

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use forwarder_core::delivery::commit::Metadata;
+use forwarder_core::delivery::start::{History, Known, Sameness, start};
+use forwarder_core::document::{MissingOffset, StartFrom};
+
 use super::outside::{Outside, PARTITIONS, RINGS, clusters, key, name, subject};
 use super::publisher::{Fate, Order, Publisher, Report};
 use super::{Admission, Again, Cargo, CommitPoint, DEAD_LETTER, Dispatcher, Era, Phase, Resume, Tag, Tuning};
-use crate::delivery::commit::Metadata;
-use crate::delivery::start::{History, Known, Sameness, start};
-use crate::document::{MissingOffset, StartFrom};
 
 /// Little of each, so that a run gets there.
 const TUNING: Tuning = Tuning {

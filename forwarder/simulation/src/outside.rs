@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, LazyLock};
 
+use forwarder_core::delivery::commit::Metadata;
+use forwarder_core::delivery::outbox::{Confirmation, Refusal};
+use forwarder_core::fanout::ring::Ring;
+
 use super::{Dice, Plan};
-use crate::delivery::commit::Metadata;
-use crate::delivery::outbox::{Confirmation, Refusal};
-use crate::fanout::ring::Ring;
 
 pub(super) const PARTITIONS: i32 = 3;
 pub(super) const CLUSTERS: usize = 4;

@@ -10,24 +10,54 @@
 //! left over.
 //!
 //! A seed that fails is replayed, with all that happens:
-//! `SIMULATION_SEED=123 cargo test -p forwarder-core --lib simulation -- --nocapture`
+//! `SIMULATION_SEED=123 cargo test -p forwarder-simulation -- --nocapture`
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "What the simulated world lacks is a fault of the simulation. It ends the run, which reports it."
+)]
+#![allow(clippy::print_stdout, reason = "A replay tells all that happens.")]
 
 mod outside;
 mod process;
 mod publisher;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use forwarder_core::delivery::DEAD_LETTER;
+use forwarder_core::delivery::caps::{Limits, Load};
+use forwarder_core::delivery::commit::CommitPoint;
+use forwarder_core::delivery::offsets::Tag;
+use forwarder_core::delivery::outbox::Item;
+use forwarder_core::fanout::dispatch::{Admission, Again, Dispatcher, Era, Freight, Partition, Phase, Resume, Tuning};
+
 use self::outside::{CLUSTERS, Outside, PARTITIONS};
 use self::process::{Event, Process};
-use super::{Admission, Again, Dispatcher, Era, Freight, Limits, Load, Partition, Phase, Resume, Tag, Tuning};
-use crate::delivery::DEAD_LETTER;
-use crate::delivery::commit::CommitPoint;
-use crate::delivery::outbox::Item;
 
-/// Runs in the ordinary tests; `SIMULATION_RUNS` asks for another number.
-const RUNS: u64 = 4_000;
+/// What a run has shown.
+#[derive(Clone, Debug, Default)]
+pub struct Run {
+    /// What went wrong first; none: nothing did.
+    pub failure: Option<String>,
+    /// How often each event happened that is worth counting.
+    pub tally: BTreeMap<&'static str, u64>,
+}
+
+/// Runs a seed to its end, or to the first thing that goes wrong. The same seed always runs in the same way. With `replay` all that
+/// happens is printed.
+#[must_use]
+pub fn run(seed: u64, replay: bool) -> Run {
+    let mut world = World::new(seed, replay);
+    let panicked = catch_unwind(AssertUnwindSafe(|| world.run())).is_err();
+    Run {
+        failure: world.outside.failure.or(panicked.then(|| "panicked".to_owned())),
+        tally: world.outside.tally,
+    }
+}
 
 /// Steps with faults in one run.
 const STEPS: usize = 700;
@@ -449,40 +479,4 @@ impl World {
             && self.processes.iter().flatten().all(Process::is_done)
             && self.outside.owners.iter().all(Option::is_some)
     }
-}
-
-/// Runs a seed; what went wrong, if anything did.
-fn run(seed: u64, replay: bool, tally: &mut BTreeMap<&'static str, u64>) -> Option<String> {
-    let mut world = World::new(seed, replay);
-    let panicked = catch_unwind(AssertUnwindSafe(|| world.run())).is_err();
-    for (what, count) in std::mem::take(&mut world.outside.tally) {
-        *tally.entry(what).or_default() += count;
-    }
-    world.outside.failure.or(panicked.then(|| "panicked".to_owned()))
-}
-
-fn variable(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
-#[test]
-fn nothing_is_lost_reordered_or_sent_back() {
-    let mut tally = BTreeMap::new();
-    if let Some(seed) = variable("SIMULATION_SEED") {
-        let failure = run(seed, true, &mut tally);
-        println!("{tally:#?}");
-        assert_eq!(failure, None);
-        return;
-    }
-    let first = variable("SIMULATION_FIRST").unwrap_or(0);
-    let runs = variable("SIMULATION_RUNS").unwrap_or(RUNS);
-    for seed in first..first + runs {
-        if let Some(failure) = run(seed, false, &mut tally) {
-            panic!(
-                "seed {seed}: {failure}\n\nwith all that happens:\n\
-                 SIMULATION_SEED={seed} cargo test -p forwarder-core --lib simulation -- --nocapture"
-            );
-        }
-    }
-    println!("{tally:#?}");
 }
