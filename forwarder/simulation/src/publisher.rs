@@ -2,23 +2,24 @@
 
 use std::collections::VecDeque;
 
+use forwarder_core::delivery::offsets::Tag;
 use forwarder_core::delivery::outbox::{Backoff, Confirmation, Outbox, Outcome, Ticket};
 use forwarder_core::fanout::dispatch::Closed;
 
-use super::Cargo;
-use super::outside::{Answer, Outside, Sent};
+use crate::cargo::Cargo;
+use crate::outside::{Answer, Outside, Sent};
 
 /// When an ack is overdue, in microseconds.
 const CONFIRM_TIMEOUT: u64 = 400_000;
 
-pub(super) enum Order {
+pub(crate) enum Order {
     Publish(Vec<Cargo>),
     Recall(Vec<u64>),
     Open(u64),
 }
 
 /// What became of a record.
-pub(super) enum Fate {
+pub(crate) enum Fate {
     Confirmed,
     Dropped,
     GivenUp,
@@ -27,24 +28,24 @@ pub(super) enum Fate {
     Returned,
 }
 
-pub(super) enum Report {
+pub(crate) enum Report {
     Receipt { outlet: u32, item: Cargo, fate: Fate },
     Closed { outlet: u32, closed: Closed },
 }
 
-pub(super) struct Publisher {
-    pub(super) outlet: u32,
-    pub(super) cluster: usize,
-    pub(super) orders: VecDeque<Order>,
-    pub(super) outbox: Outbox<Cargo>,
+pub(crate) struct Publisher {
+    pub(crate) outlet: u32,
+    pub(crate) cluster: usize,
+    pub(crate) orders: VecDeque<Order>,
+    pub(crate) outbox: Outbox<Cargo>,
     outcome: Outcome<Cargo>,
-    pub(super) wire: Option<u64>,
+    pub(crate) wire: Option<u64>,
     /// For each fence that is out, the record that it covers alone.
     fences: VecDeque<Option<Ticket>>,
 }
 
 impl Publisher {
-    pub(super) fn new(outlet: u32, cluster: usize, outside: &Outside) -> Self {
+    pub(crate) fn new(outlet: u32, cluster: usize, outside: &Outside) -> Self {
         let backoff = Backoff {
             initial: 10_000,
             max: 200_000,
@@ -62,7 +63,7 @@ impl Publisher {
     }
 
     /// Any one thing that the task may do next. `ring` is the one that its process uses.
-    pub(super) fn step(&mut self, outside: &mut Outside, ring: usize, fenced: bool, receipts: &mut VecDeque<Report>) {
+    pub(crate) fn step(&mut self, outside: &mut Outside, ring: usize, fenced: bool, receipts: &mut VecDeque<Report>) {
         match outside.dice.below(8) {
             0 | 1 => self.take_orders(1 + outside.dice.below(4)),
             2 | 3 => self.read(outside),
@@ -73,7 +74,7 @@ impl Publisher {
     }
 
     /// All of it, in order.
-    pub(super) fn turn(&mut self, outside: &mut Outside, ring: usize, fenced: bool, receipts: &mut VecDeque<Report>) {
+    pub(crate) fn turn(&mut self, outside: &mut Outside, ring: usize, fenced: bool, receipts: &mut VecDeque<Report>) {
         self.read(outside);
         self.take_orders(usize::MAX);
         self.keep_time(outside);
@@ -81,7 +82,7 @@ impl Publisher {
         self.hand_out(outside, receipts);
     }
 
-    pub(super) fn take_orders(&mut self, count: usize) {
+    pub(crate) fn take_orders(&mut self, count: usize) {
         for _ in 0..count {
             match self.orders.pop_front() {
                 Some(Order::Publish(items)) => {
@@ -96,7 +97,7 @@ impl Publisher {
     }
 
     /// The intake waits for it: nothing more is sent on behalf of these.
-    pub(super) fn abandon(
+    pub(crate) fn abandon(
         &mut self,
         outside: &mut Outside,
         assignments: &[(i32, u32)],
@@ -184,7 +185,7 @@ impl Publisher {
             let (tag, subject) = (item.tag, item.subject.clone());
             let cluster = self.cluster;
             outside.say(|| {
-                let super::Tag {
+                let Tag {
                     partition,
                     offset,
                     epoch,
