@@ -38,6 +38,24 @@ const CRATES: &[(&str, &[&str])] = &[
 /// What files of a crate may not name, although nothing else would stop them: from, to, why.
 const FORBIDDEN: &[(&str, &str, &str, &str)] = &[
     (
+        "forwarder/core",
+        "document",
+        "delivery",
+        "the document is read before anything is delivered",
+    ),
+    (
+        "forwarder/core",
+        "document",
+        "fanout",
+        "whatever is made of the records, its document is read the same way",
+    ),
+    (
+        "forwarder/core",
+        "delivery",
+        "fanout",
+        "a pipeline delivers without a ring",
+    ),
+    (
         "forwarder",
         "intake",
         "admin",
