@@ -16,7 +16,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use forwarder_core::config::RING_DOCUMENT_VERSION;
+use forwarder_core::document::RING_DOCUMENT_VERSION;
 use forwarder_core::status::Status;
 use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
@@ -41,7 +41,7 @@ pub struct Admin {
     pub status: watch::Receiver<Status>,
     /// What is known of the declared ring.
     pub ring: watch::Receiver<Outlook>,
-    /// See [`forwarder_core::config::Admin::credentials_version_file`].
+    /// See [`forwarder_core::document::Admin::credentials_version_file`].
     pub credentials_version_file: Option<PathBuf>,
 }
 

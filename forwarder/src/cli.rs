@@ -13,14 +13,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Parser, Subcommand};
-use forwarder_core::config::{
+use forwarder_core::document::{
     Checked, ConfigErrors, Document, Logging, Notice, RingConfig, from_environment, identify, ring_from_environment,
 };
 use tracing::{info, warn};
 
 use crate::ring_watch::{ConfigMapKey, RingOrigin};
 use crate::router;
-use forwarder_core::table::Table;
+use forwarder_core::fanout::table::Table;
 use forwarder_service::http::Server;
 use forwarder_service::logging;
 

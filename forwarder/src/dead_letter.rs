@@ -9,8 +9,8 @@ mod topic;
 use std::sync::mpsc as blocking;
 use std::time::Duration;
 
-use forwarder_core::config::{Checked, DeadLetter};
-use forwarder_core::dispatch::DEAD_LETTER;
+use forwarder_core::delivery::DEAD_LETTER;
+use forwarder_core::document::{Checked, DeadLetter};
 use tokio::sync::mpsc;
 use tracing::error;
 

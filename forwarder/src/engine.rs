@@ -28,9 +28,9 @@ use std::sync::Arc;
 use std::sync::mpsc as blocking;
 use std::time::Duration;
 
-use forwarder_core::config::{Checked, Document, PublishMode, RingConfig};
-use forwarder_core::dispatch::Era;
-use forwarder_core::route::{RouteOptions, Router};
+use forwarder_core::document::{Checked, Document, PublishMode, RingConfig};
+use forwarder_core::fanout::dispatch::Era;
+use forwarder_core::fanout::route::{RouteOptions, Router};
 use forwarder_core::status::{Phase, Status};
 use forwarder_core::subject::{Template, TemplateError};
 use futures::FutureExt as _;

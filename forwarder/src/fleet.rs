@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc as blocking;
 
-use forwarder_core::config::{Checked, Cluster};
-use forwarder_core::dispatch::DEAD_LETTER;
+use forwarder_core::delivery::DEAD_LETTER;
+use forwarder_core::document::{Checked, Cluster};
 use tokio::sync::mpsc;
 use tracing::{Instrument, info, info_span};
 

@@ -33,11 +33,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use forwarder_core::config::{Checked, RingConfig};
-use forwarder_core::dispatch::{Admission, Dispatcher, Era, Limits, Load, Phase, Tag};
+use forwarder_core::delivery::caps::{Limits, Load};
+use forwarder_core::delivery::offsets::Tag;
+use forwarder_core::document::{Checked, RingConfig};
+use forwarder_core::fanout::dispatch::{Admission, Dispatcher, Era, Phase};
+use forwarder_core::fanout::ring::Place;
+use forwarder_core::fanout::route::{Draft, Incoming, Router};
 use forwarder_core::record::{self, Header, Invalid, Timestamp, TimestampKind};
-use forwarder_core::ring::Place;
-use forwarder_core::route::{Draft, Incoming, Router};
 use forwarder_core::status::Status;
 use forwarder_core::trace;
 use rdkafka::Message;
@@ -150,7 +152,7 @@ pub struct Intake {
     examiner: Examiner,
     /// One past the newest record of each partition that the broker has, as of the last statistics.
     ends: BTreeMap<i32, i64>,
-    /// What the commits' metadata says: see [`forwarder_core::commit::Metadata`].
+    /// What the commits' metadata says: see [`forwarder_core::delivery::commit::Metadata`].
     group_partitions: Option<u32>,
     /// Partitions of the topic have been ours.
     seen: bool,

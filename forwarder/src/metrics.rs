@@ -7,7 +7,7 @@
 #[cfg(test)]
 mod tests;
 
-use forwarder_core::config::Admin;
+use forwarder_core::document::Admin;
 use forwarder_core::record::Invalid;
 use prometheus::core::Collector;
 use prometheus::{

@@ -1,7 +1,8 @@
 //! A record on its way through the engine, and what comes back of it.
 
-use forwarder_core::dispatch::{Closed, Freight, Tag};
-use forwarder_core::outbox::{Item, subject_hash};
+use forwarder_core::delivery::offsets::Tag;
+use forwarder_core::delivery::outbox::{Item, subject_hash};
+use forwarder_core::fanout::dispatch::{Closed, Freight};
 use forwarder_core::record::{Header, Invalid, Timestamp};
 use forwarder_core::trace::TRACEPARENT;
 use memchr::memmem;
@@ -25,7 +26,7 @@ pub struct Origin {
     pub epoch: u32,
     /// The offset.
     pub offset: i64,
-    /// The name of the record in its partition's [`forwarder_core::offsets::Offsets`].
+    /// The name of the record in its partition's [`forwarder_core::delivery::offsets::Offsets`].
     pub sequence: u64,
     /// The record's timestamp.
     pub timestamp: Option<Timestamp>,
@@ -349,7 +350,7 @@ pub struct Undeliverable {
 pub struct Receipts {
     /// The outlet.
     pub outlet: u32,
-    /// Lanes that it has closed: see [`forwarder_core::outbox::Outbox::close`].
+    /// Lanes that it has closed: see [`forwarder_core::delivery::outbox::Outbox::close`].
     pub closed: Vec<Closed>,
     /// In no particular order.
     pub receipts: Vec<Receipt>,

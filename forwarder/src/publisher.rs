@@ -21,9 +21,9 @@ use std::sync::mpsc as blocking;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use forwarder_core::config::{Checked, Cluster, Publish, PublishMode};
-use forwarder_core::dispatch::Closed;
-use forwarder_core::outbox::{Backoff, Confirmation, Outbox, Outcome, Ticket};
+use forwarder_core::delivery::outbox::{Backoff, Confirmation, Outbox, Outcome, Ticket};
+use forwarder_core::document::{Checked, Cluster, Publish, PublishMode};
+use forwarder_core::fanout::dispatch::Closed;
 use forwarder_core::record::Invalid;
 use tokio::sync::mpsc;
 use tracing::{info, warn};

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use forwarder_core::config::{Checked, Document, RingConfig};
+use forwarder_core::document::{Checked, Document, RingConfig};
 use forwarder_core::status::RingStatus;
 use forwarder_service::log_limit::LogLimit;
 use tokio::sync::{mpsc, watch};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
-use forwarder_core::table::{Answer, Table};
+use forwarder_core::fanout::table::{Answer, Table};
 use forwarder_service::http::Server;
 
 /// Answers until `shutdown` completes.

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use forwarder_core::config::{Checked, Document};
+use forwarder_core::document::{Checked, Document};
 
 use crate::engine::{self, EngineError};
 use crate::ring_watch::RingOrigin;

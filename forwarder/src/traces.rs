@@ -16,9 +16,9 @@ mod otlp;
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use forwarder_core::config::Traces;
-use forwarder_core::dispatch::Tag;
-use forwarder_core::record::Invalid;
+use forwarder_core::delivery::offsets::Tag;
+use forwarder_core::document::Traces;
+use forwarder_core::record::{Header, Invalid};
 use forwarder_core::trace::{Sampled, Sampler, SpanId};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use prometheus::IntCounter;
@@ -29,7 +29,6 @@ pub use self::exporter::{Exporter, ExporterError, Identity};
 
 use self::otlp::{Span, Value};
 use crate::metrics::Metrics;
-use forwarder_core::record::Header;
 use forwarder_service::clock::Clock;
 
 /// Traces that wait to be exported: a few seconds' worth of any sensible share, and a megabyte.

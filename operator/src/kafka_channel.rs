@@ -213,7 +213,7 @@ async fn with_kafka<T: Send + 'static>(
     context: &Context,
     channel: &KafkaChannel,
     secrets: &Secrets,
-    work: impl FnOnce(crds::kafka_channel::Topic, forwarder_core::config::KafkaConnection) -> Result<T, Failure>
+    work: impl FnOnce(crds::kafka_channel::Topic, forwarder_core::document::KafkaConnection) -> Result<T, Failure>
     + Send
     + 'static,
 ) -> Result<Result<T, Facts>, ReconcileError> {

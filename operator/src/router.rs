@@ -15,7 +15,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use forwarder_core::table::Answer;
+use forwarder_core::fanout::table::Answer;
 use forwarder_service::http::Server;
 use forwarder_service::shutdown::Shutdown;
 use kube::Client;

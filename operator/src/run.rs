@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use forwarder_core::config::{LogFormat, LogLevel, Logging};
+use forwarder_core::document::{LogFormat, LogLevel, Logging};
 use forwarder_service::http::Server;
 use forwarder_service::shutdown::{self, Shutdown};
 use kube::{Client, Config};

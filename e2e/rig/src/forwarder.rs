@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use e2e::port::Port;
 use e2e::process::{Process, Spec};
-use forwarder_core::config::{self, Config};
+use forwarder_core::document::{self, Config};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
@@ -43,8 +43,8 @@ pub struct Forwarder {
 pub fn config(kafka: &Kafka, topic: &str, group: &str, clusters: &[(&str, &Nats)]) -> Config {
     let clusters: Vec<_> = clusters.iter().map(|(name, nats)| cluster(name, &nats.url())).collect();
     Config {
-        source: config::Source {
-            connection: config::KafkaConnection {
+        source: document::Source {
+            connection: document::KafkaConnection {
                 bootstrap_servers: vec![kafka.bootstrap().to_owned()],
                 tls: None,
                 sasl: None,
@@ -52,28 +52,28 @@ pub fn config(kafka: &Kafka, topic: &str, group: &str, clusters: &[(&str, &Nats)
             },
             topic: topic.to_owned(),
             group: group.to_owned(),
-            start_from: config::StartFrom::Earliest,
-            missing_offset: config::MissingOffset::default(),
-            protocol: config::GroupProtocol::default(),
+            start_from: document::StartFrom::Earliest,
+            missing_offset: document::MissingOffset::default(),
+            protocol: document::GroupProtocol::default(),
         },
-        ring: config::RingConfig {
+        ring: document::RingConfig {
             epoch: 1,
             replicas: 128,
             handover_timeout_ms: 60_000,
             clusters,
         },
-        publish: config::Publish::default(),
+        publish: document::Publish::default(),
         dead_letter: None,
-        engine: config::Engine::default(),
-        admin: config::Admin::default(),
-        logging: config::Logging::default(),
+        engine: document::Engine::default(),
+        admin: document::Admin::default(),
+        logging: document::Logging::default(),
         telemetry: None,
     }
 }
 
 /// A cluster of a configuration: open to all, no TLS.
-pub fn cluster(name: &str, url: &str) -> config::Cluster {
-    config::Cluster {
+pub fn cluster(name: &str, url: &str) -> document::Cluster {
+    document::Cluster {
         name: name.to_owned(),
         servers: vec![url.to_owned()],
         weight: 1,
@@ -154,7 +154,7 @@ impl Forwarder {
     }
 
     /// Declares another ring in the file that it runs with, as a person or a ConfigMap would: the file is replaced at once.
-    pub fn declare_ring(&self, ring: &config::RingConfig) -> Result<()> {
+    pub fn declare_ring(&self, ring: &document::RingConfig) -> Result<()> {
         if let Some(file) = &self.ring_file {
             let new = file.with_extension("new");
             let text = ring.to_yaml().context("failed to write the ring")?;
@@ -309,7 +309,7 @@ pub fn built(name: &str) -> Result<PathBuf> {
     )
 }
 
-fn name_and_place(of: &mut config::Admin, name: &str, admin: &Port) {
+fn name_and_place(of: &mut document::Admin, name: &str, admin: &Port) {
     of.address = "127.0.0.1".to_owned();
     of.port = admin.number();
     if of.forwarder.is_none() {

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use crds::{AssetForwarder, AssetForwarderStatus, KafkaChannel, NatsCluster};
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;

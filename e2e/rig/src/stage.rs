@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use forwarder_core::config::{Config, PublishMode, Stream};
+use forwarder_core::document::{Config, PublishMode, Stream};
 
 use crate::forwarder::{self, Forwarder};
 use crate::kafka::{Kafka, unique};

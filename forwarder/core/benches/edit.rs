@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use forwarder_core::payload::{Stamps, edit};
+use forwarder_core::fanout::payload::{Stamps, edit};
 
 /// 300 bytes, as a machine connector writes them.
 const RECORD: &str = r#"{"ID":"Xabs-dataitem-0042","VALUE":24.318207,"TAG":"Temperature.Spindle","TYPE":"Samples","attributes":{"timestamp":"2026-01-27T15:37:03.871Z","ingestion_timestamp":"2026-01-27T15:37:03.882Z","unit":"CELSIUS","quality":"GOOD","sequence":18446744,"device":"WTVB01-00000042","line":"plant-7/line-3"}}"#;

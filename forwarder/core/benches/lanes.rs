@@ -2,7 +2,7 @@
 #![allow(missing_docs, reason = "criterion's macros make functions without")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use forwarder_core::outbox::{Backoff, Confirmation, Item, Outbox, Outcome, Ticket};
+use forwarder_core::delivery::outbox::{Backoff, Confirmation, Item, Outbox, Outcome, Ticket};
 
 const LANES: u64 = 10_000;
 /// Records that a write of 64 KiB carries, and so a fence covers.

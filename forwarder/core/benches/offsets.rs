@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use forwarder_core::offsets::{Offsets, Whereabouts};
+use forwarder_core::delivery::offsets::{Offsets, Whereabouts};
 
 /// Records out at a time.
 const WINDOW: u64 = 16_384;

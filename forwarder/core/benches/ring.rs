@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use forwarder_core::ring::{OwnerCache, Ring};
+use forwarder_core::fanout::ring::{OwnerCache, Ring};
 
 fn ring(c: &mut Criterion) {
     let Ok(ring) = Ring::new((1..=8).map(|number| (format!("C{number}"), 1)), 128) else {

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::FIRST_RING_DOCUMENT_VERSION;
-use crate::dispatch;
+use crate::document::FIRST_RING_DOCUMENT_VERSION;
+use crate::fanout::dispatch;
 
 /// Where the process is in its life.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,7 +106,7 @@ pub struct Status {
     pub credentials_version: Option<String>,
     /// The newest version of the ring's document that this process reads: see [`RING_DOCUMENT_VERSION`]. Absent: the first.
     ///
-    /// [`RING_DOCUMENT_VERSION`]: crate::config::RING_DOCUMENT_VERSION
+    /// [`RING_DOCUMENT_VERSION`]: crate::document::RING_DOCUMENT_VERSION
     #[serde(skip_serializing_if = "Option::is_none")]
     pub document_version: Option<u32>,
 }

@@ -9,7 +9,7 @@
 use std::fs;
 use std::path::Path;
 
-use forwarder_core::config::Config;
+use forwarder_core::document::Config;
 
 #[test]
 fn every_document_of_the_manual_passes() {

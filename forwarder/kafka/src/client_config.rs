@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use forwarder_core::config::properties::{
+use forwarder_core::document::properties::{
     self, DEFAULT_HEARTBEAT_INTERVAL_MS, DEFAULT_MAX_POLL_INTERVAL_MS, DEFAULT_SESSION_TIMEOUT_MS, Scope,
 };
-use forwarder_core::config::{Checked, DeadLetter, GroupProtocol, KafkaConnection, Sasl, Tls};
+use forwarder_core::document::{Checked, DeadLetter, GroupProtocol, KafkaConnection, Sasl, Tls};
 use rdkafka::ClientConfig;
 use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;

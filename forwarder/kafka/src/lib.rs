@@ -5,7 +5,7 @@ pub mod told;
 
 use std::path::PathBuf;
 
-use forwarder_core::config::{Checked, DeadLetter, KafkaConnection, Sasl};
+use forwarder_core::document::{Checked, DeadLetter, KafkaConnection, Sasl};
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};

@@ -11,7 +11,7 @@ use async_nats::{Auth, AuthError, ConnectOptions, Event, Request, RequestErrorKi
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use forwarder_core::config::{Cluster, Tls};
+use forwarder_core::document::{Cluster, Tls};
 use rustls_pki_types::ServerName;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};

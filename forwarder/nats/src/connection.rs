@@ -15,8 +15,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use forwarder_core::config::server::ServerUrl;
-use forwarder_core::config::{Cluster, NatsAuth, Tls};
+use forwarder_core::document::server::ServerUrl;
+use forwarder_core::document::{Cluster, NatsAuth, Tls};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;

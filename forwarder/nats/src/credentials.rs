@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use forwarder_core::config::NatsAuth;
-use forwarder_core::config::server::Userinfo;
+use forwarder_core::document::NatsAuth;
+use forwarder_core::document::server::Userinfo;
 use nkeys::{KeyPair, KeyPairType};
 use tokio::io::AsyncReadExt;
 

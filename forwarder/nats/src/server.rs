@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::net::IpAddr;
 
-use forwarder_core::config::Cluster;
-use forwarder_core::config::server::{ServerError, ServerUrl, without_userinfo};
+use forwarder_core::document::Cluster;
+use forwarder_core::document::server::{ServerError, ServerUrl, without_userinfo};
 
 use super::protocol::ServerInfo;
 

@@ -9,7 +9,7 @@ mod error;
 
 use std::time::Duration;
 
-use forwarder_core::config::{Cluster, Publish, Storage, Stream};
+use forwarder_core::document::{Cluster, Publish, Storage, Stream};
 use forwarder_core::subject::{Template, covers};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;

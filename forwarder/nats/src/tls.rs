@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use forwarder_core::config::Tls;
+use forwarder_core::document::Tls;
 use rustls::crypto::CryptoProvider;
 use rustls::{CertificateError, ClientConfig, OtherError, RootCertStore};
 use rustls_pki_types::pem::PemObject;

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal as _;
 
-use forwarder_core::config::{LogFormat, Logging};
+use forwarder_core::document::{LogFormat, Logging};
 use tracing_subscriber::EnvFilter;
 
 /// Libraries that narrate at our own levels; `RUST_LOG` can ask for them. What kube says at each attempt, the ring's watch

@@ -1,8 +1,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use forwarder_core::document;
+use forwarder_core::fanout::dispatch;
 use forwarder_core::status::{Assignment, ClusterStatus, Phase};
-use forwarder_core::{config, dispatch};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -29,7 +30,7 @@ async fn start() -> Running {
     let address = server.address();
     let health = Health::default();
     let (status, receiver) = watch::channel(Status::default());
-    let metrics = Metrics::new(&config::Admin::default()).unwrap();
+    let metrics = Metrics::new(&document::Admin::default()).unwrap();
     let (ring, outlook) = watch::channel(Outlook::default());
     let dir = tempfile::tempdir().unwrap();
     let admin = Admin {

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use forwarder_core::config::Document;
+use forwarder_core::document::Document;
 
 /// Writes `ok` and what the document says in short; its faults are the error. A ring that is missing is no fault: it may come
 /// from elsewhere, which is said.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use forwarder_core::ring::{Ring, moved};
+use forwarder_core::fanout::ring::{Ring, moved};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

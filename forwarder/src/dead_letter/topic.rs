@@ -1,6 +1,6 @@
 //! Dead letters as Kafka records: key, value and headers as they came, and headers of ours behind them.
 
-use forwarder_core::config::Checked;
+use forwarder_core::document::Checked;
 use futures::future::join_all;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};

@@ -5,8 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use forwarder_core::commit::{Metadata, text_of};
-use forwarder_core::dispatch::CommitPoint;
+use forwarder_core::delivery::commit::{CommitPoint, Metadata, text_of};
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use forwarder_core::config::Source;
-use forwarder_core::outbox::subject_hash;
+use forwarder_core::delivery::outbox::subject_hash;
+use forwarder_core::document::Source;
 use rdkafka::bindings::rd_kafka_resp_err_t as RespErr;
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;

@@ -16,9 +16,9 @@
 
 use std::time::{Duration, Instant};
 
-use forwarder_core::config::MissingOffset;
-use forwarder_core::damage::{Extent, Step};
-use forwarder_core::dispatch::Phase;
+use forwarder_core::delivery::damage::{Extent, Step};
+use forwarder_core::document::MissingOffset;
+use forwarder_core::fanout::dispatch::Phase;
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};

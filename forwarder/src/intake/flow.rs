@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use forwarder_core::dispatch::{Phase, Resume};
-use forwarder_core::start::Start;
+use forwarder_core::delivery::start::Start;
+use forwarder_core::fanout::dispatch::{Phase, Resume};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};

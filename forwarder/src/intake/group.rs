@@ -11,7 +11,7 @@
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use forwarder_core::dispatch::Phase;
+use forwarder_core::fanout::dispatch::Phase;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};

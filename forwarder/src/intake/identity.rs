@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use forwarder_core::dispatch::Phase;
-use forwarder_core::start::{Doubts, Missing, Start, after_cut};
+use forwarder_core::delivery::start::{Doubts, Missing, Start, after_cut};
+use forwarder_core::fanout::dispatch::Phase;
 use rdkafka::error::KafkaError;
 use tracing::{error, info};
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use forwarder_core::dispatch::{Again, Job};
-use forwarder_core::route::Router;
+use forwarder_core::fanout::dispatch::{Again, Job};
+use forwarder_core::fanout::route::Router;
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};

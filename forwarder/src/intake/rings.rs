@@ -2,14 +2,14 @@
 //!
 //! 1. *announced*: publishers for new members start, and every commit says that a successor needs the new ring.
 //! 2. *in use*: as soon as Kafka has acknowledged that for each partition. Assets whose owner changes wait for what is
-//!    out at the old one ([`forwarder_core::dispatch`]); all others go on.
+//!    out at the old one ([`forwarder_core::fanout::dispatch`]); all others go on.
 //! 3. *done with*: a member that has left the ring is let go when it has nothing more.
 
 use std::sync::Arc;
 
-use forwarder_core::config::RingConfig;
-use forwarder_core::dispatch::Era;
-use forwarder_core::ring::{Ring, RingError, moved};
+use forwarder_core::document::RingConfig;
+use forwarder_core::fanout::dispatch::Era;
+use forwarder_core::fanout::ring::{Ring, RingError, moved};
 use tracing::{error, info, warn};
 
 use super::Intake;

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use forwarder_core::config::StartFrom;
-use forwarder_core::dispatch::{Phase, Resume};
+use forwarder_core::document::StartFrom;
+use forwarder_core::fanout::dispatch::{Phase, Resume};
 use rdkafka::error::KafkaError;
 use tracing::{debug, error, info, warn};
 

@@ -1,14 +1,14 @@
-//! Asks Kafka what [`forwarder_core::start`] needs to know.
+//! Asks Kafka what [`forwarder_core::delivery::start`] needs to know.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use forwarder_core::commit::{self, Ahead, Metadata};
-use forwarder_core::config::{Source, StartFrom};
-use forwarder_core::dispatch::Era;
-use forwarder_core::start::{History, Known, Sameness, Start, start};
+use forwarder_core::delivery::commit::{self, Ahead, Metadata};
+use forwarder_core::delivery::start::{History, Known, Sameness, Start, start};
+use forwarder_core::document::{Source, StartFrom};
+use forwarder_core::fanout::dispatch::Era;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};

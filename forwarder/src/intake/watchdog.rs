@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use forwarder_core::config::{Engine, GroupProtocol};
-use forwarder_core::dispatch::Phase::Sought;
+use forwarder_core::document::{Engine, GroupProtocol};
+use forwarder_core::fanout::dispatch::Phase::Sought;
 use forwarder_core::status::{Assignment, ClusterStatus, Phase, RingStatus, Status};
 use rdkafka::Offset;
 use rdkafka::consumer::Consumer;

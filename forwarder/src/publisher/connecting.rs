@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::pin::pin;
 use std::time::Duration;
 
-use forwarder_core::config::{Cluster, Publish, PublishMode};
+use forwarder_core::document::{Cluster, Publish, PublishMode};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 

@@ -7,9 +7,9 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use forwarder_core::config::PublishMode;
 use forwarder_core::decimal;
-use forwarder_core::outbox::{Item, Refusal, Ticket};
+use forwarder_core::delivery::outbox::{Item, Refusal, Ticket};
+use forwarder_core::document::PublishMode;
 use forwarder_core::record::Invalid;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep};

@@ -1,6 +1,6 @@
 //! Addresses that change and partitions that are given up, met with servers that play a script.
 
-use forwarder_core::dispatch::Tag;
+use forwarder_core::delivery::offsets::Tag;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 

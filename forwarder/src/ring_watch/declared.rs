@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use forwarder_core::config::{Checked, RingConfig};
+use forwarder_core::document::{Checked, RingConfig};
 
 use super::Outlook;
 

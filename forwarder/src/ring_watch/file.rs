@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use forwarder_core::config::{Checked, Document, RingConfig};
+use forwarder_core::document::{Checked, Document, RingConfig};
 use tracing::warn;
 
 use super::declared::Said;

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use forwarder_core::config::Config;
+use forwarder_core::document::Config;
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn document() -> Checked<Document> {
 fn declare(file: &Path, epoch: u64, password: &Path) {
     let mut ring = Config::from_yaml(DOCUMENT).unwrap().ring;
     ring.epoch = epoch;
-    ring.clusters[0].auth = Some(forwarder_core::config::NatsAuth::Token {
+    ring.clusters[0].auth = Some(forwarder_core::document::NatsAuth::Token {
         file: password.to_owned(),
     });
     std::fs::write(file, ring.to_yaml().unwrap()).unwrap();

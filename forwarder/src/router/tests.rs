@@ -1,6 +1,6 @@
 use std::net::SocketAddr;
 
-use forwarder_core::config::{Cluster, RingConfig};
+use forwarder_core::document::{Cluster, RingConfig};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use forwarder_core::config::{Tls, Traces};
+use forwarder_core::document::{Tls, Traces};
 use http_body_util::Full;
 use hyper::header::CONTENT_TYPE;
 use hyper::{Request, StatusCode};

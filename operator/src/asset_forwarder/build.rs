@@ -10,7 +10,7 @@ mod pod;
 mod ring_map;
 mod service;
 
-use forwarder_core::config::ConfigError;
+use forwarder_core::document::ConfigError;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;

@@ -7,7 +7,7 @@ use crds::asset_forwarder::{
     DeadLetter, DeadLetterType, GroupProtocol, Limits, LogFormat, LogLevel, MissingOffset, Publish, PublishMode,
     Source, StartFrom, StartFromType, Storage, Stream,
 };
-use forwarder_core::config::{self, Document, Fault, RingConfig};
+use forwarder_core::document::{self, Document, Fault, RingConfig};
 use k8s_openapi::jiff::Timestamp;
 
 use super::names;
@@ -37,8 +37,8 @@ pub fn document(
 ) -> Result<Document, String> {
     let letters = spec.dead_letter.as_ref();
     let document = Document {
-        source: config::Source {
-            connection: config::KafkaConnection {
+        source: document::Source {
+            connection: document::KafkaConnection {
                 properties: source.client_config.clone(),
                 ..topic.credentials.connection.clone()
             },
@@ -46,25 +46,25 @@ pub fn document(
             group: source.group.clone(),
             start_from: start_from(source.start_from.as_ref())?,
             missing_offset: match source.missing_offset {
-                None => config::MissingOffset::default(),
-                Some(MissingOffset::Earliest) => config::MissingOffset::Earliest,
-                Some(MissingOffset::Latest) => config::MissingOffset::Latest,
-                Some(MissingOffset::Stop) => config::MissingOffset::Stop,
+                None => document::MissingOffset::default(),
+                Some(MissingOffset::Earliest) => document::MissingOffset::Earliest,
+                Some(MissingOffset::Latest) => document::MissingOffset::Latest,
+                Some(MissingOffset::Stop) => document::MissingOffset::Stop,
             },
             protocol: match source.protocol {
-                None => config::GroupProtocol::default(),
-                Some(GroupProtocol::Classic) => config::GroupProtocol::Classic,
-                Some(GroupProtocol::Consumer) => config::GroupProtocol::Consumer,
+                None => document::GroupProtocol::default(),
+                Some(GroupProtocol::Classic) => document::GroupProtocol::Classic,
+                Some(GroupProtocol::Consumer) => document::GroupProtocol::Consumer,
             },
         },
         ring: ring.cloned(),
         publish: publish(&spec.publish),
         dead_letter: letters.map(|letters| dead_letters(letters, dead_letter)).transpose()?,
         engine: engine(spec.limits.as_ref()),
-        admin: config::Admin {
+        admin: document::Admin {
             port: names::PORT,
             credentials_version_file: Some(Path::new(names::CREDENTIALS_FOLDER).join(names::VERSION_FILE)),
-            ..config::Admin::default()
+            ..document::Admin::default()
         },
         logging: logging(spec.logging.as_ref()),
         telemetry: spec.telemetry.as_ref().map(telemetry),
@@ -77,15 +77,15 @@ pub fn document(
     Ok(document)
 }
 
-fn start_from(start: Option<&StartFrom>) -> Result<config::StartFrom, String> {
+fn start_from(start: Option<&StartFrom>) -> Result<document::StartFrom, String> {
     let Some(StartFrom { type_, timestamp }) = start else {
-        return Ok(config::StartFrom::Latest);
+        return Ok(document::StartFrom::Latest);
     };
     match (type_, timestamp) {
-        (StartFromType::Latest, _) => Ok(config::StartFrom::Latest),
-        (StartFromType::Earliest, _) => Ok(config::StartFrom::Earliest),
+        (StartFromType::Latest, _) => Ok(document::StartFrom::Latest),
+        (StartFromType::Earliest, _) => Ok(document::StartFrom::Earliest),
         (StartFromType::Timestamp, Some(timestamp)) => match timestamp.parse::<Timestamp>() {
-            Ok(timestamp) => Ok(config::StartFrom::Timestamp {
+            Ok(timestamp) => Ok(document::StartFrom::Timestamp {
                 millis: timestamp.as_millisecond(),
             }),
             Err(_) => Err(format!(
@@ -98,7 +98,7 @@ fn start_from(start: Option<&StartFrom>) -> Result<config::StartFrom, String> {
     }
 }
 
-fn publish(publish: &Publish) -> config::Publish {
+fn publish(publish: &Publish) -> document::Publish {
     let Publish {
         mode,
         subject,
@@ -106,11 +106,11 @@ fn publish(publish: &Publish) -> config::Publish {
         headers,
         max_attempts,
     } = publish;
-    let default = config::Publish::default();
-    config::Publish {
+    let default = document::Publish::default();
+    document::Publish {
         mode: match mode {
-            PublishMode::Core => config::PublishMode::Core,
-            PublishMode::JetStream => config::PublishMode::JetStream,
+            PublishMode::Core => document::PublishMode::Core,
+            PublishMode::JetStream => document::PublishMode::JetStream,
         },
         subject: subject.clone().unwrap_or(default.subject),
         stream: stream.as_ref().map(|declared| {
@@ -124,33 +124,33 @@ fn publish(publish: &Publish) -> config::Publish {
                 max_bytes,
                 duplicate_window_seconds,
             } = declared;
-            config::Stream {
+            document::Stream {
                 name: name.clone(),
                 manage: *manage,
                 subjects: subjects.clone(),
                 replicas: replicas.map_or(1, |replicas| usize::try_from(replicas).unwrap_or(usize::MAX)),
                 storage: match storage {
-                    None | Some(Storage::File) => config::Storage::File,
-                    Some(Storage::Memory) => config::Storage::Memory,
+                    None | Some(Storage::File) => document::Storage::File,
+                    Some(Storage::Memory) => document::Storage::Memory,
                 },
                 max_age_seconds: *max_age_seconds,
                 max_bytes: *max_bytes,
                 duplicate_window_seconds: duplicate_window_seconds.unwrap_or(120),
             }
         }),
-        headers: config::Headers {
+        headers: document::Headers {
             origin: headers.as_ref().is_some_and(|headers| headers.origin),
         },
-        retry: config::Retry {
+        retry: document::Retry {
             max_attempts: *max_attempts,
             ..default.retry
         },
     }
 }
 
-fn dead_letters(letters: &DeadLetter, topic: Option<Topic<'_>>) -> Result<config::DeadLetter, String> {
+fn dead_letters(letters: &DeadLetter, topic: Option<Topic<'_>>) -> Result<document::DeadLetter, String> {
     match (letters.type_, topic) {
-        (DeadLetterType::Channel, Some(topic)) => Ok(config::DeadLetter::Topic {
+        (DeadLetterType::Channel, Some(topic)) => Ok(document::DeadLetter::Topic {
             topic: topic.name.to_owned(),
             connection: Some(topic.credentials.connection.clone()),
         }),
@@ -160,7 +160,7 @@ fn dead_letters(letters: &DeadLetter, topic: Option<Topic<'_>>) -> Result<config
         (DeadLetterType::File, _) if letters.file.is_none() => {
             Err("spec.deadLetter.file: is missing; type File needs it".to_owned())
         }
-        (DeadLetterType::File, _) => Ok(config::DeadLetter::File {
+        (DeadLetterType::File, _) => Ok(document::DeadLetter::File {
             path: Path::new(names::DEAD_LETTER_FOLDER).join(names::DEAD_LETTER_FILE),
         }),
     }
@@ -168,8 +168,8 @@ fn dead_letters(letters: &DeadLetter, topic: Option<Topic<'_>>) -> Result<config
 
 /// The caps in force. Where only one of a pair is given, the other one's default gives way.
 #[must_use]
-pub fn engine(limits: Option<&Limits>) -> config::Engine {
-    let default = config::Engine::default();
+pub fn engine(limits: Option<&Limits>) -> document::Engine {
+    let default = document::Engine::default();
     let Limits {
         max_pending_records_per_cluster,
         max_pending_bytes_per_cluster,
@@ -188,7 +188,7 @@ pub fn engine(limits: Option<&Limits>) -> config::Engine {
         max_pending_bytes,
         (default.max_pending_bytes_per_cluster, default.max_pending_bytes),
     );
-    config::Engine {
+    document::Engine {
         max_pending_records_per_cluster,
         max_pending_bytes_per_cluster,
         max_pending_records,
@@ -211,31 +211,31 @@ fn caps(each: Option<u64>, total: Option<u64>, default: (usize, usize)) -> (usiz
     }
 }
 
-fn logging(logging: Option<&crds::asset_forwarder::Logging>) -> config::Logging {
+fn logging(logging: Option<&crds::asset_forwarder::Logging>) -> document::Logging {
     let logging = logging.cloned().unwrap_or_default();
-    config::Logging {
+    document::Logging {
         level: match logging.level {
-            Some(LogLevel::Error) => config::LogLevel::Error,
-            Some(LogLevel::Warn) => config::LogLevel::Warn,
-            None | Some(LogLevel::Info) => config::LogLevel::Info,
-            Some(LogLevel::Debug) => config::LogLevel::Debug,
-            Some(LogLevel::Trace) => config::LogLevel::Trace,
+            Some(LogLevel::Error) => document::LogLevel::Error,
+            Some(LogLevel::Warn) => document::LogLevel::Warn,
+            None | Some(LogLevel::Info) => document::LogLevel::Info,
+            Some(LogLevel::Debug) => document::LogLevel::Debug,
+            Some(LogLevel::Trace) => document::LogLevel::Trace,
         },
         format: match logging.format {
-            Some(LogFormat::Text) => config::LogFormat::Text,
-            None | Some(LogFormat::Json) => config::LogFormat::Json,
+            Some(LogFormat::Text) => document::LogFormat::Text,
+            None | Some(LogFormat::Json) => document::LogFormat::Json,
         },
         http_requests: false,
     }
 }
 
-fn telemetry(telemetry: &crds::asset_forwarder::Telemetry) -> config::Telemetry {
-    let traces = telemetry.traces.as_ref().map(|traces| config::Traces {
+fn telemetry(telemetry: &crds::asset_forwarder::Telemetry) -> document::Telemetry {
+    let traces = telemetry.traces.as_ref().map(|traces| document::Traces {
         endpoint: traces.endpoint.clone(),
         samples_per_million: traces.samples_per_million.unwrap_or_default(),
         tls: None,
     });
-    config::Telemetry { traces }
+    document::Telemetry { traces }
 }
 
 /// A fault at the field that the person wrote.

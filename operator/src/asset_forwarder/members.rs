@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crds::NatsCluster;
 use crds::asset_forwarder::ExcludedCluster;
-use forwarder_core::config::{Cluster, RingConfig};
+use forwarder_core::document::{Cluster, RingConfig};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 

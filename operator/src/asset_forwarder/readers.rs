@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::asset_forwarder::UpgradePolicy;
-use forwarder_core::config::{FIRST_RING_DOCUMENT_VERSION, RING_DOCUMENT_VERSION};
+use forwarder_core::document::{FIRST_RING_DOCUMENT_VERSION, RING_DOCUMENT_VERSION};
 
 use super::dereference::Existing;
 use super::members::{Members, PODS_TOO_OLD, Withheld};

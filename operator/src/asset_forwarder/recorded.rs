@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use forwarder_core::config::RingConfig;
+use forwarder_core::document::RingConfig;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt as _;
 

@@ -5,8 +5,8 @@ pub mod claims;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use forwarder_core::config::{ConfigErrors, RingConfig};
-use forwarder_core::ring::{LeanRing, RingError, moved};
+use forwarder_core::document::{ConfigErrors, RingConfig};
+use forwarder_core::fanout::ring::{LeanRing, RingError, moved};
 
 use self::claims::{LAST, Seen, has_next};
 use super::members::Member;
@@ -22,7 +22,7 @@ pub struct Shape {
 }
 
 /// Virtual nodes of a ring that is declared, at most. In a pod they take 31 MB, and twice as much during a change. Pods read rings of up
-/// to [`forwarder_core::ring::MAX_NODES`], so a larger ring that was declared before goes on, and may change as long as it does not grow.
+/// to [`forwarder_core::document::MAX_RING_NODES`], so a larger ring that was declared before goes on, and may change as long as it does not grow.
 pub const MOST_NODES: u64 = 1 << 19;
 
 /// Why a ring cannot be declared.

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crds::{AssetForwarder, AssetForwarderStatus, KafkaChannel, NatsCluster};
-use forwarder_core::config::{RING_DOCUMENT_VERSION, RingConfig};
+use forwarder_core::document::{RING_DOCUMENT_VERSION, RingConfig};
 use forwarder_core::status::{ClusterStatus, RingStatus, Status};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
 use k8s_openapi::api::core::v1::ConfigMap;

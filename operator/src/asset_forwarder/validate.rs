@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crds::AssetForwarderSpec;
 use crds::asset_forwarder::{RingUpdate, Source};
-use forwarder_core::config::{RingConfig, Sasl};
+use forwarder_core::document::{RingConfig, Sasl};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::Selector;
 use sha2::{Digest as _, Sha256};

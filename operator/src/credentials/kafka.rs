@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crds::kafka_channel::{KafkaConnection, Sasl, SaslMechanism, SaslSecretRef};
-use forwarder_core::config;
+use forwarder_core::document;
 
 use super::nats::{resolve_tls, secrets_of_tls, username};
 use super::{CredentialsError, Files, Secrets, content};
@@ -13,7 +13,7 @@ use super::{CredentialsError, Files, Secrets, content};
 #[derive(Clone, Debug, PartialEq)]
 pub struct KafkaCredentials {
     /// How to reach it, without properties.
-    pub connection: config::KafkaConnection,
+    pub connection: document::KafkaConnection,
     /// The files that it names.
     pub files: Files,
 }
@@ -49,7 +49,7 @@ pub fn kafka(
         None => None,
         Some(tls) => Some(resolve_tls(tls, secrets, prefix, folder, &mut files)?),
     };
-    let connection = config::KafkaConnection {
+    let connection = document::KafkaConnection {
         bootstrap_servers: bootstrap_servers.clone(),
         tls,
         sasl,
@@ -65,7 +65,7 @@ fn resolve_sasl(
     prefix: &str,
     folder: &Path,
     files: &mut Files,
-) -> Result<config::Sasl, CredentialsError> {
+) -> Result<document::Sasl, CredentialsError> {
     let SaslSecretRef {
         name,
         username_key,
@@ -84,18 +84,18 @@ fn resolve_sasl(
     files.add(file, value.to_owned());
     let username = || username(secrets, name, username_key.as_deref(), key);
     Ok(match sasl.mechanism {
-        SaslMechanism::Plain => config::Sasl::Plain {
+        SaslMechanism::Plain => document::Sasl::Plain {
             username: username()?,
             password_file: path,
         },
-        SaslMechanism::ScramSha256 => config::Sasl::ScramSha256 {
+        SaslMechanism::ScramSha256 => document::Sasl::ScramSha256 {
             username: username()?,
             password_file: path,
         },
-        SaslMechanism::ScramSha512 => config::Sasl::ScramSha512 {
+        SaslMechanism::ScramSha512 => document::Sasl::ScramSha512 {
             username: username()?,
             password_file: path,
         },
-        SaslMechanism::OAuthBearer => config::Sasl::OAuthBearer { token_file: path },
+        SaslMechanism::OAuthBearer => document::Sasl::OAuthBearer { token_file: path },
     })
 }

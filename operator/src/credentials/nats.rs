@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crds::nats_cluster::{NatsAuth, NatsAuthSecretRef, NatsAuthType};
 use crds::reference::{SECRET_KEYS, Tls};
-use forwarder_core::config::{self, JetStreamApi};
+use forwarder_core::document::{self, JetStreamApi};
 
 use super::{CredentialsError, Files, Secrets, content};
 
@@ -30,9 +30,9 @@ pub struct ClusterAccess {
 #[derive(Clone, Debug, PartialEq)]
 pub struct NatsCredentials {
     /// How to authenticate.
-    pub auth: Option<config::NatsAuth>,
+    pub auth: Option<document::NatsAuth>,
     /// TLS.
-    pub tls: Option<config::Tls>,
+    pub tls: Option<document::Tls>,
     /// The files that the two name.
     pub files: Files,
 }
@@ -73,7 +73,7 @@ fn resolve_auth(
     prefix: &str,
     folder: &Path,
     files: &mut Files,
-) -> Result<config::NatsAuth, CredentialsError> {
+) -> Result<document::NatsAuth, CredentialsError> {
     let NatsAuthSecretRef {
         name,
         key,
@@ -91,10 +91,10 @@ fn resolve_auth(
     let path = folder.join(&file);
     files.add(file, value.to_owned());
     Ok(match auth.type_ {
-        NatsAuthType::Creds => config::NatsAuth::Creds { file: path },
-        NatsAuthType::NKey => config::NatsAuth::NKey { seed_file: path },
-        NatsAuthType::Token => config::NatsAuth::Token { file: path },
-        NatsAuthType::UserPassword => config::NatsAuth::UserPassword {
+        NatsAuthType::Creds => document::NatsAuth::Creds { file: path },
+        NatsAuthType::NKey => document::NatsAuth::NKey { seed_file: path },
+        NatsAuthType::Token => document::NatsAuth::Token { file: path },
+        NatsAuthType::UserPassword => document::NatsAuth::UserPassword {
             username: username(secrets, name, username_key.as_deref(), key)?,
             password_file: path,
         },
@@ -137,7 +137,7 @@ pub(super) fn resolve_tls(
     prefix: &str,
     folder: &Path,
     files: &mut Files,
-) -> Result<config::Tls, CredentialsError> {
+) -> Result<document::Tls, CredentialsError> {
     let Tls {
         ca_secret_ref,
         client_secret_ref,
@@ -148,7 +148,7 @@ pub(super) fn resolve_tls(
         files.add(file, value.to_owned());
         path
     };
-    let mut resolved = config::Tls::default();
+    let mut resolved = document::Tls::default();
     if let Some(ca) = ca_secret_ref {
         let key = ca.key.as_deref().unwrap_or("ca.crt");
         resolved.ca_file = Some(add("ca.crt", secrets.value(&ca.name, key, content::certificates)?));

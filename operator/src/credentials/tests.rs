@@ -3,7 +3,7 @@ use std::path::Path;
 
 use crds::NatsCluster;
 use crds::kafka_channel::KafkaConnection;
-use forwarder_core::config;
+use forwarder_core::document;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
 
@@ -55,18 +55,22 @@ fn each_kind_of_credentials_becomes_a_file_that_the_configuration_names() {
     ]);
     let file = Path::new("/etc/creds/nats_plant_c1_auth").to_owned();
     for (type_, wanted, content) in [
-        ("Creds", config::NatsAuth::Creds { file: file.clone() }, creds.as_str()),
+        (
+            "Creds",
+            document::NatsAuth::Creds { file: file.clone() },
+            creds.as_str(),
+        ),
         (
             "NKey",
-            config::NatsAuth::NKey {
+            document::NatsAuth::NKey {
                 seed_file: file.clone(),
             },
             &format!("{seed}\n"),
         ),
-        ("Token", config::NatsAuth::Token { file: file.clone() }, "t0ken"),
+        ("Token", document::NatsAuth::Token { file: file.clone() }, "t0ken"),
         (
             "UserPassword",
-            config::NatsAuth::UserPassword {
+            document::NatsAuth::UserPassword {
                 username: "alice".to_owned(),
                 password_file: file.clone(),
             },
@@ -90,7 +94,7 @@ fn certificates_and_keys_become_files() {
     let path = |part: &str| Some(Path::new("/etc/creds").join(format!("nats_plant_c1_{part}")));
     assert_eq!(
         made.tls,
-        Some(config::Tls {
+        Some(document::Tls {
             ca_file: path("ca.crt"),
             cert_file: path("tls.crt"),
             key_file: path("tls.key"),
@@ -100,7 +104,7 @@ fn certificates_and_keys_become_files() {
     let none = resolved(&cluster(json!({"tls": {}})), &secrets(&[])).unwrap();
     assert_eq!(
         none.tls,
-        Some(config::Tls::default()),
+        Some(document::Tls::default()),
         "TLS with the system's authorities"
     );
 }
@@ -120,7 +124,7 @@ fn a_channel_s_user_and_token_are_resolved() {
     let scram = made("SCRAM-SHA-512");
     assert_eq!(
         scram.connection.sasl,
-        Some(config::Sasl::ScramSha512 {
+        Some(document::Sasl::ScramSha512 {
             username: "u".to_owned(),
             password_file: file.clone(),
         })
@@ -129,7 +133,7 @@ fn a_channel_s_user_and_token_are_resolved() {
     let token = made("OAUTHBEARER");
     assert_eq!(
         token.connection.sasl,
-        Some(config::Sasl::OAuthBearer { token_file: file })
+        Some(document::Sasl::OAuthBearer { token_file: file })
     );
     assert_eq!(token.files.get("kafka_plant_a_sasl"), Some(&b"a.b.c"[..]));
 }

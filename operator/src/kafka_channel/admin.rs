@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use forwarder_core::config::KafkaConnection;
+use forwarder_core::document::KafkaConnection;
 use forwarder_kafka::client_config;
 use futures::executor::block_on;
 use rdkafka::admin::{

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crds::kafka_channel::Topic;
-use forwarder_core::config::{KafkaConnection, Sasl};
+use forwarder_core::document::{KafkaConnection, Sasl};
 use forwarder_kafka::client_config;
 use forwarder_kafka::told::{self, Told};
 use rdkafka::client::{ClientContext, OAuthToken};

@@ -2,7 +2,7 @@
 
 use crds::KafkaChannel;
 use crds::kafka_channel::{CreationState, DifferingSetting, Topic, TopicCreation};
-use forwarder_core::config::KafkaConnection;
+use forwarder_core::document::KafkaConnection;
 use jiff::Timestamp;
 use kube::{Api, Resource as _};
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crds::KafkaChannel;
 use crds::kafka_channel::SaslMechanism;
-use forwarder_core::config::{
+use forwarder_core::document::{
     Admin, Document, Engine, GroupProtocol, KafkaConnection, Logging, MissingOffset, Publish, Source, StartFrom,
 };
 use kube::ResourceExt as _;

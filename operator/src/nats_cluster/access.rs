@@ -2,7 +2,7 @@
 
 use crds::NatsCluster;
 use crds::nats_cluster::{NatsAuth, NatsAuthSecretRef, NatsAuthType};
-use forwarder_core::config::JetStreamApi;
+use forwarder_core::document::JetStreamApi;
 use kube::ResourceExt as _;
 
 use super::managed::names;

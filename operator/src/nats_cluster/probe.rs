@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use forwarder_core::config::Cluster;
-use forwarder_core::config::server::ServerUrl;
+use forwarder_core::document::Cluster;
+use forwarder_core::document::server::ServerUrl;
 use forwarder_nats::client::{Client, ClientError};
 use forwarder_nats::jetstream::Answer;
 use forwarder_nats::{ConnectError, Login, ServerAddress, connect};

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crds::NatsCluster;
-use forwarder_core::config::{Cluster, RingConfig};
+use forwarder_core::document::{Cluster, RingConfig};
 use kube::ResourceExt as _;
 
 use super::access::spec_field;

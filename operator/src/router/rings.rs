@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use forwarder_core::table::{Answer, Summary};
+use forwarder_core::fanout::table::{Answer, Summary};
 use tracing::warn;
 
 use super::tables::{NoTable, Tables};

@@ -9,8 +9,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use forwarder_core::ring::{LeanRing, MAX_NODES};
-use forwarder_core::table::Shape;
+use forwarder_core::document::MAX_RING_NODES;
+use forwarder_core::fanout::ring::LeanRing;
+use forwarder_core::fanout::table::Shape;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 use tokio::sync::Mutex as Turn;
@@ -25,7 +26,7 @@ const SMALL: u64 = 1 << 16;
 const MOST_OF_SMALL: u64 = 1 << 19;
 
 /// Virtual nodes of all large tables together, at most: 16 MiB. The largest ring fits alone.
-const MOST_OF_LARGE: u64 = MAX_NODES;
+const MOST_OF_LARGE: u64 = MAX_RING_NODES;
 
 /// Tables of one namespace that are being made or wait for their turn, at most, among the small and among the large ones. All who ask for
 /// one ring wait for one table.

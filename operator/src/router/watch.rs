@@ -6,8 +6,8 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use crds::AssetForwarder;
-use forwarder_core::config::RingConfig;
-use forwarder_core::table::Summary;
+use forwarder_core::document::RingConfig;
+use forwarder_core::fanout::table::Summary;
 use futures::{Stream, StreamExt as _};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::ConfigMap;

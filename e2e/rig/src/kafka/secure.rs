@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use e2e::broker::{Listener, Setup};
-use forwarder_core::config;
+use forwarder_core::document;
 
 use crate::certificates::{Authority, Pair};
 
@@ -90,36 +90,36 @@ pub struct Secured {
 
 impl Secured {
     /// The connection as the forwarder's configuration declares it.
-    pub fn connection(&self) -> config::KafkaConnection {
+    pub fn connection(&self) -> document::KafkaConnection {
         self.connection_by(self.door.sasl)
     }
 
     /// As [`Secured::connection`], by another mechanism.
-    pub fn connection_by(&self, mechanism: Option<Mechanism>) -> config::KafkaConnection {
-        let tls = self.authority.as_ref().map(|authority| config::Tls {
+    pub fn connection_by(&self, mechanism: Option<Mechanism>) -> document::KafkaConnection {
+        let tls = self.authority.as_ref().map(|authority| document::Tls {
             ca_file: Some(authority.ca_file.clone()),
             cert_file: self.client.as_ref().map(|pair| pair.cert_file.clone()),
             key_file: self.client.as_ref().map(|pair| pair.key_file.clone()),
         });
         let (username, password_file) = (self.username.clone(), self.password_file.clone());
         let sasl = mechanism.map(|mechanism| match mechanism {
-            Mechanism::Plain => config::Sasl::Plain {
+            Mechanism::Plain => document::Sasl::Plain {
                 username,
                 password_file,
             },
-            Mechanism::ScramSha256 => config::Sasl::ScramSha256 {
+            Mechanism::ScramSha256 => document::Sasl::ScramSha256 {
                 username,
                 password_file,
             },
-            Mechanism::ScramSha512 => config::Sasl::ScramSha512 {
+            Mechanism::ScramSha512 => document::Sasl::ScramSha512 {
                 username,
                 password_file,
             },
-            Mechanism::OAuthBearer => config::Sasl::OAuthBearer {
+            Mechanism::OAuthBearer => document::Sasl::OAuthBearer {
                 token_file: self.token_file.clone(),
             },
         });
-        config::KafkaConnection {
+        document::KafkaConnection {
             bootstrap_servers: vec![self.bootstrap.clone()],
             tls,
             sasl,

@@ -8,7 +8,7 @@ use e2e_rig::forwarder::Forwarder;
 use e2e_rig::kafka::{self, Door, Kafka, Mechanism};
 use e2e_rig::nats::{Login, Nats, Operator, Options, User, user_nkey};
 use e2e_rig::wait;
-use forwarder_core::config::{Config, KafkaConnection, NatsAuth, PublishMode, Sasl, Tls};
+use forwarder_core::document::{Config, KafkaConnection, NatsAuth, PublishMode, Sasl, Tls};
 
 use crate::stage::{PUBLISHED, SOON, Stage};
 

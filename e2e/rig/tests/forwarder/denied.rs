@@ -4,7 +4,7 @@ use std::fs;
 
 use e2e_rig::forwarder::Forwarder;
 use e2e_rig::wait;
-use forwarder_core::config::{Config, DeadLetter, PublishMode};
+use forwarder_core::document::{Config, DeadLetter, PublishMode};
 
 use crate::stage::{PUBLISHED, SOON, Stage};
 

@@ -8,7 +8,7 @@ use e2e_rig::nats::{Cluster, Nats, Options};
 use e2e_rig::observer::Observer;
 use e2e_rig::proxy::Proxy;
 use e2e_rig::wait;
-use forwarder_core::config::{Config, PublishMode};
+use forwarder_core::document::{Config, PublishMode};
 
 use crate::stage::{PUBLISHED, SOON, STREAM, Stage};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use e2e_rig::forwarder::Forwarder;
 use e2e_rig::traffic::read_value;
 use e2e_rig::wait;
-use forwarder_core::config::{Config, GroupProtocol, PublishMode, StartFrom};
+use forwarder_core::document::{Config, GroupProtocol, PublishMode, StartFrom};
 use futures::future::try_join_all;
 use tokio::time::sleep;
 

@@ -11,7 +11,7 @@ use e2e_rig::kafka::segment::Segment;
 use e2e_rig::kafka::{self, Kafka};
 use e2e_rig::traffic::Raw;
 use e2e_rig::{nats, wait};
-use forwarder_core::config::{Config, DeadLetter, KafkaConnection, PublishMode};
+use forwarder_core::document::{Config, DeadLetter, KafkaConnection, PublishMode};
 use forwarder_core::record::Invalid;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 

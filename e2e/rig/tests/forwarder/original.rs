@@ -8,7 +8,7 @@ use e2e_rig::port::Port;
 use e2e_rig::process::{Process, Spec};
 use e2e_rig::traffic::{Plan, Traffic};
 use e2e_rig::{kafka, wait};
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use serde_json::{Value, json};
 
 use crate::stage::{SOON, Stage};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use e2e_rig::kafka::{Kafka, SecondBroker, unique};
 use e2e_rig::traffic::{Plan, Traffic};
 use e2e_rig::wait;
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 
 use crate::stage::{SOON, Stage};
 

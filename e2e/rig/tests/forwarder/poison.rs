@@ -10,7 +10,7 @@ use e2e_rig::nats::{Login, Nats, Options, User};
 use e2e_rig::observer::{self, Stored};
 use e2e_rig::traffic::{Plan, Raw, Traffic};
 use e2e_rig::wait;
-use forwarder_core::config::{Config, DeadLetter, NatsAuth, PublishMode, Stream};
+use forwarder_core::document::{Config, DeadLetter, NatsAuth, PublishMode, Stream};
 
 use crate::stage::{PUBLISHED, SOON, STREAM, Stage};
 

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 
 use e2e_rig::forwarder;
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use serde::Deserialize;
 
 use crate::stage::Stage;

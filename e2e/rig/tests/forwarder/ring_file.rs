@@ -6,7 +6,7 @@ use e2e_rig::forwarder::Forwarder;
 use e2e_rig::kafka::Kafka;
 use e2e_rig::nats::{Login, Nats, Options, User};
 use e2e_rig::wait;
-use forwarder_core::config::{NatsAuth, PublishMode, RingConfig};
+use forwarder_core::document::{NatsAuth, PublishMode, RingConfig};
 use forwarder_core::status::{Phase, Status};
 
 use crate::stage::{SOON, Stage};

@@ -9,7 +9,7 @@ use async_nats::jetstream::stream::{Config as StreamConfig, DiscardPolicy};
 use e2e_rig::nats::Nats;
 use e2e_rig::traffic::read_value;
 use e2e_rig::{forwarder, observer, wait};
-use forwarder_core::config::{Config, PublishMode};
+use forwarder_core::document::{Config, PublishMode};
 
 use crate::stage::{PUBLISHED, SOON, STREAM, Stage};
 

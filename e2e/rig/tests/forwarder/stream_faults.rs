@@ -9,7 +9,7 @@ use e2e_rig::forwarder::Forwarder;
 use e2e_rig::kafka::Kafka;
 use e2e_rig::nats::{Login, Nats, Options, User};
 use e2e_rig::wait;
-use forwarder_core::config::{Config, JetStreamApi, NatsAuth, PublishMode};
+use forwarder_core::document::{Config, JetStreamApi, NatsAuth, PublishMode};
 
 use crate::stage::{PUBLISHED, SOON, STREAM, Stage};
 use crate::stream::{context, given, holds_all_since, stream, unmanaged};

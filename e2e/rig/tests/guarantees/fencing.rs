@@ -12,7 +12,7 @@ use e2e_rig::kafka::{Kafka, Options};
 use e2e_rig::proxy::Proxy;
 use e2e_rig::traffic::{Plan, Traffic};
 use e2e_rig::wait;
-use forwarder_core::config::{Config, PublishMode};
+use forwarder_core::document::{Config, PublishMode};
 
 use e2e_rig::stage::{SOON, STREAM, Stage};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use e2e_rig::stage::{PUBLISHED, SOON, Stage};
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 
 /// How long the server holds still. The fault itself, not a wait for luck.
 const STILL: Duration = Duration::from_secs(10);

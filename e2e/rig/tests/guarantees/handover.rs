@@ -10,7 +10,7 @@ use e2e_rig::proxy::Proxy;
 use e2e_rig::stage::{SOON, Stage};
 use e2e_rig::traffic::{Plan, Traffic, read_value};
 use e2e_rig::verdict::Latency;
-use forwarder_core::config::{Config, PublishMode};
+use forwarder_core::document::{Config, PublishMode};
 
 use crate::homes;
 

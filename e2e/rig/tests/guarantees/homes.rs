@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use e2e_rig::observer::AtHome;
-use forwarder_core::ring::Ring;
+use forwarder_core::fanout::ring::Ring;
 
 /// Virtual nodes of a cluster, as by default.
 const REPLICAS: u32 = 128;

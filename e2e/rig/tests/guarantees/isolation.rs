@@ -7,7 +7,7 @@ use e2e_rig::process::rss_bytes;
 use e2e_rig::proxy::Proxy;
 use e2e_rig::stage::{PUBLISHED, SOON, Stage};
 use e2e_rig::wait;
-use forwarder_core::config::{Config, PublishMode};
+use forwarder_core::document::{Config, PublishMode};
 
 use crate::homes;
 

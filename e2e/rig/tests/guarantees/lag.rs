@@ -5,7 +5,7 @@ use std::time::Duration;
 use e2e_rig::process::rss_bytes;
 use e2e_rig::stage::{PARTITIONS, PUBLISHED, SOON, Stage};
 use e2e_rig::traffic::{Plan, Traffic};
-use forwarder_core::config::{Config, PublishMode};
+use forwarder_core::document::{Config, PublishMode};
 
 /// By then every buffer is as full as it gets.
 const SETTLED: u64 = 200_000;

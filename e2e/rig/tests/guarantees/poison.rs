@@ -9,7 +9,7 @@ use e2e_rig::nats::{Login, Nats, Options, User};
 use e2e_rig::observer::Observer;
 use e2e_rig::stage::{PUBLISHED, STREAM, Stage};
 use e2e_rig::traffic::{Plan, Raw, Traffic};
-use forwarder_core::config::{NatsAuth, PublishMode};
+use forwarder_core::document::{NatsAuth, PublishMode};
 
 const LASTING: Duration = Duration::from_secs(600);
 

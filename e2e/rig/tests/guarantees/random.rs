@@ -12,7 +12,7 @@ use e2e_rig::kafka::Kafka;
 use e2e_rig::proxy::Proxy;
 use e2e_rig::stage::{SOON, Stage};
 use e2e_rig::traffic::{Amount, read_value};
-use forwarder_core::config::{Config, GroupProtocol, PublishMode};
+use forwarder_core::document::{Config, GroupProtocol, PublishMode};
 
 use self::plan::{Act, Plan, Step};
 use crate::homes;

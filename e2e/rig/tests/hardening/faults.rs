@@ -9,7 +9,7 @@ use e2e_rig::nats::Options;
 use e2e_rig::site::{Conditions as _, PODS, Site};
 use e2e_rig::stage::SOON;
 use e2e_rig::wait;
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use tokio::time::sleep;
 
 use crate::figures::tell;

@@ -6,7 +6,7 @@ use e2e_rig::nats::Options;
 use e2e_rig::site::{Site, State, differences};
 use e2e_rig::stage::SOON;
 use e2e_rig::wait;
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 
 use crate::figures::tell;
 use crate::scenario;

@@ -8,7 +8,7 @@ use crds::NatsCluster;
 use e2e_rig::site::{PODS, Site, condition};
 use e2e_rig::stage::STREAM;
 use e2e_rig::wait;
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt as _;

@@ -7,7 +7,7 @@ use crds::KafkaChannel;
 use e2e_rig::site::{Site, condition};
 use e2e_rig::stage::SOON;
 use e2e_rig::wait;
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use serde_json::json;

@@ -6,7 +6,7 @@ use e2e_rig::kubernetes::Namespace;
 use e2e_rig::site::{FORWARDER, PODS, Site, condition, status};
 use e2e_rig::stage::SOON;
 use e2e_rig::wait;
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use serde_json::{Value, json};
 
 use crate::figures::tell;

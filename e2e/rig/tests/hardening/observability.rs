@@ -10,7 +10,7 @@ use e2e_rig::prometheus::{Prometheus, Target};
 use e2e_rig::site::Site;
 use e2e_rig::stage::SOON;
 use e2e_rig::{tools, wait};
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use serde_json::Value;
 
 /// Metrics whose series begin with their first fault, with the labels and the source that says so: a system in health shows none.

@@ -7,7 +7,7 @@ use e2e_rig::http;
 use e2e_rig::site::{FORWARDER, PODS, Site, condition, status};
 use e2e_rig::stage::SOON;
 use e2e_rig::wait;
-use forwarder_core::config::{PublishMode, RingConfig};
+use forwarder_core::document::{PublishMode, RingConfig};
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
 

@@ -2,7 +2,7 @@
 
 use e2e_rig::site::{FORWARDER, Site, status};
 use e2e_rig::stage::PARTITIONS;
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use serde_json::json;
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use e2e_rig::site::Site;
 use e2e_rig::stage::SOON;
 use e2e_rig::wait;
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use tokio::time::sleep;
 
 use crate::scenario;

@@ -7,7 +7,7 @@ use e2e_rig::kafka::unique;
 use e2e_rig::random::Random;
 use e2e_rig::site::Site;
 use e2e_rig::wait;
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};

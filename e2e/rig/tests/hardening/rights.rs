@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use e2e_rig::site::{FORWARDER, Site};
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 
 /// What `kubectl auth can-i --list` says of an account.
 async fn listed(site: &Site, account: &str) -> BTreeSet<String> {

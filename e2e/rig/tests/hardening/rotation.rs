@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use e2e_rig::kafka::{Door, Kafka, Mechanism, Options};
 use e2e_rig::site::{FORWARDER, Site, condition};
 use e2e_rig::stage::SOON;
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 

@@ -6,7 +6,7 @@ use e2e_rig::manifests::asset_forwarder;
 use e2e_rig::nats;
 use e2e_rig::site::{FORWARDER, PODS, Site};
 use e2e_rig::wait;
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use kube::api::{ListParams, Patch, PatchParams};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use e2e_rig::proxy::Proxy;
 use e2e_rig::site::{FORWARDER, PODS, Site, status};
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use serde_json::json;
 
 #[tokio::test]

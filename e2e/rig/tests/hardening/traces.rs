@@ -10,7 +10,7 @@ use e2e_rig::observer::Message;
 use e2e_rig::stage::{PUBLISHED, SOON, Stage};
 use e2e_rig::traffic::Raw;
 use e2e_rig::wait;
-use forwarder_core::config::{Config, PublishMode, Telemetry, Traces};
+use forwarder_core::document::{Config, PublishMode, Telemetry, Traces};
 use opentelemetry_proto::tonic::trace::v1::Span;
 
 use self::collector::{Collector, attribute};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use e2e_rig::site::{FORWARDER, Site, status};
 use e2e_rig::stage::SOON;
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;
 use serde_json::{Value, json};

@@ -4,7 +4,7 @@ use crds::NatsCluster;
 use e2e_rig::nats::{self, Login, User};
 use e2e_rig::site::{FORWARDER, Site, condition, status};
 use e2e_rig::stage::SOON;
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use serde_json::{Value, json};
 
 async fn wait_reason(site: &Site, name: &str, reason: &str) -> NatsCluster {

@@ -4,7 +4,7 @@ use e2e_rig::kubernetes::Operator;
 use e2e_rig::site::Site;
 use e2e_rig::stage::SOON;
 use e2e_rig::wait;
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 
 const WRITES: &str = "fanout_operator_api_writes_total";
 const RECONCILES: &str = "fanout_operator_reconciles_total";

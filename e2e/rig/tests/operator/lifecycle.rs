@@ -4,7 +4,7 @@ use crds::AssetForwarder;
 use e2e_rig::site::{FORWARDER, Site, condition, status};
 use e2e_rig::stage::SOON;
 use e2e_rig::wait::eventually;
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::rbac::v1::RoleBinding;

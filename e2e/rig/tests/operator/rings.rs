@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use e2e_rig::site::{FORWARDER, PODS, Site, condition, status};
 use e2e_rig::wait;
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use serde_json::{Value, json};
 
 use crate::judge;

@@ -1,7 +1,7 @@
 //! What cannot change in a running pod rolls, and loses nothing.
 
 use e2e_rig::site::{FORWARDER, Site, status};
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use serde_json::json;
 
 use crate::judge;

@@ -3,7 +3,7 @@
 use e2e_rig::nats::{self, Login, User};
 use e2e_rig::site::{FORWARDER, Site, condition, status};
 use e2e_rig::stage::SOON;
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use serde_json::{Value, json};
 
 use crate::judge;

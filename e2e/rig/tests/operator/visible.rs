@@ -3,7 +3,7 @@
 use crds::{AssetForwarder, KafkaChannel, NatsCluster};
 use e2e_rig::site::{FORWARDER, PODS, Site, condition, status};
 use e2e_rig::stage::SOON;
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde_json::json;
 

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use forwarder_core::commit::Metadata;
+use forwarder_core::delivery::commit::Metadata;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

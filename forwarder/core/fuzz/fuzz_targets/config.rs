@@ -2,8 +2,8 @@
 
 #![no_main]
 
-use forwarder_core::config::server::ServerUrl;
-use forwarder_core::config::{Config, ConfigError, Document, Fault, Misread, RingConfig};
+use forwarder_core::document::server::ServerUrl;
+use forwarder_core::document::{Config, ConfigError, Document, Fault, Misread, RingConfig};
 use forwarder_core::subject::{Template, covers};
 use libfuzzer_sys::fuzz_target;
 

@@ -6,7 +6,7 @@
 
 #![no_main]
 
-use forwarder_core::headers::{Block, decode};
+use forwarder_core::fanout::headers::{Block, decode};
 use forwarder_core::record::{Origin, Timestamp, TimestampKind};
 use libfuzzer_sys::fuzz_target;
 

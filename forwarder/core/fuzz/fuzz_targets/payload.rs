@@ -3,12 +3,12 @@
 
 #![no_main]
 
-use forwarder_core::payload::{MAX_DEPTH, Stamps, edit};
+use forwarder_core::fanout::payload::{MAX_DEPTH, Stamps, edit};
 use forwarder_core::record::Invalid;
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value};
 
-#[path = "../../src/payload/tests/model.rs"]
+#[path = "../../src/fanout/payload/tests/model.rs"]
 mod model;
 
 const NOW: &str = "2026-01-27T15:37:03.886Z";

@@ -1,6 +1,6 @@
 use std::error::Error as _;
 
-use forwarder_core::config::properties::Kind;
+use forwarder_core::document::properties::Kind;
 use rdkafka::admin::AdminClient;
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::producer::BaseProducer;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use forwarder_core::outbox::Refusal;
+use forwarder_core::delivery::outbox::Refusal;
 use serde::Deserialize;
 
 use crate::jetstream::{Answer, ApiError};

@@ -1,6 +1,6 @@
 //! JetStream's API for one stream: JSON over request and reply.
 
-use forwarder_core::config::{Cluster, Stream};
+use forwarder_core::document::{Cluster, Stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant};

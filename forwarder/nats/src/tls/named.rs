@@ -69,7 +69,7 @@ impl ServerCertVerifier for Named {
 mod tests {
     use std::fs;
 
-    use forwarder_core::config::Tls;
+    use forwarder_core::document::Tls;
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     use rustls::{ClientConfig, ServerConfig};
     use rustls_pki_types::PrivateKeyDer;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use forwarder_core::config::{Cluster, NatsAuth};
+use forwarder_core::document::{Cluster, NatsAuth};
 use forwarder_nats::ServerAddress;
 use forwarder_nats::client::Client;
 use forwarder_nats::jetstream::Answer;

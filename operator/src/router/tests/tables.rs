@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use forwarder_core::config::RingConfig;
-use forwarder_core::table::{Shape, Summary};
+use forwarder_core::document::RingConfig;
+use forwarder_core::fanout::table::{Shape, Summary};
 
 use super::super::rings::ENTRY;
 use super::super::tables::{NoTable, Tables};

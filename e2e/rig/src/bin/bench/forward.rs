@@ -7,7 +7,7 @@ use e2e_rig::forwarder::{self, Forwarder};
 use e2e_rig::kafka::{Kafka, unique};
 use e2e_rig::nats::Nats;
 use e2e_rig::traffic::{Amount, Plan, Traffic};
-use forwarder_core::config::{Config, PublishMode, Stream};
+use forwarder_core::document::{Config, PublishMode, Stream};
 use serde_json::json;
 
 use crate::figures::Run;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use e2e_rig::kafka;
 use e2e_rig::process::cpu_seconds;
 use e2e_rig::traffic::write_value;
-use forwarder_core::config::Storage;
+use forwarder_core::document::Storage;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};

@@ -12,7 +12,7 @@ use e2e_rig::kafka::Kafka;
 use e2e_rig::nats::Nats;
 use e2e_rig::process::{Process, Spec};
 use e2e_rig::traffic::{Plan, Traffic};
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use serde_json::Value;
 
 use self::figures::{Figures, Run, say};

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 use e2e_rig::traffic::write_value;
-use forwarder_core::payload::{self, Stamps};
-use forwarder_core::ring::Ring;
+use forwarder_core::fanout::payload::{self, Stamps};
+use forwarder_core::fanout::ring::Ring;
 
 const ROUNDS: usize = 9;
 const RECORDS: u32 = 100_000;

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use e2e_rig::kafka::{Kafka, unique};
 use e2e_rig::traffic::{Plan, Traffic};
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 
 use crate::figures::{Figures, say};
 use crate::{ASSETS, PARTITIONS, forward, pure};

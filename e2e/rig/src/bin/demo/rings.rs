@@ -8,8 +8,8 @@ use e2e_rig::forwarder::Forwarder;
 use e2e_rig::observer::Observer;
 use e2e_rig::verdict::Ledger;
 use e2e_rig::wait;
-use forwarder_core::config::{Cluster, Config};
-use forwarder_core::ring::{Ring, moved};
+use forwarder_core::document::{Cluster, Config};
+use forwarder_core::fanout::ring::{Ring, moved};
 
 use crate::view::View;
 

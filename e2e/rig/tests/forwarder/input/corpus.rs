@@ -1,7 +1,7 @@
 //! What producers send that no forwarder can forward.
 
 use e2e_rig::traffic::Raw;
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use forwarder_core::record::Invalid;
 
 /// The servers' bound here. Larger than any good record of the traffic, smaller than what Kafka takes.

@@ -6,9 +6,9 @@ use async_nats::jetstream;
 use e2e_rig::kafka::unique;
 use e2e_rig::observer::{self, Message};
 use e2e_rig::traffic::{Plan, Raw, Traffic};
-use forwarder_core::clock::TimeText;
-use forwarder_core::config::PublishMode;
-use forwarder_core::headers::decode;
+use forwarder_core::document::PublishMode;
+use forwarder_core::fanout::clock::TimeText;
+use forwarder_core::fanout::headers::decode;
 
 use crate::stage::{STREAM, Stage};
 

@@ -9,7 +9,7 @@ use e2e_rig::kafka::Kafka;
 use e2e_rig::stage::{ASSETS, PARTITIONS, SOON, Stage};
 use e2e_rig::traffic::{Plan, Traffic, read_value};
 use e2e_rig::wait;
-use forwarder_core::config::{Config, MissingOffset, PublishMode};
+use forwarder_core::document::{Config, MissingOffset, PublishMode};
 
 const MISSING: &str = "asset_forwarder_missing_offsets_total";
 

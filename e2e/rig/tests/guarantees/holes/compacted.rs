@@ -9,7 +9,7 @@ use e2e_rig::kafka::{Kafka, Options};
 use e2e_rig::stage::{PARTITIONS, SOON, Stage};
 use e2e_rig::traffic::{Plan, Raw, Traffic, read_value, write_value};
 use e2e_rig::wait;
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 

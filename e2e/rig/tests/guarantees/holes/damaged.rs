@@ -7,7 +7,7 @@ use e2e_rig::kafka::Kafka;
 use e2e_rig::kafka::segment::{Batch, Segment};
 use e2e_rig::stage::{PARTITIONS, PUBLISHED, SOON, Stage};
 use e2e_rig::wait;
-use forwarder_core::config::{MissingOffset, PublishMode};
+use forwarder_core::document::{MissingOffset, PublishMode};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 

@@ -3,7 +3,7 @@
 use e2e_rig::forwarder::Forwarder;
 use e2e_rig::stage::{PARTITIONS, SOON, Stage};
 use e2e_rig::wait;
-use forwarder_core::config::{MissingOffset, PublishMode};
+use forwarder_core::document::{MissingOffset, PublishMode};
 
 /// Records of each round: enough for every partition to have some of each.
 const ROUND: u64 = 1_200;

@@ -9,7 +9,7 @@ use e2e_rig::kafka::{Kafka, unique};
 use e2e_rig::stage::{PARTITIONS, SOON, Stage};
 use e2e_rig::traffic::{read_value, write_value};
 use e2e_rig::wait;
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 
 const ASSETS: u32 = 60;

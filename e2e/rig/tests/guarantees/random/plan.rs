@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use e2e_rig::random::Random;
-use forwarder_core::config::{GroupProtocol, PublishMode};
+use forwarder_core::document::{GroupProtocol, PublishMode};
 
 /// Whether forwarders are stopped beyond their session and wake up late. A switch, to look for a fault without them.
 pub(crate) const LATE_WAKERS: bool = true;

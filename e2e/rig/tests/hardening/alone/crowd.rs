@@ -6,7 +6,7 @@ use crds::{AssetForwarder, KafkaChannel, NatsCluster};
 use e2e_rig::crowd::{is_ready, make, make_foreign_secrets, wait_all};
 use e2e_rig::kubernetes::{Kubernetes, Namespace};
 use e2e_rig::site::Site;
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use serde_json::{Value, json};
 
 use crate::figures::tell;

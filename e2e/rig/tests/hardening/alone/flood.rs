@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use e2e_rig::kubernetes::Namespace;
 use e2e_rig::site::{FORWARDER, Site, status};
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use serde_json::json;
 
 use crate::figures::tell;

@@ -10,7 +10,7 @@ use e2e_rig::flux::Flux;
 use e2e_rig::kubernetes::Kubernetes;
 use e2e_rig::site::{FORWARDER, PODS, Site, condition, status};
 use e2e_rig::wait;
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use serde_json::{Value, json};
 
 use crate::gitops::gitops;

@@ -1,7 +1,7 @@
 //! A namespace that is deleted under an operator of all namespaces.
 
 use e2e_rig::site::Site;
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 
 use crate::namespaces::{While, deleted_within_a_minute};
 

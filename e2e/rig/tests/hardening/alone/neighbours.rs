@@ -5,7 +5,7 @@ use e2e_rig::kubernetes::{Kubernetes, Namespace};
 use e2e_rig::site::{FORWARDER, Site};
 use e2e_rig::stage::SOON;
 use e2e_rig::wait;
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use serde_json::{Value, json};
 
 use crate::neighbours::{HEAVY, check_operator, forged_rings, heavy, listed, wait_answered, wait_stalled};

@@ -5,7 +5,7 @@
 use crds::AssetForwarder;
 use e2e_rig::site::{FORWARDER, Site, status};
 use e2e_rig::stage::SOON;
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 

@@ -7,7 +7,7 @@ use e2e_rig::port::Port;
 use e2e_rig::proxy::Proxy;
 use e2e_rig::site::{FORWARDER, PODS, Site};
 use e2e_rig::transitions::{Health, Recorder, Version, expected, faults, kstatus};
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use serde_json::{Value, json};
 
 use super::argo_cd;

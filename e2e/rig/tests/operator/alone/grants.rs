@@ -2,7 +2,7 @@
 
 use e2e_rig::kubernetes::Namespace;
 use e2e_rig::site::{Site, status};
-use forwarder_core::config::PublishMode;
+use forwarder_core::document::PublishMode;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::json;
 

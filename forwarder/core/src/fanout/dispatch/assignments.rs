@@ -1,0 +1,89 @@
+//! Partitions come and go.
+
+use std::collections::BTreeMap;
+
+use super::backlog::Backlog;
+use super::{Dispatcher, Freight, Partition, Phase, Resume};
+use crate::delivery::offsets::Offsets;
+
+impl<T: Freight> Dispatcher<T> {
+    /// Takes a partition; returns the assignment's epoch. `phase` says how the ring that its committed metadata names
+    /// stands to ours: [`Phase::Active`] is for the same one.
+    pub fn assign(&mut self, partition: i32, resume: &Resume, phase: Phase) -> u32 {
+        self.remove(partition);
+        self.epoch += 1;
+        let mut backlog = Backlog::new(self.era.clone());
+        backlog.restore(&resume.away, &resume.lanes, self.now);
+        let state = Partition {
+            epoch: self.epoch,
+            phase,
+            ring: match phase {
+                Phase::Behind(epoch) => epoch,
+                // Where it is to begin is not known: nothing may be committed for it, whatever becomes of it.
+                Phase::Stopped | Phase::Sought => u64::MAX,
+                // What it says must not be overwritten by a ring that is not theirs.
+                Phase::Contested => self.era.epoch.saturating_add(1),
+                Phase::Active | Phase::Draining | Phase::Announcing | Phase::Examined | Phase::Damaged(_) => 0,
+            },
+            members: resume.members,
+            later: resume.later.clone(),
+            start: resume.offset,
+            offsets: Offsets::with_slack(resume.offset, self.tuning.slack),
+            backlog,
+            backlog_held: false,
+            committed: None,
+        };
+        self.partitions.insert(partition, state);
+        self.epoch
+    }
+
+    /// Says what a partition is doing.
+    pub fn set_phase(&mut self, partition: i32, phase: Phase) {
+        if let Some(state) = self.partitions.get_mut(&partition) {
+            state.phase = phase;
+        }
+    }
+
+    /// Gives a partition up. What outlets still have of it is to be abandoned by the caller.
+    pub fn remove(&mut self, partition: i32) {
+        if self.partitions.remove(&partition).is_none() {
+            return;
+        }
+        self.pass.take_if(|pass| pass.is_of(partition));
+        let Self { batches, caps, .. } = self;
+        for (outlet, batch) in batches {
+            batch.retain(|item| {
+                let kept = item.tag().partition != partition;
+                if !kept {
+                    caps.leave(*outlet as usize, item.weight());
+                }
+                kept
+            });
+        }
+        for item in self.hand_over.forget(partition) {
+            self.caps.release(item.weight());
+        }
+        if !self.hand_over.is_empty() {
+            self.rebuild_hand_over();
+        }
+        self.count_held();
+    }
+
+    /// The partitions that are ours.
+    #[must_use]
+    pub fn partitions(&self) -> &BTreeMap<i32, Partition> {
+        &self.partitions
+    }
+
+    /// Records of a partition that are out at outlets which answer: what a drain may wait for. (Until it is over, the group
+    /// leaves all partitions of this member alone, so one that does not answer would keep all the others waiting.)
+    #[must_use]
+    pub fn awaited(&self, partition: i32) -> usize {
+        let state = self.partitions.get(&partition);
+        let places = state.into_iter().flat_map(|state| state.offsets.whereabouts());
+        // A refused record may be refused for days.
+        let places = places.filter(|place| !self.held.contains(place.lane));
+        let at = places.filter_map(|place| place.outlet.or_else(|| self.hand_over.awaits(place.lane)));
+        at.filter(|outlet| !self.caps.stands_still(*outlet as usize)).count()
+    }
+}

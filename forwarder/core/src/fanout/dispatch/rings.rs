@@ -1,0 +1,133 @@
+//! The ring changes: announced first, then used, and what moves is handed over.
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use super::backlog::{Backlog, Ways};
+use super::{Dispatcher, Era, Freight, Phase};
+use crate::delivery::DEAD_LETTER;
+use crate::delivery::offsets::Offsets;
+
+impl<T: Freight> Dispatcher<T> {
+    /// The ring in use.
+    #[must_use]
+    pub fn era(&self) -> &Era {
+        &self.era
+    }
+
+    /// From now on commits say that a successor needs the ring of this epoch and fingerprint. Only when all have been acknowledged may
+    /// that ring be used: otherwise a successor with the old one would send assets back.
+    pub fn announce(&mut self, epoch: u64, fingerprint: u64) {
+        if epoch > self.announced.0 {
+            self.announced = (epoch, fingerprint);
+        }
+    }
+
+    /// Whether the broker knows for each partition that a successor needs the announced ring.
+    #[must_use]
+    pub fn is_announced(&self) -> bool {
+        let mut ours = self
+            .partitions
+            .values()
+            .filter(|state| matches!(state.phase, Phase::Active | Phase::Draining | Phase::Examined));
+        ours.all(|state| {
+            state
+                .committed
+                .as_ref()
+                .is_some_and(|point| point.ring >= self.announced.0)
+        })
+    }
+
+    /// How long an asset waits for its old owner, in microseconds, from the next change of the ring on.
+    pub fn set_handover_timeout(&mut self, timeout: u64) {
+        self.handover_timeout = timeout;
+    }
+
+    /// Uses another ring from now on. Returns the partitions that waited for it and begin: their records are to be asked for.
+    pub fn set_ring(&mut self, era: Era) -> Vec<i32> {
+        self.announce(era.epoch, era.fingerprint());
+        self.era = era;
+        self.make_outlets_known();
+        let mut begun = Vec::new();
+        let mut ways = Ways::default();
+        for (partition, state) in &mut self.partitions {
+            state.backlog.change(&self.era, &mut ways);
+            match state.phase {
+                Phase::Behind(epoch)
+                    if epoch == self.era.epoch
+                        && state.members.is_some_and(|members| members != self.era.fingerprint()) =>
+                {
+                    state.phase = Phase::Contested;
+                    state.ring = epoch.saturating_add(1);
+                }
+                Phase::Behind(epoch) if epoch == self.era.epoch => {
+                    state.phase = Phase::Active;
+                    begun.push(*partition);
+                    let told = state.later.take().filter(|ahead| self.era.is_told_by(ahead));
+                    if let Some(ahead) = told.filter(|ahead| ahead.upto >= state.start) {
+                        let start = state.start;
+                        let away = ahead.away.into_iter().map(|(name, from)| (name, from.max(start)));
+                        let lanes = ahead.lanes.into_iter().map(|told| (told.lane, told.from.max(start)));
+                        state.start = ahead.upto;
+                        state.offsets = Offsets::with_slack(ahead.upto, self.tuning.slack);
+                        state.backlog = Backlog::new(self.era.clone());
+                        state
+                            .backlog
+                            .restore(&away.collect::<Vec<_>>(), &lanes.collect::<Vec<_>>(), self.now);
+                    }
+                }
+                Phase::Behind(epoch) if epoch < self.era.epoch => state.phase = Phase::Announcing,
+                Phase::Contested => state.phase = Phase::Announcing,
+                _ => {}
+            }
+        }
+        // What is being read again is looked at anew: its classes have other names now.
+        self.pass = None;
+        self.rebuild_hand_over();
+        self.forget_older_rings();
+        begun
+    }
+
+    /// How many assets wait for their old owner.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.hand_over.len()
+    }
+
+    /// Whether an outlet has nothing and gets nothing any more.
+    #[must_use]
+    pub fn is_done_with(&self, outlet: u32) -> bool {
+        !self.era.outlets().contains(&outlet) && self.caps.load(outlet as usize).records == 0
+    }
+
+    pub(super) fn rebuild_hand_over(&mut self) {
+        let mut out = HashMap::<u64, (u32, usize), FixedState>::default();
+        for place in self.partitions.values().flat_map(|state| state.offsets.whereabouts()) {
+            let Some(outlet) = place.outlet.filter(|outlet| *outlet != DEAD_LETTER) else {
+                continue;
+            };
+            if self.hand_over.contains(place.lane) || self.era.outlet_of_lane(place.lane) != outlet {
+                out.entry(place.lane).or_insert((outlet, 0)).1 += 1;
+            }
+        }
+        let era = self.era.clone();
+        let deadline = self.now.saturating_add(self.handover_timeout);
+        for lane in self.hand_over.rebuild(&out, |lane| era.outlet_of_lane(lane), deadline) {
+            self.release(lane);
+        }
+    }
+
+    pub(super) fn forget_older_rings(&mut self) {
+        if self.hand_over.is_empty() {
+            for state in self.partitions.values_mut() {
+                state.backlog.forget_older();
+            }
+        }
+    }
+
+    pub(super) fn make_outlets_known(&mut self) {
+        let greatest = self.era.outlets().iter().copied().max().unwrap_or(0);
+        self.caps.make_known(greatest as usize);
+        self.caps.share(self.era.outlets().len());
+    }
+}

@@ -1,0 +1,130 @@
+//! The world around the processes: Kafka's log and group, the NATS servers, and a judge who sees all of it.
+
+mod kafka;
+mod nats;
+
+use std::collections::BTreeMap;
+
+use self::kafka::Log;
+pub(crate) use self::kafka::{Owner, Record};
+pub(crate) use self::nats::{Answer, Sent, Server, Wire};
+use crate::assets::{ASSETS, CLUSTERS, PARTITIONS, subject};
+use crate::dice::Dice;
+use crate::plan::Plan;
+
+pub(crate) struct Outside {
+    pub(crate) dice: Dice,
+    pub(crate) plan: Plan,
+    pub(crate) now: u64,
+    /// The members of each ring so far; the epoch is the index and one.
+    pub(crate) rings: Vec<usize>,
+    logs: Vec<Log>,
+    pub(crate) owners: Vec<Option<Owner>>,
+    pub(crate) committed: Vec<Option<(i64, String)>>,
+    tokens: u64,
+    pub(crate) servers: Vec<Server>,
+    pub(crate) wires: BTreeMap<u64, Wire>,
+    wire_count: u64,
+    /// The greatest offset of each asset that any server has.
+    newest: Vec<i64>,
+    /// The latest ring under which a record of the asset was sent to its owner.
+    sent_under: Vec<usize>,
+    /// No faults any more.
+    pub(crate) healed: bool,
+    pub(crate) replay: bool,
+    pub(crate) failure: Option<String>,
+    pub(crate) tally: BTreeMap<&'static str, u64>,
+}
+
+impl Outside {
+    pub(crate) fn new(seed: u64, replay: bool) -> Self {
+        let mut dice = Dice::new(seed);
+        let plan = Plan::new(&mut dice);
+        let first = 1 + dice.below((1 << CLUSTERS) - 1);
+        let servers = (0..CLUSTERS).map(|_| Server::new(&mut dice, plan.poison));
+        Self {
+            servers: servers.collect(),
+            plan,
+            now: 0,
+            rings: vec![first],
+            logs: (0..PARTITIONS).map(|_| Log::default()).collect(),
+            owners: vec![None; PARTITIONS as usize],
+            committed: vec![None; PARTITIONS as usize],
+            tokens: 0,
+            wires: BTreeMap::new(),
+            wire_count: 0,
+            newest: vec![-1; ASSETS],
+            sent_under: vec![0; ASSETS],
+            healed: false,
+            replay,
+            failure: None,
+            tally: BTreeMap::new(),
+            dice,
+        }
+    }
+
+    pub(crate) fn say(&self, text: impl FnOnce() -> String) {
+        if self.replay {
+            println!("{:>9} {}", self.now, text());
+        }
+    }
+
+    pub(crate) fn count(&mut self, what: &'static str) {
+        *self.tally.entry(what).or_default() += 1;
+    }
+
+    pub(crate) fn fail(&mut self, text: String) {
+        self.say(|| format!("FAILURE {text}"));
+        self.failure.get_or_insert(text);
+    }
+
+    /// A fault of this likelihood happens now; never after the faults have stopped.
+    pub(crate) fn fault(&mut self, percent: usize) -> bool {
+        !self.healed && self.dice.chance(percent)
+    }
+
+    // The end.
+
+    /// Records of assets that no server refuses, and that nobody has yet.
+    pub(crate) fn held_up(&self) -> Option<(i32, Record)> {
+        let refused = |asset: usize| {
+            let mut servers = self.servers.iter();
+            servers.any(|server| (0..2).any(|half| server.poison.contains(&subject(asset, half))))
+        };
+        let mut partitions = (0..PARTITIONS).zip(&self.logs);
+        partitions.find_map(|(partition, log)| {
+            let mut open = log
+                .records
+                .iter()
+                .filter(|record| !record.received && !record.written_off);
+            let held_up = open.find(|record| record.asset.is_none_or(|asset| !refused(asset)));
+            held_up.map(|record| (partition, *record))
+        })
+    }
+
+    /// A person allows all that was denied.
+    pub(crate) fn cure(&mut self) {
+        for server in &mut self.servers {
+            server.poison.clear();
+        }
+    }
+
+    /// Whether everything is committed; `None`: what is not.
+    pub(crate) fn uncommitted(&self) -> Option<(i32, i64)> {
+        (0..PARTITIONS).find_map(|partition| {
+            let last = self.logs[partition as usize].records.last()?.offset;
+            let committed = self.committed[partition as usize].as_ref().map_or(-1, |(at, _)| *at);
+            (committed <= last).then_some((partition, committed))
+        })
+    }
+
+    pub(crate) fn judge_the_end(&mut self) {
+        for partition in 0..PARTITIONS {
+            let mut records = self.logs[partition as usize].records.iter();
+            if let Some(lost) = records.find(|record| !record.received && !record.written_off) {
+                let text = format!("lost: {partition} {lost:?}");
+                return self.fail(text);
+            }
+        }
+    }
+}
