@@ -35,6 +35,14 @@ async fn wait_reason(site: &Site, name: &str, reason: &str) -> KafkaChannel {
         .unwrap()
 }
 
+async fn wait_topic_gone(site: &Site, topic: &str) {
+    wait::eventually(SOON, "the topic is gone", || async {
+        Ok(site.stage.kafka.partitions(topic).await? == 0)
+    })
+    .await
+    .unwrap();
+}
+
 async fn wait_gone(site: &Site, name: &str) {
     wait::eventually(SOON, "the channel is gone", || async {
         Ok(site.namespace.api::<KafkaChannel>().get_opt(name).await?.is_none())
@@ -99,11 +107,7 @@ async fn a_managed_topic_is_made_and_kept_and_deleted() {
         .kubectl(&["delete", "kafkachannel", "managed", "--timeout=60s"])
         .await
         .unwrap();
-    wait::eventually(SOON, "the topic is gone", || async {
-        Ok(site.stage.kafka.partitions(&topic).await? == 0)
-    })
-    .await
-    .unwrap();
+    wait_topic_gone(&site, &topic).await;
 }
 
 #[tokio::test]
@@ -319,11 +323,7 @@ async fn a_topic_that_others_use_is_deleted_only_after_them() {
         .await
         .unwrap();
     wait_gone(&site, "managed").await;
-    wait::eventually(SOON, "the topic is gone", || async {
-        Ok(site.stage.kafka.partitions(&topic).await? == 0)
-    })
-    .await
-    .unwrap();
+    wait_topic_gone(&site, &topic).await;
 }
 
 #[tokio::test]

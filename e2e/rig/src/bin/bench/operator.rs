@@ -157,8 +157,12 @@ impl Stand {
         let requests = Requests::since_the_last(&proxy);
         figures.add("operator_made_s", made, "s");
         figures.add_bounded("operator_made_ratio", made / looped, "times the loop", 2.0);
-        let for_each = (requests.writes + requests.reads) as f64 / forwarders as f64;
-        figures.add_bounded("operator_requests", for_each, "requests/forwarder", 20.0);
+        figures.add_bounded(
+            "operator_requests",
+            requests.per(forwarders),
+            "requests/forwarder",
+            20.0,
+        );
 
         say(&format!("a settled operator, for {} s", REST.as_secs()));
         proxy.take_requests();
@@ -174,9 +178,8 @@ impl Stand {
         self.wait_rings(3).await?;
         figures.add_bounded("operator_join_s", begun.elapsed().as_secs_f64(), "s", 15.0);
         settle(&operator).await?;
-        let Requests { writes, reads } = Requests::since_the_last(&proxy);
-        let for_each = (writes + reads) as f64 / forwarders as f64;
-        figures.add("operator_join_requests", for_each, "requests/forwarder");
+        let requests = Requests::since_the_last(&proxy);
+        figures.add("operator_join_requests", requests.per(forwarders), "requests/forwarder");
         stop(&mut operator)?;
         drop(proxy);
 
@@ -419,6 +422,11 @@ impl Requests {
             writes: writes.len(),
             reads: reads.len(),
         }
+    }
+
+    /// How many there are for each of so many objects.
+    fn per(&self, objects: usize) -> f64 {
+        (self.writes + self.reads) as f64 / objects as f64
     }
 }
 
