@@ -2,20 +2,71 @@
 
 use std::collections::BTreeMap;
 
+use crds::asset_forwarder::PodTemplate;
 use k8s_openapi::api::core::v1::{
-    Capabilities, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector, PodSecurityContext, Probe,
-    ResourceRequirements, SeccompProfile, SecurityContext, TopologySpreadConstraint,
+    Capabilities, EnvVar, EnvVarSource, HTTPGetAction, LocalObjectReference, ObjectFieldSelector, PodSecurityContext,
+    PodSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext, TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+/// What all labels and annotations of ours begin with.
+const PREFIX: &str = "fanout.openfactory.io/";
 
 /// The user and group of the images, and the group of their volumes.
 const USER: i64 = 65532;
 
+/// Labels and annotations: those that are wished for, and ours over them.
+pub(crate) fn metadata(
+    wishes: &PodTemplate,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+) -> ObjectMeta {
+    ObjectMeta {
+        labels: Some(over(&wishes.labels, labels)),
+        annotations: Some(over(&wishes.annotations, annotations)),
+        ..ObjectMeta::default()
+    }
+}
+
+/// Ours go before a person's, and nobody else says what we alone know (an epoch, a version).
+fn over(theirs: &BTreeMap<String, String>, ours: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut all = theirs.clone();
+    all.retain(|key, _| !key.starts_with(PREFIX));
+    all.extend(ours);
+    all
+}
+
+/// A restricted pod without a token, scheduled as wished. The caller adds the containers. Without a wish, the pods of `selector` are spread.
+/// `ids` as in [`security`].
+pub(crate) fn spec(wishes: &PodTemplate, selector: &BTreeMap<String, String>, ids: bool) -> PodSpec {
+    let secrets = wishes.image_pull_secrets.iter();
+    let secrets = secrets.map(|secret| LocalObjectReference {
+        name: secret.name.clone(),
+    });
+    PodSpec {
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        security_context: Some(security(ids)),
+        topology_spread_constraints: Some(
+            wishes
+                .topology_spread_constraints
+                .clone()
+                .unwrap_or_else(|| spread(selector)),
+        ),
+        node_selector: Some(wishes.node_selector.clone()).filter(|labels| !labels.is_empty()),
+        affinity: wishes.affinity.clone(),
+        tolerations: Some(wishes.tolerations.clone()).filter(|tolerations| !tolerations.is_empty()),
+        priority_class_name: wishes.priority_class_name.clone(),
+        image_pull_secrets: Some(secrets.collect()).filter(|secrets: &Vec<_>| !secrets.is_empty()),
+        ..PodSpec::default()
+    }
+}
+
 /// No root, the runtime's filter of system calls. `ids`: whether pods name their user and group. Some platforms give each namespace
 /// numbers of its own, and refuse pods that name others.
-pub(crate) fn security(ids: bool) -> PodSecurityContext {
+fn security(ids: bool) -> PodSecurityContext {
     let user = ids.then_some(USER);
     PodSecurityContext {
         run_as_non_root: Some(true),
@@ -46,7 +97,7 @@ pub(crate) fn container_security() -> SecurityContext {
 }
 
 /// Spreads the pods of this selector over zones and nodes, as far as there are any.
-pub(crate) fn spread(selector: &BTreeMap<String, String>) -> Vec<TopologySpreadConstraint> {
+fn spread(selector: &BTreeMap<String, String>) -> Vec<TopologySpreadConstraint> {
     let over = |key: &str| TopologySpreadConstraint {
         max_skew: 1,
         topology_key: key.to_owned(),

@@ -30,8 +30,6 @@ pub const LEAVING: &str = "fanout.openfactory.io/leaving";
 pub const MOVED_PERCENT: &str = "fanout.openfactory.io/moved-percent";
 /// On a ring's ConfigMap: a JSON object from images to the newest version of the document that their pods have said they read.
 pub const READERS: &str = "fanout.openfactory.io/readers";
-/// What all labels and annotations of ours begin with.
-pub const PREFIX: &str = "fanout.openfactory.io/";
 /// On a ring's ConfigMap: there are no members now, and the document is the last one that there was.
 pub const IDLE: &str = "fanout.openfactory.io/idle";
 
@@ -206,15 +204,6 @@ pub fn controller(object: &impl Resource) -> Option<&OwnerReference> {
 /// Texts as a map.
 pub fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
     pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
-}
-
-/// Texts as a map, after others: ours go before a person's, and nobody else says what we alone know (an epoch, a version).
-#[must_use]
-pub fn over(theirs: &BTreeMap<String, String>, ours: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let mut all = theirs.clone();
-    all.retain(|key, _| !key.starts_with(PREFIX));
-    all.extend(ours);
-    all
 }
 
 /// What is read, in one text: channel, topic and group.

@@ -97,10 +97,9 @@ pub(super) async fn probe(cluster: &Cluster, folder: &Path) -> Result<Seen, Fail
         // A silent server leaves time for the others.
         let left = u32::try_from(cluster.servers.len() - at).unwrap_or(u32::MAX);
         let share = deadline.saturating_duration_since(Instant::now()) / left;
-        match connect(&address, Login::of(cluster, NAME), share).await {
-            Ok(connection) => {
-                let info = connection.info.clone();
-                drop(connection);
+        let info = connect(&address, Login::of(cluster, NAME), share).await;
+        match info.map(|connection| connection.info) {
+            Ok(info) => {
                 return Ok(Seen {
                     version: info.version,
                     cluster_name: Some(info.cluster).filter(|name| !name.is_empty()),

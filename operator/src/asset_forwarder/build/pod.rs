@@ -5,13 +5,11 @@ use std::collections::BTreeMap;
 use crds::asset_forwarder::{DeadLetterType, PodTemplate, RingUpdate};
 use k8s_openapi::api::core::v1::{
     ConfigMapProjection, ConfigMapVolumeSource, Container, ContainerPort, DownwardAPIProjection, DownwardAPIVolumeFile,
-    KeyToPath, LocalObjectReference, ObjectFieldSelector, PersistentVolumeClaimVolumeSource, PodSpec, PodTemplateSpec,
-    ProjectedVolumeSource, ResourceRequirements, SecretVolumeSource, ServiceAccountTokenProjection, Volume,
-    VolumeMount, VolumeProjection,
+    KeyToPath, ObjectFieldSelector, PersistentVolumeClaimVolumeSource, PodSpec, PodTemplateSpec, ProjectedVolumeSource,
+    ResourceRequirements, SecretVolumeSource, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::asset_forwarder::names::{self};
+use crate::asset_forwarder::names;
 use crate::asset_forwarder::validate::{Configuration, Validated};
 use crate::pod;
 
@@ -27,37 +25,13 @@ pub(super) fn template(validated: &Validated, config: &Configuration) -> PodTemp
     }
     let drain = i64::try_from(config.drain_timeout_ms / 1_000).unwrap_or(i64::MAX);
     PodTemplateSpec {
-        metadata: Some(ObjectMeta {
-            labels: Some(names::over(&wishes.labels, identity.labels())),
-            annotations: Some(names::over(&wishes.annotations, annotations)),
-            ..ObjectMeta::default()
-        }),
+        metadata: Some(pod::metadata(&wishes, identity.labels(), annotations)),
         spec: Some(PodSpec {
             service_account_name: Some(identity.name.clone()),
-            automount_service_account_token: Some(false),
-            enable_service_links: Some(false),
             termination_grace_period_seconds: Some(drain.saturating_add(MARGIN_SECONDS).max(30)),
-            security_context: Some(pod::security(validated.security_ids)),
             containers: vec![container(validated, config, &wishes)],
             volumes: Some(volumes(validated, config)),
-            topology_spread_constraints: Some(
-                wishes
-                    .topology_spread_constraints
-                    .clone()
-                    .unwrap_or_else(|| pod::spread(&identity.selector())),
-            ),
-            node_selector: some_map(wishes.node_selector),
-            affinity: wishes.affinity,
-            tolerations: some_list(wishes.tolerations),
-            priority_class_name: wishes.priority_class_name,
-            image_pull_secrets: some_list(
-                wishes
-                    .image_pull_secrets
-                    .into_iter()
-                    .map(|secret| LocalObjectReference { name: secret.name })
-                    .collect(),
-            ),
-            ..PodSpec::default()
+            ..pod::spec(&wishes, &identity.selector(), validated.security_ids)
         }),
     }
 }
@@ -238,12 +212,4 @@ fn token() -> Volume {
         }),
         ..Volume::default()
     }
-}
-
-fn some_list<T>(list: Vec<T>) -> Option<Vec<T>> {
-    (!list.is_empty()).then_some(list)
-}
-
-fn some_map(map: BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
-    (!map.is_empty()).then_some(map)
 }

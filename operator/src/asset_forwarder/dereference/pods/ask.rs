@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use forwarder_core::status::Status;
-use forwarder_service::chain;
 use forwarder_service::http::client::{self, RequestError};
 use futures::StreamExt as _;
 use http_body_util::BodyExt as _;
@@ -16,6 +15,7 @@ use tracing::debug;
 
 use crate::asset_forwarder::names;
 use crate::asset_forwarder::pods::{Observed, Process};
+use crate::controller::describe;
 
 /// A pod answers from memory; what takes longer is as good as no answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -44,7 +44,7 @@ pub(super) async fn ask(pods: Vec<Observed>) -> Vec<Observed> {
         if let (Process::Running, Some(address)) = (pod.process, address.filter(may_be_a_pods)) {
             match tokio::time::timeout(TIMEOUT, status(SocketAddr::new(address, names::PORT))).await {
                 Ok(Ok(status)) => report = Some(status),
-                Ok(Err(error)) => debug!(pod = pod.name, error = chain(&error), "does not tell its status"),
+                Ok(Err(error)) => debug!(pod = pod.name, error = describe(&error), "does not tell its status"),
                 Err(_) => debug!(pod = pod.name, "does not tell its status in time"),
             }
         }

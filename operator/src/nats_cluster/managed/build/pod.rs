@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    ConfigMapVolumeSource, Container, ContainerPort, ExecAction, Lifecycle, LifecycleHandler, LocalObjectReference,
-    PodSpec, PodTemplateSpec, ResourceRequirements, SecretVolumeSource, Volume, VolumeMount,
+    ConfigMapVolumeSource, Container, ContainerPort, ExecAction, Lifecycle, LifecycleHandler, PodSpec, PodTemplateSpec,
+    ResourceRequirements, SecretVolumeSource, Volume, VolumeMount,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::config;
 use crate::nats_cluster::managed::names::{self, Identity};
@@ -18,43 +17,17 @@ const MARGIN_SECONDS: u32 = 30;
 
 pub(super) fn template(plan: &Plan) -> PodTemplateSpec {
     let (identity, wishes) = (&plan.identity, &plan.pod);
-    let mut labels = ours_apart(&wishes.labels);
-    labels.extend(identity.labels());
-    let mut annotations = ours_apart(&wishes.annotations);
-    annotations.insert(names::CONFIGURATION.to_owned(), config::config_hash(plan));
-    annotations.insert(names::PASSWORDS.to_owned(), shared_hash(plan));
+    let annotations = BTreeMap::from([
+        (names::CONFIGURATION.to_owned(), config::config_hash(plan)),
+        (names::PASSWORDS.to_owned(), shared_hash(plan)),
+    ]);
     PodTemplateSpec {
-        metadata: Some(ObjectMeta {
-            labels: Some(labels),
-            annotations: Some(annotations),
-            ..ObjectMeta::default()
-        }),
+        metadata: Some(pod::metadata(wishes, identity.labels(), annotations)),
         spec: Some(PodSpec {
-            automount_service_account_token: Some(false),
-            enable_service_links: Some(false),
             termination_grace_period_seconds: Some(i64::from(config::LAME_DUCK_SECONDS + MARGIN_SECONDS)),
-            security_context: Some(pod::security(plan.security_ids)),
             containers: vec![container(plan)],
             volumes: Some(volumes(identity)),
-            topology_spread_constraints: Some(
-                wishes
-                    .topology_spread_constraints
-                    .clone()
-                    .unwrap_or_else(|| pod::spread(&identity.selector())),
-            ),
-            node_selector: (!wishes.node_selector.is_empty()).then(|| wishes.node_selector.clone()),
-            affinity: wishes.affinity.clone(),
-            tolerations: (!wishes.tolerations.is_empty()).then(|| wishes.tolerations.clone()),
-            priority_class_name: wishes.priority_class_name.clone(),
-            image_pull_secrets: (!wishes.image_pull_secrets.is_empty()).then(|| {
-                let secrets = wishes.image_pull_secrets.iter();
-                secrets
-                    .map(|secret| LocalObjectReference {
-                        name: secret.name.clone(),
-                    })
-                    .collect()
-            }),
-            ..PodSpec::default()
+            ..pod::spec(wishes, &identity.selector(), plan.security_ids)
         }),
     }
 }
@@ -155,13 +128,6 @@ fn port(name: &str, number: u16) -> ContainerPort {
         protocol: Some("TCP".to_owned()),
         ..ContainerPort::default()
     }
-}
-
-/// A person's labels or annotations, without those that only we give.
-fn ours_apart(theirs: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let mut theirs = theirs.clone();
-    theirs.retain(|key, _| !key.starts_with("fanout.openfactory.io/"));
-    theirs
 }
 
 fn words(words: &[&str]) -> Vec<String> {
