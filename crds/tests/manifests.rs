@@ -1,4 +1,4 @@
-//! The manifests on which the API server itself is tried, judged by the rules alone: quickly, and without a server.
+//! The manifests of `crds/corpus`, on which the API server itself is tried, judged by the rules alone: quickly, and without a server.
 //!
 //! What types and bounds refuse is left to the API server.
 
@@ -133,9 +133,7 @@ fn the_full_examples_name_every_field() {
 }
 
 fn manifests(folder: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../e2e/rig/tests/operator/manifests")
-        .join(folder)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(folder)
 }
 
 /// README.md and the pages of the manual, by their paths from the root.

@@ -1,7 +1,7 @@
 //! The definitions on a real API server: what it takes, what it refuses, and by which words.
 //!
-//! `manifests/refused/*.yaml` say in their first line what the refusal must hold. Of a file with two documents the first is there already,
-//! and the second is its update. The same manifests are judged without a server by `crds/tests/manifests.rs`.
+//! The manifests are in `crds/corpus`. Those in `refused` say in their first line what the refusal must hold. Of a file with two documents the
+//! first is there already, and the second is its update. The same manifests are judged without a server by `crds/tests/manifests.rs`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -200,7 +200,7 @@ fn charts() -> PathBuf {
 fn manifests(folder: &str) -> Vec<PathBuf> {
     files(
         &Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/operator/manifests")
+            .join("../../crds/corpus")
             .join(folder),
     )
 }
