@@ -43,7 +43,7 @@ enum Task {
 #[derive(Debug, Args)]
 struct Test {
     /// Without one: all tests.
-    #[arg(value_parser = ["forwarder", "guarantees", "operator", "hardening", "rig", "unit", "fuzz"])]
+    #[arg(value_parser = ["forwarder", "operator", "hardening", "rig", "unit", "fuzz"])]
     suite: Option<String>,
     /// Also the long ones.
     #[arg(long)]

@@ -177,13 +177,11 @@ fn forget_package(command: &mut Command) {
     }
 }
 
-/// What nextest is told of a suite; `guarantees` is a test binary.
+/// What nextest is told of a suite; `hardening` is a test binary.
 fn filter(suite: &str) -> String {
     match suite {
         "forwarder" => "package(/^forwarder(-|$)/) | (package(e2e-rig) & binary(forwarder))".to_owned(),
-        "rig" => {
-            "package(e2e) | (package(e2e-rig) & not binary(/^(forwarder|guarantees|operator|hardening)$/))".to_owned()
-        }
+        "rig" => "package(e2e) | (package(e2e-rig) & not binary(/^(forwarder|operator|hardening)$/))".to_owned(),
         "operator" => "package(operator) | package(crds) | (package(e2e-rig) & binary(operator))".to_owned(),
         "unit" => "kind(lib) | kind(bin)".to_owned(),
         other => format!("binary({other})"),

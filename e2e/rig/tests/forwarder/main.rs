@@ -1,4 +1,4 @@
-//! The forwarder on real servers: what arrives, how often, and in which order.
+//! The forwarder on real servers, also on such that fail: what arrives, how often, and in which order. See `cargo e2e test forwarder`.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,11 +10,19 @@ use e2e_rig::stage;
 mod credentials;
 mod denied;
 mod failover;
+mod fencing;
+mod frozen;
 mod group;
+mod handover;
+mod holes;
+mod homes;
 mod input;
+mod isolation;
+mod lag;
 mod original;
 mod outages;
 mod poison;
+mod random;
 mod ring;
 mod ring_file;
 mod stream;

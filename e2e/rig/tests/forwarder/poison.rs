@@ -1,5 +1,7 @@
 //! Records that a server refuses, and what they cost all others: nothing.
 
+mod random;
+
 use std::fs;
 use std::time::Duration;
 

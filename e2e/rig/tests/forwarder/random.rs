@@ -82,7 +82,7 @@ impl Drop for Replay<'_> {
         if thread::panicking() {
             let Self(plan) = self;
             eprintln!(
-                "\n{plan}replay it: {SEED}={} cargo e2e test guarantees -- random::seeds_from_0\n",
+                "\n{plan}replay it: {SEED}={} cargo e2e test forwarder -- random::seeds_from_0\n",
                 plan.seed
             );
         }
