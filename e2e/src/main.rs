@@ -43,7 +43,7 @@ enum Task {
 #[derive(Debug, Args)]
 struct Test {
     /// Without one: all tests.
-    #[arg(value_parser = ["forwarder", "operator", "hardening", "rig", "unit", "fuzz"])]
+    #[arg(value_parser = ["forwarder", "operator", "managed", "gitops", "observability", "rig", "unit", "fuzz"])]
     suite: Option<String>,
     /// Also the long ones.
     #[arg(long)]
@@ -134,6 +134,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
             }
             if runner::needs_gitops(suite.as_deref()) {
                 runner::fetch::gitops(&steps)?;
+            }
+            if runner::needs_prometheus(suite.as_deref()) {
                 runner::fetch::prometheus(&steps)?;
             }
             runner::test(&steps, &root, suite.as_deref(), full, &nextest)

@@ -30,12 +30,17 @@ pub(crate) fn say(text: &str) {
 
 /// Whether tests of this suite run on Kubernetes.
 pub(crate) fn needs_cluster(suite: Option<&str>) -> bool {
-    matches!(suite, None | Some("operator" | "hardening"))
+    matches!(suite, None | Some("operator" | "managed" | "gitops" | "observability"))
 }
 
 /// Whether tests of this suite ask what GitOps tools think of us.
 pub(crate) fn needs_gitops(suite: Option<&str>) -> bool {
-    matches!(suite, None | Some("hardening"))
+    matches!(suite, None | Some("gitops"))
+}
+
+/// Whether tests of this suite ask Prometheus.
+pub(crate) fn needs_prometheus(suite: Option<&str>) -> bool {
+    matches!(suite, None | Some("observability"))
 }
 
 /// Builds everything that tests start, fuzzes, starts the broker that the tests share, and lets nextest run and close the output.
@@ -177,13 +182,13 @@ fn forget_package(command: &mut Command) {
     }
 }
 
-/// What nextest is told of a suite; `hardening` is a test binary.
+/// What nextest is told of a suite.
 fn filter(suite: &str) -> String {
     match suite {
         "forwarder" => "package(/^forwarder(-|$)/) | (package(e2e-rig) & binary(forwarder))".to_owned(),
-        "rig" => "package(e2e) | (package(e2e-rig) & not binary(/^(forwarder|operator|hardening)$/))".to_owned(),
+        "rig" => "package(e2e) | (package(e2e-rig) & (not kind(test) | binary(rig)))".to_owned(),
         "operator" => "package(operator) | package(crds) | (package(e2e-rig) & binary(operator))".to_owned(),
         "unit" => "kind(lib) | kind(bin)".to_owned(),
-        other => format!("binary({other})"),
+        other => format!("package(e2e-rig) & binary({other})"),
     }
 }

@@ -1,5 +1,7 @@
 //! Credentials: missing at first, and changed while pods run.
 
+mod kafka;
+
 use e2e_rig::nats::{self, Login, User};
 use e2e_rig::site::{FORWARDER, Site, condition, status};
 use e2e_rig::stage::SOON;

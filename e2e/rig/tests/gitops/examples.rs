@@ -5,7 +5,7 @@ use std::fs;
 use e2e_rig::cluster::Cluster;
 use serde_json::{Value, json};
 
-use super::gitops;
+use crate::argo_cd::gitops;
 
 /// Every object of the examples, with the file that it is in.
 fn objects() -> Vec<(String, Value)> {

@@ -1,5 +1,7 @@
 //! What a forwarder costs the API server: counted in requests, not in time.
 
+mod alone;
+
 use anyhow::ensure;
 use e2e_rig::crowd::{counted, has_ring, wait_all};
 use e2e_rig::manifests::asset_forwarder;

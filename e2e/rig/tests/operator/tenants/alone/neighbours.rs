@@ -8,7 +8,7 @@ use e2e_rig::wait;
 use forwarder_core::document::PublishMode;
 use serde_json::{Value, json};
 
-use crate::neighbours::{HEAVY, check_operator, forged_rings, heavy, listed, wait_answered, wait_stalled};
+use crate::tenants::neighbours::{HEAVY, check_operator, forged_rings, heavy, listed, wait_answered, wait_stalled};
 
 /// Who writes in the hostile namespace.
 const TENANT: &str = "tenant";

@@ -1,4 +1,4 @@
-//! A password of Kafka that changes. (That of NATS: see the operator's tests.)
+//! A password of Kafka that changes. (That of NATS: see the module above.)
 
 use std::collections::BTreeSet;
 

@@ -3,7 +3,7 @@
 use e2e_rig::site::Site;
 use forwarder_core::document::PublishMode;
 
-use crate::namespaces::{While, deleted_within_a_minute};
+use super::{While, deleted_within_a_minute};
 
 #[tokio::test]
 async fn long_a_deleted_namespace_goes_while_nothing_else_answers() {

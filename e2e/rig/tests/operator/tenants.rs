@@ -1,5 +1,7 @@
 //! What the operator does for those who share it: it says when it is ready, and uses only the Secrets that are meant for it.
 
+mod alone;
+mod neighbours;
 mod roles;
 
 use crds::NatsCluster;

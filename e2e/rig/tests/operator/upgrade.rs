@@ -1,5 +1,8 @@
 //! A new operator in the place of the old one.
 
+mod alone;
+mod older_pods;
+
 use std::collections::BTreeMap;
 
 use e2e_rig::site::{FORWARDER, Site, status};

@@ -10,7 +10,7 @@ use e2e_rig::transitions::{Health, Recorder, Version, expected, faults, kstatus}
 use forwarder_core::document::PublishMode;
 use serde_json::{Value, json};
 
-use super::argo_cd;
+use crate::argo_cd;
 
 const AF: (&str, &str) = ("AssetForwarder", FORWARDER);
 const CHANNEL: (&str, &str) = ("KafkaChannel", "assets");

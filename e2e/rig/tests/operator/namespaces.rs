@@ -1,5 +1,7 @@
 //! A namespace that is deleted with all that is in it goes, whatever is away.
 
+mod alone;
+
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;

@@ -1,7 +1,5 @@
 //! NATS servers that the operator runs, while records flow to them.
 
-mod rig;
-
 use std::collections::BTreeMap;
 
 use crds::NatsCluster;
@@ -16,7 +14,7 @@ use kube::api::EvictParams;
 use serde_json::json;
 use tokio::time::timeout;
 
-use self::rig::{CLUSTER, IMAGES, Servers, Volumes, manifest, verdict};
+use crate::rig::{CLUSTER, IMAGES, Servers, Volumes, manifest, verdict};
 
 #[tokio::test]
 async fn another_image_restarts_one_server_at_a_time_and_loses_nothing() {

@@ -13,7 +13,7 @@ use e2e_rig::wait;
 use forwarder_core::document::PublishMode;
 use serde_json::{Value, json};
 
-use crate::gitops::gitops;
+use crate::argo_cd::gitops;
 
 /// Where the base installs the operator.
 const SYSTEM: &str = "fanout-system";
