@@ -10,6 +10,7 @@ use e2e::tools;
 use crate::runner::cluster;
 use crate::runner::demo::Demo;
 use crate::runner::steps::Steps;
+use crate::runner::suite::{self, Need, Suite, needs};
 use crate::runner::system::Purpose;
 
 mod runner;
@@ -41,10 +42,11 @@ enum Task {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = suite::list())]
 struct Test {
-    /// Without one: all tests.
-    #[arg(value_parser = ["forwarder", "operator", "managed", "gitops", "observability", "rig", "unit", "fuzz"])]
-    suite: Option<String>,
+    /// One of the suites below; without one, all tests.
+    #[arg(value_parser = Suite::parse)]
+    suite: Option<Suite>,
     /// Also the long ones.
     #[arg(long)]
     full: bool,
@@ -122,23 +124,23 @@ fn run(cli: Cli) -> Result<ExitCode> {
             libfuzzer,
         }) => runner::fuzz::hunt(&steps, &root, target.as_deref(), seconds, &libfuzzer),
         Task::Test(Test {
-            suite,
+            suite: Some(Suite { filter: None, .. }),
             full,
-            nextest: _,
-        }) if suite.as_deref() == Some("fuzz") => runner::fuzz::test(&steps, &root, full),
+            ..
+        }) => runner::fuzz::test(&steps, &root, full),
         Task::Test(Test { suite, full, nextest }) => {
             runner::fetch::servers(&steps)?;
             runner::fetch::nextest(&steps)?;
-            if runner::needs_cluster(suite.as_deref()) {
+            if needs(suite, Need::Cluster) {
                 cluster::fetch(&steps)?;
             }
-            if runner::needs_gitops(suite.as_deref()) {
+            if needs(suite, Need::GitOps) {
                 runner::fetch::gitops(&steps)?;
             }
-            if runner::needs_prometheus(suite.as_deref()) {
+            if needs(suite, Need::Prometheus) {
                 runner::fetch::prometheus(&steps)?;
             }
-            runner::test(&steps, &root, suite.as_deref(), full, &nextest)
+            runner::test(&steps, &root, suite, full, &nextest)
         }
         Task::Cluster(command) => {
             if matches!(command.task, cluster::Task::Up(_)) && !cluster::given() {
@@ -176,7 +178,7 @@ fn purpose(task: &Task) -> Purpose {
             Purpose::Cluster
         }
         Task::Demo(Demo { local: false, .. }) if !cluster::given() => Purpose::Cluster,
-        Task::Test(Test { suite, .. }) if runner::needs_cluster(suite.as_deref()) => Purpose::Cluster,
+        Task::Test(Test { suite, .. }) if needs(*suite, Need::Cluster) => Purpose::Cluster,
         Task::Bench(Bench { args }) if needs_cluster(args) && !cluster::given() => Purpose::Cluster,
         _ => Purpose::Servers,
     }

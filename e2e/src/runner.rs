@@ -6,6 +6,7 @@ pub(crate) mod fetch;
 pub(crate) mod fuzz;
 mod images;
 pub(crate) mod steps;
+pub(crate) mod suite;
 pub(crate) mod system;
 
 use std::ffi::OsString;
@@ -21,6 +22,7 @@ use e2e::tools;
 
 use self::cluster::ForTests;
 use self::steps::Steps;
+use self::suite::{Need, Suite, needs};
 
 /// A line for the person who runs this.
 pub(crate) fn say(text: &str) {
@@ -28,31 +30,16 @@ pub(crate) fn say(text: &str) {
     drop(writeln!(io::stderr(), "{text}"));
 }
 
-/// Whether tests of this suite run on Kubernetes.
-pub(crate) fn needs_cluster(suite: Option<&str>) -> bool {
-    matches!(suite, None | Some("operator" | "managed" | "gitops" | "observability"))
-}
-
-/// Whether tests of this suite ask what GitOps tools think of us.
-pub(crate) fn needs_gitops(suite: Option<&str>) -> bool {
-    matches!(suite, None | Some("gitops"))
-}
-
-/// Whether tests of this suite ask Prometheus.
-pub(crate) fn needs_prometheus(suite: Option<&str>) -> bool {
-    matches!(suite, None | Some("observability"))
-}
-
 /// Builds everything that tests start, fuzzes, starts the broker that the tests share, and lets nextest run and close the output.
 pub(crate) fn test(
     steps: &Steps,
     root: &Path,
-    suite: Option<&str>,
+    suite: Option<Suite>,
     full: bool,
     further: &[String],
 ) -> Result<ExitCode> {
     // It comes up while the tests are built.
-    let cluster = if needs_cluster(suite) {
+    let cluster = if needs(suite, Need::Cluster) {
         Some(ForTests::start()?)
     } else {
         None
@@ -75,19 +62,18 @@ pub(crate) fn test(
     if let Some(cluster) = &cluster {
         cluster.make_ready(steps, root)?;
     }
-    let shared = match suite {
-        Some("unit") => None,
-        _ => {
-            // With a cluster, where pods reach it too.
-            let plain = cluster.as_ref().and_then(ForTests::host_address).map(Port::reserve_at);
-            let setup = Setup {
-                plain: plain.transpose()?,
-                ..Setup::default()
-            };
-            Some(steps.quiet("starting the Kafka that the tests share", |_| {
-                Broker::start(dir.path(), setup)
-            })?)
-        }
+    let shared = if needs(suite, Need::Kafka) {
+        // With a cluster, where pods reach it too.
+        let plain = cluster.as_ref().and_then(ForTests::host_address).map(Port::reserve_at);
+        let setup = Setup {
+            plain: plain.transpose()?,
+            ..Setup::default()
+        };
+        Some(steps.quiet("starting the Kafka that the tests share", |_| {
+            Broker::start(dir.path(), setup)
+        })?)
+    } else {
+        None
     };
     let mut nextest = guarded(tools::nextest()?.as_os_str(), "TERM");
     forget_package(&mut nextest);
@@ -97,8 +83,8 @@ pub(crate) fn test(
     if full {
         nextest.args(["--profile", "full"]);
     }
-    if let Some(suite) = suite {
-        nextest.args(["-E", &filter(suite)]);
+    if let Some(filter) = suite.and_then(|suite| suite.filter) {
+        nextest.args(["-E", filter]);
     }
     if let Some(shared) = &shared {
         nextest.env("FANOUT_E2E_KAFKA", shared.address());
@@ -179,16 +165,5 @@ fn forget_package(command: &mut Command) {
         if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
             command.env_remove(&name);
         }
-    }
-}
-
-/// What nextest is told of a suite.
-fn filter(suite: &str) -> String {
-    match suite {
-        "forwarder" => "package(/^forwarder(-|$)/) | (package(e2e-rig) & binary(forwarder))".to_owned(),
-        "rig" => "package(e2e) | (package(e2e-rig) & (not kind(test) | binary(rig)))".to_owned(),
-        "operator" => "package(operator) | package(crds) | (package(e2e-rig) & binary(operator))".to_owned(),
-        "unit" => "kind(lib) | kind(bin)".to_owned(),
-        other => format!("package(e2e-rig) & binary({other})"),
     }
 }

@@ -66,8 +66,9 @@ impl Cluster {
                 .with_context(|| format!("{} is no number: {number}", own::INSTANCE_VARIABLE))?,
             Err(_) => OF_PEOPLE,
         };
-        let cluster = own::Cluster::find(instance, programs)?
-            .context("this test needs a cluster: run `cargo e2e test operator`, or `cargo e2e cluster up` before it")?;
+        let cluster = own::Cluster::find(instance, programs)?.context(
+            "this test needs a cluster: run its suite by `cargo e2e test`, or `cargo e2e cluster up` before it",
+        )?;
         Ok(Self {
             kubeconfig: cluster.kubeconfig(),
             host_address: cluster.host_address(),
