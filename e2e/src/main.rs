@@ -10,7 +10,7 @@ use e2e::tools;
 use crate::runner::cluster;
 use crate::runner::demo::Demo;
 use crate::runner::steps::Steps;
-use crate::runner::suite::{self, Need, Suite, needs};
+use crate::runner::suite::{self, Need, Suite, Tier, needs};
 use crate::runner::system::Purpose;
 
 mod runner;
@@ -47,6 +47,9 @@ struct Test {
     /// One of the suites below; without one, all tests.
     #[arg(value_parser = Suite::parse)]
     suite: Option<Suite>,
+    /// Only the tests that tell most for their time: about twelve minutes for all suites.
+    #[arg(long, conflicts_with = "full")]
+    quick: bool,
     /// Also the long ones.
     #[arg(long)]
     full: bool,
@@ -128,7 +131,17 @@ fn run(cli: Cli) -> Result<ExitCode> {
             full,
             ..
         }) => runner::fuzz::test(&steps, &root, full),
-        Task::Test(Test { suite, full, nextest }) => {
+        Task::Test(Test {
+            suite,
+            quick,
+            full,
+            nextest,
+        }) => {
+            let tier = match (quick, full) {
+                (true, _) => Tier::Quick,
+                (_, true) => Tier::Full,
+                _ => Tier::Usual,
+            };
             runner::fetch::servers(&steps)?;
             runner::fetch::nextest(&steps)?;
             if needs(suite, Need::Cluster) {
@@ -140,7 +153,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             if needs(suite, Need::Prometheus) {
                 runner::fetch::prometheus(&steps)?;
             }
-            runner::test(&steps, &root, suite, full, &nextest)
+            runner::test(&steps, &root, suite, tier, &nextest)
         }
         Task::Cluster(command) => {
             if matches!(command.task, cluster::Task::Up(_)) && !cluster::given() {

@@ -22,7 +22,7 @@ use e2e::tools;
 
 use self::cluster::ForTests;
 use self::steps::Steps;
-use self::suite::{Need, Suite, needs};
+use self::suite::{Need, Suite, Tier, needs};
 
 /// A line for the person who runs this.
 pub(crate) fn say(text: &str) {
@@ -35,7 +35,7 @@ pub(crate) fn test(
     steps: &Steps,
     root: &Path,
     suite: Option<Suite>,
-    full: bool,
+    tier: Tier,
     further: &[String],
 ) -> Result<ExitCode> {
     // It comes up while the tests are built.
@@ -49,8 +49,8 @@ pub(crate) fn test(
     if built != ExitCode::SUCCESS {
         return Ok(built);
     }
-    if suite.is_none() && further.is_empty() {
-        let fuzzed = fuzz::test(steps, root, full)?;
+    if suite.is_none() && further.is_empty() && tier != Tier::Quick {
+        let fuzzed = fuzz::test(steps, root, tier == Tier::Full)?;
         if fuzzed != ExitCode::SUCCESS {
             return Ok(fuzzed);
         }
@@ -80,8 +80,8 @@ pub(crate) fn test(
     nextest
         .current_dir(root)
         .args(["nextest", "run", "--workspace", "--no-input-handler"]);
-    if full {
-        nextest.args(["--profile", "full"]);
+    if let Some(profile) = tier.profile() {
+        nextest.args(["--profile", profile]);
     }
     if let Some(filter) = suite.and_then(|suite| suite.filter) {
         nextest.args(["-E", filter]);

@@ -13,6 +13,17 @@ pub(crate) struct Suite {
     needs: &'static [Need],
 }
 
+/// How many of the tests are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tier {
+    /// Those that tell most for their time.
+    Quick,
+    /// All but the long ones.
+    Usual,
+    /// All.
+    Full,
+}
+
 /// What tests need besides the servers that each of them starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
@@ -93,6 +104,17 @@ impl Suite {
     }
 }
 
+impl Tier {
+    /// The profile of nextest that chooses them, where it is not the one that nextest takes by itself.
+    pub(crate) const fn profile(self) -> Option<&'static str> {
+        match self {
+            Self::Quick => Some("quick"),
+            Self::Usual => None,
+            Self::Full => Some("full"),
+        }
+    }
+}
+
 /// Whether some test needs this: of the suite, or of all.
 pub(crate) fn needs(suite: Option<Suite>, need: Need) -> bool {
     suite.is_none_or(|suite| suite.needs.contains(&need))
@@ -163,6 +185,16 @@ mod tests {
             let [usual, full] = lasting;
             let row = format!("| `{name}` | {what} | {usual} | {full} |\n");
             assert!(page.contains(&row), "develop.md lacks {row}");
+        }
+    }
+
+    #[test]
+    fn each_tier_has_its_profile() {
+        let settings = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.config/nextest.toml");
+        let settings = fs::read_to_string(settings).unwrap();
+        for tier in [Tier::Quick, Tier::Usual, Tier::Full] {
+            let head = format!("[profile.{}]\n", tier.profile().unwrap_or("default"));
+            assert!(settings.contains(&head), "nextest.toml lacks {head}");
         }
     }
 
