@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use e2e_rig::cluster::Cluster;
+use e2e_rig::wait;
 use serde_json::{Value, json};
 
 use super::{Helm, objects, stdout, text};
@@ -13,8 +14,8 @@ use super::{Helm, objects, stdout, text};
 /// Images that are there start within seconds; a machine of two cores that does other things as well needs longer.
 const START: Duration = Duration::from_secs(90);
 
-#[test]
-fn the_operator_is_installed_tested_upgraded_and_uninstalled() {
+#[tokio::test]
+async fn the_operator_is_installed_tested_upgraded_and_uninstalled() {
     let helm = Helm::new();
     definitions(&helm);
     let namespace = helm.cluster.namespace("chart").unwrap();
@@ -103,7 +104,14 @@ spec:
         .unwrap();
     let budgets = ["get", "poddisruptionbudget", "--output=name"];
     assert_eq!(namespace.kubectl(&budgets).unwrap(), "");
-    assert_ne!(namespace.kubectl(&holder).unwrap(), "");
+    // The pod that led has released the Lease, and the new one takes it.
+    wait::eventually(START, "an operator leads after the upgrade", || async {
+        let leads = namespace.kubectl(&holder)?;
+        anyhow::ensure!(!leads.is_empty() && leads != leader, "the holder is {leads:?}");
+        Ok(true)
+    })
+    .await
+    .unwrap();
 
     helm.run(&["rollback", "fan", "1", &place, "--wait", &timeout]);
     namespace
