@@ -73,7 +73,7 @@ const FORBIDDEN: &[(&str, &str, &str, &str)] = &[
         "ring_watch",
         "the engine brings the ring, wherever it is from",
     ),
-    ("forwarder", "publisher", "intake", "records go one way"),
+    ("forwarder", "outputs", "intake", "records go one way"),
     (
         "operator",
         "credentials",

@@ -41,8 +41,8 @@ use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::admin::Admin;
-use crate::dead_letter::{DeadLetterError, DeadLetters};
-use crate::fleet::Fleet;
+use crate::outputs::dead_letter::{DeadLetterError, DeadLetters};
+use crate::outputs::nats::publishers::Fleet;
 use crate::intake::{Intake, IntakeError, Links, RingChangeError, era};
 use crate::lease::Lease;
 use crate::metrics::Metrics;

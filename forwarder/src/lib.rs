@@ -10,12 +10,11 @@ pub mod engine;
 
 pub mod intake;
 
-pub mod fleet;
-pub mod parcel;
-pub mod publisher;
-pub mod ring_watch;
+pub mod message;
 
-pub mod dead_letter;
+pub mod outputs;
+
+pub mod ring_watch;
 
 pub mod admin;
 pub mod metrics;

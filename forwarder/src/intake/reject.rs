@@ -7,7 +7,7 @@ use forwarder_service::log_limit::LogLimit;
 use tracing::warn;
 
 use crate::metrics::Metrics;
-use crate::parcel::Letter;
+use crate::message::Letter;
 
 /// A line per reason and interval; what is in between is counted and named in the next line.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);

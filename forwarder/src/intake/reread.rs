@@ -13,7 +13,7 @@ use tracing::{debug, error, warn};
 
 use super::context::Context;
 use super::{Intake, damage, headers};
-use crate::parcel::record_bytes;
+use crate::message::record_bytes;
 use forwarder_kafka::{self as kafka, KafkaSetupError};
 
 /// Records looked at per turn of the intake's loop: what comes in from the group must not wait long.

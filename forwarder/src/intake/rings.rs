@@ -13,8 +13,8 @@ use forwarder_core::fanout::ring::{Ring, RingError, moved};
 use tracing::{error, info, warn};
 
 use super::Intake;
-use crate::fleet::Fleet;
-use crate::publisher::Order;
+use crate::outputs::nats::publishers::Fleet;
+use crate::outputs::nats::Order;
 use forwarder_nats::server::AddressError;
 
 /// Why a ring cannot be used.

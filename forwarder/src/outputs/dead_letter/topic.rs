@@ -8,7 +8,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::util::Timeout;
 
 use super::{Letter, Place, WriteFailed};
-use crate::parcel::Original;
+use crate::message::Original;
 use forwarder_kafka::{self as kafka, KafkaSetupError, ProducerContext};
 
 pub(super) struct TopicTarget {

@@ -10,6 +10,7 @@
 //! of the outbox and a new connection begins. Nothing is ever assumed to have arrived because a write succeeded.
 
 mod connecting;
+pub mod publishers;
 mod session;
 mod stream_watch;
 #[cfg(test)]
@@ -30,7 +31,7 @@ use tracing::{info, warn};
 
 use crate::lease::Lease;
 use crate::metrics::{ClusterMetrics, Metrics, RetryReason};
-use crate::parcel::{Fate, Parcel, Receipt, Receipts, Undeliverable};
+use crate::message::{Fate, Parcel, Receipt, Receipts, Undeliverable};
 use forwarder_nats::server::{AddressError, ForeignServer, ServerPool};
 use forwarder_nats::stream::StreamError;
 use forwarder_service::chain;

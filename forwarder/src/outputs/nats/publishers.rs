@@ -11,8 +11,8 @@ use tracing::{Instrument, info, info_span};
 
 use crate::lease::Lease;
 use crate::metrics::{ClusterMetrics, Metrics};
-use crate::parcel::Receipts;
-use crate::publisher::{Link, Order, Publisher};
+use crate::message::Receipts;
+use super::{Link, Order, Publisher};
 use crate::tasks::Tasks;
 use forwarder_nats::server::AddressError;
 use forwarder_service::clock::Clock;

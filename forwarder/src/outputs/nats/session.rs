@@ -19,7 +19,7 @@ use super::stream_watch::StreamWatch;
 use super::{Ended, MAX_SILENT_ENDS, MAX_UNACKED, Publisher, undeliverable};
 use crate::lease::{Guard, NotHeld};
 use crate::metrics::RetryReason;
-use crate::parcel::Receipts;
+use crate::message::Receipts;
 use forwarder_nats::WriteGate as _;
 use forwarder_nats::connection::Connection;
 use forwarder_nats::protocol::{self, Ack, Op, Parser, ServerError};

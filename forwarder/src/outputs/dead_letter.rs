@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tracing::error;
 
 use crate::metrics::Metrics;
-use crate::parcel::{Fate, Letter, Receipt, Receipts};
+use crate::message::{Fate, Letter, Receipt, Receipts};
 use forwarder_kafka::KafkaSetupError;
 
 /// Most letters written at once: a file is synced once per batch.

@@ -152,7 +152,7 @@ mod tests {
     use forwarder_core::record::Invalid;
 
     use super::*;
-    use crate::parcel::{Origin, Original};
+    use crate::message::{Origin, Original};
 
     fn letter(offset: i64, key: &[u8]) -> Letter {
         let origin = Origin {

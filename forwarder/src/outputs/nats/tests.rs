@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::parcel::Origin;
+use crate::message::Origin;
 use forwarder_nats::server::ServerAddress;
 
 /// For what happens at once; a longer wait is a failure.
