@@ -11,7 +11,7 @@
 //!
 //!  task `admin`: probes, metrics, status
 //!  task `traces`: spans of sampled records ◀── intake, where that is declared
-//!  task `ring_watch`: the declared ring, when it changes ──▶ intake, which starts and ends publishers ([`Fleet`])
+//!  task `ring_watch`: the declared ring, when it changes ──▶ intake, which starts and ends publishers ([`Publishers`])
 //! ```
 //!
 //! A task that panics would leave its part undone for ever: its cluster, its letters, the ring. So it ends the process, which
@@ -41,11 +41,11 @@ use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::admin::Admin;
-use crate::outputs::dead_letter::{DeadLetterError, DeadLetters};
-use crate::outputs::nats::publishers::Fleet;
 use crate::intake::{Intake, IntakeError, Links, RingChangeError, era};
 use crate::lease::Lease;
 use crate::metrics::Metrics;
+use crate::outputs::dead_letter::{DeadLetterError, DeadLetters};
+use crate::outputs::nats::publishers::Publishers;
 use crate::ring_watch::{Outlook, RingOrigin, RingWatch, Rings};
 use crate::tasks::{self, Tasks};
 use crate::traces::{Exporter, ExporterError, Identity, Tracer};
@@ -150,7 +150,7 @@ pub async fn run(document: Checked<Document>, ring: RingOrigin, shutdown: Shutdo
     let lease = Lease::new(clock, config.fence_timeout());
     let (receipts_in, receipts) = blocking::channel();
 
-    let mut fleet = Fleet::new(
+    let mut fleet = Publishers::new(
         Arc::clone(&config),
         receipts_in.clone(),
         metrics.clone(),

@@ -72,7 +72,7 @@ impl Origin {
 
 /// A routed record: all that is needed to publish it, in one allocation.
 #[derive(Debug)]
-pub struct Parcel {
+pub struct Message {
     /// Where it came from.
     pub origin: Origin,
     /// Its asset's lane.
@@ -89,7 +89,7 @@ pub struct Parcel {
     body_end: usize,
 }
 
-impl Parcel {
+impl Message {
     /// Packs the parts; `original` is what [`Original::pack`] wrote, or empty.
     #[must_use]
     pub fn pack(
@@ -163,9 +163,9 @@ impl Parcel {
 
     /// The dead letter that the record becomes.
     #[must_use]
-    pub fn into_letter(self, reason: Invalid) -> Letter {
+    pub fn into_dead_letter(self, reason: Invalid) -> DeadLetter {
         let original = self.bytes.get(self.body_end..).unwrap_or_default().into();
-        Letter {
+        DeadLetter {
             origin: self.origin,
             reason,
             truncated: None,
@@ -174,7 +174,7 @@ impl Parcel {
     }
 }
 
-impl Item for Parcel {
+impl Item for Message {
     fn lane(&self) -> u64 {
         self.lane
     }
@@ -192,7 +192,7 @@ impl Item for Parcel {
     }
 }
 
-impl Freight for Parcel {
+impl Freight for Message {
     fn tag(&self) -> Tag {
         self.origin.tag()
     }
@@ -208,7 +208,7 @@ impl Freight for Parcel {
 
 /// A record that can never be forwarded.
 #[derive(Debug)]
-pub struct Letter {
+pub struct DeadLetter {
     /// Where it came from.
     pub origin: Origin,
     /// Why it cannot be forwarded.
@@ -219,7 +219,7 @@ pub struct Letter {
     original: Box<[u8]>,
 }
 
-impl Letter {
+impl DeadLetter {
     /// A letter with the packed original.
     #[must_use]
     pub fn new(origin: Origin, reason: Invalid, original: &[u8]) -> Self {
@@ -331,7 +331,7 @@ pub enum Fate {
     /// Can never be delivered.
     Undeliverable(Box<Undeliverable>),
     /// Given back, as it was asked for.
-    Recalled(Box<Parcel>),
+    Recalled(Box<Message>),
     /// Given back, since its lane, which is told, is closed.
     Returned(u64),
 }
@@ -342,7 +342,7 @@ pub struct Undeliverable {
     /// Its asset's lane.
     pub lane: u64,
     /// What becomes of it.
-    pub letter: Letter,
+    pub letter: DeadLetter,
 }
 
 /// Receipts of one outlet.
@@ -371,15 +371,15 @@ mod tests {
     };
 
     #[test]
-    fn a_parcel_keeps_its_parts_apart() {
+    fn a_message_keeps_its_parts_apart() {
         let mut original = Vec::new();
         Original::pack(Some(b"key"), None, &[("a", Some(b"1")), ("a", None)], &mut original);
-        let parcel = Parcel::pack(ORIGIN, 7, 0, b"key.id", b"NATS/1.0\r\n\r\n", b"{}", &original);
-        assert_eq!(parcel.subject(), b"key.id");
-        assert_eq!(parcel.headers(), b"NATS/1.0\r\n\r\n");
-        assert_eq!(parcel.body(), b"{}");
-        assert_eq!(parcel.payload_len(), 14);
-        let letter = parcel.into_letter(Invalid::Refused);
+        let message = Message::pack(ORIGIN, 7, 0, b"key.id", b"NATS/1.0\r\n\r\n", b"{}", &original);
+        assert_eq!(message.subject(), b"key.id");
+        assert_eq!(message.headers(), b"NATS/1.0\r\n\r\n");
+        assert_eq!(message.body(), b"{}");
+        assert_eq!(message.payload_len(), 14);
+        let letter = message.into_dead_letter(Invalid::Refused);
         let headers = vec![(&b"a"[..], Some(&b"1"[..])), (&b"a"[..], None)];
         assert_eq!(
             letter.original(),
@@ -400,10 +400,10 @@ mod tests {
                 way: [2; 8],
                 publish: [3; 8],
             };
-            let mut parcel = Parcel::pack(ORIGIN, 7, 0, b"key.id", headers, b"{}", b"");
-            assert_eq!(parcel.untraced_headers(), None, "it has no trace");
-            parcel.trace = Some(Trace::new(sampled, 0, 0));
-            parcel.untraced_headers()
+            let mut message = Message::pack(ORIGIN, 7, 0, b"key.id", headers, b"{}", b"");
+            assert_eq!(message.untraced_headers(), None, "it has no trace");
+            message.trace = Some(Trace::new(sampled, 0, 0));
+            message.untraced_headers()
         };
         let with = b"NATS/1.0\r\na: 1\r\ntraceparent: 00-x-y-01\r\nb: 2\r\n\r\n";
         assert_eq!(untraced(with, None).unwrap(), b"NATS/1.0\r\na: 1\r\nb: 2\r\n\r\n");
@@ -419,8 +419,8 @@ mod tests {
     }
 
     #[test]
-    fn without_an_original_a_letter_is_empty() {
-        let letter = Parcel::pack(ORIGIN, 7, 0, b"s", b"", b"{}", b"").into_letter(Invalid::TooLarge);
+    fn without_an_original_a_dead_letter_is_empty() {
+        let letter = Message::pack(ORIGIN, 7, 0, b"s", b"", b"{}", b"").into_dead_letter(Invalid::TooLarge);
         assert_eq!(letter.original(), Original::default());
     }
 }

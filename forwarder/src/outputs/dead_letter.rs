@@ -10,12 +10,12 @@ use std::sync::mpsc as blocking;
 use std::time::Duration;
 
 use forwarder_core::delivery::DEAD_LETTER;
-use forwarder_core::document::{Checked, DeadLetter};
+use forwarder_core::document::{Checked, DeadLetter as Declared};
 use tokio::sync::mpsc;
 use tracing::error;
 
+use crate::message::{DeadLetter, Fate, Receipt, Receipts};
 use crate::metrics::Metrics;
-use crate::message::{Fate, Letter, Receipt, Receipts};
 use forwarder_kafka::KafkaSetupError;
 
 /// Most letters written at once: a file is synced once per batch.
@@ -55,7 +55,7 @@ enum Target {
 /// See the module.
 pub struct DeadLetters {
     target: Target,
-    letters: mpsc::UnboundedReceiver<Letter>,
+    letters: mpsc::UnboundedReceiver<DeadLetter>,
     receipts: blocking::Sender<Receipts>,
     metrics: Metrics,
 }
@@ -66,9 +66,9 @@ impl DeadLetters {
     /// # Errors
     /// See [`DeadLetterError`].
     pub fn open(
-        declared: &DeadLetter,
+        declared: &Declared,
         config: &Checked,
-        letters: mpsc::UnboundedReceiver<Letter>,
+        letters: mpsc::UnboundedReceiver<DeadLetter>,
         receipts: blocking::Sender<Receipts>,
         metrics: Metrics,
     ) -> Result<Self, DeadLetterError> {
@@ -77,8 +77,8 @@ impl DeadLetters {
             group: config.source.group.clone(),
         };
         let target = match declared {
-            DeadLetter::Topic { topic, .. } => Target::Topic(Box::new(topic::TopicTarget::open(topic, config, place)?)),
-            DeadLetter::File { path } => Target::File(file::FileTarget::open(path, place)?),
+            Declared::Topic { topic, .. } => Target::Topic(Box::new(topic::TopicTarget::open(topic, config, place)?)),
+            Declared::File { path } => Target::File(file::FileTarget::open(path, place)?),
         };
         Ok(Self {
             target,
@@ -121,7 +121,7 @@ impl DeadLetters {
         }
     }
 
-    fn settle(&self, written: Vec<Letter>) {
+    fn settle(&self, written: Vec<DeadLetter>) {
         if written.is_empty() {
             return;
         }
@@ -149,6 +149,6 @@ impl DeadLetters {
 
 /// A write that failed, wholly or in part. What was not written is left in the batch.
 struct WriteFailed {
-    written: Vec<Letter>,
+    written: Vec<DeadLetter>,
     reason: String,
 }

@@ -1,7 +1,7 @@
 //! One task per NATS cluster: keeps a connection, sends what the outbox says, hands out receipts.
 //!
 //! ```text
-//!   orders ─▶ outbox ─▶ connection ─▶ server
+//!   commands ─▶ outbox ─▶ connection ─▶ server
 //!                ▲           │
 //!                └─ fences, acks, refusals ─▶ receipts
 //! ```
@@ -30,8 +30,8 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::lease::Lease;
+use crate::message::{Fate, Message, Receipt, Receipts, Undeliverable};
 use crate::metrics::{ClusterMetrics, Metrics, RetryReason};
-use crate::message::{Fate, Parcel, Receipt, Receipts, Undeliverable};
 use forwarder_nats::server::{AddressError, ForeignServer, ServerPool};
 use forwarder_nats::stream::StreamError;
 use forwarder_service::chain;
@@ -47,9 +47,9 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What the intake asks of a publisher.
 #[derive(Debug)]
-pub enum Order {
-    /// Deliver these, each asset's in this order, behind all that was ordered before.
-    Publish(Vec<Parcel>),
+pub enum Command {
+    /// Deliver these, each asset's in this order, behind all that came before.
+    Publish(Vec<Message>),
     /// Give back all records of these lanes: somebody else takes care of them.
     Recall(Vec<u64>),
     /// Take records of these lanes again: see [`Outbox::close`].
@@ -116,9 +116,9 @@ pub struct Publisher {
     servers: ServerPool,
     publish: Publish,
     confirm_timeout: Duration,
-    outbox: Outbox<Parcel>,
-    outcome: Outcome<Parcel>,
-    orders: mpsc::UnboundedReceiver<Order>,
+    outbox: Outbox<Message>,
+    outcome: Outcome<Message>,
+    commands: mpsc::UnboundedReceiver<Command>,
     receipts: blocking::Sender<Receipts>,
     metrics: Metrics,
     counters: ClusterMetrics,
@@ -192,12 +192,12 @@ impl Publisher {
     ///
     /// # Errors
     /// A server's URL that cannot be read.
-    #[expect(clippy::too_many_arguments, reason = "called once, by the fleet")]
+    #[expect(clippy::too_many_arguments, reason = "called once, by `Publishers`")]
     pub fn new(
         outlet: u32,
         cluster: &Cluster,
         config: &Checked,
-        orders: mpsc::UnboundedReceiver<Order>,
+        commands: mpsc::UnboundedReceiver<Command>,
         receipts: blocking::Sender<Receipts>,
         metrics: Metrics,
         clock: Clock,
@@ -223,7 +223,7 @@ impl Publisher {
             publish,
             outbox: Outbox::new(confirmation, backoff),
             outcome: Outcome::default(),
-            orders,
+            commands,
             receipts,
             counters: metrics.cluster(&cluster.name),
             metrics,
@@ -240,7 +240,7 @@ impl Publisher {
         })
     }
 
-    /// Runs until nobody can give orders any more.
+    /// Runs until nobody can give commands any more.
     pub async fn run(mut self) {
         #[cfg(test)]
         crate::tasks::tests::panic_if_asked(&self.cluster.name);
@@ -323,19 +323,19 @@ impl Publisher {
         self.link.1.store(self.outbox.in_flight(), Ordering::Relaxed);
     }
 
-    fn take(&mut self, order: Order) {
-        match order {
-            Order::Publish(parcels) => {
-                let closed = parcels.into_iter().filter_map(|parcel| self.outbox.push(parcel));
-                self.outcome.returned.extend(closed.map(|parcel| (parcel, false)));
+    fn take(&mut self, command: Command) {
+        match command {
+            Command::Publish(messages) => {
+                let closed = messages.into_iter().filter_map(|message| self.outbox.push(message));
+                self.outcome.returned.extend(closed.map(|message| (message, false)));
                 self.hand_out();
             }
-            Order::Open(lanes) => lanes.into_iter().for_each(|lane| self.outbox.open(lane)),
-            Order::Recall(lanes) => {
+            Command::Open(lanes) => lanes.into_iter().for_each(|lane| self.outbox.open(lane)),
+            Command::Recall(lanes) => {
                 self.outbox.recall(&lanes, &mut self.outcome);
                 self.hand_out();
             }
-            Order::Reach(cluster) => match ServerPool::of(&cluster) {
+            Command::Reach(cluster) => match ServerPool::of(&cluster) {
                 Ok(servers) => {
                     self.servers = servers;
                     self.cluster = *cluster;
@@ -346,7 +346,7 @@ impl Publisher {
                     warn!(cluster = self.cluster.name, %error, "the new address cannot be used; the old one stays")
                 }
             },
-            Order::Abandon { assignments, done } => {
+            Command::Abandon { assignments, done } => {
                 let sent = self.outbox.abandon(&assignments, &mut self.outcome);
                 self.hand_out();
                 // Whose bytes wait cannot be told, so an answer waits for those of earlier ones too.
@@ -426,17 +426,17 @@ impl Publisher {
             let latency = self.counters.confirmed.local();
             let processing = self.metrics.message_processing_latency.local();
             let queueing = self.metrics.queue_time.local();
-            for (mut parcel, sent_at) in confirmed.drain(..) {
-                latency.observe(seconds(now.saturating_sub(parcel.taken_at)));
+            for (mut message, sent_at) in confirmed.drain(..) {
+                latency.observe(seconds(now.saturating_sub(message.taken_at)));
                 processing.observe(seconds(now.saturating_sub(sent_at)));
-                queueing.observe(seconds(sent_at.saturating_sub(parcel.taken_at)));
-                let weight = parcel.weight();
-                let mut trace = parcel.trace.take();
+                queueing.observe(seconds(sent_at.saturating_sub(message.taken_at)));
+                let weight = message.weight();
+                let mut trace = message.trace.take();
                 if let Some(trace) = &mut trace {
                     trace.published(&self.cluster.name, sent_at, now);
                 }
                 receipts.push(Receipt {
-                    tag: parcel.origin.tag(),
+                    tag: message.origin.tag(),
                     weight,
                     trace,
                     fate: Fate::Confirmed,
@@ -446,34 +446,38 @@ impl Publisher {
             processing.flush();
             queueing.flush();
         }
-        receipts.extend(given_up.drain(..).map(|parcel| undeliverable(parcel, Invalid::Refused)));
+        receipts.extend(
+            given_up
+                .drain(..)
+                .map(|message| undeliverable(message, Invalid::Refused)),
+        );
         receipts.extend(
             impossible
                 .drain(..)
-                .map(|parcel| undeliverable(parcel, Invalid::Impossible)),
+                .map(|message| undeliverable(message, Invalid::Impossible)),
         );
         let sent = returned.iter().filter(|(_, sent)| *sent).count();
         self.counters.repeats_possible.inc_by(sent as u64);
-        receipts.extend(returned.drain(..).map(|(mut parcel, _)| Receipt {
-            tag: parcel.origin.tag(),
-            weight: parcel.weight(),
-            trace: parcel.trace.take(),
-            fate: Fate::Returned(parcel.lane),
+        receipts.extend(returned.drain(..).map(|(mut message, _)| Receipt {
+            tag: message.origin.tag(),
+            weight: message.weight(),
+            trace: message.trace.take(),
+            fate: Fate::Returned(message.lane),
         }));
-        receipts.extend(dropped.drain(..).map(|mut parcel| Receipt {
-            tag: parcel.origin.tag(),
-            weight: parcel.weight(),
-            trace: parcel.trace.take(),
+        receipts.extend(dropped.drain(..).map(|mut message| Receipt {
+            tag: message.origin.tag(),
+            weight: message.weight(),
+            trace: message.trace.take(),
             fate: Fate::Dropped,
         }));
         let sent = recalled.iter().filter(|(_, sent)| *sent).count();
         self.counters.repeats_possible.inc_by(sent as u64);
-        receipts.extend(recalled.drain(..).map(|(parcel, _)| Receipt {
-            tag: parcel.origin.tag(),
-            weight: parcel.weight(),
+        receipts.extend(recalled.drain(..).map(|(message, _)| Receipt {
+            tag: message.origin.tag(),
+            weight: message.weight(),
             // It goes on with the record.
             trace: None,
-            fate: Fate::Recalled(Box::new(parcel)),
+            fate: Fate::Recalled(Box::new(message)),
         }));
         // When the intake is gone nobody counts any more: what is uncommitted is read again by who comes next.
         self.receipts
@@ -491,10 +495,10 @@ impl Publisher {
     }
 }
 
-fn undeliverable(mut parcel: Parcel, reason: Invalid) -> Receipt {
-    let (tag, weight, lane) = (parcel.origin.tag(), parcel.weight(), parcel.lane);
-    let trace = parcel.trace.take();
-    let letter = parcel.into_letter(reason);
+fn undeliverable(mut message: Message, reason: Invalid) -> Receipt {
+    let (tag, weight, lane) = (message.origin.tag(), message.weight(), message.lane);
+    let trace = message.trace.take();
+    let letter = message.into_dead_letter(reason);
     Receipt {
         tag,
         weight,

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use super::{DeadLetterError, Letter, Place, WriteFailed};
+use super::{DeadLetter, DeadLetterError, Place, WriteFailed};
 use forwarder_service::clock::wall_millis;
 
 pub(super) struct FileTarget {
@@ -56,7 +56,7 @@ impl FileTarget {
     }
 
     /// Appends the batch and syncs: all of it or, as far as a reader of lines can tell, nothing.
-    pub(super) async fn write(&mut self, batch: &mut Vec<Letter>) -> Result<Vec<Letter>, WriteFailed> {
+    pub(super) async fn write(&mut self, batch: &mut Vec<DeadLetter>) -> Result<Vec<DeadLetter>, WriteFailed> {
         let lines = self.lines(batch);
         let path = self.path.clone();
         let file = self.file.take();
@@ -82,7 +82,7 @@ impl FileTarget {
         }
     }
 
-    fn lines(&self, batch: &[Letter]) -> Vec<u8> {
+    fn lines(&self, batch: &[DeadLetter]) -> Vec<u8> {
         let mut lines = Vec::new();
         let written_at = wall_millis();
         for letter in batch {
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
     use crate::message::{Origin, Original};
 
-    fn letter(offset: i64, key: &[u8]) -> Letter {
+    fn letter(offset: i64, key: &[u8]) -> DeadLetter {
         let origin = Origin {
             partition: 2,
             epoch: 1,
@@ -164,7 +164,7 @@ mod tests {
         };
         let mut original = Vec::new();
         Original::pack(Some(key), None, &[("h", Some(b"\xff"))], &mut original);
-        Letter::new(origin, Invalid::NullValue, &original)
+        DeadLetter::new(origin, Invalid::NullValue, &original)
     }
 
     fn target(path: &Path) -> FileTarget {
@@ -200,7 +200,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("letters");
         let whole = letter(7, b"a");
-        let mut batch = vec![Letter::without_value(
+        let mut batch = vec![DeadLetter::without_value(
             whole.origin,
             Invalid::RecordTooLarge,
             &[],

@@ -7,7 +7,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::util::Timeout;
 
-use super::{Letter, Place, WriteFailed};
+use super::{DeadLetter, Place, WriteFailed};
 use crate::message::Original;
 use forwarder_kafka::{self as kafka, KafkaSetupError, ProducerContext};
 
@@ -34,7 +34,7 @@ impl TopicTarget {
     }
 
     /// Writes the batch; what Kafka has acknowledged leaves it.
-    pub(super) async fn write(&mut self, batch: &mut Vec<Letter>) -> Result<Vec<Letter>, WriteFailed> {
+    pub(super) async fn write(&mut self, batch: &mut Vec<DeadLetter>) -> Result<Vec<DeadLetter>, WriteFailed> {
         let mut results = join_all(batch.iter().map(|letter| self.send(letter))).await.into_iter();
         let mut reason = None;
         let mut written = Vec::with_capacity(batch.len());
@@ -68,7 +68,7 @@ impl TopicTarget {
 
     /// What the topic does not take it takes neither now nor ever, and an offset must not wait for that: so less is tried, and at last
     /// what always fits. The letter's origin still tells where the record is.
-    async fn send(&self, letter: &Letter) -> Result<(), String> {
+    async fn send(&self, letter: &DeadLetter) -> Result<(), String> {
         let whole = letter.original();
         let length = letter.truncated.or(whole.value.map(<[u8]>::len));
         let headless = Original {
@@ -95,7 +95,7 @@ impl TopicTarget {
 
     async fn send_as(
         &self,
-        letter: &Letter,
+        letter: &DeadLetter,
         original: &Original<'_>,
         truncated: Option<usize>,
     ) -> Result<(), KafkaError> {
@@ -116,7 +116,7 @@ impl TopicTarget {
         }
     }
 
-    fn headers(&self, letter: &Letter, original: &Original<'_>) -> OwnedHeaders {
+    fn headers(&self, letter: &DeadLetter, original: &Original<'_>) -> OwnedHeaders {
         let mut headers = OwnedHeaders::new_with_capacity(original.headers.len() + 7);
         for (name, value) in &original.headers {
             headers = headers.insert(Header {

@@ -9,16 +9,16 @@ use forwarder_core::document::{Checked, Cluster};
 use tokio::sync::mpsc;
 use tracing::{Instrument, info, info_span};
 
+use super::{Command, Link, Publisher};
 use crate::lease::Lease;
-use crate::metrics::{ClusterMetrics, Metrics};
 use crate::message::Receipts;
-use super::{Link, Order, Publisher};
+use crate::metrics::{ClusterMetrics, Metrics};
 use crate::tasks::Tasks;
 use forwarder_nats::server::AddressError;
 use forwarder_service::clock::Clock;
 
 /// Starts publishers and ends them.
-pub struct Fleet {
+pub struct Publishers {
     config: Arc<Checked>,
     receipts: blocking::Sender<Receipts>,
     metrics: Metrics,
@@ -38,18 +38,18 @@ pub struct Member {
     pub metrics: ClusterMetrics,
     /// Its connection.
     pub link: Link,
-    orders: mpsc::UnboundedSender<Order>,
+    commands: mpsc::UnboundedSender<Command>,
 }
 
 impl Member {
     /// Tells the publisher what to do.
-    pub fn order(&self, order: Order) {
-        // A publisher ends only when this sender is dropped, so the order finds it. One that has panicked ends the process.
-        self.orders.send(order).ok();
+    pub fn command(&self, command: Command) {
+        // A publisher ends only when this sender is dropped, so the command finds it. One that has panicked ends the process.
+        self.commands.send(command).ok();
     }
 }
 
-impl Fleet {
+impl Publishers {
     /// Without a publisher. `receipts` is where all of them report.
     #[must_use]
     pub fn new(
@@ -90,18 +90,18 @@ impl Fleet {
                     "the cluster is declared otherwise than before: connecting anew"
                 );
                 member.cluster = cluster.clone();
-                member.order(Order::Reach(Box::new(cluster.clone())));
+                member.command(Command::Reach(Box::new(cluster.clone())));
             }
             return Ok(*outlet);
         }
         let outlet = self.next;
-        let (orders_in, orders) = mpsc::unbounded_channel();
+        let (commands_in, commands) = mpsc::unbounded_channel();
         let link = Link::default();
         let publisher = Publisher::new(
             outlet,
             cluster,
             &self.config,
-            orders,
+            commands,
             self.receipts.clone(),
             self.metrics.clone(),
             self.clock,
@@ -116,7 +116,7 @@ impl Fleet {
             cluster: cluster.clone(),
             metrics: self.metrics.cluster(&cluster.name),
             link,
-            orders: orders_in,
+            commands: commands_in,
         };
         self.members.insert(outlet, member);
         Ok(outlet)
@@ -173,7 +173,7 @@ ring: {epoch: 1, clusters: [{name: C1, servers: ['nats://127.0.0.1:1']}]}
         .unwrap();
         let clock = Clock::start();
         let tasks = Tasks::new(Handle::current(), Health::default());
-        let mut fleet = Fleet::new(
+        let mut publishers = Publishers::new(
             Arc::new(config.clone()),
             blocking::channel().0,
             Metrics::new(&config.admin).unwrap(),
@@ -185,13 +185,13 @@ ring: {epoch: 1, clusters: [{name: C1, servers: ['nats://127.0.0.1:1']}]}
             name: name.to_owned(),
             ..config.ring.clusters[0].clone()
         };
-        let stays = fleet.open(&cluster("stays")).unwrap();
+        let stays = publishers.open(&cluster("stays")).unwrap();
         for number in 0..3 {
-            fleet.open(&cluster(&number.to_string())).unwrap();
-            assert_eq!(fleet.size(), 2);
+            publishers.open(&cluster(&number.to_string())).unwrap();
+            assert_eq!(publishers.size(), 2);
             assert_eq!(tasks.running().len(), 2, "the one that stays, and the newest");
-            fleet.keep(|outlet| outlet == stays);
-            assert_eq!(fleet.size(), 1);
+            publishers.keep(|outlet| outlet == stays);
+            assert_eq!(publishers.size(), 1);
             tokio::time::timeout(Duration::from_secs(10), async {
                 while !tasks.running()[1] {
                     tokio::task::yield_now().await;

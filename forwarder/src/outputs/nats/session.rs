@@ -18,8 +18,8 @@ use tracing::{debug, warn};
 use super::stream_watch::StreamWatch;
 use super::{Ended, MAX_SILENT_ENDS, MAX_UNACKED, Publisher, undeliverable};
 use crate::lease::{Guard, NotHeld};
-use crate::metrics::RetryReason;
 use crate::message::Receipts;
+use crate::metrics::RetryReason;
 use forwarder_nats::WriteGate as _;
 use forwarder_nats::connection::Connection;
 use forwarder_nats::protocol::{self, Ack, Op, Parser, ServerError};
@@ -96,7 +96,7 @@ impl Session {
 }
 
 impl Publisher {
-    /// Publishes until the connection ends (continue, with the reason) or nobody gives orders any more (break).
+    /// Publishes until the connection ends (continue, with the reason) or nobody gives commands any more (break).
     pub(super) async fn session(&mut self, connection: Connection, server: &ServerAddress) -> ControlFlow<(), Ended> {
         let Connection {
             info,
@@ -169,12 +169,12 @@ impl Publisher {
                     Err(error) if NotHeld::is_reason(&error) => return ControlFlow::Continue(Ended::Unproven),
                     Err(error) => return ControlFlow::Continue(error.into()),
                 },
-                order = self.orders.recv() => match order {
-                    Some(order) => {
-                        self.take(order);
+                command = self.commands.recv() => match command {
+                    Some(command) => {
+                        self.take(command);
                         // What else has arrived meanwhile goes into the same write.
-                        while self.outbox.len() < WRITE_SIZE && let Ok(order) = self.orders.try_recv() {
-                            self.take(order);
+                        while self.outbox.len() < WRITE_SIZE && let Ok(command) = self.commands.try_recv() {
+                            self.take(command);
                         }
                     }
                     None => return ControlFlow::Break(()),
@@ -416,13 +416,13 @@ impl Publisher {
             if alone {
                 self.ping(session, Ping::Fence, now);
             }
-            let Some((ticket, parcel)) = self.outbox.next(now) else {
+            let Some((ticket, message)) = self.outbox.next(now) else {
                 break;
             };
             let mut untraced = None;
-            if parcel.payload_len() > session.max_payload {
-                untraced = parcel.untraced_headers();
-                let fits = |headers: &Vec<u8>| headers.len() + parcel.body().len() <= session.max_payload;
+            if message.payload_len() > session.max_payload {
+                untraced = message.untraced_headers();
+                let fits = |headers: &Vec<u8>| headers.len() + message.body().len() <= session.max_payload;
                 if !untraced.as_ref().is_some_and(fits) {
                     rejected.extend(self.outbox.reject(ticket));
                     continue;
@@ -439,10 +439,10 @@ impl Publisher {
             session.guard.set_records_wait(true);
             protocol::encode_pub(
                 &mut session.output,
-                parcel.subject(),
+                message.subject(),
                 reply,
-                untraced.as_deref().unwrap_or_else(|| parcel.headers()),
-                parcel.body(),
+                untraced.as_deref().unwrap_or_else(|| message.headers()),
+                message.body(),
             );
             if alone {
                 self.ping(session, Ping::Alone(ticket), now);
@@ -454,7 +454,7 @@ impl Publisher {
         if !rejected.is_empty() {
             let receipts = rejected
                 .into_iter()
-                .map(|parcel| undeliverable(parcel, Invalid::TooLarge))
+                .map(|message| undeliverable(message, Invalid::TooLarge))
                 .collect();
             self.receipts
                 .send(Receipts {
@@ -583,8 +583,8 @@ mod tests {
     use std::sync::Arc;
     use std::sync::mpsc;
 
-    use super::super::Order;
-    use super::super::tests::{Rig, parcel, rig};
+    use super::super::Command;
+    use super::super::tests::{Rig, message, rig};
     use super::*;
 
     #[test]
@@ -615,13 +615,13 @@ mod tests {
         let publish = "{mode: JetStream, subject: 'a.{key}.{id}', stream: {name: s}}";
         let mut rig = rig("127.0.0.1:1", publish);
         let publisher = &mut rig.publisher;
-        publisher.take(Order::Publish(vec![parcel(0, 1), parcel(1, 2), parcel(0, 3)]));
+        publisher.take(Command::Publish(vec![message(0, 1), message(1, 2), message(0, 3)]));
         let tickets = std::iter::from_fn(|| publisher.outbox.next(0).map(|(ticket, _)| ticket)).collect();
-        publisher.take(Order::Abandon {
+        publisher.take(Command::Abandon {
             assignments: Arc::from([(1, 1)]),
             done: mpsc::channel().0,
         });
-        publisher.take(Order::Recall(vec![3]));
+        publisher.take(Command::Recall(vec![3]));
         (rig, tickets)
     }
 
