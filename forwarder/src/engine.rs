@@ -44,8 +44,8 @@ use crate::admin::Admin;
 use crate::intake::{Intake, IntakeError, Links, RingChangeError, era};
 use crate::lease::Lease;
 use crate::metrics::Metrics;
-use crate::outputs::dead_letter::{DeadLetterError, DeadLetters};
-use crate::outputs::nats::publishers::Publishers;
+use crate::outputs::dead_letter::{DeadLetterError, DeadLetterQueue, DeadLetters};
+use crate::outputs::nats::Publishers;
 use crate::ring_watch::{Outlook, RingOrigin, RingWatch, Rings};
 use crate::tasks::{self, Tasks};
 use crate::traces::{Exporter, ExporterError, Identity, Tracer};
@@ -162,10 +162,10 @@ pub async fn run(document: Checked<Document>, ring: RingOrigin, shutdown: Shutdo
 
     let mut dead_letter = None;
     if let Some(declared) = &config.dead_letter {
-        let (letters_in, letters) = mpsc::unbounded_channel();
-        let writer = DeadLetters::open(declared, &config, letters, receipts_in.clone(), metrics.clone())?;
+        let (commands_in, commands) = mpsc::unbounded_channel();
+        let writer = DeadLetters::open(declared, &config, commands, receipts_in.clone(), metrics.clone())?;
         tasks.spawn("dead_letter", writer.run().instrument(info_span!("dead_letter")));
-        dead_letter = Some(letters_in);
+        dead_letter = Some(DeadLetterQueue::new(commands_in));
     }
     drop(receipts_in);
 

@@ -45,7 +45,7 @@ use forwarder_core::trace;
 use rdkafka::Message;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use self::commits::Committer;
@@ -62,10 +62,11 @@ use self::seeking::Seeking;
 use self::watchdog::Watchdog;
 pub use self::watchdog::WatchdogError;
 use crate::lease::Lease;
-use crate::message::{self, DeadLetter, Fate, Origin, Original, Receipts, Undeliverable, record_bytes};
+use crate::message::{self, DeadLetter, Origin, Original, record_bytes};
 use crate::metrics::Metrics;
-use crate::outputs::nats::Command;
-use crate::outputs::nats::publishers::Publishers;
+use crate::outputs::dead_letter::DeadLetterQueue;
+use crate::outputs::nats::Publishers;
+use crate::outputs::{Command, Fate, Receipts, Undeliverable};
 use crate::traces::{End, Trace, Tracer};
 use forwarder_kafka as kafka;
 use forwarder_service::clock::{Clock, wall_millis};
@@ -90,7 +91,7 @@ pub struct Links {
     /// The publishers.
     pub fleet: Publishers,
     /// The dead letter, where one is declared.
-    pub dead_letter: Option<mpsc::UnboundedSender<DeadLetter>>,
+    pub dead_letter: Option<DeadLetterQueue>,
     /// What comes back from all of them.
     pub receipts: Receiver<Receipts>,
     /// Asked to stop: drain, commit, leave.
@@ -487,7 +488,7 @@ impl Intake {
             return;
         }
         self.rejects.note(&letter, &self.metrics);
-        let Some(dead_letter) = &self.links.dead_letter else {
+        let Some(dead_letter) = &mut self.links.dead_letter else {
             self.dispatcher.settle(tag);
             return;
         };
@@ -495,8 +496,7 @@ impl Intake {
             Some((outlet, lane)) => self.dispatcher.bury_from(outlet, tag, lane, weight),
             None => self.dispatcher.bury(tag, weight),
         }
-        // The dead letter's task ends only when this sender is dropped.
-        dead_letter.send(letter).ok();
+        dead_letter.push(letter);
     }
 
     /// A record is settled; if it was traced, that is told.
@@ -509,10 +509,13 @@ impl Intake {
     /// Sends each cluster its batch. Lanes are opened first: what a batch has of them is to be taken.
     fn hand_out(&mut self) {
         let Self { dispatcher, links, .. } = self;
+        if let Some(dead_letter) = &mut links.dead_letter {
+            dead_letter.flush();
+        }
         order_lanes(&links.fleet, dispatcher.take_openings(), Command::Open);
         dispatcher.take_batches(|outlet, batch| {
             if let Some(member) = links.fleet.get(outlet) {
-                member.command(Command::Publish(batch));
+                member.command(Command::Deliver(batch));
             }
         });
         // Behind the batches: an outlet gives back only what it has.
@@ -566,7 +569,7 @@ impl Intake {
 
     fn count(&mut self, receipts: Receipts) {
         let Receipts {
-            outlet,
+            output: outlet,
             closed,
             receipts,
         } = receipts;
@@ -709,7 +712,7 @@ impl Intake {
 }
 
 /// Orders something about lanes of each outlet. An outlet that has ended has none.
-fn order_lanes(fleet: &Publishers, mut lanes: Vec<(u32, u64)>, order: impl Fn(Vec<u64>) -> Command) {
+fn order_lanes(fleet: &Publishers, mut lanes: Vec<(u32, u64)>, order: impl Fn(Vec<u64>) -> Command<message::Message>) {
     lanes.sort_unstable();
     for of_outlet in lanes.chunk_by(|one, next| one.0 == next.0) {
         if let Some(member) = fleet.get(of_outlet[0].0) {

@@ -23,7 +23,7 @@ use super::context::Event;
 use super::membership::is_out_of_the_group;
 use super::starts::{self, Place};
 use crate::metrics::Rebalance;
-use crate::outputs::nats::Command;
+use crate::outputs::Command;
 use forwarder_service::clock::wall_millis;
 
 /// Pause before Kafka is asked again where a partition begins.

@@ -13,8 +13,8 @@ use forwarder_core::fanout::ring::{Ring, RingError, moved};
 use tracing::{error, info, warn};
 
 use super::Intake;
-use crate::outputs::nats::Command;
-use crate::outputs::nats::publishers::Publishers;
+use crate::outputs::Command;
+use crate::outputs::nats::Publishers;
 use forwarder_nats::server::AddressError;
 
 /// Why a ring cannot be used.

@@ -1,28 +1,23 @@
 //! Where records go that can never be forwarded: a Kafka topic or a file.
 //!
-//! A letter is as good as the record itself: its receipt comes when the write is confirmed, and a write that fails is
-//! repeated for ever, so the offset behind it waits.
+//! A dead letter is as good as the record itself. Its receipt comes when the write is confirmed.
 
-mod file;
-mod topic;
+mod line;
+mod record;
 
 use std::sync::mpsc as blocking;
-use std::time::Duration;
 
 use forwarder_core::delivery::DEAD_LETTER;
 use forwarder_core::document::{Checked, DeadLetter as Declared};
 use tokio::sync::mpsc;
-use tracing::error;
 
-use crate::message::{DeadLetter, Fate, Receipt, Receipts};
+use super::batches::{Batches, Entry, WriteFailed, Writer};
+use super::file::FileOutput;
+use super::kafka::KafkaOutput;
+use super::{Command, Receipts};
+use crate::message::{DeadLetter, Origin};
 use crate::metrics::Metrics;
 use forwarder_kafka::KafkaSetupError;
-
-/// Most letters written at once: a file is synced once per batch.
-const BATCH: usize = 256;
-
-/// Pause after a write failed.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// The dead letter could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -40,25 +35,67 @@ pub enum DeadLetterError {
     },
 }
 
-/// What letters carry besides the record.
+/// Where the records came from: every dead letter says it.
 #[derive(Clone, Debug)]
-struct Place {
+struct Source {
     topic: String,
     group: String,
 }
 
 enum Target {
-    Topic(Box<topic::TopicTarget>),
-    File(file::FileTarget),
+    Topic(Box<KafkaOutput<Source>>),
+    File(FileOutput<Source>),
+}
+
+/// The intake's end: dead letters on their way to the task.
+///
+/// They are sent by the batch, so that a flood of invalid records costs no allocation each.
+#[derive(Debug)]
+pub struct DeadLetterQueue {
+    commands: mpsc::UnboundedSender<Command<DeadLetter>>,
+    pushed: Vec<DeadLetter>,
+}
+
+impl DeadLetterQueue {
+    /// To the task at the other end.
+    #[must_use]
+    pub const fn new(commands: mpsc::UnboundedSender<Command<DeadLetter>>) -> Self {
+        Self {
+            commands,
+            pushed: Vec::new(),
+        }
+    }
+
+    /// It goes with the next [`Self::flush`].
+    pub fn push(&mut self, letter: DeadLetter) {
+        self.pushed.push(letter);
+    }
+
+    /// Sends what was pushed.
+    pub fn flush(&mut self) {
+        if !self.pushed.is_empty() {
+            let letters = std::mem::take(&mut self.pushed);
+            // The task ends only when this sender is dropped. One that has panicked ends the process.
+            self.commands.send(Command::Deliver(letters)).ok();
+        }
+    }
+}
+
+/// An intake that ends may have pushed letters since its last flush. The records may be gone from Kafka.
+impl Drop for DeadLetterQueue {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// What is declared, and what counts the letters that it takes.
+struct Declaration {
+    target: Target,
+    metrics: Metrics,
 }
 
 /// See the module.
-pub struct DeadLetters {
-    target: Target,
-    letters: mpsc::UnboundedReceiver<DeadLetter>,
-    receipts: blocking::Sender<Receipts>,
-    metrics: Metrics,
-}
+pub struct DeadLetters(Batches<Declaration>);
 
 impl DeadLetters {
     /// Opens what is declared.
@@ -68,87 +105,61 @@ impl DeadLetters {
     pub fn open(
         declared: &Declared,
         config: &Checked,
-        letters: mpsc::UnboundedReceiver<DeadLetter>,
+        commands: mpsc::UnboundedReceiver<Command<DeadLetter>>,
         receipts: blocking::Sender<Receipts>,
         metrics: Metrics,
     ) -> Result<Self, DeadLetterError> {
-        let place = Place {
+        let source = Source {
             topic: config.source.topic.clone(),
             group: config.source.group.clone(),
         };
         let target = match declared {
-            Declared::Topic { topic, .. } => Target::Topic(Box::new(topic::TopicTarget::open(topic, config, place)?)),
-            Declared::File { path } => Target::File(file::FileTarget::open(path, place)?),
+            Declared::Topic { topic, .. } => Target::Topic(Box::new(KafkaOutput::open(topic, config, source)?)),
+            Declared::File { path } => {
+                let opened = FileOutput::open(path, source);
+                Target::File(opened.map_err(|source| DeadLetterError::File {
+                    path: path.display().to_string(),
+                    source,
+                })?)
+            }
         };
-        Ok(Self {
-            target,
-            letters,
-            receipts,
-            metrics,
-        })
+        let writer = Declaration { target, metrics };
+        Ok(Self(Batches::new(DEAD_LETTER, writer, commands, receipts)))
     }
 
-    /// Writes letters until nobody can send any more.
-    pub async fn run(mut self) {
+    /// Writes dead letters until nobody can send any more.
+    pub async fn run(self) {
         #[cfg(test)]
-        if let Target::Topic(target) = &self.target {
+        if let Target::Topic(target) = &self.0.writer().target {
             crate::tasks::tests::panic_if_asked(target.topic());
         }
-        let mut batch = Vec::with_capacity(BATCH);
-        while self.letters.recv_many(&mut batch, BATCH).await > 0 {
-            let mut attempts = 0_u64;
-            while !batch.is_empty() {
-                let result = match &mut self.target {
-                    Target::Topic(target) => target.write(&mut batch).await,
-                    Target::File(target) => target.write(&mut batch).await,
-                };
-                match result {
-                    Ok(written) => self.settle(written),
-                    Err(failed) => {
-                        self.settle(failed.written);
-                        if attempts.is_multiple_of(60) {
-                            error!(
-                                error = failed.reason,
-                                waiting = batch.len(),
-                                "failed to write dead letters; trying again, the offsets behind them wait"
-                            );
-                        }
-                        attempts += 1;
-                        tokio::time::sleep(RETRY).await;
-                    }
-                }
-            }
-        }
-    }
-
-    fn settle(&self, written: Vec<DeadLetter>) {
-        if written.is_empty() {
-            return;
-        }
-        let receipts = written
-            .iter()
-            .map(|letter| {
-                self.metrics.dead_letter(letter.reason);
-                Receipt {
-                    trace: None,
-                    tag: letter.origin.tag(),
-                    weight: letter.weight(),
-                    fate: Fate::Confirmed,
-                }
-            })
-            .collect();
-        self.receipts
-            .send(Receipts {
-                closed: Vec::new(),
-                outlet: DEAD_LETTER,
-                receipts,
-            })
-            .ok();
+        self.0.run().await;
     }
 }
 
-/// A write that failed, wholly or in part. What was not written is left in the batch.
-struct WriteFailed {
-    written: Vec<DeadLetter>,
-    reason: String,
+impl Writer for Declaration {
+    type Entry = DeadLetter;
+    const RECORDS: &'static str = "dead letters";
+
+    async fn write(&mut self, batch: &mut Vec<DeadLetter>) -> Result<Vec<DeadLetter>, WriteFailed<DeadLetter>> {
+        let result = match &mut self.target {
+            Target::Topic(target) => target.write(batch).await,
+            Target::File(target) => target.write(batch).await,
+        };
+        let (Ok(written) | Err(WriteFailed { written, .. })) = &result;
+        for letter in written {
+            self.metrics.dead_letter(letter.reason);
+        }
+        result
+    }
+}
+
+impl Entry for DeadLetter {
+    fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    fn weight(&self) -> usize {
+        Self::weight(self)
+    }
 }

@@ -1,5 +1,7 @@
 //! Addresses that change and partitions that are given up, met with servers that play a script.
 
+use std::sync::Arc;
+
 use forwarder_core::delivery::offsets::Tag;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -14,7 +16,7 @@ const SOON: Duration = Duration::from_secs(10);
 /// A publisher with the other ends of its channels.
 pub(super) struct Rig {
     pub(super) publisher: Publisher,
-    pub(super) commands: mpsc::UnboundedSender<Command>,
+    pub(super) commands: mpsc::UnboundedSender<ToPublisher>,
     pub(super) receipts: blocking::Receiver<Receipts>,
     pub(super) counters: ClusterMetrics,
 }
@@ -99,10 +101,10 @@ impl Server {
     }
 
     /// The command to reach the cluster here from now on.
-    fn reach(&self, publisher: &Publisher) -> Command {
+    fn reach(&self, publisher: &Publisher) -> ToPublisher {
         let mut cluster = publisher.cluster.clone();
         cluster.servers = vec![format!("nats://{}", self.address)];
-        Command::Reach(Box::new(cluster))
+        ToPublisher::Reach(Box::new(cluster))
     }
 }
 
@@ -180,7 +182,7 @@ async fn an_old_address_gets_no_record_when_another_is_declared_while_connecting
         ..
     } = rig(&old.address, "{}");
     let reach = new.reach(&publisher);
-    commands.send(Command::Publish(vec![message(0, 1)])).unwrap();
+    commands.send(Command::Deliver(vec![message(0, 1)]).into()).unwrap();
     let running = tokio::spawn(publisher.run());
     let mut client = old.greet("old.example.com:4222").await;
     commands.send(reach).unwrap();
@@ -207,14 +209,14 @@ async fn a_connection_stays_that_was_made_after_the_new_address_was_declared() {
     } = rig(&old.address, "{}");
     commands.send(new.reach(&publisher)).unwrap();
     assert!(publisher.pause(SOON / 100).await.is_continue());
-    commands.send(Command::Publish(vec![message(0, 1)])).unwrap();
+    commands.send(Command::Deliver(vec![message(0, 1)]).into()).unwrap();
     let running = tokio::spawn(publisher.run());
     let mut client = new.greet("new.example.com:4222").await;
     client.say("PONG\r\nPONG\r\n").await;
     client.hear("PUB subject 4\r\nbody\r\nPING\r\n").await;
     client.say("PONG\r\n").await;
     // Each write has an answer, so the connection was there for both.
-    commands.send(Command::Publish(vec![message(0, 1)])).unwrap();
+    commands.send(Command::Deliver(vec![message(0, 1)]).into()).unwrap();
     client.hear("PUB subject 4\r\nbody\r\nPING\r\n").await;
     assert_eq!(counters.reconnects.get(), 0);
     drop(commands);
@@ -230,7 +232,7 @@ async fn a_server_that_asks_to_leave_gets_nothing_more_and_what_it_has_got_is_aw
         counters,
         receipts,
     } = rig(&old.address, "{}");
-    commands.send(Command::Publish(vec![message(0, 1)])).unwrap();
+    commands.send(Command::Deliver(vec![message(0, 1)]).into()).unwrap();
     let running = tokio::spawn(publisher.run());
     let mut client = old.greet(&new.address).await;
     client.say("PONG\r\nPONG\r\n").await;
@@ -242,7 +244,7 @@ async fn a_server_that_asks_to_leave_gets_nothing_more_and_what_it_has_got_is_aw
     // Its answer to the PING is behind the INFO.
     client.say(&format!("{lame_duck}PING\r\n")).await;
     client.hear("PONG\r\n").await;
-    commands.send(Command::Publish(vec![message(0, 2)])).unwrap();
+    commands.send(Command::Deliver(vec![message(0, 2)]).into()).unwrap();
     client.say("PING\r\n").await;
     client.hear("PONG\r\n").await;
     client.say("PONG\r\n").await;
@@ -268,7 +270,7 @@ async fn a_server_that_asks_to_leave_and_answers_nothing_is_left_after_the_confi
         counters,
         receipts,
     } = rig(&old.address, "{retry: {confirmTimeoutMs: 300}}");
-    commands.send(Command::Publish(vec![message(0, 1)])).unwrap();
+    commands.send(Command::Deliver(vec![message(0, 1)]).into()).unwrap();
     let running = tokio::spawn(publisher.run());
     let mut client = old.greet(&new.address).await;
     client.say("PONG\r\nPONG\r\n").await;
@@ -289,13 +291,13 @@ fn who_gave_partitions_up_is_answered_only_when_their_bytes_are_cut() {
     let mut publisher = rig("127.0.0.1:1", "{}").publisher;
     let abandon = |publisher: &mut Publisher, partition: i32| {
         let (done, answer) = blocking::channel();
-        publisher.take(Command::Abandon {
+        publisher.obey(Command::Abandon {
             assignments: Arc::from([(partition, 1)]),
             done,
         });
         move || answer.try_recv() == Err(blocking::TryRecvError::Disconnected)
     };
-    publisher.take(Command::Publish(vec![message(0, 1)]));
+    publisher.obey(Command::Deliver(vec![message(0, 1)]));
     assert!(publisher.outbox.next(0).is_some());
     let first = abandon(&mut publisher, 0);
     // It has nothing of this one, and nothing new of that one.
