@@ -163,3 +163,42 @@ impl Entry for DeadLetter {
         Self::weight(self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use forwarder_core::delivery::offsets::Tag;
+    use forwarder_core::record::Invalid;
+
+    use super::*;
+
+    fn letter(offset: i64) -> DeadLetter {
+        let tag = Tag {
+            partition: 0,
+            epoch: 1,
+            offset,
+            sequence: 0,
+        };
+        DeadLetter::new(Origin::new(tag, None), Invalid::NoKey, b"")
+    }
+
+    #[test]
+    fn letters_go_by_the_batch_and_the_last_ones_with_the_queue() {
+        let (commands_in, mut commands) = mpsc::unbounded_channel();
+        let mut queue = DeadLetterQueue::new(commands_in);
+        let mut delivered = || -> Vec<i64> {
+            match commands.try_recv() {
+                Ok(Command::Deliver(letters)) => letters.iter().map(|letter| letter.origin.offset).collect(),
+                _ => Vec::new(),
+            }
+        };
+        queue.flush();
+        queue.push(letter(1));
+        queue.push(letter(2));
+        assert!(delivered().is_empty());
+        queue.flush();
+        assert_eq!(delivered(), [1, 2]);
+        queue.push(letter(3));
+        drop(queue);
+        assert_eq!(delivered(), [3]);
+    }
+}
