@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use forwarder_core::fanout::dispatch::{Again, Job};
 use forwarder_core::fanout::route::Router;
+use forwarder_core::program::Program as _;
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
