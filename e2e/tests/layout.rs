@@ -95,7 +95,9 @@ const ENGINE: &[&str] = &["intake", "outputs", "message", "lease", "metrics", "t
 const BINARY: &[(&str, &str)] = &[
     ("admin", "the record's path does not know who looks at it"),
     ("ring_watch", "the ring is brought, wherever it is from"),
+    ("router", "who owns an asset is a question about the ring alone"),
     ("cli", "whoever starts a process says what it is to do"),
+    ("run", "whoever starts a process says when it ends"),
     ("engine", "the page shows the parts, and none of them shows the page"),
 ];
 
