@@ -7,12 +7,12 @@
 //! One replica, the leader, reconciles; every replica answers the router and the probes.
 
 pub mod apply;
-pub mod asset_forwarder;
 pub mod check_health;
 pub mod cli;
 pub mod conditions;
 pub mod context;
 pub mod controller;
+pub mod controllers;
 pub mod credentials;
 pub mod events;
 #[cfg(test)]
@@ -20,10 +20,8 @@ mod fake_api;
 pub mod finalizer;
 pub mod http;
 pub mod index;
-pub mod kafka_channel;
 pub mod leader;
 pub mod metrics;
-pub mod nats_cluster;
 mod pod;
 pub mod readiness;
 pub mod reference;

@@ -14,13 +14,14 @@ use tracing::{error, info};
 use crate::cli::{Cli, Format, Level};
 use crate::context::{Context, Scope, Settings};
 use crate::controller::WATCH;
+use crate::controllers::{asset_forwarder, kafka_channel, nats_cluster};
 use crate::events::Events;
 use crate::index::{follow_secrets, secret_wakes};
 use crate::leader::{Candidate, End};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::router::Rings;
-use crate::{asset_forwarder, http, kafka_channel, nats_cluster, router};
+use crate::{http, router};
 
 /// A request of which nothing is heard for so long has failed; a watch is ended by the server before.
 const SILENCE: Duration = Duration::from_secs(WATCH.as_secs() + 15);

@@ -14,7 +14,7 @@ use tower::ServiceExt as _;
 use super::rings::Document;
 use super::watch::{Heard, document_changed};
 use super::*;
-use crate::asset_forwarder::names::{FORWARDER, IDLE};
+use crate::controllers::asset_forwarder::names::{FORWARDER, IDLE};
 
 const RING: &str = "epoch: 7\nclusters:\n- name: C1\n  servers: [nats://c1:4222, nats://c1b:4222]\n";
 
