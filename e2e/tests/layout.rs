@@ -76,9 +76,9 @@ const FORBIDDEN: &[(&str, &str, &str, &str)] = &[
     ("forwarder", "publisher", "intake", "records go one way"),
     (
         "operator",
-        "credentials",
+        "reconcile",
         "controllers",
-        "credentials are the same for whoever refers to them",
+        "what controllers share is the same for each of them",
     ),
     (
         "operator",

@@ -6,25 +6,17 @@
 //! ```
 //! One replica, the leader, reconciles; every replica answers the router and the probes.
 
-pub mod apply;
 pub mod check_health;
 pub mod cli;
-pub mod conditions;
 pub mod context;
-pub mod controller;
 pub mod controllers;
-pub mod credentials;
-pub mod events;
 #[cfg(test)]
 mod fake_api;
-pub mod finalizer;
 pub mod http;
 pub mod index;
 pub mod leader;
 pub mod metrics;
-mod pod;
 pub mod readiness;
-pub mod reference;
+pub mod reconcile;
 pub mod router;
 pub mod run;
-pub mod status;

@@ -13,13 +13,13 @@ use tracing::{error, info};
 
 use crate::cli::{Cli, Format, Level};
 use crate::context::{Context, Scope, Settings};
-use crate::controller::WATCH;
 use crate::controllers::{asset_forwarder, kafka_channel, nats_cluster};
-use crate::events::Events;
 use crate::index::{follow_secrets, secret_wakes};
 use crate::leader::{Candidate, End};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
+use crate::reconcile::drive::WATCH;
+use crate::reconcile::events::Events;
 use crate::router::Rings;
 use crate::{http, router};
 

@@ -44,7 +44,7 @@ use kube::runtime::reflector::ObjectRef;
 use self::autoscale::Histories;
 use self::memory::Memory;
 use crate::context::Context;
-use crate::controller::{Slots, drive};
+use crate::reconcile::drive::{Slots, drive};
 
 /// Runs the controller until `stop`. `of_secrets` says whose Secrets have changed.
 pub async fn run(

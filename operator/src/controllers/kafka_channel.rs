@@ -43,11 +43,11 @@ use self::keep::Keeper;
 use self::removal::{Removal, Tried, removal};
 use self::seen::Failure;
 use crate::context::Context;
-use crate::controller::{self, Slots, changes, declared, drive, hash, stored, watching};
-use crate::credentials::{Secrets, SecretsError, secrets_of_kafka};
-use crate::finalizer::{self, FinalizerError};
 use crate::index::Name;
-use crate::status;
+use crate::reconcile::credentials::{Secrets, SecretsError, secrets_of_kafka};
+use crate::reconcile::drive::{self, Slots, changes, declared, drive, hash, stored, watching};
+use crate::reconcile::finalizer::{self, FinalizerError};
+use crate::reconcile::status;
 
 /// On channels whose deletion deletes the topic, and only on them.
 pub const FINALIZER: &str = "fanout.openfactory.io/topic";
@@ -80,7 +80,7 @@ enum ReconcileError {
     Status(#[source] Box<kube::Error>),
 }
 
-impl controller::Failure for ReconcileError {
+impl drive::Failure for ReconcileError {
     fn reason(&self) -> &'static str {
         match self {
             Self::Secrets(_) | Self::Channel(_) | Self::Users(_) => "dereference",
@@ -139,7 +139,7 @@ pub async fn run(
         )))
     });
     let own = own.map(|channel| ObjectRef::from_obj(&channel));
-    let controller = controller::controller(channels, stream::select(own, of_secrets));
+    let controller = drive::controller(channels, stream::select(own, of_secrets));
     let slots = Slots::new(context.settings.concurrency.max(LOOKS));
     drive("KafkaChannel", controller, slots, context, reconcile, stop).await;
 }

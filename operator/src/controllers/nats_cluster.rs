@@ -48,11 +48,13 @@ use self::dereference::{DereferenceError, PATIENCE, Remaining, dereference};
 use self::drain::{Departure, Leaving};
 use self::membership::{Concerned, Membership};
 use crate::context::Context;
-use crate::controller::{self, Failure, Slots, changes, declared, describe, drive, hash, metadata, stored, watching};
-use crate::credentials::{ClusterAccess, secrets_of_nats};
-use crate::finalizer::{self, FinalizerError};
 use crate::index::Name;
-use crate::status;
+use crate::reconcile::credentials::{ClusterAccess, secrets_of_nats};
+use crate::reconcile::drive::{
+    self, Failure, Slots, changes, declared, describe, drive, hash, metadata, stored, watching,
+};
+use crate::reconcile::finalizer::{self, FinalizerError};
+use crate::reconcile::status;
 
 /// On every cluster, before it joins a ring: it must not go while pods publish to it.
 pub const FINALIZER: &str = "fanout.openfactory.io/drain";
@@ -149,7 +151,7 @@ pub async fn run(
         of_forwarders.boxed(),
         of_children(&context),
     ]);
-    let controller = controller::controller(clusters, wakes);
+    let controller = drive::controller(clusters, wakes);
     let began = Timestamp::now();
     let slots = Slots::new(context.settings.concurrency.max(LOOKS));
     let reconcile = move |cluster, context| reconcile(cluster, context, forwarders.clone(), began);

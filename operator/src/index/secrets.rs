@@ -16,8 +16,8 @@ use kube::{Resource, ResourceExt as _};
 use super::trust::Trust;
 use super::version;
 use crate::context::Context;
-use crate::controller::{changes, metadata, watching};
-use crate::credentials::{Secrets, SecretsError};
+use crate::reconcile::credentials::{Secrets, SecretsError};
+use crate::reconcile::drive::{changes, metadata, watching};
 
 /// Most bytes that are held. Beyond it the namespace that has the most is forgotten and read anew: nobody's Secrets fill the process, and
 /// nobody's push out those of a neighbour who has fewer.

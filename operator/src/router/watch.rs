@@ -21,8 +21,8 @@ use tracing::warn;
 
 use super::rings::{Document, Key, Rings};
 use crate::context::Scope;
-use crate::controller::{describe, watching};
 use crate::controllers::asset_forwarder::names::{COMPONENT, FORWARDER, IDLE, RING, RING_FILE, controller_named};
+use crate::reconcile::drive::{describe, watching};
 
 /// ConfigMaps in one page of a list: anybody may make many of 1 MiB, and a page is in memory as a whole, as text and as objects.
 const PAGE: u32 = 8;

@@ -26,9 +26,9 @@ use super::dereference::Existing;
 use super::names::{self, Identity};
 use super::pods::{Observed, Process};
 use super::{rollout, upgrade};
-use crate::apply::{Applier, ApplyError, MANAGER};
 use crate::context::Context;
-use crate::controller::describe;
+use crate::reconcile::apply::{Applier, ApplyError, MANAGER};
+use crate::reconcile::drive::describe;
 
 /// How many configurations are kept besides those in use: for a person who wants to see what has changed.
 const KEPT_CONFIGS: usize = 2;

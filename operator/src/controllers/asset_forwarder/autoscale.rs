@@ -20,7 +20,7 @@ use super::dereference::{Dereferenced, Existing};
 use super::pods::Observed;
 use super::recorded::Recorded;
 use super::rollout::{self, REPLICAS, Rollout};
-use crate::apply::{MANAGER, owns};
+use crate::reconcile::apply::{MANAGER, owns};
 
 /// What was enough lately, of each forwarder by its UID. A new process knows nothing of it, and waits a whole delay before one pod goes.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 use crds::NatsCluster;
 use kube::ResourceExt as _;
 
-use crate::credentials::{CredentialsError, NatsCredentials};
+use crate::reconcile::credentials::{CredentialsError, NatsCredentials};
 
 /// A cluster that the selector chooses.
 #[derive(Clone, Debug)]

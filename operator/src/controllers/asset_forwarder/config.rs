@@ -11,7 +11,7 @@ use forwarder_core::document::{self, Document, Fault, RingConfig};
 use k8s_openapi::jiff::Timestamp;
 
 use super::names;
-use crate::credentials::KafkaCredentials;
+use crate::reconcile::credentials::KafkaCredentials;
 
 /// A topic, and how to reach it.
 #[derive(Clone, Copy, Debug)]

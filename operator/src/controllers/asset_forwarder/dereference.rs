@@ -28,8 +28,8 @@ use super::recorded::Recorded;
 use super::rivals::Rival;
 use super::stores::{Stores, Unread};
 use crate::context::Context;
-use crate::controller::Failure;
-use crate::credentials::{CredentialsError, KafkaCredentials, SecretsError};
+use crate::reconcile::credentials::{CredentialsError, KafkaCredentials, SecretsError};
+use crate::reconcile::drive::Failure;
 
 /// All that a reconcile looks at.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ use super::candidates::{Access, Candidate, reference};
 use super::names;
 use super::recorded::Recorded;
 use crate::controllers::nats_cluster::spec_field;
-use crate::credentials::{ClusterAccess, CredentialsError, Files, NatsCredentials, Room};
+use crate::reconcile::credentials::{ClusterAccess, CredentialsError, Files, NatsCredentials, Room};
 
 /// The reason, and the condition, while pods that are too old keep what is declared out of the ring.
 pub const PODS_TOO_OLD: &str = "PodsTooOld";

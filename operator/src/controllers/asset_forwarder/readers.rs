@@ -16,7 +16,7 @@ use super::members::{Members, PODS_TOO_OLD, Withheld};
 use super::pods::Observed;
 use super::recorded::Recorded;
 use super::rollout;
-use crate::conditions::Words;
+use crate::reconcile::conditions::Words;
 
 /// What is known of those who read the ring.
 #[derive(Clone, Debug, PartialEq, Eq)]

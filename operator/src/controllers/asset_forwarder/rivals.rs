@@ -17,7 +17,7 @@ use crds::AssetForwarder;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 
-use crate::conditions::Verdict;
+use crate::reconcile::conditions::Verdict;
 
 /// The reason of a forwarder whose topic and group another one has.
 pub const SOURCE_TAKEN: &str = "SourceTaken";

@@ -14,8 +14,8 @@ use super::ring::claims::Ignored;
 use super::rollout::{self, REPLICAS, Rollout};
 use super::upgrade;
 use super::validate::Validated;
-use crate::apply::{MANAGER, owns};
-use crate::conditions::{Verdict, Words};
+use crate::reconcile::apply::{MANAGER, owns};
+use crate::reconcile::conditions::{Verdict, Words};
 
 /// The status without its conditions, and the verdict for them.
 #[must_use]

@@ -18,10 +18,10 @@ use super::rivals::SOURCE_TAKEN;
 use super::stores::Stores;
 use super::validate::{SOURCE_CHANGING, Validated, validate};
 use super::{ring, rollout, status, upgrade};
-use crate::apply::ApplyError;
-use crate::conditions::{Verdict, Words, conditions};
 use crate::context::{Context, Settings};
-use crate::controller::{Failure, hash};
+use crate::reconcile::apply::ApplyError;
+use crate::reconcile::conditions::{Verdict, Words, conditions};
+use crate::reconcile::drive::{Failure, hash};
 
 /// Pods are asked this often while a change is on its way through them.
 pub(super) const POLL: Duration = Duration::from_secs(2);
@@ -187,7 +187,7 @@ pub(super) async fn put(
 ) -> Result<(), ReconcileError> {
     let namespace = forwarder.namespace().unwrap_or_default();
     let api = Api::<AssetForwarder>::namespaced(context.client.clone(), &namespace);
-    let written = crate::status::write(context, &api, forwarder, Some(old), status)
+    let written = crate::reconcile::status::write(context, &api, forwarder, Some(old), status)
         .await
         .map_err(|error| ReconcileError::Status(Box::new(error)))?;
     if let Some(written) = written {

@@ -36,10 +36,10 @@ use super::rivals::Rival;
 use super::steps::measured;
 use super::validate::{Validated, validate};
 use super::{status, upgrade};
-use crate::apply::MANAGER;
-use crate::conditions::Verdict;
 use crate::context::Settings;
-use crate::credentials::{self, Secrets};
+use crate::reconcile::apply::MANAGER;
+use crate::reconcile::conditions::Verdict;
+use crate::reconcile::credentials::{self, Secrets};
 
 const FORWARDER: &str = "
 metadata: {namespace: plant, name: assets, uid: u1, generation: 1}
@@ -136,7 +136,7 @@ impl World {
             Candidate {
                 cluster: cluster.clone(),
                 access: Access::Granted(credentials::nats(
-                    &crate::credentials::ClusterAccess::of(cluster),
+                    &crate::reconcile::credentials::ClusterAccess::of(cluster),
                     &secrets,
                     &prefix,
                     folder,

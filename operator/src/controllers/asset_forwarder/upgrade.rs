@@ -15,7 +15,7 @@ use super::dereference::Existing;
 use super::names::{self, Identity};
 use super::rollout;
 use super::rollout_trigger::RolloutTrigger;
-use crate::apply::{MANAGER, owns};
+use crate::reconcile::apply::{MANAGER, owns};
 
 /// A larger template is not written down, and rolls with a new operator: annotations have 256 KiB together, and each ReplicaSet of the
 /// Deployment has a copy of them.

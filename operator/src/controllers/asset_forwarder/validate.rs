@@ -25,9 +25,9 @@ use super::ring::{self, Shape};
 use super::rivals::{Rival, SOURCE_TAKEN};
 use super::rollout::{self, Rollout};
 use super::rollout_trigger::RolloutTrigger;
-use crate::conditions::Verdict;
 use crate::context::Settings;
-use crate::credentials::{Files, KafkaCredentials, Room};
+use crate::reconcile::conditions::Verdict;
+use crate::reconcile::credentials::{Files, KafkaCredentials, Room};
 
 /// What is to be built.
 #[derive(Clone, Debug)]

@@ -25,11 +25,11 @@ use super::names;
 use super::pods::Observed;
 use super::rivals;
 use super::stores::Stores;
-use crate::apply::MANAGER;
 use crate::context::{Context, Scope};
-use crate::controller::{self, changes, declared, hash, metadata, stored, watch, watching};
 use crate::index::{Children, WATCHED, version};
-use crate::reference::{channels_of, chooses, grants};
+use crate::reconcile::apply::MANAGER;
+use crate::reconcile::drive::{self, changes, declared, hash, metadata, stored, watch, watching};
+use crate::reconcile::reference::{channels_of, chooses, grants};
 
 /// Whose turn it is.
 type Wakes = BoxStream<'static, ObjectRef<AssetForwarder>>;
@@ -165,7 +165,7 @@ pub fn controller(
             move |namespace| of_namespace(namespace, &forwarders)
         }));
     }
-    (controller::controller(forwarders, stream::select_all(wakes)), stores)
+    (drive::controller(forwarders, stream::select_all(wakes)), stores)
 }
 
 /// A watch of what is a forwarder's own.

@@ -14,7 +14,7 @@ use super::refusals::{self, Refusal};
 use super::seen::{Failure, Kind, Seen};
 use super::users::Users;
 use super::validate::InvalidSpec;
-use crate::conditions::{Verdict, Words, conditions};
+use crate::reconcile::conditions::{Verdict, Words, conditions};
 
 /// Between two looks at a topic that is well, or that only a person can mend.
 const INTERVAL: Duration = Duration::from_secs(300);

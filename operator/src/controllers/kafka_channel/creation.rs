@@ -31,7 +31,7 @@ use super::seen::{Seen, SeenTopic, Setting, TopicId};
 use super::settings;
 use super::{ReconcileError, deletes_topic};
 use crate::context::Context;
-use crate::status;
+use crate::reconcile::status;
 
 /// The record's field manager.
 const MANAGER: &str = "fanout-operator-topic";

@@ -4,7 +4,7 @@ use crds::KafkaChannel;
 use kube::ResourceExt as _;
 
 use crate::context::Context;
-use crate::credentials::{Secrets, SecretsError, secrets_of_kafka};
+use crate::reconcile::credentials::{Secrets, SecretsError, secrets_of_kafka};
 
 /// The Secrets of the channel's connection.
 pub(super) async fn secrets(channel: &KafkaChannel, context: &Context) -> Result<Secrets, SecretsError> {

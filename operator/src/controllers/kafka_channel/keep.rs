@@ -13,7 +13,7 @@ use super::plan::{self, Block, Plan, Step, plan};
 use super::seen::{Failure, Kind, Seen, SeenTopic, TopicId};
 use super::{ReconcileError, admin, with_kafka};
 use crate::context::Context;
-use crate::credentials::Secrets;
+use crate::reconcile::credentials::Secrets;
 
 /// What is needed to keep a topic.
 pub(super) struct Keeper<'a> {

@@ -16,7 +16,7 @@ use super::plan::{Block, Drift, Plan, Step, plan};
 use super::removal::Why;
 use super::seen::{Kind, Seen, SeenTopic, Setting, TopicId};
 use super::*;
-use crate::credentials::Secrets;
+use crate::reconcile::credentials::Secrets;
 
 /// The channel `plant/a` with this topic, beside its name, and these metadata.
 fn channel(topic: Value, metadata: Value) -> KafkaChannel {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{LOOKS, ReconcileError};
 use crate::context::Context;
-use crate::controller::Slots;
+use crate::reconcile::drive::Slots;
 
 /// For a free place. Who waits longer than a usual look tries again, with a pause that grows.
 const WAIT: Duration = Duration::from_secs(20);

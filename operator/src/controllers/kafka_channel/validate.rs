@@ -9,7 +9,7 @@ use forwarder_core::document::{
 };
 use kube::ResourceExt as _;
 
-use crate::credentials::{self, CredentialsError, Files, KafkaCredentials, Secrets, prefix};
+use crate::reconcile::credentials::{self, CredentialsError, Files, KafkaCredentials, Secrets, prefix};
 
 /// A connection that the forwarder's rules take.
 #[derive(Clone, Debug, PartialEq)]

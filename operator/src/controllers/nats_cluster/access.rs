@@ -6,7 +6,7 @@ use forwarder_core::document::JetStreamApi;
 use kube::ResourceExt as _;
 
 use super::managed::names;
-use crate::credentials::ClusterAccess;
+use crate::reconcile::credentials::ClusterAccess;
 
 impl ClusterAccess {
     /// Of a cluster as it is declared. A managed one's servers are one address, its Service's: a list of pods would be another one at

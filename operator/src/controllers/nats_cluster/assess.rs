@@ -11,8 +11,8 @@ use super::managed::Outcome;
 use super::membership::SHOWN;
 use super::probe::{Failure, Seen};
 use super::validate::{InvalidSpec, ring_name};
-use crate::conditions::{Verdict, conditions};
-use crate::credentials::ClusterAccess;
+use crate::reconcile::conditions::{Verdict, conditions};
+use crate::reconcile::credentials::ClusterAccess;
 
 /// Between two looks at a cluster that is well, and the most for one that is not.
 const INTERVAL: Duration = Duration::from_secs(60);

@@ -10,9 +10,9 @@ use kube::{Resource, ResourceExt as _};
 use tracing::warn;
 
 use crate::context::Context;
-use crate::controller::{describe, listed as list};
-use crate::credentials::{ClusterAccess, Secrets, SecretsError, secrets_of_nats};
-use crate::reference::namespace_is_deleted;
+use crate::reconcile::credentials::{ClusterAccess, Secrets, SecretsError, secrets_of_nats};
+use crate::reconcile::drive::{describe, listed as list};
+use crate::reconcile::reference::namespace_is_deleted;
 
 /// The list of forwarders is there within moments, or the API server is not.
 const READY_WITHIN: Duration = Duration::from_secs(10);

@@ -36,10 +36,10 @@ use self::evict::{Evicted, evict};
 use self::names::Identity;
 use self::observe::Live;
 use self::plan::Plan;
-use crate::apply::ApplyError;
-use crate::conditions::{Verdict, Words};
 use crate::context::Context;
-use crate::controller::describe;
+use crate::reconcile::apply::ApplyError;
+use crate::reconcile::conditions::{Verdict, Words};
+use crate::reconcile::drive::describe;
 
 /// Something could not be read or written; it is tried again.
 #[derive(Debug, thiserror::Error)]

@@ -15,7 +15,7 @@ use super::assess::{Facts, again_after, status};
 use super::drain::{Farewell, Force};
 use super::probe::{Failure, Kind, Seen};
 use super::*;
-use crate::credentials::Secrets;
+use crate::reconcile::credentials::Secrets;
 
 /// The cluster `plant/c1` of generation 3 with this spec, beside its server, and these metadata.
 fn cluster(spec: Value, metadata: Value) -> NatsCluster {
@@ -380,7 +380,7 @@ fn mute(cluster: &NatsCluster) -> (Arc<Context>, UnboundedReceiver<Value>) {
             Ok::<_, Infallible>(hyper::Response::new(Full::<Bytes>::from(answer)))
         }
     });
-    (controller::tests::context(Client::new(service, "default")), patches)
+    (drive::tests::context(Client::new(service, "default")), patches)
 }
 
 async fn reconciled(cluster: NatsCluster) -> (Action, Value) {

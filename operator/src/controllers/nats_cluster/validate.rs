@@ -7,7 +7,7 @@ use forwarder_core::document::{Cluster, RingConfig};
 use kube::ResourceExt as _;
 
 use super::access::spec_field;
-use crate::credentials::{self, ClusterAccess, CredentialsError, Files, NatsCredentials, Secrets, prefix};
+use crate::reconcile::credentials::{self, ClusterAccess, CredentialsError, Files, NatsCredentials, Secrets, prefix};
 
 /// A cluster that a forwarder takes as a member of its ring.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,7 +5,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 
 use crate::controllers::asset_forwarder::names::{self, Identity};
-use crate::credentials::Files;
+use crate::reconcile::credentials::Files;
 
 pub(super) fn secret(identity: &Identity, files: &Files) -> Secret {
     let version = (names::VERSION_FILE.to_owned(), files.hash().into_bytes());

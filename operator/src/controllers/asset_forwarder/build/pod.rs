@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 
 use crate::controllers::asset_forwarder::names;
 use crate::controllers::asset_forwarder::validate::{Configuration, Validated};
-use crate::pod;
+use crate::reconcile::pod;
 
 /// What a pod has beyond its drain before it is killed: to leave the group, and to be told of the end in the first place.
 const MARGIN_SECONDS: i64 = 20;

@@ -17,8 +17,8 @@ use crate::context::{Context, Scope};
 use crate::controllers::asset_forwarder::candidates::{Access, Candidate};
 use crate::controllers::asset_forwarder::names;
 use crate::controllers::asset_forwarder::stores::Stores;
-use crate::credentials::{self, ClusterAccess, Secrets};
-use crate::reference::{chooses, grants};
+use crate::reconcile::credentials::{self, ClusterAccess, Secrets};
+use crate::reconcile::reference::{chooses, grants};
 
 /// Who asks.
 #[derive(Clone, Copy)]

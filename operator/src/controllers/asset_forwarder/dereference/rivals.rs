@@ -14,7 +14,7 @@ use crate::controllers::asset_forwarder::names;
 use crate::controllers::asset_forwarder::rivals::{Rival, goes_before, group, may_have_begun};
 use crate::controllers::asset_forwarder::rollout;
 use crate::controllers::asset_forwarder::stores::Stores;
-use crate::reference::grants;
+use crate::reconcile::reference::grants;
 
 /// The forwarder that has the source of `found` and goes before it; none: there is no such one.
 ///

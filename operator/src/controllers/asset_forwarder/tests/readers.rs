@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::super::members::PODS_TOO_OLD;
 use super::super::readers::PODS_NOT_ASKED;
 use super::*;
-use crate::conditions::Words;
+use crate::reconcile::conditions::Words;
 
 /// The image of the first release, whose pods do not tell a version, and today's.
 const OLD: &str = "forwarder:1";

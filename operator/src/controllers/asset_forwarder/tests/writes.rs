@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use super::super::apply::apply;
 use super::*;
-use crate::apply::ApplyError;
-use crate::{controller, fake_api};
+use crate::fake_api;
+use crate::reconcile::apply::ApplyError;
+use crate::reconcile::drive;
 
 /// An API server that has nothing yet.
 #[derive(Default)]
@@ -67,7 +68,7 @@ fn client(server: &Arc<Mutex<Server>>) -> Client {
 async fn write(server: &Arc<Mutex<Server>>) -> Result<(), ApplyError> {
     let world = World::new([cluster("c1", 1)]);
     let Pass { validated, resources } = world.look();
-    let context = controller::tests::context(client(server));
+    let context = drive::tests::context(client(server));
     let outcome = apply(&context, &validated.identity, resources, &Existing::default()).await;
     assert!(outcome.ring.is_some(), "what was written first is told");
     outcome.failure.map_or(Ok(()), Err)

@@ -1,10 +1,10 @@
 //! What is read, and whether it may be read now.
 
 use super::Configuration;
-use crate::conditions::Verdict;
 use crate::controllers::asset_forwarder::dereference::{Existing, Found, Reference};
 use crate::controllers::asset_forwarder::{names, rollout};
-use crate::credentials::KafkaCredentials;
+use crate::reconcile::conditions::Verdict;
+use crate::reconcile::credentials::KafkaCredentials;
 
 /// The reason while pods of another source end.
 pub const SOURCE_CHANGING: &str = "SourceChanging";

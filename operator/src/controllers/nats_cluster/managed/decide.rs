@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use super::jetstream::{Group, View};
 use super::names::Identity;
-use crate::conditions::Words;
+use crate::reconcile::conditions::Words;
 
 /// What is wanted and what is there.
 #[derive(Clone, Debug)]

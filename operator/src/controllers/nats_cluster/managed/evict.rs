@@ -9,7 +9,7 @@ use kube::{Api, Client};
 
 use super::ManagedError;
 use super::names::Identity;
-use crate::conditions::Words;
+use crate::reconcile::conditions::Words;
 
 /// What came of an eviction.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -651,7 +651,7 @@ fn what_admission_refuses_is_replaced_by_what_the_operator_makes_now() {
     live.metadata.generation = Some(1);
     live.metadata.managed_fields = Some(
         serde_json::from_value(json!([{
-            "manager": crate::apply::MANAGER, "operation": "Apply", "fieldsType": "FieldsV1",
+            "manager": crate::reconcile::apply::MANAGER, "operation": "Apply", "fieldsType": "FieldsV1",
             "fieldsV1": {"f:metadata": {"f:annotations": {"f:fanout.openfactory.io/template": {}}}},
         }]))
         .unwrap(),

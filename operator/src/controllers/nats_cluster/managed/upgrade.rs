@@ -9,7 +9,7 @@ use kube::ResourceExt as _;
 
 use super::hashes::hash;
 use super::plan::{Passwords, Plan, shared_hash};
-use crate::apply::{MANAGER, owns};
+use crate::reconcile::apply::{MANAGER, owns};
 
 /// On a StatefulSet: the cluster's generation at the last write.
 const GENERATION: &str = "fanout.openfactory.io/generation";

@@ -13,9 +13,9 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tracing::debug;
 
-use crate::controller::describe;
 use crate::controllers::asset_forwarder::names;
 use crate::controllers::asset_forwarder::pods::{Observed, Process};
+use crate::reconcile::drive::describe;
 
 /// A pod answers from memory; what takes longer is as good as no answer.
 const TIMEOUT: Duration = Duration::from_secs(2);

@@ -9,9 +9,9 @@ use serde_json::json;
 use super::super::surplus::tests::patched;
 use super::super::{Applier, stamped};
 use super::*;
-use crate::events::Events;
 use crate::fake_api;
 use crate::metrics::Metrics;
+use crate::reconcile::events::Events;
 
 /// An API server with one child, which takes JSON patches.
 #[derive(Default)]

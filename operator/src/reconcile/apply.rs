@@ -34,9 +34,9 @@ pub use self::error::ApplyError;
 
 use self::error::About;
 use self::surplus::Surplus;
-use crate::events::Events;
 use crate::index::{Children, Latest, Standing};
 use crate::metrics::Metrics;
+use crate::reconcile::events::Events;
 
 /// The field manager of all children.
 pub const MANAGER: &str = "fanout-operator";

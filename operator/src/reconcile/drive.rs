@@ -360,9 +360,9 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::context::{Scope, Settings};
-    use crate::events::Events;
     use crate::fake_api;
     use crate::metrics::Metrics;
+    use crate::reconcile::events::Events;
 
     #[derive(Debug, thiserror::Error)]
     #[error("never")]

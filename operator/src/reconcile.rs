@@ -1,0 +1,11 @@
+//! What all controllers share, of whatever kind: none of it knows one of them.
+
+pub mod apply;
+pub mod conditions;
+pub mod credentials;
+pub mod drive;
+pub mod events;
+pub mod finalizer;
+pub(crate) mod pod;
+pub mod reference;
+pub mod status;
