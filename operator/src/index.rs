@@ -2,13 +2,17 @@
 
 mod children;
 mod latest;
+mod readiness;
 mod references;
+pub(crate) mod rings;
 mod secrets;
 mod trust;
 
 pub use self::children::{Children, Standing, WATCHED};
 pub use self::latest::Latest;
+pub use self::readiness::Readiness;
 pub use self::references::{Name, References};
+pub use self::rings::{Key, Rings};
 pub use self::secrets::{SecretCache, SecretWakes, Woken, follow_secrets, secret_wakes};
 
 /// A resource version as a number that grows with each write of its kind; none: it is no number, and versions cannot be compared.

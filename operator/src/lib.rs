@@ -12,11 +12,9 @@ pub mod context;
 pub mod controllers;
 #[cfg(test)]
 mod fake_api;
-pub mod http;
 pub mod index;
 pub mod leader;
 pub mod metrics;
-pub mod readiness;
 pub mod reconcile;
-pub mod router;
 pub mod run;
+pub mod serve;

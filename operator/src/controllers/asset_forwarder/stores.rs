@@ -9,7 +9,7 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{self, Store};
 use tokio::time::{Instant, timeout_at};
 
-use crate::readiness::Readiness;
+use crate::index::Readiness;
 
 /// All that a watch lists is there within moments, or the API server is not.
 const READY_WITHIN: Duration = Duration::from_secs(10);

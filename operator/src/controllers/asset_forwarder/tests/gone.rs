@@ -20,7 +20,7 @@ use super::super::stores::Stores;
 use super::super::watch::{forget_all_gone, forget_if_gone};
 use super::*;
 use crate::context::Context;
-use crate::readiness::Readiness;
+use crate::index::Readiness;
 use crate::reconcile::drive;
 
 /// What reconciles are given where the API server answers nothing.

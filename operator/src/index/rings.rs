@@ -3,6 +3,9 @@
 //! Anybody may write a ConfigMap with the labels of a ring. So a ring counts only while there is a forwarder of that name and UID; the
 //! watches of both may tell of them in any order.
 
+pub(crate) mod tables;
+pub(crate) mod watch;
+
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -10,7 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use forwarder_core::fanout::table::{Answer, Summary};
 use tracing::warn;
 
-use super::tables::{NoTable, Tables};
+use self::tables::{NoTable, Tables};
 
 /// Bytes of all rings together, at most: a thousand rings of a hundred clusters. Those of no forwarder give way first, then the
 /// namespace that has most of them.
@@ -18,7 +21,7 @@ const MOST_BYTES: usize = 16 << 20;
 
 /// What an entry takes besides its texts and its ring, about: its place in a tree whose nodes are half full, and three allocations.
 /// Without it, entries that hold no ring would cost nothing, and anybody may have any number of them kept.
-pub(super) const ENTRY: usize = 320;
+pub(crate) const ENTRY: usize = 320;
 
 /// A forwarder.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,7 +112,7 @@ pub enum Document {
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NoAnswer {
+pub(crate) enum NoAnswer {
     #[error("the rings have not been read yet; ask again in a moment")]
     NotRead,
     #[error("there is no AssetForwarder")]
@@ -141,7 +144,7 @@ impl Default for Rings {
 
 impl Rings {
     /// With these tables, and so many bytes of documents in all.
-    pub(super) fn with(tables: Tables, most_bytes: usize) -> Self {
+    pub(crate) fn with(tables: Tables, most_bytes: usize) -> Self {
         Self {
             state: RwLock::default(),
             tables,
@@ -149,7 +152,7 @@ impl Rings {
         }
     }
 
-    pub(super) async fn answer(&self, forwarder: &Key, asset: String) -> Result<Answer, NoAnswer> {
+    pub(crate) async fn answer(&self, forwarder: &Key, asset: String) -> Result<Answer, NoAnswer> {
         let summary = self.with_state(|state| state.ring(forwarder))?;
         let ring = self.tables.of(&forwarder.namespace, summary.shape()).await;
         let ring = ring.map_err(|why| NoAnswer::NoTable(forwarder.clone(), why))?;
@@ -158,7 +161,7 @@ impl Rings {
     }
 
     /// The answer of the only forwarder that there is.
-    pub(super) async fn answer_of_only(&self, asset: String) -> Result<Answer, NoAnswer> {
+    pub(crate) async fn answer_of_only(&self, asset: String) -> Result<Answer, NoAnswer> {
         let mut keys = self.with_state(State::keys)?;
         match (keys.pop(), keys.is_empty()) {
             (None, _) => Err(NoAnswer::None),
@@ -171,7 +174,7 @@ impl Rings {
     }
 
     /// All forwarders with the epoch of their ring.
-    pub(super) fn list(&self) -> Result<Vec<(Key, Option<u64>)>, NoAnswer> {
+    pub(crate) fn list(&self) -> Result<Vec<(Key, Option<u64>)>, NoAnswer> {
         self.with_state(|state| {
             let epoch = |key: &Key| state.ring(key).ok().map(|ring| ring.epoch());
             Ok(state
@@ -189,7 +192,7 @@ impl Rings {
     }
 
     /// Whether a ring of a forwarder that was not kept would be kept if it was read now.
-    pub(super) fn are_to_be_read_again(&self) -> bool {
+    pub(crate) fn are_to_be_read_again(&self) -> bool {
         self.with_state(|state| !state.unread.is_empty() || state.has_room(self.most_bytes))
     }
 
@@ -271,7 +274,7 @@ impl Rings {
 
     /// About how much memory all entries take, and how many there are.
     #[cfg(test)]
-    pub(super) fn size(&self) -> (usize, usize) {
+    pub(crate) fn size(&self) -> (usize, usize) {
         self.with_state(|state| (state.bytes, state.rings.len()))
     }
 

@@ -11,10 +11,10 @@ use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use super::rings::Document;
-use super::watch::{Heard, document_changed};
 use super::*;
 use crate::controllers::asset_forwarder::names::{FORWARDER, IDLE};
+use crate::index::rings::Document;
+use crate::index::rings::watch::{Heard, document_changed};
 
 const RING: &str = "epoch: 7\nclusters:\n- name: C1\n  servers: [nats://c1:4222, nats://c1b:4222]\n";
 

@@ -3,8 +3,8 @@
 use crds::AssetForwarder;
 use kube::core::PartialObjectMeta;
 
-use super::super::watch::forwarder_changed;
 use super::*;
+use crate::index::rings::watch::forwarder_changed;
 
 type Of = Event<PartialObjectMeta<AssetForwarder>>;
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use forwarder_core::document::RingConfig;
 use forwarder_core::fanout::table::{Shape, Summary};
 
-use super::super::rings::ENTRY;
-use super::super::tables::{NoTable, Tables};
 use super::*;
+use crate::index::rings::ENTRY;
+use crate::index::rings::tables::{NoTable, Tables};
 
 fn summary(epoch: u64, name: &str, replicas: u32) -> Summary {
     let text =

@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use forwarder_service::http::Server;
 
+use crate::index::Readiness;
 use crate::metrics::Metrics;
-use crate::readiness::Readiness;
 
 /// Answers `/healthz`, `/readyz` and `/metrics` until `shutdown`. A standby is ready once it can answer the router.
 pub async fn serve(

@@ -34,7 +34,7 @@ const MOST_BEGUN: usize = 4;
 
 /// The tables of the rings that were asked for last.
 #[derive(Clone, Debug)]
-pub(super) struct Tables {
+pub(crate) struct Tables {
     /// Virtual nodes of a small table, at most.
     small_has: u64,
     small: Pool,
@@ -82,7 +82,7 @@ type Making = Shared<BoxFuture<'static, Result<Arc<LeanRing>, NoTable>>>;
 
 /// Why there is no table.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NoTable {
+pub(crate) enum NoTable {
     #[error(
         "it has {nodes} virtual nodes, and all rings together may have {most} here; lower spec.ring.replicas or weights"
     )]
@@ -103,7 +103,7 @@ impl Default for Tables {
 
 impl Tables {
     /// Small tables have `small_has` virtual nodes at most, and all of them `most_of_small`. All large ones have `most_of_large`.
-    pub(super) fn with(small_has: u64, most_of_small: u64, most_of_large: u64) -> Self {
+    pub(crate) fn with(small_has: u64, most_of_small: u64, most_of_large: u64) -> Self {
         Self {
             small_has,
             small: Pool::with(most_of_small),
@@ -112,7 +112,7 @@ impl Tables {
     }
 
     /// The table of a shape, for a forwarder of this namespace.
-    pub(super) async fn of(&self, namespace: &str, shape: &Arc<Shape>) -> Result<Arc<LeanRing>, NoTable> {
+    pub(crate) async fn of(&self, namespace: &str, shape: &Arc<Shape>) -> Result<Arc<LeanRing>, NoTable> {
         let is_small = shape.nodes() <= self.small_has;
         let pool = if is_small { &self.small } else { &self.large };
         let making = match pool.find_or_begin(namespace, shape, is_small)? {
@@ -274,20 +274,20 @@ impl Kept {
 #[cfg(test)]
 impl Tables {
     /// With this room, and without small tables.
-    pub(super) fn with_most(most: u64) -> Self {
+    pub(crate) fn with_most(most: u64) -> Self {
         Self::with(0, 0, most)
     }
 
     /// Has the large tables wait.
-    pub(super) async fn hold(&self) -> tokio::sync::OwnedMutexGuard<()> {
+    pub(crate) async fn hold(&self) -> tokio::sync::OwnedMutexGuard<()> {
         Arc::clone(&self.large.turn).lock_owned().await
     }
 
-    pub(super) fn made(&self) -> u64 {
+    pub(crate) fn made(&self) -> u64 {
         self.small.lock().made + self.large.lock().made
     }
 
-    pub(super) fn nodes_of_each(&self) -> Vec<u64> {
+    pub(crate) fn nodes_of_each(&self) -> Vec<u64> {
         let of = |pool: &Pool| -> Vec<u64> { pool.lock().tables.keys().map(|shape| shape.nodes()).collect() };
         let mut nodes = [of(&self.small), of(&self.large)].concat();
         nodes.sort_unstable();

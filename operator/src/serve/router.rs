@@ -2,11 +2,8 @@
 //!
 //! Every replica answers, the leader or not, from memory: also while the API server is away.
 
-mod rings;
-mod tables;
 #[cfg(test)]
 mod tests;
-mod watch;
 
 use std::sync::Arc;
 
@@ -21,11 +18,9 @@ use forwarder_service::shutdown::Shutdown;
 use kube::Client;
 use serde::{Deserialize, Serialize};
 
-pub use self::rings::{Key, Rings};
-
-use self::rings::NoAnswer;
-use self::tables::NoTable;
 use crate::context::Scope;
+use crate::index::rings::tables::NoTable;
+use crate::index::rings::{Key, NoAnswer, Rings, watch};
 
 /// Answers from `rings`, which it keeps up to date, until `stop`.
 pub async fn serve(server: Server, client: Client, scope: &Scope, rings: Arc<Rings>, mut stop: Shutdown) {

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
-use super::rings::{Document, Key, Rings};
+use super::{Document, Key, Rings};
 use crate::context::Scope;
 use crate::controllers::asset_forwarder::names::{COMPONENT, FORWARDER, IDLE, RING, RING_FILE, controller_named};
 use crate::reconcile::drive::{describe, watching};
@@ -31,7 +31,7 @@ const PAGE: u32 = 8;
 const LOOK: Duration = Duration::from_secs(30);
 
 /// Keeps `rings` up to date for ever. While a watch is down, what it said last stays.
-pub(super) async fn follow(client: &Client, scope: &Scope, rings: &Rings) -> Infallible {
+pub(crate) async fn follow(client: &Client, scope: &Scope, rings: &Rings) -> Infallible {
     tokio::select! {
         never = documents(client, scope, rings) => never,
         never = forwarders(client, scope, rings) => never,
@@ -110,7 +110,7 @@ where
 }
 
 /// A change of the forwarders. `listed` are those of a list that is not at its end.
-pub(super) fn forwarder_changed(
+pub(crate) fn forwarder_changed(
     rings: &Rings,
     listed: &mut BTreeSet<Key>,
     event: Event<PartialObjectMeta<AssetForwarder>>,
@@ -133,7 +133,7 @@ pub(super) fn forwarder_changed(
 
 /// What is heard of the rings' ConfigMaps, without those that are nobody's.
 #[derive(Debug)]
-pub(super) enum Heard {
+pub(crate) enum Heard {
     Began,
     /// A ConfigMap of that name is there, and whose ring it says it is.
     Seen {
@@ -148,7 +148,7 @@ pub(super) enum Heard {
 }
 
 impl Heard {
-    pub(super) fn of(event: Event<ConfigMap>) -> Self {
+    pub(crate) fn of(event: Event<ConfigMap>) -> Self {
         let seen = |map: &ConfigMap, is_listed| {
             let Some(key) = named(map) else {
                 return Self::Nothing;
@@ -176,7 +176,7 @@ impl Heard {
 }
 
 /// A change of the rings. `listed` are those of a list that is not at its end.
-pub(super) fn document_changed(rings: &Rings, listed: &mut BTreeSet<Key>, heard: Heard) {
+pub(crate) fn document_changed(rings: &Rings, listed: &mut BTreeSet<Key>, heard: Heard) {
     match heard {
         Heard::Began => listed.clear(),
         Heard::Seen {
