@@ -82,8 +82,44 @@ const FORBIDDEN: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "operator",
+        "reconcile",
+        "serve",
+        "what is written does not depend on who looks at it",
+    ),
+    (
+        "operator",
+        "index",
+        "controllers",
+        "every replica has the index, and only the leader its controllers",
+    ),
+    (
+        "operator",
+        "index",
+        "serve",
+        "HTTP reads the index, not the other way round",
+    ),
+    (
+        "operator",
+        "controllers",
+        "serve",
+        "a reconcile does not know who looks at it",
+    ),
+    (
+        "operator",
+        "watch",
+        "reconcile",
+        "replicas that do not lead watch too",
+    ),
+    (
+        "operator",
         "controllers::asset_forwarder",
         "controllers::kafka_channel",
+        "no controller calls another one",
+    ),
+    (
+        "operator",
+        "controllers::asset_forwarder",
+        "controllers::nats_cluster",
         "no controller calls another one",
     ),
     (

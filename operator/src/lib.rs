@@ -10,11 +10,14 @@ pub mod check_health;
 pub mod cli;
 pub mod context;
 pub mod controllers;
+pub mod error;
 #[cfg(test)]
 mod fake_api;
 pub mod index;
 pub mod leader;
 pub mod metrics;
+pub mod owner;
 pub mod reconcile;
 pub mod run;
 pub mod serve;
+pub mod watch;

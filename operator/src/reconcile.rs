@@ -1,6 +1,7 @@
 //! What all controllers share, of whatever kind: none of it knows one of them.
 
 pub mod apply;
+pub mod cluster;
 pub mod conditions;
 pub mod credentials;
 pub mod drive;

@@ -17,9 +17,9 @@ use crate::controllers::{asset_forwarder, kafka_channel, nats_cluster};
 use crate::index::{Readiness, Rings, follow_secrets, secret_wakes};
 use crate::leader::{Candidate, End};
 use crate::metrics::Metrics;
-use crate::reconcile::drive::WATCH;
 use crate::reconcile::events::Events;
 use crate::serve::{probes, router};
+use crate::watch::WATCH;
 
 /// A request of which nothing is heard for so long has failed; a watch is ended by the server before.
 const SILENCE: Duration = Duration::from_secs(WATCH.as_secs() + 15);

@@ -45,9 +45,10 @@ use self::seen::Failure;
 use crate::context::Context;
 use crate::index::Name;
 use crate::reconcile::credentials::{Secrets, SecretsError, secrets_of_kafka};
-use crate::reconcile::drive::{self, Slots, changes, declared, drive, hash, stored, watching};
+use crate::reconcile::drive::{self, Slots, drive};
 use crate::reconcile::finalizer::{self, FinalizerError};
 use crate::reconcile::status;
+use crate::watch::{changes, declared, hash, stored, watching};
 
 /// On channels whose deletion deletes the topic, and only on them.
 pub const FINALIZER: &str = "fanout.openfactory.io/topic";

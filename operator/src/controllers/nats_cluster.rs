@@ -8,7 +8,6 @@
 //! Servers that the operator runs are looked after before: see `managed`. A cluster that is being deleted goes another way: see `drain`.
 //! What is found here never changes a ring: an owner that is away keeps its assets.
 
-mod access;
 mod assess;
 mod dereference;
 mod drain;
@@ -39,25 +38,22 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource, ResourceExt as _};
 use tracing::warn;
 
-pub use self::access::spec_field;
 pub use self::dereference::members_of;
-pub use self::validate::{InvalidSpec, Validated, ring_name, validate};
+pub use self::validate::{InvalidSpec, Validated, validate};
 
 use self::assess::{Facts, Served};
 use self::dereference::{DereferenceError, PATIENCE, Remaining, dereference};
 use self::drain::{Departure, Leaving};
 use self::membership::{Concerned, Membership};
 use crate::context::Context;
+use crate::error::describe;
 use crate::index::Name;
+use crate::reconcile::cluster::DRAIN;
 use crate::reconcile::credentials::{ClusterAccess, secrets_of_nats};
-use crate::reconcile::drive::{
-    self, Failure, Slots, changes, declared, describe, drive, hash, metadata, stored, watching,
-};
+use crate::reconcile::drive::{self, Failure, Slots, drive};
 use crate::reconcile::finalizer::{self, FinalizerError};
 use crate::reconcile::status;
-
-/// On every cluster, before it joins a ring: it must not go while pods publish to it.
-pub const FINALIZER: &str = "fanout.openfactory.io/drain";
+use crate::watch::{changes, declared, hash, metadata, stored, watching};
 
 /// The annotation that lets a deleted cluster go at once, with the value `true`: records that wait for it go to others.
 pub const SKIP_DRAIN: &str = "fanout.openfactory.io/skip-drain";
@@ -228,7 +224,7 @@ async fn reconcile(
         return depart(&context, &api, leaving, now).await;
     }
     let found = dereference(&cluster, &context, &forwarders).await?;
-    finalizer::set(&context, &api, &cluster, FINALIZER, true).await?;
+    finalizer::set(&context, &api, &cluster, DRAIN, true).await?;
     let facts = match &cluster.spec.managed {
         Some(declared) => Facts::Managed(serve(&context, &cluster, declared).await?),
         None => look(&cluster, &found).await?,
@@ -251,7 +247,7 @@ async fn depart(
     now: Timestamp,
 ) -> Result<Action, ReconcileError> {
     let cluster = leaving.cluster;
-    if !cluster.finalizers().iter().any(|there| there == FINALIZER) {
+    if !cluster.finalizers().iter().any(|there| there == DRAIN) {
         return Ok(Action::await_change());
     }
     let patience = leaving.forced(now).map_or(PATIENCE, |_| MOMENT);
@@ -265,7 +261,7 @@ async fn depart(
         Departure::Waits { until } => until,
         Departure::Goes(farewell) => {
             drain::tell(context, cluster, farewell).await;
-            finalizer::set(context, api, cluster, FINALIZER, false).await?;
+            finalizer::set(context, api, cluster, DRAIN, false).await?;
             return Ok(Action::await_change());
         }
     };

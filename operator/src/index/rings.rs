@@ -3,7 +3,9 @@
 //! Anybody may write a ConfigMap with the labels of a ring. So a ring counts only while there is a forwarder of that name and UID; the
 //! watches of both may tell of them in any order.
 
+pub mod map;
 pub(crate) mod tables;
+pub(crate) mod turn;
 pub(crate) mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};

@@ -17,7 +17,7 @@ use super::trust::Trust;
 use super::version;
 use crate::context::Context;
 use crate::reconcile::credentials::{Secrets, SecretsError};
-use crate::reconcile::drive::{changes, metadata, watching};
+use crate::watch::{changes, metadata, watching};
 
 /// Most bytes that are held. Beyond it the namespace that has the most is forgotten and read anew: nobody's Secrets fill the process, and
 /// nobody's push out those of a neighbour who has fewer.

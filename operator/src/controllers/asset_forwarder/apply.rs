@@ -27,8 +27,8 @@ use super::names::{self, Identity};
 use super::pods::{Observed, Process};
 use super::{rollout, upgrade};
 use crate::context::Context;
+use crate::error::describe;
 use crate::reconcile::apply::{Applier, ApplyError, MANAGER};
-use crate::reconcile::drive::describe;
 
 /// How many configurations are kept besides those in use: for a person who wants to see what has changed.
 const KEPT_CONFIGS: usize = 2;

@@ -10,9 +10,8 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use super::candidates::{Access, Candidate, reference};
-use super::names;
 use super::recorded::Recorded;
-use crate::controllers::nats_cluster::spec_field;
+use crate::reconcile::cluster::{DRAIN, ring_name, spec_field};
 use crate::reconcile::credentials::{ClusterAccess, CredentialsError, Files, NatsCredentials, Room};
 
 /// The reason, and the condition, while pods that are too old keep what is declared out of the ring.
@@ -225,7 +224,7 @@ fn judge(
         return Err(exclude("Draining", "its spec.drain is true"));
     }
     // Without it a cluster could be gone while pods still publish to it.
-    let is_held_up = cluster.finalizers().iter().any(|finalizer| finalizer == names::DRAIN);
+    let is_held_up = cluster.finalizers().iter().any(|finalizer| finalizer == DRAIN);
     if !is_held_up && !recorded.members.values().any(|member| *member == reference) {
         return Err(exclude("NotObserved", "the operator has not looked at it yet"));
     }
@@ -284,12 +283,6 @@ fn held(excluded: &ExcludedCluster, recorded: &Recorded, stored: &Files) -> Opti
         cluster,
         files,
     })
-}
-
-/// The name of a cluster in rings.
-#[must_use]
-pub fn ring_name(cluster: &NatsCluster) -> String {
-    cluster.spec.ring_name.clone().unwrap_or_else(|| cluster.name_any())
 }
 
 fn reference_of(excluded: &ExcludedCluster) -> String {

@@ -6,17 +6,14 @@ use crds::AssetForwarder;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt as _};
 
+pub use crate::index::ring_map::{COMPONENT, FORWARDER, IDLE, RING, RING_FILE};
+use crate::owner::controller_named;
+
 /// The longest name that a forwarder may have: its pods' names and labels are longer, and end at 63 characters.
 pub const MAX_NAME: usize = 50;
 
 /// The label by which pods are selected: their forwarder's name.
 pub const INSTANCE: &str = "app.kubernetes.io/instance";
-/// The label by which an object tells its forwarder's name.
-pub const FORWARDER: &str = "fanout.openfactory.io/forwarder";
-/// The label by which a ConfigMap tells what it is for.
-pub const COMPONENT: &str = "fanout.openfactory.io/component";
-/// The component of a ring's ConfigMap.
-pub const RING: &str = "ring";
 /// The component of a configuration's ConfigMap.
 pub const CONFIG: &str = "config";
 /// The label of all children.
@@ -30,11 +27,6 @@ pub const LEAVING: &str = "fanout.openfactory.io/leaving";
 pub const MOVED_PERCENT: &str = "fanout.openfactory.io/moved-percent";
 /// On a ring's ConfigMap: a JSON object from images to the newest version of the document that their pods have said they read.
 pub const READERS: &str = "fanout.openfactory.io/readers";
-/// On a ring's ConfigMap: there are no members now, and the document is the last one that there was.
-pub const IDLE: &str = "fanout.openfactory.io/idle";
-
-/// The finalizer that keeps a NatsCluster until no pod publishes to it.
-pub use crate::controllers::nats_cluster::FINALIZER as DRAIN;
 
 /// On a Deployment: the generations of the forwarder and of its channels at the last write.
 pub const GENERATION: &str = "fanout.openfactory.io/generation";
@@ -55,8 +47,6 @@ pub const CREDENTIALS_VERSION: &str = "fanout.openfactory.io/credentials-version
 
 /// The key of the configuration in its ConfigMap, and its file's name.
 pub const CONFIG_FILE: &str = "forwarder.yaml";
-/// The key of the ring in its ConfigMap, and its file's name.
-pub const RING_FILE: &str = "ring.yaml";
 /// The key of the version in the Secret of credentials, and its file's name.
 pub const VERSION_FILE: &str = "version";
 
@@ -172,33 +162,6 @@ impl Identity {
             ..ObjectMeta::default()
         }
     }
-}
-
-/// The longest UID of an owner that is believed. The API server makes UUIDs of 36 characters, but takes any text in an owner reference.
-/// So a reference may hold a megabyte, and whoever remembers it would be filled by somebody else.
-pub const MAX_UID: usize = 64;
-
-/// The controller of an object, if it is of the kind `K` and has this name. It is in the same namespace. Whether there is such an
-/// object is not looked at. A UID that no API server makes is nobody's: it is empty, or longer than [`MAX_UID`].
-pub fn controller_named<'a, K: Resource<DynamicType = ()>>(
-    object: &'a impl Resource,
-    name: &str,
-) -> Option<&'a OwnerReference> {
-    let group = K::group(&());
-    let is_of_kind = |owner: &&OwnerReference| {
-        let version = owner.api_version.split_once('/');
-        owner.kind == K::kind(&()) && version.map_or("", |(group, _)| group) == group
-    };
-    let owner = controller(object).filter(is_of_kind)?;
-    (owner.name == name && (1..=MAX_UID).contains(&owner.uid.len())).then_some(owner)
-}
-
-/// The controller of an object. The API server lets there be one.
-pub fn controller(object: &impl Resource) -> Option<&OwnerReference> {
-    object
-        .owner_references()
-        .iter()
-        .find(|owner| owner.controller == Some(true))
 }
 
 /// Texts as a map.

@@ -9,6 +9,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 
 use super::names;
+use crate::owner;
 
 /// A pod of the forwarder that has not ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,7 +58,7 @@ pub enum Process {
 #[must_use]
 pub fn may_forward(pod: &Pod, forwarder: &str) -> bool {
     let of_ours = format!("{forwarder}-");
-    let is_ours = names::controller(pod).is_none_or(|owner| {
+    let is_ours = owner::controller(pod).is_none_or(|owner| {
         owner.kind == "ReplicaSet" && owner.api_version == "apps/v1" && owner.name.starts_with(&of_ours)
     });
     let configs = format!("{forwarder}-config-");
@@ -81,7 +82,7 @@ pub fn may_forward(pod: &Pod, forwarder: &str) -> bool {
 /// Whether a ReplicaSet may make pods of a forwarder of this name: its Deployment's, or one that has been left without it.
 #[must_use]
 pub fn may_make_pods(set: &ReplicaSet, forwarder: &str) -> bool {
-    names::controller(set)
+    owner::controller(set)
         .is_none_or(|owner| owner.kind == "Deployment" && owner.api_version == "apps/v1" && owner.name == forwarder)
 }
 

@@ -18,9 +18,9 @@ use super::validate::Validated;
 use super::watch::forget_if_gone;
 use super::{apply, autoscale, settled, status, upgrade};
 use crate::context::Context;
+use crate::error::describe;
 use crate::reconcile::apply::ApplyError;
 use crate::reconcile::conditions::Verdict;
-use crate::reconcile::drive::describe;
 
 /// How soon to look again at a forwarder whose own status has not come back by the watch yet.
 const SOON: Duration = Duration::from_millis(500);

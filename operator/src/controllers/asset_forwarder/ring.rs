@@ -11,6 +11,7 @@ use forwarder_core::fanout::ring::{LeanRing, RingError, moved};
 use self::claims::{LAST, Seen, has_next};
 use super::members::Member;
 use super::recorded::Recorded;
+use crate::index::in_turn;
 
 /// What the spec says about the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,16 +48,6 @@ pub enum RingFault {
         /// Of all clusters together.
         weights: u64,
     },
-}
-
-static TURN: Mutex<()> = Mutex::new(());
-
-/// Does something that takes the memory of whole rings: one after the other in this process. It blocks, so it has no place on a thread of
-/// the runtime.
-pub fn in_turn<T>(make: impl FnOnce() -> T) -> T {
-    // There is nothing behind the lock that a panic could have left half done.
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    make()
 }
 
 /// What is to be written; `None`: there is no member, and there never was one.

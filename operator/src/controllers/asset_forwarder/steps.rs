@@ -21,7 +21,8 @@ use super::{ring, rollout, status, upgrade};
 use crate::context::{Context, Settings};
 use crate::reconcile::apply::ApplyError;
 use crate::reconcile::conditions::{Verdict, Words, conditions};
-use crate::reconcile::drive::{Failure, hash};
+use crate::reconcile::drive::Failure;
+use crate::watch::hash;
 
 /// Pods are asked this often while a change is on its way through them.
 pub(super) const POLL: Duration = Duration::from_secs(2);

@@ -74,7 +74,7 @@ metadata:
   finalizers: [{}]
 spec: {{external: {{servers: ['nats://{name}:4222']}}}}
 ",
-        names::DRAIN
+        crate::reconcile::cluster::DRAIN
     ))
 }
 

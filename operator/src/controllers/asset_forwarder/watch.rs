@@ -28,8 +28,10 @@ use super::stores::Stores;
 use crate::context::{Context, Scope};
 use crate::index::{Children, WATCHED, version};
 use crate::reconcile::apply::MANAGER;
-use crate::reconcile::drive::{self, changes, declared, hash, metadata, stored, watch, watching};
+use crate::reconcile::cluster::DRAIN;
+use crate::reconcile::drive;
 use crate::reconcile::reference::{channels_of, chooses, grants};
+use crate::watch::{changes, declared, hash, metadata, stored, watch, watching};
 
 /// Whose turn it is.
 type Wakes = BoxStream<'static, ObjectRef<AssetForwarder>>;
@@ -145,7 +147,7 @@ pub fn controller(
         of_pods(pod_events),
     ];
     // One that is new is a member only after it was looked at, which puts the finalizer on it.
-    let is_observed = |cluster: &NatsCluster| cluster.finalizers().iter().any(|finalizer| finalizer == names::DRAIN);
+    let is_observed = |cluster: &NatsCluster| cluster.finalizers().iter().any(|finalizer| finalizer == DRAIN);
     let clusters = changes(cluster_events, move |cluster| {
         is_observed(cluster).then(|| declared(cluster))
     });

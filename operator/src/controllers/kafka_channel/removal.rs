@@ -19,7 +19,7 @@ use super::plan::Step;
 use super::seen::{Failure, Kind};
 use super::{FINALIZER, ReconcileError, SKIP_TOPIC_DELETION, admin, deletes_topic, dereference, users, with_kafka};
 use crate::context::Context;
-use crate::reconcile::drive::describe;
+use crate::error::describe;
 use crate::reconcile::reference::namespace_is_deleted;
 
 /// For how long a topic is tried to be deleted.

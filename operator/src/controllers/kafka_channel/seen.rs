@@ -84,7 +84,7 @@ impl Failure {
 
     /// librdkafka, or a file of the connection, cannot be used.
     pub(super) fn client(error: &(dyn std::error::Error + 'static)) -> Self {
-        Self::new(Kind::Client, crate::reconcile::drive::describe(error))
+        Self::new(Kind::Client, crate::error::describe(error))
     }
 }
 

@@ -10,8 +10,8 @@ use kube::api::ListParams;
 use kube::{Api, Resource, ResourceExt as _};
 
 use crate::context::{Context, Scope};
-use crate::reconcile::drive;
 use crate::reconcile::reference::{channels_of, grants};
+use crate::watch;
 
 /// Who uses a topic. What is in another namespace is named only if the channel lets that namespace in: its names are nobody else's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub(super) async fn listed(context: &Context, channel: &KafkaChannel) -> kube::R
     // This very kind is being reconciled, so it is installed: an answer that nobody knows it is a fault, and not that nobody is there.
     let channels = context.scope.api::<KafkaChannel>(&context.client);
     let channels = channels.list(&ListParams::default()).await?.items;
-    let forwarders = drive::listed::<AssetForwarder>(context).await?;
+    let forwarders = watch::listed::<AssetForwarder>(context).await?;
     let labels = labels(context, channel, &channels).await?;
     Ok(users(channel, &channels, &forwarders, &labels))
 }

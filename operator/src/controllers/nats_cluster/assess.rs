@@ -10,7 +10,8 @@ use super::SKIP_DRAIN;
 use super::managed::Outcome;
 use super::membership::SHOWN;
 use super::probe::{Failure, Seen};
-use super::validate::{InvalidSpec, ring_name};
+use super::validate::InvalidSpec;
+use crate::reconcile::cluster::ring_name;
 use crate::reconcile::conditions::{Verdict, conditions};
 use crate::reconcile::credentials::ClusterAccess;
 

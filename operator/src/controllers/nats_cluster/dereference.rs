@@ -10,9 +10,10 @@ use kube::{Resource, ResourceExt as _};
 use tracing::warn;
 
 use crate::context::Context;
+use crate::error::describe;
 use crate::reconcile::credentials::{ClusterAccess, Secrets, SecretsError, secrets_of_nats};
-use crate::reconcile::drive::{describe, listed as list};
 use crate::reconcile::reference::namespace_is_deleted;
+use crate::watch::listed as list;
 
 /// The list of forwarders is there within moments, or the API server is not.
 const READY_WITHIN: Duration = Duration::from_secs(10);

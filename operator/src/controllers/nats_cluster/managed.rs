@@ -37,9 +37,9 @@ use self::names::Identity;
 use self::observe::Live;
 use self::plan::Plan;
 use crate::context::Context;
+use crate::error::describe;
 use crate::reconcile::apply::ApplyError;
 use crate::reconcile::conditions::{Verdict, Words};
-use crate::reconcile::drive::describe;
 
 /// Something could not be read or written; it is tried again.
 #[derive(Debug, thiserror::Error)]

@@ -13,7 +13,7 @@ use forwarder_nats::{ConnectError, Login, ServerAddress, connect};
 use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
-use crate::reconcile::drive::describe;
+use crate::error::describe;
 
 /// What a server is told about who asks.
 pub(super) const NAME: &str = "fanout-operator";

@@ -15,6 +15,8 @@ use super::assess::{Facts, again_after, status};
 use super::drain::{Farewell, Force};
 use super::probe::{Failure, Kind, Seen};
 use super::*;
+use crate::fake_api;
+use crate::reconcile::cluster::ring_name;
 use crate::reconcile::credentials::Secrets;
 
 /// The cluster `plant/c1` of generation 3 with this spec, beside its server, and these metadata.
@@ -380,7 +382,7 @@ fn mute(cluster: &NatsCluster) -> (Arc<Context>, UnboundedReceiver<Value>) {
             Ok::<_, Infallible>(hyper::Response::new(Full::<Bytes>::from(answer)))
         }
     });
-    (drive::tests::context(Client::new(service, "default")), patches)
+    (fake_api::context(Client::new(service, "default")), patches)
 }
 
 async fn reconciled(cluster: NatsCluster) -> (Action, Value) {
@@ -394,7 +396,7 @@ async fn reconciled(cluster: NatsCluster) -> (Action, Value) {
 async fn an_api_server_that_answers_no_question_holds_no_cluster() {
     let now = Timestamp::now().to_string();
     let deleted = |when: &str, annotations: Value| {
-        let finalizers = [FINALIZER, "example.com/other"];
+        let finalizers = [DRAIN, "example.com/other"];
         let metadata = json!({"deletionTimestamp": when, "annotations": annotations, "finalizers": finalizers});
         cluster(json!({}), metadata)
     };

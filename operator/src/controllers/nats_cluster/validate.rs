@@ -6,7 +6,7 @@ use crds::NatsCluster;
 use forwarder_core::document::{Cluster, RingConfig};
 use kube::ResourceExt as _;
 
-use super::access::spec_field;
+use crate::reconcile::cluster::{ring_name, spec_field};
 use crate::reconcile::credentials::{self, ClusterAccess, CredentialsError, Files, NatsCredentials, Secrets, prefix};
 
 /// A cluster that a forwarder takes as a member of its ring.
@@ -27,12 +27,6 @@ pub enum InvalidSpec {
     /// A Secret must come, or change.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
-}
-
-/// The name that a cluster has in rings.
-#[must_use]
-pub fn ring_name(cluster: &NatsCluster) -> String {
-    cluster.spec.ring_name.clone().unwrap_or_else(|| cluster.name_any())
 }
 
 /// The cluster as a member of a ring, its files named in `folder`.

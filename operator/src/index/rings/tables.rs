@@ -17,7 +17,7 @@ use futures::future::{BoxFuture, Shared};
 use tokio::sync::Mutex as Turn;
 use tracing::{Instrument as _, debug, debug_span};
 
-use crate::controllers::asset_forwarder::ring::in_turn;
+use super::turn::in_turn;
 
 /// Virtual nodes of a small table, at most: 1 MiB, and some hundredths of a second to make it. By default a cluster has 128.
 const SMALL: u64 = 1 << 16;

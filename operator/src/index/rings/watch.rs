@@ -19,10 +19,12 @@ use serde::de::DeserializeOwned;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
+use super::map::{COMPONENT, FORWARDER, IDLE, RING, RING_FILE};
 use super::{Document, Key, Rings};
 use crate::context::Scope;
-use crate::controllers::asset_forwarder::names::{COMPONENT, FORWARDER, IDLE, RING, RING_FILE, controller_named};
-use crate::reconcile::drive::{describe, watching};
+use crate::error::describe;
+use crate::owner::controller_named;
+use crate::watch::watching;
 
 /// ConfigMaps in one page of a list: anybody may make many of 1 MiB, and a page is in memory as a whole, as text and as objects.
 const PAGE: u32 = 8;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::controllers::asset_forwarder::names::{FORWARDER, IDLE};
+use crate::index::ring_map::{FORWARDER, IDLE};
 use crate::index::rings::Document;
 use crate::index::rings::watch::{Heard, document_changed};
 

@@ -20,15 +20,15 @@ use super::super::stores::Stores;
 use super::super::watch::{forget_all_gone, forget_if_gone};
 use super::*;
 use crate::context::Context;
+use crate::fake_api;
 use crate::index::Readiness;
-use crate::reconcile::drive;
 
 /// What reconciles are given where the API server answers nothing.
 fn mute() -> Arc<Context> {
     let silent = tower::service_fn(|_: hyper::Request<Body>| {
         std::future::pending::<Result<hyper::Response<Body>, Infallible>>()
     });
-    drive::tests::context(Client::new(silent, "default"))
+    fake_api::context(Client::new(silent, "default"))
 }
 
 /// Stores of which none is ever filled, but perhaps that of the forwarders.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::super::ring;
 use super::*;
+use crate::index::in_turn;
 
 #[test]
 fn the_same_world_gives_the_same_ring() {
@@ -71,7 +72,7 @@ fn an_epoch_that_pods_ask_for_makes_no_ring() {
     let (held, is_held) = channel();
     let (free, is_free) = channel::<()>();
     let other = std::thread::spawn(move || {
-        ring::in_turn(|| {
+        in_turn(|| {
             held.send(()).unwrap();
             is_free.recv_timeout(Duration::from_secs(20))
         })

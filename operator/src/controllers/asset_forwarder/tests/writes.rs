@@ -11,7 +11,6 @@ use super::super::apply::apply;
 use super::*;
 use crate::fake_api;
 use crate::reconcile::apply::ApplyError;
-use crate::reconcile::drive;
 
 /// An API server that has nothing yet.
 #[derive(Default)]
@@ -68,7 +67,7 @@ fn client(server: &Arc<Mutex<Server>>) -> Client {
 async fn write(server: &Arc<Mutex<Server>>) -> Result<(), ApplyError> {
     let world = World::new([cluster("c1", 1)]);
     let Pass { validated, resources } = world.look();
-    let context = drive::tests::context(client(server));
+    let context = fake_api::context(client(server));
     let outcome = apply(&context, &validated.identity, resources, &Existing::default()).await;
     assert!(outcome.ring.is_some(), "what was written first is told");
     outcome.failure.map_or(Ok(()), Err)

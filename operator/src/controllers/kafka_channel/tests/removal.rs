@@ -136,7 +136,7 @@ fn users_that_are_not_named_are_told_by_their_number() {
 async fn an_api_server_that_knows_no_channels_does_not_mean_that_there_are_none() {
     let status = json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404});
     let client = fake_api::client(move |_, _| (404, status.to_string()));
-    let context = drive::tests::context(client);
+    let context = fake_api::context(client);
     let error = users::listed(&context, &channel(json!({}), json!({})))
         .await
         .unwrap_err();

@@ -7,6 +7,9 @@ use crds::NatsCluster;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource as _, ResourceExt as _};
 
+pub(super) use crate::reconcile::cluster::CLIENT_PORT;
+use crate::reconcile::cluster::{client_secret, servers};
+
 /// The label by which an object tells its cluster's name.
 pub(crate) const CLUSTER: &str = "fanout.openfactory.io/nats-cluster";
 /// On a pod template: a hash of the servers' configuration, the routes left out: scaling restarts nobody.
@@ -27,8 +30,6 @@ pub(super) const OPERATOR_USER: &str = "operator";
 /// The user name of servers among themselves.
 pub(super) const ROUTE_USER: &str = "route";
 
-/// Clients.
-pub(super) const CLIENT_PORT: u16 = 4222;
 /// Other servers.
 pub(super) const ROUTE_PORT: u16 = 6222;
 /// Health and figures.
@@ -121,21 +122,7 @@ impl Identity {
     }
 }
 
-/// Where clients connect to.
-pub(in crate::controllers::nats_cluster) fn client_url(name: &str, namespace: &str) -> String {
-    format!("nats://{}.{namespace}.svc:{CLIENT_PORT}", servers(name))
-}
-
 /// Where clients connect to one server.
 pub(in crate::controllers::nats_cluster) fn url(address: IpAddr) -> String {
     format!("nats://{}", SocketAddr::new(address, CLIENT_PORT))
-}
-
-/// The Secret with the clients' user and password.
-pub(in crate::controllers::nats_cluster) fn client_secret(name: &str) -> String {
-    format!("{}-client", servers(name))
-}
-
-fn servers(name: &str) -> String {
-    format!("{name}-nats")
 }

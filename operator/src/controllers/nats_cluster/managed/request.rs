@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::names::{OPERATOR_USER, SYSTEM_USER, url};
 use super::plan::Passwords;
 use crate::controllers::nats_cluster::probe::NAME;
-use crate::reconcile::drive::describe;
+use crate::error::describe;
 
 /// For a connection, and for an answer.
 const WITHIN: Duration = Duration::from_secs(5);

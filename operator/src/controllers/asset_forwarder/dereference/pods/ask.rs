@@ -15,7 +15,7 @@ use tracing::debug;
 
 use crate::controllers::asset_forwarder::names;
 use crate::controllers::asset_forwarder::pods::{Observed, Process};
-use crate::reconcile::drive::describe;
+use crate::error::describe;
 
 /// A pod answers from memory; what takes longer is as good as no answer.
 const TIMEOUT: Duration = Duration::from_secs(2);

@@ -9,7 +9,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Resource, ResourceExt as _};
 use tracing::warn;
 
-use super::describe;
+use crate::error::describe;
 
 /// The objects whose change matters: `facts` is a hash of what others depend on, none for an object that is nobody's matter. A deletion
 /// always matters. An error of the watch is logged: it is tried again by itself.

@@ -1,12 +1,40 @@
-//! How clients reach a cluster, whoever runs it: its servers, and which Secrets tell how to log in.
+//! What a `NatsCluster` is to others, whoever runs it: its name in rings, its servers, which Secrets tell how to log in, and when it may go.
 
 use crds::NatsCluster;
 use crds::nats_cluster::{NatsAuth, NatsAuthSecretRef, NatsAuthType};
 use forwarder_core::document::JetStreamApi;
 use kube::ResourceExt as _;
 
-use super::managed::names;
-use crate::reconcile::credentials::ClusterAccess;
+use super::credentials::ClusterAccess;
+
+/// The finalizer on every cluster, before it joins a ring: it must not go while pods publish to it.
+pub const DRAIN: &str = "fanout.openfactory.io/drain";
+
+/// The port of clients on a managed server.
+pub const CLIENT_PORT: u16 = 4222;
+
+/// The name of a cluster in rings.
+#[must_use]
+pub fn ring_name(cluster: &NatsCluster) -> String {
+    cluster.spec.ring_name.clone().unwrap_or_else(|| cluster.name_any())
+}
+
+/// The name of a managed cluster's StatefulSet and of its clients' Service.
+#[must_use]
+pub fn servers(name: &str) -> String {
+    format!("{name}-nats")
+}
+
+/// Where clients connect to a managed cluster.
+fn client_url(name: &str, namespace: &str) -> String {
+    format!("nats://{}.{namespace}.svc:{CLIENT_PORT}", servers(name))
+}
+
+/// The Secret with the user and password of a managed cluster's clients.
+#[must_use]
+pub fn client_secret(name: &str) -> String {
+    format!("{}-client", servers(name))
+}
 
 impl ClusterAccess {
     /// Of a cluster as it is declared. A managed one's servers are one address, its Service's: a list of pods would be another one at
@@ -17,11 +45,11 @@ impl ClusterAccess {
         if spec.managed.is_some() {
             let name = cluster.name_any();
             return Self {
-                servers: vec![names::client_url(&name, &cluster.namespace().unwrap_or_default())],
+                servers: vec![client_url(&name, &cluster.namespace().unwrap_or_default())],
                 auth: Some(NatsAuth {
                     type_: NatsAuthType::UserPassword,
                     secret_ref: NatsAuthSecretRef {
-                        name: names::client_secret(&name),
+                        name: client_secret(&name),
                         key: None,
                         username_key: None,
                     },
