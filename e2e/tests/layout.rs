@@ -104,12 +104,7 @@ const FORBIDDEN: &[(&str, &str, &str, &str)] = &[
         "serve",
         "a reconcile does not know who looks at it",
     ),
-    (
-        "operator",
-        "watch",
-        "reconcile",
-        "replicas that do not lead watch too",
-    ),
+    ("operator", "watch", "reconcile", "replicas that do not lead watch too"),
     (
         "operator",
         "controllers::asset_forwarder",

@@ -8,5 +8,6 @@ pub mod drive;
 pub mod events;
 pub mod finalizer;
 pub(crate) mod pod;
+pub mod reason;
 pub mod reference;
 pub mod status;

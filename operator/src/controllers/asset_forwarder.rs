@@ -1,8 +1,8 @@
 //! The controller of `AssetForwarder`: pods that read a channel and publish each record to the cluster that owns its asset.
 //!
 //! ```text
-//! dereference ─▶ validate ─▶ build ─▶ apply ─▶ status
-//! (reads)        (pure)      (pure)   (writes) (pure, then one write)
+//! dereference ─▶ decide ─▶ validate ─▶ build ─▶ apply ─▶ status
+//! (reads)        (pure)    (pure)      (pure)   (writes) (pure, then one write)
 //! ```
 //! Which clusters are members ([`members`]), under which epoch, and who is still leaving ([`ring`]), is decided from what the
 //! API server has and what the pods say; all that must survive a restart is in the ring's ConfigMap ([`recorded`]).
@@ -12,7 +12,9 @@ pub mod autoscale;
 pub mod build;
 pub mod candidates;
 pub mod config;
+pub mod decide;
 pub mod dereference;
+mod events;
 pub mod members;
 pub mod memory;
 pub mod names;

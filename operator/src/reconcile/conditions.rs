@@ -5,6 +5,8 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use super::reason::Reason;
+
 /// What a reconcile came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -19,15 +21,15 @@ pub enum Verdict {
 /// A reason in one word, and a message for people: what, where, what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Words {
-    /// A fixed word in `CamelCase`.
-    pub reason: &'static str,
+    /// A fixed word.
+    pub reason: Reason,
     /// For people. Nothing that changes all the time: every change is a write.
     pub message: String,
 }
 
 impl Words {
     /// A reason and its message.
-    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self {
             reason,
             message: message.into(),
@@ -37,17 +39,17 @@ impl Words {
 
 impl Verdict {
     /// All is as declared.
-    pub fn ready(reason: &'static str, message: impl Into<String>) -> Self {
+    pub fn ready(reason: Reason, message: impl Into<String>) -> Self {
         Self::Ready(Words::new(reason, message))
     }
 
     /// Not yet.
-    pub fn reconciling(reason: &'static str, message: impl Into<String>) -> Self {
+    pub fn reconciling(reason: Reason, message: impl Into<String>) -> Self {
         Self::Reconciling(Words::new(reason, message))
     }
 
     /// Never, as declared.
-    pub fn stalled(reason: &'static str, message: impl Into<String>) -> Self {
+    pub fn stalled(reason: Reason, message: impl Into<String>) -> Self {
         Self::Stalled(Words::new(reason, message))
     }
 
@@ -82,7 +84,7 @@ pub fn conditions(
         Condition {
             type_: type_.to_owned(),
             status: status.to_owned(),
-            reason: words.reason.to_owned(),
+            reason: words.reason.to_string(),
             message: bounded(&words.message),
             observed_generation: generation,
             last_transition_time: same.map_or_else(|| Time(now), |same| same.last_transition_time.clone()),
@@ -128,29 +130,53 @@ mod tests {
 
     #[test]
     fn ready_is_always_there_and_the_others_only_while_true() {
-        let ready = conditions(&[], Some(1), &Verdict::ready("Up", "all is up"), &[], at(1));
-        assert_eq!(brief(&ready), [("Ready", "True", "Up", 1)]);
-        let waiting = conditions(&ready, Some(2), &Verdict::reconciling("Wait", "for it"), &[], at(2));
+        let ready = conditions(
+            &[],
+            Some(1),
+            &Verdict::ready(Reason::Connected, "all is up"),
+            &[],
+            at(1),
+        );
+        assert_eq!(brief(&ready), [("Ready", "True", "Connected", 1)]);
+        let waiting = conditions(
+            &ready,
+            Some(2),
+            &Verdict::reconciling(Reason::RollingOut, "for it"),
+            &[],
+            at(2),
+        );
         assert_eq!(
             brief(&waiting),
-            [("Ready", "False", "Wait", 2), ("Reconciling", "True", "Wait", 2)]
+            [
+                ("Ready", "False", "RollingOut", 2),
+                ("Reconciling", "True", "RollingOut", 2)
+            ]
         );
         assert_eq!(waiting[0].observed_generation, Some(2));
-        let stalled = conditions(&waiting, Some(3), &Verdict::stalled("Bad", "spec"), &[], at(3));
+        let stalled = conditions(
+            &waiting,
+            Some(3),
+            &Verdict::stalled(Reason::InvalidSpec, "spec"),
+            &[],
+            at(3),
+        );
         assert_eq!(
             brief(&stalled),
-            [("Ready", "False", "Bad", 2), ("Stalled", "True", "Bad", 3)],
+            [
+                ("Ready", "False", "InvalidSpec", 2),
+                ("Stalled", "True", "InvalidSpec", 3)
+            ],
             "Ready has not changed its status, so its time stays"
         );
-        let further = [("Drifted", Words::new("Partitions", "more than declared"))];
-        let drifted = conditions(&[], Some(3), &Verdict::ready("Up", ""), &further, at(4));
+        let further = [("Drifted", Words::new(Reason::Partitions, "more than declared"))];
+        let drifted = conditions(&[], Some(3), &Verdict::ready(Reason::Connected, ""), &further, at(4));
         assert_eq!(brief(&drifted)[1], ("Drifted", "True", "Partitions", 4));
     }
 
     #[test]
     fn a_message_is_bounded() {
         let long = "é".repeat(5_000);
-        let made = conditions(&[], None, &Verdict::ready("Up", long), &[], at(1));
+        let made = conditions(&[], None, &Verdict::ready(Reason::Connected, long), &[], at(1));
         assert!(made[0].message.len() < 2_010 && made[0].message.ends_with('…'));
     }
 }

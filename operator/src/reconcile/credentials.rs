@@ -13,6 +13,8 @@ mod nats;
 mod room;
 mod secrets;
 
+use super::reason::Reason;
+
 pub use self::files::{Files, prefix};
 pub use self::kafka::{KafkaCredentials, kafka, secrets_of_kafka};
 pub use self::nats::{ClusterAccess, NatsCredentials, nats, secrets_of_nats};
@@ -91,12 +93,12 @@ pub enum CredentialsError {
 impl CredentialsError {
     /// The word for a condition.
     #[must_use]
-    pub const fn reason(&self) -> &'static str {
+    pub const fn reason(&self) -> Reason {
         match self {
-            Self::SecretMissing { .. } => "SecretMissing",
-            Self::NotOptedIn { .. } => "SecretNotOptedIn",
-            Self::KeyMissing { .. } => "SecretKeyMissing",
-            Self::BadContent { .. } | Self::TooLarge { .. } | Self::NoRoom { .. } => "SecretInvalid",
+            Self::SecretMissing { .. } => Reason::SecretMissing,
+            Self::NotOptedIn { .. } => Reason::SecretNotOptedIn,
+            Self::KeyMissing { .. } => Reason::SecretKeyMissing,
+            Self::BadContent { .. } | Self::TooLarge { .. } | Self::NoRoom { .. } => Reason::SecretInvalid,
         }
     }
 }

@@ -15,6 +15,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use tracing::warn;
 
+use super::reason::Reason;
 use crate::index::Latest;
 
 /// Who reports.
@@ -26,8 +27,41 @@ const REPEATS_WITHIN: SignedDuration = SignedDuration::from_mins(6);
 /// An API server that does not take an event must not hold up what the event tells of: kube's client would try for minutes.
 const WITHIN: Duration = Duration::from_secs(5);
 
+/// All events of one look take no longer.
+const ALL_WITHIN: Duration = Duration::from_secs(10);
+
 /// The API refuses notes of more than 1 kB.
 const MOST_BYTES: usize = 1_000;
+
+/// An event to publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    type_: &'static str,
+    reason: Reason,
+    note: String,
+}
+
+impl Notice {
+    /// Something took place.
+    #[must_use]
+    pub const fn normal(reason: Reason, note: String) -> Self {
+        Self {
+            type_: "Normal",
+            reason,
+            note,
+        }
+    }
+
+    /// Something is worth a look.
+    #[must_use]
+    pub const fn warning(reason: Reason, note: String) -> Self {
+        Self {
+            type_: "Warning",
+            reason,
+            note,
+        }
+    }
+}
 
 /// Publishes events. One for the process: repeats are counted in it.
 pub struct Events {
@@ -62,7 +96,7 @@ struct Words {
     /// The UID of the object that it is about.
     about: Option<String>,
     type_: &'static str,
-    reason: &'static str,
+    reason: Reason,
     note: String,
 }
 
@@ -78,16 +112,27 @@ impl Events {
     }
 
     /// Something took place.
-    pub async fn normal(&self, about: &ObjectReference, reason: &'static str, note: String) {
+    pub async fn normal(&self, about: &ObjectReference, reason: Reason, note: String) {
         self.publish(about, "Normal", reason, note).await;
     }
 
     /// Something is worth a look.
-    pub async fn warning(&self, about: &ObjectReference, reason: &'static str, note: String) {
+    pub async fn warning(&self, about: &ObjectReference, reason: Reason, note: String) {
         self.publish(about, "Warning", reason, note).await;
     }
 
-    async fn publish(&self, about: &ObjectReference, type_: &'static str, reason: &'static str, note: String) {
+    /// Publishes them, one after the other. All together take no longer than 10 s: what is not told by then is in the status.
+    pub async fn publish_all(&self, about: &ObjectReference, notices: Vec<Notice>) {
+        let published = async {
+            for Notice { type_, reason, note } in notices {
+                self.publish(about, type_, reason, note).await;
+            }
+        };
+        // The API server's failures are logged where they are met.
+        drop(tokio::time::timeout(ALL_WITHIN, published).await);
+    }
+
+    async fn publish(&self, about: &ObjectReference, type_: &'static str, reason: Reason, note: String) {
         let words = Words {
             about: about.uid.clone(),
             type_,
@@ -98,8 +143,8 @@ impl Events {
         // An event is a courtesy: what it tells is in the status too.
         match tokio::time::timeout(WITHIN, self.write(&event)).await {
             Ok(Ok(())) => self.lately().note(&words, &event),
-            Ok(Err(error)) => warn!(%error, reason, "failed to publish an event"),
-            Err(_) => warn!(reason, "failed to publish an event within {WITHIN:?}"),
+            Ok(Err(error)) => warn!(%error, %reason, "failed to publish an event"),
+            Err(_) => warn!(%reason, "failed to publish an event within {WITHIN:?}"),
         }
     }
 
@@ -174,7 +219,7 @@ fn new(words: &Words, about: &ObjectReference, instance: &str, now: Timestamp) -
             ..ObjectMeta::default()
         },
         type_: Some(words.type_.to_owned()),
-        reason: Some(words.reason.to_owned()),
+        reason: Some(words.reason.to_string()),
         note: Some(words.note.clone()),
         action: Some("Reconcile".to_owned()),
         regarding: Some(about.clone()),
@@ -209,7 +254,7 @@ mod tests {
         let words = Words {
             about: about.uid.clone(),
             type_: "Normal",
-            reason: "RingChanged",
+            reason: Reason::RingChanged,
             note: note.to_owned(),
         };
         let event = lately.event(&words, &about, "operator-0", at(second));

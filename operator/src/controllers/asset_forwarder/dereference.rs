@@ -46,8 +46,6 @@ pub struct Dereferenced {
     pub existing: Existing,
     /// Another forwarder that has the same source and goes before this one.
     pub rival: Option<Rival>,
-    /// How many pods there are to be for the lag; none: as many as the spec says.
-    pub scaled: Option<i32>,
     /// The Secrets that clusters and channels name, as namespace and name, whether they are there or not.
     pub secrets: BTreeSet<(String, String)>,
 }
@@ -293,7 +291,6 @@ async fn together(
         candidates,
         existing,
         rival: None,
-        scaled: None,
         secrets: named,
     }))
 }

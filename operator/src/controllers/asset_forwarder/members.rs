@@ -13,8 +13,9 @@ use super::candidates::{Access, Candidate, reference};
 use super::recorded::Recorded;
 use crate::reconcile::cluster::{DRAIN, ring_name, spec_field};
 use crate::reconcile::credentials::{ClusterAccess, CredentialsError, Files, NatsCredentials, Room};
+use crate::reconcile::reason::Reason;
 
-/// The reason, and the condition, while pods that are too old keep what is declared out of the ring.
+/// The condition while pods that are too old keep what is declared out of the ring.
 pub const PODS_TOO_OLD: &str = "PodsTooOld";
 
 /// A member.
@@ -34,13 +35,45 @@ pub struct Members {
     /// The members, sorted by their names in the ring.
     pub members: Vec<Member>,
     /// Who is chosen by the selector, lets our namespace in and is no member, sorted.
-    pub excluded: Vec<ExcludedCluster>,
+    pub excluded: Vec<Excluded>,
     /// Members that go on as they were before, since what they say now cannot be used.
-    pub held: Vec<ExcludedCluster>,
+    pub held: Vec<Excluded>,
     /// Fields that are declared and that pods are too old for.
     pub withheld: Vec<Withheld>,
     /// The version of the ring's document that all that is declared asks for.
     pub declares: u32,
+}
+
+/// A cluster that the selector chooses and that is no member as declared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Excluded {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Why, in a word.
+    pub reason: Reason,
+    /// Why, and what to do.
+    pub message: String,
+}
+
+impl Excluded {
+    /// As a status shows it.
+    #[must_use]
+    pub fn shown(&self) -> ExcludedCluster {
+        let Self {
+            namespace,
+            name,
+            reason,
+            message,
+        } = self.clone();
+        ExcludedCluster {
+            namespace,
+            name,
+            reason: reason.to_string(),
+            message,
+        }
+    }
 }
 
 /// Fields of a cluster that are not in the ring, since not all pods would read them.
@@ -107,7 +140,7 @@ pub fn choose(candidates: &[Candidate], recorded: &Recorded, room: Room<'_>, ver
                     let message = format!("the name {name:?} in the ring is taken: {by}");
                     members
                         .excluded
-                        .push(exclude(&member.reference, "DuplicateRingName", message));
+                        .push(exclude(&member.reference, Reason::DuplicateRingName, message));
                 }
             }
         }
@@ -157,7 +190,7 @@ impl Members {
     }
 
     /// The member in a form that readers of `version` take.
-    fn fit(&mut self, member: Member, recorded: &Recorded, version: u32) -> Result<Member, ExcludedCluster> {
+    fn fit(&mut self, member: Member, recorded: &Recorded, version: u32) -> Result<Member, Excluded> {
         self.declares = self.declares.max(member.cluster.document_version());
         let fields: Vec<String> = member.cluster.newer_than(version).map(spec_field).collect();
         if fields.is_empty() {
@@ -181,7 +214,7 @@ impl Members {
             is_member,
         });
         if !is_member {
-            return Err(exclude(&reference, PODS_TOO_OLD, message));
+            return Err(exclude(&reference, Reason::PodsTooOld, message));
         }
         Ok(Member {
             cluster: cluster.as_read_by(version),
@@ -214,19 +247,19 @@ fn judge(
     cluster: &NatsCluster,
     credentials: &Result<NatsCredentials, CredentialsError>,
     recorded: &Recorded,
-) -> Result<Member, ExcludedCluster> {
+) -> Result<Member, Excluded> {
     let reference = reference(cluster);
-    let exclude = |reason: &str, message: &str| exclude(&reference, reason, message.to_owned());
+    let exclude = |reason: Reason, message: &str| exclude(&reference, reason, message.to_owned());
     if cluster.metadata.deletion_timestamp.is_some() {
-        return Err(exclude("Deleting", "it is being deleted"));
+        return Err(exclude(Reason::Deleting, "it is being deleted"));
     }
     if cluster.spec.drain {
-        return Err(exclude("Draining", "its spec.drain is true"));
+        return Err(exclude(Reason::Draining, "its spec.drain is true"));
     }
     // Without it a cluster could be gone while pods still publish to it.
     let is_held_up = cluster.finalizers().iter().any(|finalizer| finalizer == DRAIN);
     if !is_held_up && !recorded.members.values().any(|member| *member == reference) {
-        return Err(exclude("NotObserved", "the operator has not looked at it yet"));
+        return Err(exclude(Reason::NotObserved, "the operator has not looked at it yet"));
     }
     let credentials = credentials.clone();
     let NatsCredentials { auth, tls, files } =
@@ -253,7 +286,7 @@ fn judge(
             let path = fault.path.strip_prefix("clusters[0].").unwrap_or(&fault.path);
             format!("{}: {}", spec_field(path), fault.problem)
         });
-        return Err(exclude("InvalidSpec", &faults.collect::<Vec<_>>().join("; ")));
+        return Err(exclude(Reason::InvalidSpec, &faults.collect::<Vec<_>>().join("; ")));
     }
     Ok(Member {
         reference,
@@ -263,8 +296,8 @@ fn judge(
 }
 
 /// The member as it was before, if it was one and if that is no wish of anybody's to change.
-fn held(excluded: &ExcludedCluster, recorded: &Recorded, stored: &Files) -> Option<Member> {
-    if matches!(excluded.reason.as_str(), "Deleting" | "Draining") {
+fn held(excluded: &Excluded, recorded: &Recorded, stored: &Files) -> Option<Member> {
+    if matches!(excluded.reason, Reason::Deleting | Reason::Draining) {
         return None;
     }
     let reference = reference_of(excluded);
@@ -285,16 +318,16 @@ fn held(excluded: &ExcludedCluster, recorded: &Recorded, stored: &Files) -> Opti
     })
 }
 
-fn reference_of(excluded: &ExcludedCluster) -> String {
+fn reference_of(excluded: &Excluded) -> String {
     format!("{}/{}", excluded.namespace, excluded.name)
 }
 
-fn exclude(reference: &str, reason: &str, message: String) -> ExcludedCluster {
+fn exclude(reference: &str, reason: Reason, message: String) -> Excluded {
     let (namespace, name) = reference.split_once('/').unwrap_or(("", reference));
-    ExcludedCluster {
+    Excluded {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
-        reason: reason.to_owned(),
+        reason,
         message,
     }
 }

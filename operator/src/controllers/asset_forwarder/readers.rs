@@ -12,11 +12,12 @@ use crds::asset_forwarder::UpgradePolicy;
 use forwarder_core::document::{FIRST_RING_DOCUMENT_VERSION, RING_DOCUMENT_VERSION};
 
 use super::dereference::Existing;
-use super::members::{Members, PODS_TOO_OLD, Withheld};
+use super::members::{Members, Withheld};
 use super::pods::Observed;
 use super::recorded::Recorded;
 use super::rollout;
 use crate::reconcile::conditions::Words;
+use crate::reconcile::reason::Reason;
 
 /// What is known of those who read the ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,7 +162,7 @@ impl Readers {
             parts.push(format!("joins when all pods read it: {}", sentence(&of_others)));
         }
         if older == 0 && silent > 0 {
-            return Some(Words::new(PODS_NOT_ASKED, parts.join("; ")));
+            return Some(Words::new(Reason::PodsNotAsked, parts.join("; ")));
         }
         let remedy = if !self.next.is_older_than(members.declares) {
             "newer pods are on their way"
@@ -173,12 +174,9 @@ impl Readers {
             "roll the pods: change spec.podTemplate.annotations, or set upgradePolicy: Automatic"
         };
         parts.push(remedy.to_owned());
-        Some(Words::new(PODS_TOO_OLD, parts.join("; ")))
+        Some(Words::new(Reason::PodsTooOld, parts.join("; ")))
     }
 }
-
-/// The reason while it is not known yet whether the pods are new enough.
-pub const PODS_NOT_ASKED: &str = "PodsNotAsked";
 
 fn sentence(withheld: &[&Withheld]) -> String {
     let of_each = withheld.iter().map(|withheld| {

@@ -4,23 +4,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crds::AssetForwarder;
+use kube::Resource as _;
 use kube::runtime::controller::Action;
 use tracing::debug;
 
-use super::build::{BuildError, build};
-use super::dereference::{self, DereferenceError, Dereferenced, dereference};
+use super::decide::{Decided, decide};
+use super::dereference::{self, DereferenceError, dereference};
 use super::memory::{Memory, View};
 use super::names::Identity;
-use super::steps::{
-    Known, POLL, RESYNC, ReconcileError, jittered, measured, pause, put, tell, tell_written, with_new_members, write,
-};
-use super::validate::Validated;
+use super::steps::{Known, POLL, RESYNC, ReconcileError, jittered, pause, put, with_new_members, write};
+use super::validate::{Validated, measured, validate};
 use super::watch::forget_if_gone;
-use super::{apply, autoscale, settled, status, upgrade};
+use super::{apply, events, settled, status, upgrade};
 use crate::context::Context;
 use crate::error::describe;
-use crate::reconcile::apply::ApplyError;
 use crate::reconcile::conditions::Verdict;
+use crate::reconcile::reason::Reason;
 
 /// How soon to look again at a forwarder whose own status has not come back by the watch yet.
 const SOON: Duration = Duration::from_millis(500);
@@ -103,8 +102,9 @@ pub async fn reconcile(
     let old = found.forwarder.status.clone().unwrap_or_default();
     let identity = Identity::of(&found.forwarder);
     found.rival = dereference::rival(&context, stores, &found).await?;
-    found.scaled = histories.decide(&found, Instant::now());
-    let (mut found, judged) = judge(found, &context).await;
+    let decided = decide(found, histories, Instant::now());
+    let (decided, judged) = judge(decided, &context).await;
+    let Decided { mut found, scale: _ } = decided;
     let validated = match judged {
         Ok(validated) => validated,
         Err(verdict) => {
@@ -113,10 +113,7 @@ pub async fn reconcile(
             return Ok(Action::requeue(jittered(&found.forwarder, RESYNC)));
         }
     };
-    let trigger = validated.config.as_ref().ok().map(|config| &config.trigger);
-    let policy = validated.spec.upgrade_policy;
-    let resources =
-        upgrade::hold(build(&validated)?, policy, trigger, &found.existing, &identity).map_err(BuildError::Template)?;
+    let resources = upgrade::build(&validated, &found.existing)?;
     if let Some(registered) = with_new_members(&old, &validated, found.forwarder.metadata.generation) {
         put(&context, memory, &found.forwarder, &old, &registered).await?;
         found.forwarder.status = Some(registered);
@@ -129,20 +126,22 @@ pub async fn reconcile(
     if let Some(ring) = &outcome.ring {
         memory.ring_seen(&found.forwarder, Some(ring));
     }
-    if let (Some(from), Some(to)) = (autoscale::pods(&found), found.scaled)
-        && from != to
+    if let Some((from, to)) = validated.scale.step()
         && (outcome.failure.is_none() || outcome.deployment_written)
     {
         histories.taken(&found.forwarder, from, to, Instant::now());
     }
-    tell_written(&context, &found, &validated, &outcome).await;
+    let about = found.forwarder.object_ref(&());
+    let writes = events::of_writes(&found, &validated, &outcome);
+    context.events.publish_all(&about, writes).await;
     if let Some(error) = outcome.failure.take() {
         let known = found.forwarder.status.clone().unwrap_or_default();
         let status = status::counted(&known, &identity, outcome.deployment.as_ref());
-        write(&context, memory, &found.forwarder, status, &failed(&error), &[]).await?;
+        write(&context, memory, &found.forwarder, status, &error.verdict(), &[]).await?;
         return Err(error.into());
     }
-    tell(&context, &found, &validated).await;
+    let concerns = events::of_concerns(&found, &validated);
+    context.events.publish_all(&about, concerns).await;
     let (status, verdict) = status::status(&old, &validated, outcome.deployment.as_ref(), &found.existing);
     let further = status::further(&validated);
     write(&context, memory, &found.forwarder, status, &verdict, &further).await?;
@@ -152,12 +151,12 @@ pub async fn reconcile(
     )))
 }
 
-/// As [`measured`], beside the runtime: two rings that are compared may have a million virtual nodes, and others may be at it.
-async fn judge(mut found: Dereferenced, context: &Arc<Context>) -> (Dereferenced, Result<Validated, Verdict>) {
+/// Judges what was decided upon, beside the runtime. Two rings that are compared may have a million virtual nodes, and others may be at it.
+async fn judge(decided: Decided, context: &Arc<Context>) -> (Decided, Result<Validated, Verdict>) {
     let context = Arc::clone(context);
     let judging = tokio::task::spawn_blocking(move || {
-        let validated = measured(&mut found, &context.settings);
-        (found, validated)
+        let judged = validate(&decided, &context.settings).and_then(measured);
+        (decided, judged)
     });
     match judging.await {
         Ok(judged) => judged,
@@ -182,16 +181,6 @@ async fn tell_refusal(
         return Ok(());
     };
     let status = current.status.clone().unwrap_or_default();
-    let verdict = Verdict::reconciling("ReadFailed", describe(error));
+    let verdict = Verdict::reconciling(Reason::ReadFailed, describe(error));
     write(context, memory, &current, status, &verdict, &[]).await
-}
-
-fn failed(error: &ApplyError) -> Verdict {
-    match error {
-        ApplyError::NotOurs { .. } => Verdict::stalled("NameTaken", describe(error)),
-        ApplyError::Deleting { .. } => Verdict::reconciling("ChildDeleting", describe(error)),
-        ApplyError::Changed { .. } | ApplyError::Api { .. } | ApplyError::Serialize { .. } => {
-            Verdict::reconciling("ApplyFailed", describe(error))
-        }
-    }
 }

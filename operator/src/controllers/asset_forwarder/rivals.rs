@@ -18,9 +18,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 
 use crate::reconcile::conditions::Verdict;
-
-/// The reason of a forwarder whose topic and group another one has.
-pub const SOURCE_TAKEN: &str = "SourceTaken";
+use crate::reconcile::reason::Reason;
 
 /// Another forwarder with the same source, which goes before ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +58,7 @@ impl Rival {
             "this one begins no pods"
         };
         Verdict::stalled(
-            SOURCE_TAKEN,
+            Reason::SourceTaken,
             format!(
                 "{other} has the same topic and the consumer group {group:?}; {meanwhile}. Delete or suspend one of the two, or give \
                  one another spec.sources[0].group"
@@ -79,7 +77,8 @@ pub fn group(forwarder: &AssetForwarder) -> Option<&str> {
 #[must_use]
 pub fn waits(forwarder: &AssetForwarder) -> bool {
     let mut conditions = forwarder.status.iter().flat_map(|status| &status.conditions);
-    conditions.any(|condition| condition.type_ == "Ready" && condition.reason == SOURCE_TAKEN)
+    conditions
+        .any(|condition| condition.type_ == "Ready" && Reason::parse(&condition.reason) == Some(Reason::SourceTaken))
 }
 
 /// Whether `other`, which has the same source, goes before `us`. `we_read`: pods of ours read the source.

@@ -7,16 +7,17 @@
 use std::sync::Arc;
 
 use crds::{AssetForwarder, AssetForwarderStatus};
+use kube::Resource as _;
 use kube::runtime::controller::Action;
 
 use super::apply;
-use super::build::{BuildError, build};
 use super::candidates::Access;
+use super::decide::Decided;
 use super::dereference::{Dereferenced, from_stores, may_have_rival};
 use super::names::Identity;
-use super::steps::{Known, RESYNC, ReconcileError, jittered, pause, scaled, tell, with_new_members, write};
-use super::validate::Validated;
-use super::{status, upgrade};
+use super::steps::{Known, RESYNC, ReconcileError, jittered, pause, with_new_members, write};
+use super::validate::{Validated, validate};
+use super::{events, status, upgrade};
 use crate::context::Context;
 
 /// Looks, and writes the status if that has changed; none: the long way has to be gone.
@@ -34,7 +35,7 @@ pub(super) async fn settle(
     if forwarder.metadata.deletion_timestamp.is_some() || forwarder.spec.autoscaling.is_some() {
         return Ok(None);
     }
-    let Some(mut found) = from_stores(context, stores, memory, forwarder).await? else {
+    let Some(found) = from_stores(context, stores, memory, forwarder).await? else {
         return Ok(None);
     };
     // Who that is, and whether it reads the same, the API server is to be asked.
@@ -43,7 +44,10 @@ pub(super) async fn settle(
     }
     let identity = Identity::of(&found.forwarder);
     let old = found.forwarder.status.clone().unwrap_or_default();
-    let validated = match scaled(&mut found, &context.settings) {
+    let decided = Decided::as_declared(found);
+    let judged = validate(&decided, &context.settings);
+    let Decided { found, scale: _ } = decided;
+    let validated = match judged {
         Ok(validated) => validated,
         Err(verdict) => {
             let status = status::counted(&old, &identity, found.existing.deployment.as_ref());
@@ -54,14 +58,13 @@ pub(super) async fn settle(
     if !is_settled(&old, &found, &validated) {
         return Ok(None);
     }
-    let trigger = validated.config.as_ref().ok().map(|config| &config.trigger);
-    let policy = validated.spec.upgrade_policy;
-    let resources =
-        upgrade::hold(build(&validated)?, policy, trigger, &found.existing, &identity).map_err(BuildError::Template)?;
+    let resources = upgrade::build(&validated, &found.existing)?;
     if !apply::is_done(context, &identity, &resources, &found.existing) {
         return Ok(None);
     }
-    tell(context, &found, &validated).await;
+    let concerns = events::of_concerns(&found, &validated);
+    let about = found.forwarder.object_ref(&());
+    context.events.publish_all(&about, concerns).await;
     let live = found.existing.deployment.as_ref();
     let (status, verdict) = status::status(&old, &validated, live, &found.existing);
     let further = status::further(&validated);

@@ -3,11 +3,11 @@
 mod leaving;
 
 use crds::AssetForwarderStatus;
-use crds::asset_forwarder::{ExcludedCluster, RingStatus};
+use crds::asset_forwarder::RingStatus;
 use k8s_openapi::api::apps::v1::Deployment;
 
 use super::dereference::Existing;
-use super::members::PODS_TOO_OLD;
+use super::members::{Excluded, PODS_TOO_OLD};
 use super::names::Identity;
 use super::pods::Observed;
 use super::ring::claims::Ignored;
@@ -16,6 +16,7 @@ use super::upgrade;
 use super::validate::Validated;
 use crate::reconcile::apply::{MANAGER, owns};
 use crate::reconcile::conditions::{Verdict, Words};
+use crate::reconcile::reason::Reason;
 
 /// The status without its conditions, and the verdict for them.
 #[must_use]
@@ -58,11 +59,13 @@ pub fn counted(
 }
 
 /// Clusters that a person should look after: who leaves by somebody's wish is not one.
-pub fn of_concern(excluded: &[ExcludedCluster]) -> impl Iterator<Item = &ExcludedCluster> {
-    let wished = ["Deleting", "Draining", "NotObserved"];
-    excluded
-        .iter()
-        .filter(move |excluded| !wished.contains(&excluded.reason.as_str()))
+pub fn of_concern(excluded: &[Excluded]) -> impl Iterator<Item = &Excluded> {
+    excluded.iter().filter(|excluded| {
+        !matches!(
+            excluded.reason,
+            Reason::Deleting | Reason::Draining | Reason::NotObserved
+        )
+    })
 }
 
 /// The condition about pods whose claims are ignored.
@@ -77,14 +80,18 @@ pub fn further(validated: &Validated) -> Vec<(&'static str, Words)> {
     let mut further = Vec::new();
     let excluded: Vec<_> = of_concern(&validated.members.excluded).map(sentence).collect();
     if !excluded.is_empty() {
-        further.push(("ClustersExcluded", Words::new("ClustersExcluded", excluded.join("\n"))));
+        let words = Words::new(Reason::ClustersExcluded, excluded.join("\n"));
+        further.push(("ClustersExcluded", words));
     }
     let withheld = validated.readers.words(&validated.members);
-    if let Some(words) = withheld.filter(|words| words.reason == PODS_TOO_OLD) {
+    if let Some(words) = withheld.filter(|words| words.reason == Reason::PodsTooOld) {
         further.push((PODS_TOO_OLD, words));
     }
     if !validated.ignored.is_empty() {
-        let words = Words::new(EPOCH_CLAIM_IGNORED, ignored(&validated.ignored, &validated.identity));
+        let words = Words::new(
+            Reason::EpochClaimIgnored,
+            ignored(&validated.ignored, &validated.identity),
+        );
         further.push((EPOCH_CLAIM_IGNORED, words));
     }
     further
@@ -193,23 +200,26 @@ fn verdict(validated: &Validated, deployment: Option<&Deployment>, pods: &Pods<'
     let is_down = !pods.any && pods.desired == 0 && rollout == Rollout::Complete;
     if spec.suspend || spec.replicas == 0 {
         let (reason, message) = if spec.suspend {
-            ("Suspended", "spec.suspend is true: no pods run, and offsets stay")
+            (Reason::Suspended, "spec.suspend is true: no pods run, and offsets stay")
         } else {
-            ("ScaledToZero", "spec.replicas is 0: no pods run, and offsets stay")
+            (
+                Reason::ScaledToZero,
+                "spec.replicas is 0: no pods run, and offsets stay",
+            )
         };
         return if is_down {
             Verdict::ready(reason, message)
         } else {
-            Verdict::reconciling("ScalingDown", "pods are ending: they confirm and commit what is out")
+            Verdict::reconciling(
+                Reason::ScalingDown,
+                "pods are ending: they confirm and commit what is out",
+            )
         };
     }
     if let Err(verdict) = config {
         return verdict.clone();
     }
-    let of_secret = members
-        .excluded
-        .iter()
-        .find(|excluded| excluded.reason.starts_with("Secret"));
+    let of_secret = members.excluded.iter().find(|excluded| excluded.reason.is_of_secret());
     let of_secret = of_secret.map(|excluded| {
         Verdict::reconciling(
             reason_of(excluded),
@@ -223,7 +233,7 @@ fn verdict(validated: &Validated, deployment: Option<&Deployment>, pods: &Pods<'
     if let Some(reason) = channel_not_ready {
         let source = spec.sources.first().map_or("", |source| &source.channel_ref.name);
         return Verdict::reconciling(
-            "ChannelNotReady",
+            Reason::ChannelNotReady,
             format!("the KafkaChannel {source} is not ready: {reason}"),
         );
     }
@@ -249,22 +259,22 @@ fn verdict(validated: &Validated, deployment: Option<&Deployment>, pods: &Pods<'
         if !ring.leaving.is_empty() {
             message = format!("{message}; {}", pods.leaving);
         }
-        return Verdict::reconciling("RingConverging", message);
+        return Verdict::reconciling(Reason::RingConverging, message);
     }
     if pods.behind > 0 {
         return Verdict::reconciling(
-            "CredentialsPropagating",
+            Reason::CredentialsPropagating,
             "pods do not have the newest credentials yet; the kubelet brings them within a minute or two",
         );
     }
     if !ring.leaving.is_empty() {
-        return Verdict::reconciling("RingConverging", &pods.leaving);
+        return Verdict::reconciling(Reason::RingConverging, &pods.leaving);
     }
     if let Some(words) = validated.readers.words(members) {
         return Verdict::Reconciling(words);
     }
     Verdict::ready(
-        "Forwarding",
+        Reason::Forwarding,
         format!(
             "{} pods run ring epoch {epoch} of {} clusters",
             pods.desired,
@@ -286,23 +296,26 @@ fn rolling(rollout: &Rollout, pods: &Pods<'_>) -> Option<Verdict> {
     };
     if let Some(refused) = refused {
         return Some(Verdict::reconciling(
-            "PodsNotCreated",
+            Reason::PodsNotCreated,
             format!(
                 "Kubernetes cannot make pods of the Deployment; {available} of {desired} are available. It says: {refused}"
             ),
         ));
     }
     if let Some((reason, message)) = pods.trouble {
-        return Some(Verdict::reconciling("PodsNotReady", format!("{reason}: {message}")));
+        return Some(Verdict::reconciling(
+            Reason::PodsNotReady,
+            format!("{reason}: {message}"),
+        ));
     }
     let message = format!("{updated} of {desired} pods are of the present configuration, {available} are available");
     Some(if *late {
         Verdict::reconciling(
-            "ProgressDeadlineExceeded",
+            Reason::ProgressDeadlineExceeded,
             format!("{message}; see the pods and their logs"),
         )
     } else {
-        Verdict::reconciling("RollingOut", message)
+        Verdict::reconciling(Reason::RollingOut, message)
     })
 }
 
@@ -316,22 +329,20 @@ fn no_clusters(validated: &Validated) -> Verdict {
         let excluded: Vec<_> = excluded.iter().map(sentence).collect();
         message = format!("no NatsCluster can be a member of the ring: {}", excluded.join("; "));
     }
-    Verdict::reconciling("NoClusters", message)
+    Verdict::reconciling(Reason::NoClusters, message)
 }
 
-/// The words for conditions are fixed ones.
-fn reason_of(excluded: &ExcludedCluster) -> &'static str {
-    match excluded.reason.as_str() {
-        "SecretMissing" => "SecretMissing",
-        "SecretKeyMissing" => "SecretKeyMissing",
-        "SecretInvalid" => "SecretInvalid",
-        "SecretNotOptedIn" => "SecretNotOptedIn",
-        _ => "ClusterInvalid",
+/// A condition tells Secrets apart, and of nothing else what is wrong with a cluster.
+const fn reason_of(excluded: &Excluded) -> Reason {
+    if excluded.reason.is_of_secret() {
+        excluded.reason
+    } else {
+        Reason::ClusterInvalid
     }
 }
 
-fn sentence(excluded: &ExcludedCluster) -> String {
-    let ExcludedCluster {
+fn sentence(excluded: &Excluded) -> String {
+    let Excluded {
         namespace,
         name,
         reason,
@@ -342,7 +353,7 @@ fn sentence(excluded: &ExcludedCluster) -> String {
 
 fn ring(old: Option<&RingStatus>, validated: &Validated, pods: &Pods<'_>) -> RingStatus {
     let mut status = RingStatus {
-        excluded: validated.members.excluded.clone(),
+        excluded: validated.members.excluded.iter().map(Excluded::shown).collect(),
         ..RingStatus::default()
     };
     let Some(ring) = &validated.ring else {

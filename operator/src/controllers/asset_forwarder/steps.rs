@@ -4,24 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::{AssetForwarder, AssetForwarderStatus};
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::jiff::Timestamp;
-use kube::{Api, Resource as _, ResourceExt as _};
+use kube::{Api, ResourceExt as _};
 
-use super::apply::Outcome;
-use super::autoscale::{self, Histories};
+use super::autoscale::Histories;
 use super::build::BuildError;
 use super::dereference::{DereferenceError, Dereferenced};
 use super::memory::Memory;
-use super::readers::PODS_NOT_ASKED;
-use super::rivals::SOURCE_TAKEN;
 use super::stores::Stores;
-use super::validate::{SOURCE_CHANGING, Validated, validate};
-use super::{ring, rollout, status, upgrade};
-use crate::context::{Context, Settings};
+use super::validate::Validated;
+use crate::context::Context;
 use crate::reconcile::apply::ApplyError;
 use crate::reconcile::conditions::{Verdict, Words, conditions};
 use crate::reconcile::drive::Failure;
+use crate::reconcile::reason::Reason;
 use crate::watch::hash;
 
 /// Pods are asked this often while a change is on its way through them.
@@ -78,27 +74,7 @@ pub struct Known {
     pub histories: Arc<Histories>,
 }
 
-/// As [`scaled`], with the share of the hash space that a new ring moves. It blocks while rings are made.
-pub(super) fn measured(found: &mut Dereferenced, settings: &Settings) -> Result<Validated, Verdict> {
-    let mut validated = scaled(found, settings)?;
-    if let Some(ring) = &mut validated.ring {
-        ring::measure(&validated.recorded, ring).map_err(|fault| Verdict::stalled("InvalidSpec", fault.to_string()))?;
-    }
-    Ok(validated)
-}
-
-/// Judges what was read. A pass that changes the ring does not change the number of pods too: one step at a time.
-pub(super) fn scaled(found: &mut Dereferenced, settings: &Settings) -> Result<Validated, Verdict> {
-    let validated = validate(found, settings)?;
-    let before = autoscale::pods(found);
-    let is_another = found.scaled.is_some() && before.is_some() && found.scaled != before;
-    if is_another && validated.ring.as_ref() != Some(&validated.recorded) {
-        found.scaled = before;
-        return validate(found, settings);
-    }
-    Ok(validated)
-}
-
+/// How soon to look again.
 pub(super) fn pause(verdict: &Verdict, validated: &Validated, found: &Dereferenced) -> Duration {
     let is_measured = validated.spec.autoscaling.is_some() && validated.replicas > 0 && validated.config.is_ok();
     let longest = if is_measured { MEASURE } else { RESYNC };
@@ -106,16 +82,16 @@ pub(super) fn pause(verdict: &Verdict, validated: &Validated, found: &Dereferenc
     let has_changed = validated.ring.as_ref() != Some(&validated.recorded);
     let pause = match verdict {
         _ if is_leaving || (has_changed && validated.ring.is_some()) => POLL,
-        Verdict::Stalled(words) if words.reason == SOURCE_TAKEN => WAIT,
+        Verdict::Stalled(words) if words.reason == Reason::SourceTaken => WAIT,
         Verdict::Ready(_) | Verdict::Stalled(_) => RESYNC,
         Verdict::Reconciling(words) => match words.reason {
-            "RingConverging"
-            | "RollingOut"
-            | "ScalingDown"
-            | SOURCE_CHANGING
-            | "CredentialsPropagating"
-            | PODS_NOT_ASKED => POLL,
-            "NoClusters" if !found.existing.pods.is_empty() => POLL,
+            Reason::RingConverging
+            | Reason::RollingOut
+            | Reason::ScalingDown
+            | Reason::SourceChanging
+            | Reason::CredentialsPropagating
+            | Reason::PodsNotAsked => POLL,
+            Reason::NoClusters if !found.existing.pods.is_empty() => POLL,
             _ => WAIT,
         },
     };
@@ -152,7 +128,7 @@ pub(super) fn with_new_members(
     if status.conditions.is_empty() {
         // The first status of all: whoever waits for `Ready` must find it.
         let verdict = Verdict::reconciling(
-            "RingConverging",
+            Reason::RingConverging,
             "its clusters are told of it before its first pod publishes to them",
         );
         status.observed_generation = generation;
@@ -196,93 +172,3 @@ pub(super) async fn put(
     }
     Ok(())
 }
-
-/// Tells in events what was written.
-pub(super) async fn tell_written(context: &Context, found: &Dereferenced, validated: &Validated, outcome: &Outcome) {
-    let told = tell_all_written(context, found, validated, outcome);
-    // The API server's failures are logged where they are met.
-    drop(tokio::time::timeout(TOLD_WITHIN, told).await);
-}
-
-/// Tells in events what a person should look at.
-pub(super) async fn tell(context: &Context, found: &Dereferenced, validated: &Validated) {
-    // As above.
-    drop(tokio::time::timeout(TOLD_WITHIN, tell_concerns(context, found, validated)).await);
-}
-
-async fn tell_all_written(context: &Context, found: &Dereferenced, validated: &Validated, outcome: &Outcome) {
-    let about = found.forwarder.object_ref(&());
-    if let Some(ring) = &validated.ring
-        && outcome.ring.is_some()
-        && ring.epoch() != validated.recorded.epoch()
-    {
-        let before = &validated.recorded.members;
-        let join = |names: Vec<&str>| {
-            if names.is_empty() {
-                "none".to_owned()
-            } else {
-                names.join(", ")
-            }
-        };
-        let joined = ring
-            .members
-            .values()
-            .filter(|member| !before.values().any(|known| known == *member));
-        let left = before
-            .values()
-            .filter(|member| !ring.members.values().any(|known| known == *member));
-        // Nobody knows what moves where there was no ring before, or where its document is lost.
-        let moved = ring.moved_percent.as_ref();
-        let moved = moved.map_or_else(String::new, |moved| format!("; {moved} % of the hash space moves"));
-        let note = format!(
-            "epoch {}: {} clusters; joined: {}; left: {}{moved}",
-            ring.epoch(),
-            ring.members.len(),
-            join(joined.map(String::as_str).collect()),
-            join(left.map(String::as_str).collect()),
-        );
-        context.events.normal(&about, "RingChanged", note).await;
-    }
-    if let (Some(now), true) = (&outcome.deployment, outcome.deployment_written) {
-        let template = |deployment: &Deployment| deployment.spec.as_ref().map(|spec| spec.template.clone());
-        let before = found.existing.deployment.as_ref();
-        if before.and_then(template) != template(now) {
-            let configuration = upgrade::configuration(now, &validated.identity).unwrap_or_default();
-            let image = rollout::image(now).unwrap_or_default();
-            let note = format!("configuration {configuration}, image {image}");
-            context.events.normal(&about, "RolloutStarted", note).await;
-        }
-    }
-}
-
-async fn tell_concerns(context: &Context, found: &Dereferenced, validated: &Validated) {
-    let about = found.forwarder.object_ref(&());
-    let old = found.forwarder.status.as_ref().and_then(|status| status.ring.as_ref());
-    let old_conditions = found.forwarder.status.iter().flat_map(|status| &status.conditions);
-    let told = old_conditions.filter(|condition| condition.type_ == status::EPOCH_CLAIM_IGNORED);
-    if told.count() == 0
-        && let Some(claim) = validated.ignored.first()
-    {
-        let note = format!(
-            "pod {} claims ring epoch {}, too far above the last declared one; the operator ignores it",
-            claim.pod, claim.epoch
-        );
-        context.events.warning(&about, status::EPOCH_CLAIM_IGNORED, note).await;
-    }
-    for excluded in status::of_concern(&validated.members.excluded) {
-        let is_known = old.is_some_and(|old| {
-            let mut known = old.excluded.iter();
-            known.any(|known| {
-                (&known.namespace, &known.name, &known.reason)
-                    == (&excluded.namespace, &excluded.name, &excluded.reason)
-            })
-        });
-        if !is_known {
-            let note = format!("{}/{}: {}", excluded.namespace, excluded.name, excluded.message);
-            context.events.warning(&about, "ClusterExcluded", note).await;
-        }
-    }
-}
-
-/// All events of one look take no longer: what is not told by then is in the status.
-const TOLD_WITHIN: Duration = Duration::from_secs(10);

@@ -29,17 +29,18 @@ use serde::de::DeserializeOwned;
 
 use super::build::{Resources, Workload, build};
 use super::candidates::{Access, Candidate};
+use super::decide::Decided;
 use super::dereference::{Channel, Dereferenced, Existing, Found, Reference};
 use super::names;
 use super::pods::{Observed, Process};
 use super::rivals::Rival;
-use super::steps::measured;
-use super::validate::{Validated, validate};
+use super::validate::{self, Validated, measured};
 use super::{status, upgrade};
 use crate::context::Settings;
 use crate::reconcile::apply::MANAGER;
 use crate::reconcile::conditions::Verdict;
 use crate::reconcile::credentials::{self, Secrets};
+use crate::reconcile::reason::Reason;
 
 const FORWARDER: &str = "
 metadata: {namespace: plant, name: assets, uid: u1, generation: 1}
@@ -162,13 +163,12 @@ impl World {
             candidates: candidates.collect(),
             existing: self.existing.clone(),
             rival: self.rival.clone(),
-            scaled: None,
             secrets: [].into(),
         }
     }
 
     fn validate(&self) -> Result<Validated, Verdict> {
-        measured(&mut self.dereferenced(), &self.settings())
+        validate(&self.dereferenced(), &self.settings()).and_then(measured)
     }
 
     fn settings(&self) -> Settings {
@@ -185,10 +185,7 @@ impl World {
     /// Judges and builds.
     fn look(&self) -> Pass {
         let validated = self.validate().unwrap();
-        let trigger = validated.config.as_ref().ok().map(|config| &config.trigger);
-        let policy = validated.spec.upgrade_policy;
-        let resources = build(&validated).unwrap();
-        let resources = upgrade::hold(resources, policy, trigger, &self.existing, &validated.identity).unwrap();
+        let resources = upgrade::build(&validated, &self.existing).unwrap();
         Pass { validated, resources }
     }
 
@@ -252,7 +249,7 @@ impl World {
     /// Every cluster that is chosen and no member, with the reason.
     fn excluded(&self) -> Vec<(String, String)> {
         let excluded = self.validate().unwrap().members.excluded;
-        excluded.into_iter().map(|e| (e.name, e.reason)).collect()
+        excluded.into_iter().map(|e| (e.name, e.reason.to_string())).collect()
     }
 
     fn remove(&mut self, name: &str) {
@@ -263,6 +260,11 @@ impl World {
         let data = self.existing.credentials.clone().unwrap().data.unwrap();
         data.into_keys().filter(|name| name != names::VERSION_FILE).collect()
     }
+}
+
+/// Judges what was read, with as many pods as the spec says.
+fn validate(found: &Dereferenced, settings: &Settings) -> Result<Validated, Verdict> {
+    validate::validate(&Decided::as_declared(found.clone()), settings)
 }
 
 /// The Deployment with a note of who has written its template down, and its replicas.

@@ -10,22 +10,34 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use kube::ResourceExt as _;
 
-use super::build::{Resources, Workload};
+use super::build::{self, BuildError, Resources, Workload};
 use super::dereference::Existing;
 use super::names::{self, Identity};
 use super::rollout;
 use super::rollout_trigger::RolloutTrigger;
+use super::validate::Validated;
 use crate::reconcile::apply::{MANAGER, owns};
 
 /// A larger template is not written down, and rolls with a new operator: annotations have 256 KiB together, and each ReplicaSet of the
 /// Deployment has a copy of them.
 const LARGEST: usize = 32 << 10;
 
+/// Builds all children, with the pod template that is declared now.
+///
+/// # Errors
+/// [`BuildError`]
+pub fn build(validated: &Validated, existing: &Existing) -> Result<Resources, BuildError> {
+    let trigger = validated.config.as_ref().ok().map(|config| &config.trigger);
+    let policy = validated.spec.upgrade_policy;
+    let fresh = build::build(validated)?;
+    hold(fresh, policy, trigger, existing, &validated.identity).map_err(BuildError::Template)
+}
+
 /// Writes the trigger and the template down on the Deployment, and puts the one in that was written down before, if it is to stay.
 ///
 /// # Errors
 /// A template cannot be serialized.
-pub fn hold(
+fn hold(
     mut resources: Resources,
     policy: UpgradePolicy,
     trigger: Option<&RolloutTrigger>,

@@ -11,10 +11,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::Selector;
 use sha2::{Digest as _, Sha256};
 
-pub use self::source::SOURCE_CHANGING;
-
 use self::source::{after_the_old_source, usable};
 use super::config::{self, Topic};
+use super::decide::{Decided, Scale};
 use super::dereference::{Dereferenced, Existing, Found, Reference};
 use super::members::{self, Members};
 use super::names::{self, Identity};
@@ -22,12 +21,13 @@ use super::readers::{Images, Readers};
 use super::recorded::Recorded;
 use super::ring::claims::{self, Ignored, Seen};
 use super::ring::{self, Shape};
-use super::rivals::{Rival, SOURCE_TAKEN};
+use super::rivals::Rival;
 use super::rollout::{self, Rollout};
 use super::rollout_trigger::RolloutTrigger;
 use crate::context::Settings;
 use crate::reconcile::conditions::Verdict;
 use crate::reconcile::credentials::{Files, KafkaCredentials, Room};
+use crate::reconcile::reason::Reason;
 
 /// What is to be built.
 #[derive(Clone, Debug)]
@@ -36,6 +36,8 @@ pub struct Validated {
     pub identity: Identity,
     /// Its spec, with as many replicas as its lag asks for where that is declared.
     pub spec: AssetForwarderSpec,
+    /// Who says so.
+    pub scale: Scale,
     /// How many pods there are to be now.
     pub replicas: i32,
     /// Who is a member, and who is not.
@@ -89,13 +91,10 @@ pub struct Configuration {
 ///
 /// # Errors
 /// What can never work: nothing is written but that.
-pub fn validate(found: &Dereferenced, settings: &Settings) -> Result<Validated, Verdict> {
+pub fn validate(decided: &Decided, settings: &Settings) -> Result<Validated, Verdict> {
+    let Decided { found, scale } = decided;
     let identity = Identity::of(&found.forwarder);
-    let spec = &AssetForwarderSpec {
-        // From here on it is one number, wherever it comes from.
-        replicas: found.scaled.unwrap_or(found.forwarder.spec.replicas),
-        ..found.forwarder.spec.clone()
-    };
+    let spec = &found.forwarder.spec;
     check_name(&identity.name)?;
     check_selector("spec.clusters.selector", &spec.clusters.selector)?;
     if let Some(selector) = &spec.clusters.namespace_selector {
@@ -146,8 +145,8 @@ pub fn validate(found: &Dereferenced, settings: &Settings) -> Result<Validated, 
         // Before the old source ends: its pods go on where the new one could not begin.
         .and_then(|config| has_room.map(|()| config))
         .and_then(|config| after_the_old_source(existing, config));
-    let is_taken = matches!(&config, Err(verdict) if verdict.words().reason == SOURCE_TAKEN);
-    let changes_source = matches!(&config, Err(verdict) if verdict.words().reason == SOURCE_CHANGING);
+    let is_taken = matches!(&config, Err(verdict) if verdict.words().reason == Reason::SourceTaken);
+    let changes_source = matches!(&config, Err(verdict) if verdict.words().reason == Reason::SourceChanging);
     let mut needed = Files::default();
     for member in &members.members {
         needed.merge(member.files.clone());
@@ -172,6 +171,12 @@ pub fn validate(found: &Dereferenced, settings: &Settings) -> Result<Validated, 
         all
     };
     let is_idle = ring.as_ref().is_none_or(|ring| ring.idle);
+    let scale = scale.while_ring_stays(ring.as_ref() != Some(&recorded));
+    // From here on it is one number, wherever it comes from.
+    let spec = AssetForwarderSpec {
+        replicas: scale.replicas(spec.replicas),
+        ..spec.clone()
+    };
     Ok(Validated {
         replicas: if spec.suspend || is_idle || changes_source {
             0
@@ -189,7 +194,8 @@ pub fn validate(found: &Dereferenced, settings: &Settings) -> Result<Validated, 
             Found::Missing | Found::Denied => None,
         },
         rival: found.rival.clone(),
-        spec: spec.clone(),
+        spec,
+        scale,
         identity,
         members,
         readers,
@@ -201,8 +207,19 @@ pub fn validate(found: &Dereferenced, settings: &Settings) -> Result<Validated, 
     })
 }
 
+/// Says which share of the hash space a new ring moves. It blocks while rings are made.
+///
+/// # Errors
+/// The members make no ring.
+pub fn measured(mut validated: Validated) -> Result<Validated, Verdict> {
+    if let Some(ring) = &mut validated.ring {
+        ring::measure(&validated.recorded, ring).map_err(|fault| invalid(fault.to_string()))?;
+    }
+    Ok(validated)
+}
+
 fn invalid(message: String) -> Verdict {
-    Verdict::stalled("InvalidSpec", message)
+    Verdict::stalled(Reason::InvalidSpec, message)
 }
 
 /// The name is part of the pods' labels and of the Service's name.
@@ -317,7 +334,7 @@ fn configuration(found: &Dereferenced, source: &Source, ring: Option<&RingConfig
             Some(ring) => Some(ring),
             None => {
                 return Err(Verdict::reconciling(
-                    "NoClusters",
+                    Reason::NoClusters,
                     "there is no ring yet that pods could run",
                 ));
             }

@@ -15,6 +15,7 @@ use super::seen::{Failure, Kind, Seen};
 use super::users::Users;
 use super::validate::InvalidSpec;
 use crate::reconcile::conditions::{Verdict, Words, conditions};
+use crate::reconcile::reason::Reason;
 
 /// Between two looks at a topic that is well, or that only a person can mend.
 const INTERVAL: Duration = Duration::from_secs(300);
@@ -102,23 +103,23 @@ fn verdict(channel: &KafkaChannel, facts: &Facts, record: Option<&TopicCreation>
     let deleted = channel.meta().deletion_timestamp.is_some();
     let topic = &channel.spec.topic.name;
     match facts {
-        Facts::Refused(InvalidSpec::Spec(faults)) => Verdict::stalled("InvalidSpec", faults.clone()),
+        Facts::Refused(InvalidSpec::Spec(faults)) => Verdict::stalled(Reason::InvalidSpec, faults.clone()),
         Facts::Refused(InvalidSpec::Credentials(error)) => Verdict::reconciling(error.reason(), error.to_string()),
         // A deletion ends by itself, at its bound: nobody must do anything.
         Facts::Failed(Failure { kind: _, message }) if deleted => {
-            Verdict::reconciling("TopicDeletionFailed", message.clone())
+            Verdict::reconciling(Reason::TopicDeletionFailed, message.clone())
         }
         Facts::Failed(Failure { kind, message }) => match kind {
-            Kind::Unreachable => Verdict::reconciling("Unreachable", message.clone()),
-            Kind::Tls => Verdict::reconciling("TlsFailed", message.clone()),
-            Kind::Authentication => Verdict::reconciling("AuthenticationFailed", message.clone()),
-            Kind::Authorization => Verdict::reconciling("NotAuthorized", message.clone()),
-            Kind::Client => Verdict::reconciling("ClientFailed", message.clone()),
-            Kind::Refused => Verdict::reconciling("TopicRefused", message.clone()),
-            Kind::Invalid | Kind::Settings => Verdict::stalled("TopicInvalid", message.clone()),
+            Kind::Unreachable => Verdict::reconciling(Reason::Unreachable, message.clone()),
+            Kind::Tls => Verdict::reconciling(Reason::TlsFailed, message.clone()),
+            Kind::Authentication => Verdict::reconciling(Reason::AuthenticationFailed, message.clone()),
+            Kind::Authorization => Verdict::reconciling(Reason::NotAuthorized, message.clone()),
+            Kind::Client => Verdict::reconciling(Reason::ClientFailed, message.clone()),
+            Kind::Refused => Verdict::reconciling(Reason::TopicRefused, message.clone()),
+            Kind::Invalid | Kind::Settings => Verdict::stalled(Reason::TopicInvalid, message.clone()),
         },
         Facts::InUse(users) => Verdict::reconciling(
-            "TopicInUse",
+            Reason::TopicInUse,
             format!(
                 "the topic {topic:?} is to go with this channel, and is used by {users}. It is deleted once they are gone, if that \
                  is soon; else the channel goes and the topic stays"
@@ -127,19 +128,19 @@ fn verdict(channel: &KafkaChannel, facts: &Facts, record: Option<&TopicCreation>
         Facts::Seen { seen, plan } => match (&plan.block, &seen.topic) {
             (Some(block), _) => blocked(channel, block, &plan.refused),
             (None, None) if channel.spec.topic.managed => Verdict::reconciling(
-                "TopicPending",
+                Reason::TopicPending,
                 format!("the topic {topic:?} is made; not every broker knows it yet"),
             ),
             (None, None) => Verdict::reconciling(
-                "TopicMissing",
+                Reason::TopicMissing,
                 format!("there is no topic {topic:?}; create it, or let the operator do so by spec.topic.managed"),
             ),
             (None, Some(_)) if !plan.steps.is_empty() => Verdict::reconciling(
-                "TopicPending",
+                Reason::TopicPending,
                 format!("the topic {topic:?} was changed; the brokers do not show it yet"),
             ),
             (None, Some(found)) => Verdict::ready(
-                "TopicReady",
+                Reason::TopicReady,
                 match creation::whose(record, seen, found, now) {
                     Whose::NotOurs(why) if deletes_topic(channel) => format!(
                         "the topic {topic:?} is there, with {} partitions. Deleting this channel leaves it, since {}. If it is to go \
@@ -160,7 +161,7 @@ fn blocked(channel: &KafkaChannel, block: &Block, refused: &[Refusal]) -> Verdic
         Block::PartitionIncrease { from, to, allowed } => {
             let allowed = allowed.map_or_else(String::new, |allowed| format!(" (it says {allowed})"));
             Verdict::stalled(
-                "PartitionIncreaseNotAcknowledged",
+                Reason::PartitionIncreaseNotAcknowledged,
                 format!(
                     "the topic {topic:?} has {from} partitions and {to} are declared: most keys would go to other partitions, \
                      where new records can overtake old ones of the same asset. Stop the producers until all is read and set \
@@ -176,7 +177,7 @@ fn blocked(channel: &KafkaChannel, block: &Block, refused: &[Refusal]) -> Verdic
             if !refused.is_empty() {
                 sentences.push(refusals::told(refused));
             }
-            Verdict::stalled("InvalidSpec", sentences.join(". "))
+            Verdict::stalled(Reason::InvalidSpec, sentences.join(". "))
         }
     }
 }
@@ -187,9 +188,9 @@ fn drift(facts: &Facts) -> Option<Words> {
         return None;
     };
     let reason = match plan.drift.first()? {
-        Drift::MorePartitions { .. } => "Partitions",
-        Drift::ReplicationFactor { .. } => "ReplicationFactor",
-        Drift::Unreadable(_) | Drift::Held(_) => "Config",
+        Drift::MorePartitions { .. } => Reason::Partitions,
+        Drift::ReplicationFactor { .. } => Reason::ReplicationFactor,
+        Drift::Unreadable(_) | Drift::Held(_) => Reason::Config,
     };
     let sentences = plan.drift.iter().map(|drift| match drift {
         Drift::MorePartitions { declared, found } => format!(

@@ -7,6 +7,7 @@ use crds::kafka_channel::{DifferingSetting, Topic};
 use super::refusals::Refusal;
 use super::seen::{Seen, SeenTopic};
 use super::settings;
+use crate::reconcile::reason::Reason;
 
 /// What is to be done, and what remains.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,19 +80,19 @@ impl Step {
     }
 
     /// The reason and the note of its event.
-    pub(super) fn told(&self, topic: &str) -> (&'static str, String) {
+    pub(super) fn told(&self, topic: &str) -> (Reason, String) {
         match self {
-            Self::Create { .. } => ("TopicCreated", format!("has created the topic {topic:?}")),
+            Self::Create { .. } => (Reason::TopicCreated, format!("has created the topic {topic:?}")),
             Self::AddPartitions { from, to } => (
-                "PartitionsAdded",
+                Reason::PartitionsAdded,
                 format!("has raised the partitions of the topic {topic:?} from {from} to {to}"),
             ),
             Self::Configure { names, all: _ } => (
-                "TopicConfigured",
+                Reason::TopicConfigured,
                 format!("has set {} of the topic {topic:?} as declared", names.join(", ")),
             ),
             Self::Delete => (
-                "TopicDeleted",
+                Reason::TopicDeleted,
                 format!("has deleted the topic {topic:?}, as spec.topic.deletionPolicy says"),
             ),
         }

@@ -20,6 +20,7 @@ use super::seen::{Failure, Kind};
 use super::{FINALIZER, ReconcileError, SKIP_TOPIC_DELETION, admin, deletes_topic, dereference, users, with_kafka};
 use crate::context::Context;
 use crate::error::describe;
+use crate::reconcile::reason::Reason;
 use crate::reconcile::reference::namespace_is_deleted;
 
 /// For how long a topic is tried to be deleted.
@@ -187,5 +188,5 @@ pub(super) async fn tell(context: &Context, channel: &KafkaChannel, tried: &Trie
         }
     };
     let note = format!("the topic {topic:?} stays, since {why}. If it is to go, delete it by Kafka's own tools");
-    context.events.warning(&about, "TopicLeft", note).await;
+    context.events.warning(&about, Reason::TopicLeft, note).await;
 }

@@ -14,6 +14,7 @@ use super::validate::InvalidSpec;
 use crate::reconcile::cluster::ring_name;
 use crate::reconcile::conditions::{Verdict, conditions};
 use crate::reconcile::credentials::ClusterAccess;
+use crate::reconcile::reason::Reason;
 
 /// Between two looks at a cluster that is well, and the most for one that is not.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -127,7 +128,7 @@ fn verdict(cluster: &NatsCluster, member_of: &[String], until: Option<Timestamp>
     }
     match facts {
         Facts::Refused(invalid) => refused(invalid),
-        Facts::Leaving if deleted => Verdict::reconciling("Draining", "no forwarder publishes to it any more"),
+        Facts::Leaving if deleted => Verdict::reconciling(Reason::Draining, "no forwarder publishes to it any more"),
         Facts::Leaving => drained(),
         Facts::Unread(why) => draining(
             format!("which forwarders may still publish to it cannot be read: {why}"),
@@ -139,12 +140,12 @@ fn verdict(cluster: &NatsCluster, member_of: &[String], until: Option<Timestamp>
             Some(Ok(_)) if cluster.spec.drain => drained(),
             Some(Ok(_)) => outcome.verdict.clone(),
             None if outcome.verdict.is_ready() => {
-                Verdict::reconciling("NotConnected", "nobody has looked yet whether clients are let in")
+                Verdict::reconciling(Reason::NotConnected, "nobody has looked yet whether clients are let in")
             }
             None => outcome.verdict.clone(),
         },
         Facts::Connected(Seen { version, .. }) => Verdict::ready(
-            "Connected",
+            Reason::Connected,
             format!("a server of version {version} lets the operator in"),
         ),
     }
@@ -153,7 +154,7 @@ fn verdict(cluster: &NatsCluster, member_of: &[String], until: Option<Timestamp>
 /// Of what no forwarder could use.
 pub(super) fn refused(invalid: &InvalidSpec) -> Verdict {
     match invalid {
-        InvalidSpec::Spec(faults) => Verdict::stalled("InvalidSpec", faults.clone()),
+        InvalidSpec::Spec(faults) => Verdict::stalled(Reason::InvalidSpec, faults.clone()),
         InvalidSpec::Credentials(error) => Verdict::reconciling(error.reason(), error.to_string()),
     }
 }
@@ -167,12 +168,12 @@ fn draining(mut message: String, until: Option<Timestamp>) -> Verdict {
             "{message}. It waits for them until {until} at most; the annotation {SKIP_DRAIN}: \"true\" lets it go at once"
         );
     }
-    Verdict::reconciling("Draining", message)
+    Verdict::reconciling(Reason::Draining, message)
 }
 
 fn drained() -> Verdict {
     Verdict::ready(
-        "Drained",
+        Reason::Drained,
         "it is in no ring, and stays out for as long as spec.drain is true",
     )
 }

@@ -12,6 +12,7 @@ use tracing::warn;
 use crate::context::Context;
 use crate::error::describe;
 use crate::reconcile::credentials::{ClusterAccess, Secrets, SecretsError, secrets_of_nats};
+use crate::reconcile::reason::Reason;
 use crate::reconcile::reference::namespace_is_deleted;
 use crate::watch::listed as list;
 
@@ -144,7 +145,8 @@ fn references(forwarder: &AssetForwarder) -> impl Iterator<Item = &String> {
 /// and a cluster would wait for it until somebody mends its spec.
 fn has_never_run(status: &AssetForwarderStatus) -> bool {
     let mut conditions = status.conditions.iter();
-    let is_refused = conditions.any(|condition| condition.type_ == "Ready" && condition.reason == "ApplyFailed");
+    let is_refused = conditions
+        .any(|condition| condition.type_ == "Ready" && Reason::parse(&condition.reason) == Some(Reason::ApplyFailed));
     is_refused && status.replicas == 0 && status.desired_replicas.is_none()
 }
 

@@ -12,6 +12,7 @@ use kube::{Resource as _, ResourceExt as _};
 use super::SKIP_DRAIN;
 use super::dereference::Remaining;
 use crate::context::Context;
+use crate::reconcile::reason::Reason;
 
 /// A drain takes the forwarders' hand-over timeout (a minute by default) after all pods have taken the ring up. What takes longer
 /// than this waits for somebody who does not come.
@@ -125,7 +126,7 @@ pub(super) async fn tell(context: &Context, cluster: &NatsCluster, farewell: Far
         Farewell::Unused => {}
         Farewell::Drained => {
             let note = "no forwarder publishes to it any more; it may go".to_owned();
-            context.events.normal(&about, "Drained", note).await;
+            context.events.normal(&about, Reason::Drained, note).await;
         }
         Farewell::Forced { by, remaining } => {
             let why = match by {
@@ -140,7 +141,7 @@ pub(super) async fn tell(context: &Context, cluster: &NatsCluster, farewell: Far
                 "it goes although forwarders may still publish to it, since {why}: {whom}. What it has not confirmed goes to \
                  other clusters after the hand-over timeout"
             );
-            context.events.warning(&about, "DrainForced", note).await;
+            context.events.warning(&about, Reason::DrainForced, note).await;
         }
     }
 }

@@ -40,6 +40,7 @@ use crate::context::Context;
 use crate::error::describe;
 use crate::reconcile::apply::ApplyError;
 use crate::reconcile::conditions::{Verdict, Words};
+use crate::reconcile::reason::Reason;
 
 /// Something could not be read or written; it is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +110,7 @@ pub(super) async fn bring_on(
     let passwords = match observe::passwords(&live) {
         Ok(passwords) => passwords,
         Err(error @ ManagedError::Password { .. }) => {
-            let verdict = Verdict::reconciling("SecretInvalid", error.to_string());
+            let verdict = Verdict::reconciling(Reason::SecretInvalid, error.to_string());
             return Ok(Outcome::without_servers(cluster, verdict));
         }
         Err(error) => return Err(error),
@@ -120,7 +121,7 @@ pub(super) async fn bring_on(
             ..plan
         },
         Err(unusable) => {
-            let verdict = Verdict::stalled("InvalidSpec", unusable.to_string());
+            let verdict = Verdict::stalled(Reason::InvalidSpec, unusable.to_string());
             return Ok(Outcome::without_servers(cluster, verdict));
         }
     };
@@ -131,7 +132,7 @@ pub(super) async fn bring_on(
     let (live, set) = match apply(context, build(&plan, replicas, live.servers.as_ref()), &live).await {
         Ok(applied) => applied,
         Err(error @ ApplyError::Changed { .. }) => return Err(ManagedError::Contended(error)),
-        Err(error) => return Ok(Outcome::without_servers(cluster, refused(&error))),
+        Err(error) => return Ok(Outcome::without_servers(cluster, error.verdict())),
     };
     let (situation, addresses) = observe::situation(context, &plan, &set).await?;
     let server = addresses.first().copied();
@@ -192,16 +193,6 @@ async fn apply(context: &Context, resources: Resources, live: &Live) -> Result<(
     Ok((live, set))
 }
 
-fn refused(error: &ApplyError) -> Verdict {
-    match error {
-        ApplyError::NotOurs { .. } => Verdict::stalled("NameTaken", describe(error)),
-        ApplyError::Deleting { .. } => Verdict::reconciling("ChildDeleting", describe(error)),
-        ApplyError::Changed { .. } | ApplyError::Api { .. } | ApplyError::Serialize { .. } => {
-            Verdict::reconciling("ApplyFailed", describe(error))
-        }
-    }
-}
-
 /// Takes the step, and says how it stands.
 async fn take(
     context: &Context,
@@ -215,7 +206,7 @@ async fn take(
     let done = match step {
         Step::Settled => {
             let message = format!("all {} servers are healthy, as declared, and complete", plan.replicas);
-            return Ok(Verdict::ready("ServersReady", message));
+            return Ok(Verdict::ready(Reason::ServersReady, message));
         }
         Step::Wait(words) => return Ok(Verdict::Reconciling(words.clone())),
         Step::Hold(words) => return Ok(Verdict::Stalled(words.clone())),

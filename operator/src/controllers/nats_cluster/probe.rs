@@ -14,6 +14,7 @@ use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
 use crate::error::describe;
+use crate::reconcile::reason::Reason;
 
 /// What a server is told about who asks.
 pub(super) const NAME: &str = "fanout-operator";
@@ -60,12 +61,12 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const fn reason(self) -> &'static str {
+    pub(super) const fn reason(self) -> Reason {
         match self {
-            Self::Unreachable => "Unreachable",
-            Self::Unsupported => "Unsupported",
-            Self::Tls => "TlsFailed",
-            Self::Authorization => "AuthorizationFailed",
+            Self::Unreachable => Reason::Unreachable,
+            Self::Unsupported => Reason::Unsupported,
+            Self::Tls => Reason::TlsFailed,
+            Self::Authorization => Reason::AuthorizationFailed,
         }
     }
 

@@ -5,7 +5,10 @@ use serde::Serialize;
 use serde_json::Value;
 use tracing::info;
 
+use crate::error::describe;
 use crate::index::Children;
+use crate::reconcile::conditions::Verdict;
+use crate::reconcile::reason::Reason;
 
 /// Why a child could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +72,18 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
+    /// What it means for the resource whose child it is.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Self::NotOurs { .. } => Verdict::stalled(Reason::NameTaken, describe(self)),
+            Self::Deleting { .. } => Verdict::reconciling(Reason::ChildDeleting, describe(self)),
+            Self::Changed { .. } | Self::Api { .. } | Self::Serialize { .. } => {
+                Verdict::reconciling(Reason::ApplyFailed, describe(self))
+            }
+        }
+    }
+
     /// Whether the API server says that something is not there: the object, or what it needs to be judged.
     #[must_use]
     pub fn is_not_found(&self) -> bool {

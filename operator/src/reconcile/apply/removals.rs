@@ -17,11 +17,12 @@ use tracing::warn;
 use super::error::{About, ApplyError};
 use super::surplus::Surplus;
 use super::{Applier, MANAGER, TRIES};
+use crate::reconcile::reason::Reason;
 
 /// The reason of the event: items are gone.
-const REMOVED: &str = "ForeignItemsRemoved";
+const REMOVED: Reason = Reason::ForeignItemsRemoved;
 /// The reason of the event: items are there after we have taken them out.
-const LEFT: &str = "ForeignItemsLeft";
+const LEFT: Reason = Reason::ForeignItemsLeft;
 
 /// Whether two versions of an object differ in their status alone. Of a kind without generations nobody knows.
 fn says_the_same<K: Resource<DynamicType = ()>>(one: &K, other: &K) -> bool {
@@ -131,7 +132,7 @@ impl Applier {
         known.unwrap_or(false)
     }
 
-    async fn tell_owner<K: Resource<DynamicType = ()>>(&self, child: &K, reason: &'static str, note: String) {
+    async fn tell_owner<K: Resource<DynamicType = ()>>(&self, child: &K, reason: Reason, note: String) {
         let owners = child.owner_references().iter();
         for owner in owners.filter(|owner| owner.controller == Some(true)) {
             let about = ObjectReference {

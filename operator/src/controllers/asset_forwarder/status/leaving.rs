@@ -3,6 +3,7 @@
 use crate::controllers::asset_forwarder::dereference::Existing;
 use crate::controllers::asset_forwarder::pods::{Observed, Process};
 use crate::controllers::asset_forwarder::validate::Validated;
+use crate::reconcile::reason::Reason;
 
 /// More pods than this are counted, not named.
 const NAMED: usize = 3;
@@ -12,7 +13,7 @@ pub(super) fn words(validated: &Validated, existing: &Existing, epoch: u64) -> S
     let leaving = validated.ring.iter().flat_map(|ring| &ring.leaving);
     let clusters = leaving.map(|(reference, ring_name)| {
         let deleting = validated.members.excluded.iter().any(|excluded| {
-            excluded.reason == "Deleting" && *reference == format!("{}/{}", excluded.namespace, excluded.name)
+            excluded.reason == Reason::Deleting && *reference == format!("{}/{}", excluded.namespace, excluded.name)
         });
         let mut words = reference.clone();
         if deleting {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use forwarder_core::status::{Assignment, Phase};
 
 use super::super::autoscale::{Histories, pods};
+use super::super::decide::Scale;
 use super::*;
 
 /// A forwarder of two pods and four partitions, and a clock.
@@ -262,11 +263,32 @@ fn the_number_that_lag_asks_for_is_that_of_everything() {
     let histories = Histories::default();
     let scaled = histories.decide(&world.dereferenced(), Instant::now());
     assert_eq!(scaled, Some(1), "the least at first");
-    let mut found = world.dereferenced();
-    found.scaled = Some(3);
-    let validated = validate(&found, &world.settings()).unwrap();
+    let validated = scaled_to(&world, None, 3);
     assert_eq!(validated.replicas, 3);
     assert!(build(&validated).unwrap().disruption_budget.is_some());
     world.forwarder.spec.autoscaling = None;
     assert_eq!(histories.decide(&world.dereferenced(), Instant::now()), None);
+}
+
+/// What becomes of it where lag asks for `to` pods.
+fn scaled_to(world: &World, from: Option<i32>, to: i32) -> Validated {
+    let decided = Decided {
+        found: world.dereferenced(),
+        scale: Scale::ByLag { from, to },
+    };
+    validate::validate(&decided, &world.settings()).unwrap()
+}
+
+#[test]
+fn a_change_of_the_ring_does_not_change_the_number_of_pods_too() {
+    let mut world = World::new([cluster("c1", 1)]);
+    let first = scaled_to(&world, Some(2), 3);
+    assert_ne!(first.ring.as_ref(), Some(&first.recorded));
+    assert_eq!((first.replicas, first.spec.replicas, first.scale.step()), (2, 2, None));
+    assert_eq!(scaled_to(&world, None, 3).replicas, 3, "there are none that could stay");
+    world.step();
+    world.pods_follow();
+    let settled = scaled_to(&world, Some(2), 3);
+    assert_eq!((settled.replicas, settled.scale.step()), (3, Some((2, 3))));
+    assert_eq!(scaled_to(&world, Some(2), 2).scale.step(), None);
 }

@@ -178,7 +178,11 @@ fn pods_of_another_group_end_before_the_first_of_the_new_one_begins() {
     world.forwarder.spec.sources[0].group = "another".to_owned();
     let ends_first = |world: &World| {
         let pass = world.look();
-        let reason = pass.validated.config.err().map(|verdict| verdict.words().reason);
+        let reason = pass
+            .validated
+            .config
+            .err()
+            .map(|verdict| verdict.words().reason.as_str());
         (matches!(pass.resources.workload, Workload::Scaled(0)), reason)
     };
     assert_eq!(ends_first(&world), (true, Some("SourceChanging")));

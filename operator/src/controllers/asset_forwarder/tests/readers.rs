@@ -5,7 +5,6 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 
 use super::super::members::PODS_TOO_OLD;
-use super::super::readers::PODS_NOT_ASKED;
 use super::*;
 use crate::reconcile::conditions::Words;
 
@@ -62,7 +61,7 @@ fn told(world: &World) -> (Verdict, Vec<(&'static str, Words)>) {
 fn brief(world: &World) -> (&'static str, bool) {
     let (verdict, further) = told(world);
     let is_said = further.iter().any(|(type_, _)| *type_ == PODS_TOO_OLD);
-    (verdict.words().reason, is_said)
+    (verdict.words().reason.as_str(), is_said)
 }
 
 /// A new template of this image, rolled out.
@@ -90,7 +89,7 @@ fn what_only_newer_pods_read_is_withheld_until_all_of_them_do() {
     let message = "2 of 2 pods are too old for what is declared; the ring goes on without spec.discoverServers of NatsCluster plant/c1, \
                    spec.jetStreamApi of NatsCluster plant/c2; roll the pods: change spec.podTemplate.annotations, or set \
                    upgradePolicy: Automatic";
-    assert_eq!(verdict, Verdict::reconciling(PODS_TOO_OLD, message));
+    assert_eq!(verdict, Verdict::reconciling(Reason::PodsTooOld, message));
     assert_eq!(further, [(PODS_TOO_OLD, verdict.words().clone())]);
 
     roll(&mut world, NEW);
@@ -186,7 +185,7 @@ fn a_pod_that_does_not_answer_yet_changes_nothing() {
     assert_eq!(further, [], "nobody knows that it is too old");
     let validated = world.validate().unwrap();
     let words = validated.readers.words(&validated.members).unwrap();
-    assert_eq!(words.reason, PODS_NOT_ASKED);
+    assert_eq!(words.reason, Reason::PodsNotAsked);
     assert!(words.message.starts_with("1 of 2 pods have not told yet"), "{words:?}");
 
     pods(&mut world, [NEW, NEW]);

@@ -171,7 +171,7 @@ fn a_ring_is_bounded_and_the_refusal_says_what_to_lower() {
     let verdict = heavy(513).validate().unwrap_err();
     let expected = "the ring would have 525312 virtual nodes, and may have 524288. Lower spec.ring.replicas (1024), or spec.weight of its \
                     NatsClusters (together 513). The pods keep the ring that they have";
-    assert_eq!(verdict, Verdict::stalled("InvalidSpec", expected));
+    assert_eq!(verdict, Verdict::stalled(Reason::InvalidSpec, expected));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::super::rivals::{SOURCE_TAKEN, goes_before, may_have_begun};
+use super::super::rivals::{goes_before, may_have_begun};
 use super::*;
 
 /// A forwarder as old as it says, with that many pods.
@@ -21,7 +21,8 @@ fn forwarder(name: &str, made: u32, pods: i32) -> AssetForwarder {
 
 fn waiting(mut forwarder: AssetForwarder) -> AssetForwarder {
     forwarder.status.as_mut().unwrap().conditions = vec![yaml(&format!(
-        "{{type: Ready, status: 'False', reason: {SOURCE_TAKEN}, message: m, lastTransitionTime: '2026-01-01T00:00:00Z'}}"
+        "{{type: Ready, status: 'False', reason: {}, message: m, lastTransitionTime: '2026-01-01T00:00:00Z'}}",
+        Reason::SourceTaken
     ))];
     forwarder
 }
@@ -111,7 +112,7 @@ fn who_comes_second_begins_no_pods_and_names_the_first() {
     assert!(matches!(pass.resources.workload, Workload::Scaled(0)));
     let words = pass.validated.config.unwrap_err();
     assert!(matches!(words, Verdict::Stalled(_)));
-    assert_eq!(words.words().reason, SOURCE_TAKEN);
+    assert_eq!(words.words().reason, Reason::SourceTaken);
     assert!(words.words().message.contains("plant/first") && words.words().message.contains("\"fanout\""));
     world.rival = None;
     assert!(matches!(world.step().resources.workload, Workload::Configured { .. }));
@@ -146,7 +147,7 @@ fn pods_that_run_go_on_and_the_status_says_what_is_wrong() {
         "nothing is stopped and nothing rolls"
     );
     let (_, verdict) = status::status(&world.status(), &pass.validated, before.as_ref(), &world.existing);
-    assert_eq!(verdict.words().reason, SOURCE_TAKEN);
+    assert_eq!(verdict.words().reason, Reason::SourceTaken);
     let message = &verdict.words().message;
     assert!(
         !message.contains("elsewhere"),

@@ -16,7 +16,7 @@ fn told(world: &World) -> (AssetForwarderStatus, Verdict) {
 }
 
 fn reason(world: &World) -> &'static str {
-    told(world).1.words().reason
+    told(world).1.words().reason.as_str()
 }
 
 fn settled() -> World {
@@ -33,7 +33,7 @@ fn ready_means_that_all_pods_run_all_that_is_declared() {
     let (status, verdict) = told(&world);
     assert_eq!(
         verdict,
-        Verdict::ready("Forwarding", "2 pods run ring epoch 1 of 2 clusters")
+        Verdict::ready(Reason::Forwarding, "2 pods run ring epoch 1 of 2 clusters")
     );
     let ring = status.ring.clone().unwrap();
     assert_eq!(ring.converged.as_deref(), Some("2/2"));

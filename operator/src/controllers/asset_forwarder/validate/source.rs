@@ -5,9 +5,7 @@ use crate::controllers::asset_forwarder::dereference::{Existing, Found, Referenc
 use crate::controllers::asset_forwarder::{names, rollout};
 use crate::reconcile::conditions::Verdict;
 use crate::reconcile::credentials::KafkaCredentials;
-
-/// The reason while pods of another source end.
-pub const SOURCE_CHANGING: &str = "SourceChanging";
+use crate::reconcile::reason::Reason;
 
 /// Pods of another channel, topic or group must be gone before the first of this one begins: two groups at once would deliver records of
 /// one asset side by side, and no epoch is common to them.
@@ -20,7 +18,7 @@ pub(super) fn after_the_old_source(existing: &Existing, config: Configuration) -
     let is_down = existing.pods.is_empty() && rollout::desired(deployment) == 0;
     match before {
         Some(before) if *before != config.source && !is_down => Err(Verdict::reconciling(
-            SOURCE_CHANGING,
+            Reason::SourceChanging,
             format!(
                 "pods that read \"{before}\" (channel, topic, group) end before the first begins that reads \"{}\"",
                 config.source
@@ -43,11 +41,11 @@ pub(super) fn usable<'a>(
     let is_ours = name.split_once('/').is_none_or(|(namespace, _)| namespace == own);
     match &reference.found {
         Found::Missing if is_ours => Err(Verdict::reconciling(
-            "ChannelMissing",
+            Reason::ChannelMissing,
             format!("{field}: there is no KafkaChannel {name}; create it, or correct the reference"),
         )),
         Found::Missing | Found::Denied => Err(Verdict::reconciling(
-            "NotGranted",
+            Reason::NotGranted,
             format!(
                 "{field}: the KafkaChannel {name} does not exist or does not let this namespace in; \
                  correct the reference, or have its owner set its spec.allowedNamespaces"

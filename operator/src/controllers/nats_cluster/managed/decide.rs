@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use super::jetstream::{Group, View};
 use super::names::Identity;
 use crate::reconcile::conditions::Words;
+use crate::reconcile::reason::Reason;
 
 /// What is wanted and what is there.
 #[derive(Clone, Debug)]
@@ -78,11 +79,11 @@ pub(super) enum Step {
 pub(super) fn decide(situation: &Situation) -> Step {
     let present = |name: &str| situation.servers.iter().any(|server| server.name == name);
     if !situation.observed {
-        return wait("ServersStarting", "the StatefulSet is new or has changed");
+        return wait(Reason::ServersStarting, "the StatefulSet is new or has changed");
     }
     if situation.servers.iter().any(|server| !server.shares_passwords) {
         return Step::Hold(Words::new(
-            "ServerPasswordsLost",
+            Reason::ServerPasswordsLost,
             format!(
                 "the Secret {} was made anew, and running servers have other passwords: delete all pods of the StatefulSet {} at once to \
                  take it up; clients wait meanwhile, and what is on volumes stays",
@@ -100,14 +101,14 @@ pub(super) fn decide(situation: &Situation) -> Step {
     for ordinal in 0..situation.replicas {
         let name = situation.identity.server(ordinal);
         if !present(&name) {
-            return wait("ServerStarting", format!("{name} has no pod yet"));
+            return wait(Reason::ServerStarting, format!("{name} has no pod yet"));
         }
     }
     for server in &situation.servers {
         match &server.state {
-            State::Stopping => return wait("ServerStopping", format!("{} ends", server.name)),
-            State::Down(why) => return wait("ServerStarting", format!("{} does not run: {why}", server.name)),
-            State::Unhealthy(why) => return wait("ServerUnhealthy", format!("{}: {why}", server.name)),
+            State::Stopping => return wait(Reason::ServerStopping, format!("{} ends", server.name)),
+            State::Down(why) => return wait(Reason::ServerStarting, format!("{} does not run: {why}", server.name)),
+            State::Unhealthy(why) => return wait(Reason::ServerUnhealthy, format!("{}: {why}", server.name)),
             State::Healthy(_) => {}
         }
     }
@@ -116,14 +117,14 @@ pub(super) fn decide(situation: &Situation) -> Step {
         .iter()
         .find(|server| !is_wanted(situation, &server.name))
     {
-        return wait("ServerStopping", format!("{} is to end", extra.name));
+        return wait(Reason::ServerStopping, format!("{} is to end", extra.name));
     }
     let mute = |server: &&Server| !situation.view.answered.contains(&server.name);
     if situation.jet_stream
         && let Some(server) = situation.servers.iter().find(mute)
     {
         return wait(
-            "StreamsUnknown",
+            Reason::StreamsUnknown,
             format!(
                 "{} is healthy, and has not said in time which streams it has",
                 server.name
@@ -145,7 +146,7 @@ pub(super) fn decide(situation: &Situation) -> Step {
     if situation.wanted > situation.replicas {
         let to = situation.replicas + 1;
         let why = Words::new(
-            "ScalingUp",
+            Reason::ScalingUp,
             format!("{} joins", situation.identity.server(situation.replicas)),
         );
         return Step::Scale { to, why };
@@ -158,7 +159,7 @@ pub(super) fn decide(situation: &Situation) -> Step {
                 "{} says it is version {found}, not {wanted}: the image is another one than its tag says",
                 server.name
             );
-            return Step::Hold(Words::new("VersionDiffers", message));
+            return Step::Hold(Words::new(Reason::VersionDiffers, message));
         }
     }
     Step::Settled
@@ -186,7 +187,7 @@ fn back(situation: &Situation, because: impl std::fmt::Display) -> Step {
     let server = situation.identity.server(situation.replicas);
     Step::Scale {
         to: situation.replicas + 1,
-        why: Words::new("ServerComesBack", format!("{server} comes back: {because}")),
+        why: Words::new(Reason::ServerComesBack, format!("{server} comes back: {because}")),
     }
 }
 
@@ -208,7 +209,7 @@ fn restore(situation: &Situation) -> Option<Step> {
     (situation.jet_stream && is_another).then(|| Step::Scale {
         to: wanted,
         why: Words::new(
-            "ServersRestored",
+            Reason::ServersRestored,
             format!(
                 "the StatefulSet {} has been given {replicas} replicas by another hand, and {wanted} are declared",
                 situation.identity.servers()
@@ -250,7 +251,7 @@ fn revive(situation: &Situation) -> Option<Step> {
         name: server.name.clone(),
         uid: server.uid.clone(),
         why: Words::new(
-            "RollingOut",
+            Reason::RollingOut,
             format!("{} is not well, and restarts as declared", server.name),
         ),
     })
@@ -270,7 +271,7 @@ fn incomplete(situation: &Situation) -> Option<Step> {
     if situation.replicas > 1 {
         let Some(meta) = &situation.view.meta else {
             return Some(wait(
-                "NoMetaLeader",
+                Reason::NoMetaLeader,
                 "the servers have not agreed upon who places streams",
             ));
         };
@@ -286,7 +287,7 @@ fn incomplete(situation: &Situation) -> Option<Step> {
                 return Some(back(situation, "it is declared, and another hand has taken it away"));
             }
             let why = Words::new(
-                "ScalingDown",
+                Reason::ScalingDown,
                 format!("{} is taken out of the servers' own list", gone.name),
             );
             return Some(Step::Forget {
@@ -296,12 +297,12 @@ fn incomplete(situation: &Situation) -> Option<Step> {
         }
         if let Some(behind) = meta.behind() {
             return Some(wait(
-                "ServerCatchingUp",
+                Reason::ServerCatchingUp,
                 format!("{behind} does not know all streams yet"),
             ));
         }
         if meta.peers.len() + 1 < situation.replicas as usize {
-            return Some(wait("ServerJoining", "a server has not joined the others yet"));
+            return Some(wait(Reason::ServerJoining, "a server has not joined the others yet"));
         }
     }
     situation.view.groups.iter().find_map(lacks)
@@ -309,15 +310,16 @@ fn incomplete(situation: &Situation) -> Option<Step> {
 
 fn lacks(group: &Group) -> Option<Step> {
     let Some(led) = &group.led else {
-        return Some(wait("NoStreamLeader", format!("{} has no leader", group.name())));
+        return Some(wait(Reason::NoStreamLeader, format!("{} has no leader", group.name())));
     };
     if let Some(behind) = led.behind() {
         return Some(wait(
-            "StreamCatchingUp",
+            Reason::StreamCatchingUp,
             format!("{} is not complete on {behind}", group.name()),
         ));
     }
-    (led.peers.len() + 1 < group.replicas).then(|| wait("StreamCatchingUp", format!("{} lacks a copy", group.name())))
+    (led.peers.len() + 1 < group.replicas)
+        .then(|| wait(Reason::StreamCatchingUp, format!("{} lacks a copy", group.name())))
 }
 
 /// The next server that does not run as declared: the highest number first, who leads the placing of streams last.
@@ -332,7 +334,7 @@ fn restart(situation: &Situation) -> Option<Step> {
     })?;
     Some(match lost_by_restart(situation, &next.name) {
         Some(stream) => Step::Hold(Words::new(
-            "StreamWouldBeLost",
+            Reason::StreamWouldBeLost,
             format!(
                 "{} would lose {} by its restart, which it alone has, in memory: give it more replicas, or delete it",
                 next.name,
@@ -342,7 +344,7 @@ fn restart(situation: &Situation) -> Option<Step> {
         None => Step::Restart {
             name: next.name.clone(),
             uid: next.uid.clone(),
-            why: Words::new("RollingOut", format!("{} restarts as declared", next.name)),
+            why: Words::new(Reason::RollingOut, format!("{} restarts as declared", next.name)),
         },
     })
 }
@@ -368,11 +370,11 @@ fn shrink(situation: &Situation) -> Step {
             stream.replicas,
             situation.wanted
         );
-        return Step::Hold(Words::new("StreamReplicas", message));
+        return Step::Hold(Words::new(Reason::StreamReplicas, message));
     }
     match streams.find(|stream| stream.servers.contains(&leaving)) {
         Some(stream) if stream.replicas <= 1 => Step::Hold(Words::new(
-            "StreamNotReplicated",
+            Reason::StreamNotReplicated,
             format!(
                 "{} has its only copy on {leaving}, which is to go: give it 3 replicas, at least for a while, or delete it",
                 stream.name()
@@ -382,20 +384,20 @@ fn shrink(situation: &Situation) -> Step {
             stream: stream.stream.clone(),
             from: leaving.clone(),
             why: Words::new(
-                "ScalingDown",
+                Reason::ScalingDown,
                 format!("{} moves from {leaving}, which is to go", stream.name()),
             ),
         },
         None => Step::Scale {
             to: left,
             why: Words::new(
-                "ScalingDown",
+                Reason::ScalingDown,
                 format!("{leaving} goes: it has nothing that others do not have"),
             ),
         },
     }
 }
 
-fn wait(reason: &'static str, message: impl Into<String>) -> Step {
+fn wait(reason: Reason, message: impl Into<String>) -> Step {
     Step::Wait(Words::new(reason, message))
 }

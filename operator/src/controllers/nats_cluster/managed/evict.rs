@@ -10,6 +10,7 @@ use kube::{Api, Client};
 use super::ManagedError;
 use super::names::Identity;
 use crate::reconcile::conditions::Words;
+use crate::reconcile::reason::Reason;
 
 /// What came of an eviction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +97,7 @@ fn told(refusal: &Status) -> String {
 pub(super) fn refused(why: &Words, identity: &Identity, said: &str) -> Words {
     let said = said.trim_end_matches('.');
     Words::new(
-        "EvictionRefused",
+        Reason::EvictionRefused,
         format!(
             "{}, as soon as it may be evicted. The API server refuses that for now: {said}. The operator tries again by itself. If this \
              lasts, change or delete the PodDisruptionBudget in the way: beside {} no other one may select these pods",
@@ -198,7 +199,7 @@ mod tests {
             let (evicted, _) = answered_as(http, 500, two, json!([])).await;
             assert_eq!(evicted.unwrap(), Evicted::Refused(two.to_owned()));
         }
-        let why = Words::new("RollingOut", "c1-nats-0 restarts as declared");
+        let why = Words::new(Reason::RollingOut, "c1-nats-0 restarts as declared");
         let words = refused(&why, &identity(), two);
         for part in [
             "c1-nats-0 restarts",

@@ -108,7 +108,7 @@ fn outdated(mut situation: Situation) -> Situation {
 /// The reason of a step that touches nothing.
 fn reason(step: &Step) -> &'static str {
     match step {
-        Step::Wait(words) | Step::Hold(words) => words.reason,
+        Step::Wait(words) | Step::Hold(words) => words.reason.as_str(),
         other => panic!("{other:?}"),
     }
 }
@@ -337,7 +337,7 @@ fn a_server_that_has_gone_with_a_stream_comes_back() {
         confirm(
             situation,
             "c1-nats-3",
-            Words::new("ScalingDown", "gone".to_owned()),
+            Words::new(Reason::ScalingDown, "gone".to_owned()),
             &streams,
         )
     };

@@ -141,7 +141,7 @@ async fn what_another_hand_adds_goes_and_is_told_once_for_each_time() {
         assert_eq!(server.child["metadata"]["labels"], json!({"theirs": "stays"}));
         assert_eq!((server.patches, server.told.len()), (times, times));
         let (reason, note) = &server.told[0];
-        assert_eq!(reason, REMOVED);
+        assert_eq!(reason, REMOVED.as_str());
         assert!(
             note.contains("RoleBinding plant") && note.ends_with("{\"kind\":\"User\",\"name\":\"eve\"} in subjects"),
             "{note}"
@@ -204,7 +204,7 @@ async fn nobody_fights_with_admission_that_adds_it_to_each_write_or_refuses_that
         let mut server = server.lock().unwrap();
         assert_eq!((server.patches, server.told.len()), (2, 1));
         let (reason, note) = server.told.pop().unwrap();
-        assert_eq!(reason, LEFT);
+        assert_eq!(reason, LEFT.as_str());
         let why = refusal.map_or("something adds them again", |_| "by a policy");
         assert!(note.contains(MINER) && note.contains(why), "{note}");
     }
