@@ -1,23 +1,23 @@
 //! The controller of `KafkaChannel`: looks whether the topic can be had, and keeps a managed one as declared.
 //!
 //! ```text
-//! dereference ─▶ validate ─▶ inspect ─▶ plan ─▶ change ─▶ assess ─▶ status
-//! (Secrets)      (pure)      (Kafka)    (pure)  (Kafka)   (pure)    (one write)
+//! dereference ─▶ validate ─▶ inspect ─▶ decide ─▶ apply ─▶ status
+//! (Secrets)      (pure)      (Kafka)    (pure)    (Kafka)  (pure, then one write)
 //! ```
 //! Nothing is changed that could harm records: partitions grow only where somebody has acknowledged what that means, and a
 //! topic is deleted only where `deletionPolicy` says so, this channel has created it (`creation`) and nobody else uses it (`users`).
 
-mod admin;
-mod assess;
+mod apply;
 mod creation;
+mod decide;
 mod dereference;
 mod inspect;
 mod keep;
-mod plan;
 mod refusals;
 mod removal;
 mod seen;
 mod settings;
+mod status;
 #[cfg(test)]
 mod tests;
 mod threads;
@@ -38,16 +38,15 @@ use kube::{Api, ResourceExt as _};
 
 pub use self::validate::{InvalidSpec, Validated, validate};
 
-use self::assess::Facts;
 use self::keep::Keeper;
 use self::removal::{Removal, Tried, removal};
 use self::seen::Failure;
+use self::status::Facts;
 use crate::context::Context;
 use crate::index::Name;
 use crate::reconcile::credentials::{Secrets, SecretsError, secrets_of_kafka};
 use crate::reconcile::drive::{self, Slots, drive};
 use crate::reconcile::finalizer::{self, FinalizerError};
-use crate::reconcile::status;
 use crate::watch::{changes, declared, hash, stored, watching};
 
 /// On channels whose deletion deletes the topic, and only on them.
@@ -189,13 +188,13 @@ async fn reconcile(channel: Arc<KafkaChannel>, context: Arc<Context>) -> Result<
             (facts, creation::recorded(&channel).cloned())
         }
     };
-    let status = assess::status(&channel, &facts, record.as_ref(), now);
+    let status = status::status(&channel, &facts, record.as_ref(), now);
     // The record of the creation is written by itself.
     let old = channel.status.as_ref().map(creation::without);
-    status::write(&context, &api, &channel, old.as_ref(), &status)
+    crate::reconcile::status::write(&context, &api, &channel, old.as_ref(), &status)
         .await
         .map_err(ReconcileError::status)?;
-    Ok(Action::requeue(assess::again_after(
+    Ok(Action::requeue(status::again_after(
         &channel,
         &status,
         record.as_ref(),

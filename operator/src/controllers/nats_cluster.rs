@@ -1,19 +1,19 @@
 //! The controller of `NatsCluster`: looks whether the cluster can be used, and lets it go only when nobody publishes to it.
 //!
 //! ```text
-//! dereference ─▶ validate ─▶ probe ───────▶ assess ─▶ status
-//! (Secrets,      (pure)      (a connection)  (pure)    (one write)
+//! dereference ─▶ validate ─▶ probe ───────▶ status
+//! (Secrets,      (pure)      (a connection) (pure, then one write)
 //!  forwarders)
 //! ```
 //! Servers that the operator runs are looked after before: see `managed`. A cluster that is being deleted goes another way: see `drain`.
 //! What is found here never changes a ring: an owner that is away keeps its assets.
 
-mod assess;
 mod dereference;
 mod drain;
 mod managed;
 mod membership;
 mod probe;
+mod status;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -41,10 +41,10 @@ use tracing::warn;
 pub use self::dereference::members_of;
 pub use self::validate::{InvalidSpec, Validated, validate};
 
-use self::assess::{Facts, Served};
 use self::dereference::{DereferenceError, PATIENCE, Remaining, dereference};
 use self::drain::{Departure, Leaving};
 use self::membership::{Concerned, Membership};
+use self::status::{Facts, Served};
 use crate::context::Context;
 use crate::error::describe;
 use crate::index::Name;
@@ -52,7 +52,6 @@ use crate::reconcile::cluster::DRAIN;
 use crate::reconcile::credentials::{ClusterAccess, secrets_of_nats};
 use crate::reconcile::drive::{self, Failure, Slots, drive};
 use crate::reconcile::finalizer::{self, FinalizerError};
-use crate::reconcile::status;
 use crate::watch::{changes, declared, hash, metadata, stored, watching};
 
 /// The annotation that lets a deleted cluster go at once, with the value `true`: records that wait for it go to others.
@@ -229,11 +228,11 @@ async fn reconcile(
         Some(declared) => Facts::Managed(serve(&context, &cluster, declared).await?),
         None => look(&cluster, &found).await?,
     };
-    let status = assess::status(&cluster, &found.member_of, None, &facts, now);
-    status::write(&context, &api, &cluster, cluster.status.as_ref(), &status)
+    let status = status::status(&cluster, &found.member_of, None, &facts, now);
+    crate::reconcile::status::write(&context, &api, &cluster, cluster.status.as_ref(), &status)
         .await
         .map_err(|error| ReconcileError::Status(Box::new(error)))?;
-    Ok(Action::requeue(assess::again_after(&cluster, &status, now)))
+    Ok(Action::requeue(status::again_after(&cluster, &status, now)))
 }
 
 /// How long a cluster that goes in any case waits for the names of those who may still publish to it.
@@ -269,15 +268,15 @@ async fn depart(
         Remaining::Known(forwarders) => (forwarders, Facts::Leaving),
         Remaining::Unknown(why) => (Vec::new(), Facts::Unread(why)),
     };
-    let status = assess::status(cluster, &member_of, Some(until), &facts, now);
-    let written = status::write(context, api, cluster, cluster.status.as_ref(), &status);
+    let status = status::status(cluster, &member_of, Some(until), &facts, now);
+    let written = crate::reconcile::status::write(context, api, cluster, cluster.status.as_ref(), &status);
     // The pauses after failures grow beyond the bound, so this is none.
     match tokio::time::timeout(PATIENCE, written).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => warn!(error = describe(&error), "failed to write the status"),
         Err(_) => warn!("failed to write the status within {PATIENCE:?}"),
     }
-    Ok(Action::requeue(assess::again_after(cluster, &status, now)))
+    Ok(Action::requeue(status::again_after(cluster, &status, now)))
 }
 
 /// Brings a managed cluster on, and when all is well looks whether clients are let in.
@@ -305,7 +304,7 @@ async fn serve(context: &Context, cluster: &NatsCluster, declared: &Managed) -> 
                     .collect();
                 seen = Some(probe::probe(&validated.cluster, folder.path()).await);
             }
-            Err(refused) => outcome.verdict = assess::refused(&refused),
+            Err(refused) => outcome.verdict = status::refused(&refused),
         }
     }
     Ok(Served { outcome, seen })

@@ -18,7 +18,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 use tracing::debug;
 
-use super::admin;
+use super::apply;
 use super::seen::{Failure, Kind, Seen, SeenTopic, TopicId};
 
 /// For a first answer of any broker. Who is slower is no help to a forwarder either.
@@ -68,7 +68,7 @@ pub(super) fn is_untouched(connection: &KafkaConnection, topic: &str, partitions
             return Ok(false);
         }
         let offsets = client.consumer.fetch_watermarks(topic, partition, SEEN_WITHIN);
-        let offsets = offsets.map_err(|error| admin::failed("read the offsets of", topic, &error))?;
+        let offsets = offsets.map_err(|error| apply::failed("read the offsets of", topic, &error))?;
         if offsets != (0, 0) {
             return Ok(false);
         }
@@ -146,7 +146,7 @@ impl Client {
             Some((None, partitions)) => Some(partitions),
             Some((Some(error), _)) => match RDKafkaErrorCode::from(error) {
                 RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => None,
-                code => return Err(admin::refused("describe", &topic.name, code)),
+                code => return Err(apply::refused("describe", &topic.name, code)),
             },
         };
         let topic = match partitions {
@@ -159,7 +159,7 @@ impl Client {
                 };
                 let copies = partitions.iter().map(|partition| partition.replicas().len()).min();
                 let config = if topic.managed && !topic.config.is_empty() {
-                    admin::describe(connection, &topic.name)?
+                    apply::describe(connection, &topic.name)?
                 } else {
                     BTreeMap::new()
                 };

@@ -6,12 +6,12 @@ use forwarder_core::document::KafkaConnection;
 use jiff::Timestamp;
 use kube::{Api, Resource as _};
 
-use super::assess::Facts;
 use super::creation::{self, begun, done, has_begun, record, recorded};
+use super::decide::{self, Block, Plan, Step, decide};
 use super::inspect;
-use super::plan::{self, Block, Plan, Step, plan};
 use super::seen::{Failure, Kind, Seen, SeenTopic, TopicId};
-use super::{ReconcileError, admin, with_kafka};
+use super::status::Facts;
+use super::{ReconcileError, apply, with_kafka};
 use crate::context::Context;
 use crate::reconcile::credentials::Secrets;
 
@@ -35,7 +35,7 @@ impl Keeper<'_> {
             Err(facts) => return Ok((facts, creation)),
         };
         let held = self.held();
-        let mut plan = plan(&self.channel.spec.topic, &seen, &held);
+        let mut plan = decide(&self.channel.spec.topic, &seen, &held);
         if let [create @ Step::Create { .. }] = plan.steps.as_slice() {
             let (made, record) = self.create(create.clone(), &seen, creation).await?;
             creation = record;
@@ -49,14 +49,14 @@ impl Keeper<'_> {
             let looked = self.with_kafka(move |topic, connection| {
                 inspect::inspect_until(&connection, &topic, asks_for_id, |seen| {
                     let is_told = seen.topic.as_ref().is_none_or(|found| found.id != TopicId::NotYet);
-                    plan::plan(&topic, seen, &held_now).steps.is_empty() && (is_told || !asks_for_id)
+                    decide::decide(&topic, seen, &held_now).steps.is_empty() && (is_told || !asks_for_id)
                 })
             });
             seen = match looked.await? {
                 Ok(seen) => seen,
                 Err(facts) => return Ok((facts, creation)),
             };
-            plan = plan::plan(&self.channel.spec.topic, &seen, &held);
+            plan = decide::decide(&self.channel.spec.topic, &seen, &held);
             if seen.topic.is_none() {
                 return Ok((Facts::Seen { seen, plan }, creation));
             }
@@ -77,10 +77,10 @@ impl Keeper<'_> {
         old: Option<TopicCreation>,
     ) -> Result<(Result<(), Facts>, Option<TopicCreation>), ReconcileError> {
         let ask = |step: Step, intent| {
-            self.with_kafka(move |topic, connection| admin::create(&connection, &topic.name, &step, intent))
+            self.with_kafka(move |topic, connection| apply::create(&connection, &topic.name, &step, intent))
         };
         // What is refused anyway leaves no trace.
-        match ask(create.clone(), admin::Intent::Check).await? {
+        match ask(create.clone(), apply::Intent::Check).await? {
             Ok(true) => {}
             // Somebody was faster, or a broker is behind: the next look tells.
             Ok(false) => return Ok((Ok(()), old)),
@@ -94,7 +94,7 @@ impl Keeper<'_> {
                 creation
             }
         };
-        match ask(create.clone(), admin::Intent::Do).await? {
+        match ask(create.clone(), apply::Intent::Do).await? {
             Ok(true) => {
                 let creation = done(&creation, seen, None);
                 record(self.context, self.api, self.channel, Some(&creation)).await?;
@@ -171,21 +171,21 @@ impl Keeper<'_> {
             let (mut seen, mut held) = (seen, held);
             let steps = std::mem::take(&mut plan.steps);
             for step in &steps {
-                admin::change(&connection, &topic.name, step, &topic.config)?;
+                apply::change(&connection, &topic.name, step, &topic.config)?;
             }
             if !steps.is_empty() {
                 seen = inspect::inspect_until(&connection, &topic, asks_for_id, |seen| {
-                    plan = plan::plan(&topic, seen, &held);
+                    plan = decide::decide(&topic, seen, &held);
                     plan.steps.is_empty()
                 })?;
                 // What they took and do not show is not written again.
                 if let (Some(found), true) = (&seen.topic, steps.iter().any(Step::configures)) {
-                    held = plan::differing(&topic.config, found);
-                    plan = plan::plan(&topic, &seen, &held);
+                    held = decide::differing(&topic.config, found);
+                    plan = decide::decide(&topic, &seen, &held);
                 }
             }
             if matches!(plan.block, Some(Block::UnknownSettings(_))) && !plan.unasked.is_empty() {
-                plan.refused = admin::refused_settings(&connection, &topic.name, &plan.unasked, &topic.config)?;
+                plan.refused = apply::refused_settings(&connection, &topic.name, &plan.unasked, &topic.config)?;
             }
             Ok((seen, plan, steps))
         });
@@ -237,7 +237,7 @@ pub(super) fn is_outcome(
     found: &SeenTopic,
     now: Timestamp,
 ) -> Result<bool, Failure> {
-    let config = admin::describe(connection, &topic.name)?;
+    let config = apply::describe(connection, &topic.name)?;
     Ok(creation::can_be_outcome(begun, topic, seen, found, &config, now)
         && inspect::is_untouched(connection, &topic.name, found.partitions)?)
 }

@@ -11,13 +11,13 @@ use jiff::Timestamp;
 use kube::{Api, Resource as _, ResourceExt as _};
 use tracing::warn;
 
-use super::assess::Facts;
 use super::creation::{self, NotOurs, Whose};
+use super::decide::Step;
 use super::inspect;
 use super::keep::is_outcome;
-use super::plan::Step;
 use super::seen::{Failure, Kind};
-use super::{FINALIZER, ReconcileError, SKIP_TOPIC_DELETION, admin, deletes_topic, dereference, users, with_kafka};
+use super::status::Facts;
+use super::{FINALIZER, ReconcileError, SKIP_TOPIC_DELETION, apply, deletes_topic, dereference, users, with_kafka};
 use crate::context::Context;
 use crate::error::describe;
 use crate::reconcile::reason::Reason;
@@ -34,9 +34,9 @@ const BOUND_WITH_NAMESPACE: Duration = Duration::from_secs(10);
 pub(super) const TRY: Duration = Duration::from_secs(60);
 
 /// The topic's deletion is asked for within this part of a try, or not in it. The end of a try does not end its thread: a later request
-/// could be carried out after people were told that the topic stays. The brokers' answer (`admin::WITHIN`) comes before the end.
+/// could be carried out after people were told that the topic stays. The brokers' answer (`apply::WITHIN`) comes before the end.
 const ASKED_WITHIN: Duration = Duration::from_secs(45);
-const _: () = assert!(ASKED_WITHIN.as_secs() + admin::WITHIN.as_secs() < TRY.as_secs());
+const _: () = assert!(ASKED_WITHIN.as_secs() + apply::WITHIN.as_secs() < TRY.as_secs());
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,7 +141,7 @@ pub(super) async fn remove(
             Whose::NotOurs(NotOurs::NoRecord)
         };
         match may_delete(whose, &topic.name, deadline)? {
-            Ok(()) => admin::change(&connection, &topic.name, &Step::Delete, &topic.config).map(|()| Tried::Gone),
+            Ok(()) => apply::change(&connection, &topic.name, &Step::Delete, &topic.config).map(|()| Tried::Gone),
             Err(why) => Ok(Tried::Left(why)),
         }
     });

@@ -10,11 +10,11 @@ use crds::KafkaChannelStatus;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use serde_json::{Value, json};
 
-use super::assess::{again_after, status};
+use super::decide::{Block, Drift, Plan, Step, decide};
 use super::inspect::{decisive, lasting, metadata_version};
-use super::plan::{Block, Drift, Plan, Step, plan};
 use super::removal::Why;
 use super::seen::{Kind, Seen, SeenTopic, Setting, TopicId};
+use super::status::{again_after, status};
 use super::*;
 use crate::reconcile::credentials::Secrets;
 
@@ -58,7 +58,7 @@ fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 fn planned(topic: Value, seen: &Seen) -> Plan {
-    plan(&channel(topic, json!({})).spec.topic, seen, &[])
+    decide(&channel(topic, json!({})).spec.topic, seen, &[])
 }
 
 fn at(second: i64) -> Timestamp {
@@ -75,7 +75,7 @@ fn brief(status: &KafkaChannelStatus) -> Vec<(&str, &str, &str)> {
 /// The status of a channel whose topic is as `seen`.
 fn assessed(topic: Value, seen: Seen) -> KafkaChannelStatus {
     let channel = channel(topic, json!({}));
-    let plan = plan(&channel.spec.topic, &seen, &[]);
+    let plan = decide(&channel.spec.topic, &seen, &[]);
     status(&channel, &Facts::Seen { seen, plan }, None, at(1))
 }
 

@@ -1,43 +1,39 @@
 //! A cluster whose servers the operator runs.
 //!
 //! ```text
-//! observe ─▶ plan ─▶ build ─▶ apply ─▶ situation ─▶ decide ─▶ one step
-//! (reads)    (pure)  (pure)   (writes)  (asks)       (pure)    (a pod evicted, one server more or fewer, a copy moved)
+//! dereference ─▶ validate ─▶ build ─▶ apply ─▶ situation ─▶ decide ─▶ one step
+//! (reads)        (pure)      (pure)   (writes) (asks)       (pure)    (a pod evicted, one server more or fewer, a copy moved)
 //! ```
 //! The StatefulSet replaces no pod by itself. Each reconcile takes one step at most, and the next one begins with looking again, so a kill
 //! in between costs nothing.
 
+mod apply;
 mod build;
 mod decide;
+mod dereference;
 mod evict;
 mod hashes;
 mod jetstream;
 mod monitor;
 pub(crate) mod names;
-mod observe;
-mod plan;
 mod random;
 mod request;
 #[cfg(test)]
 mod tests;
 mod upgrade;
+mod validate;
 
 use std::net::IpAddr;
 
 use crds::NatsCluster;
 use crds::nats_cluster::Managed;
 use crds::nats_cluster::managed::ManagedStatus;
-use k8s_openapi::api::apps::v1::StatefulSet;
-use kube::Resource as _;
 
-use self::build::{Resources, build};
+use self::build::build;
 use self::decide::{Server, State, Step, confirm, decide};
-use self::evict::{Evicted, evict};
 use self::names::Identity;
-use self::observe::Live;
-use self::plan::Plan;
+use self::validate::Plan;
 use crate::context::Context;
-use crate::error::describe;
 use crate::reconcile::apply::ApplyError;
 use crate::reconcile::conditions::{Verdict, Words};
 use crate::reconcile::reason::Reason;
@@ -106,8 +102,8 @@ pub(super) async fn bring_on(
     managed: &Managed,
 ) -> Result<Outcome, ManagedError> {
     let identity = Identity::of(cluster);
-    let live = observe::live(context, &identity).await?;
-    let passwords = match observe::passwords(&live) {
+    let live = dereference::live(context, &identity).await?;
+    let passwords = match dereference::passwords(&live) {
         Ok(passwords) => passwords,
         Err(error @ ManagedError::Password { .. }) => {
             let verdict = Verdict::reconciling(Reason::SecretInvalid, error.to_string());
@@ -115,7 +111,7 @@ pub(super) async fn bring_on(
         }
         Err(error) => return Err(error),
     };
-    let plan = match plan::plan(cluster, managed, passwords, &context.settings.namespace) {
+    let plan = match validate::validate(cluster, managed, passwords, &context.settings.namespace) {
         Ok(plan) => Plan {
             security_ids: context.settings.pod_security_ids,
             ..plan
@@ -126,15 +122,15 @@ pub(super) async fn bring_on(
         }
     };
     let replicas = match &live.servers {
-        Some(set) => observe::replicas(set),
-        None => observe::first_replicas(context, cluster, &plan).await?,
+        Some(set) => dereference::replicas(set),
+        None => dereference::first_replicas(context, cluster, &plan).await?,
     };
-    let (live, set) = match apply(context, build(&plan, replicas, live.servers.as_ref()), &live).await {
+    let (live, set) = match apply::children(context, build(&plan, replicas, live.servers.as_ref()), &live).await {
         Ok(applied) => applied,
         Err(error @ ApplyError::Changed { .. }) => return Err(ManagedError::Contended(error)),
         Err(error) => return Ok(Outcome::without_servers(cluster, error.verdict())),
     };
-    let (situation, addresses) = observe::situation(context, &plan, &set).await?;
+    let (situation, addresses) = dereference::situation(context, &plan, &set).await?;
     let server = addresses.first().copied();
     let step = match decide(&situation) {
         Step::Forget { server: gone, why } => {
@@ -152,98 +148,13 @@ pub(super) async fn bring_on(
         }
         step => step,
     };
-    let verdict = take(context, cluster, &plan, &live, &step, server).await?;
+    let verdict = apply::step(context, cluster, &plan, &live, &step, server).await?;
     Ok(Outcome {
         verdict,
         status: counted(&situation.servers),
         version: version(&situation.servers),
         addresses,
     })
-}
-
-/// Writes the children, in the order in which servers come to need them.
-///
-/// The numbers and passwords that were decided upon what was read are written only over just that: a leader that is late takes nothing back.
-async fn apply(context: &Context, resources: Resources, live: &Live) -> Result<(Live, StatefulSet), ApplyError> {
-    let Resources {
-        config,
-        client_secret,
-        server_secret,
-        headless,
-        service,
-        network_policy,
-        disruption_budget,
-        servers,
-    } = resources;
-    let applier = &context.applier;
-    // The servers' first: the clients' is made from it again, not the other way round.
-    let server_secret = applier.apply_over(server_secret, live.server_secret.as_ref()).await?.0;
-    let client_secret = applier.apply_over(client_secret, live.client_secret.as_ref()).await?.0;
-    applier.apply(config).await?;
-    applier.apply(headless).await?;
-    applier.apply(service).await?;
-    applier.apply(network_policy).await?;
-    applier.apply(disruption_budget).await?;
-    let (set, _) = applier.apply_over(servers, live.servers.as_ref()).await?;
-    let live = Live {
-        servers: Some(set.clone()),
-        client_secret: Some(client_secret),
-        server_secret: Some(server_secret),
-    };
-    Ok((live, set))
-}
-
-/// Takes the step, and says how it stands.
-async fn take(
-    context: &Context,
-    cluster: &NatsCluster,
-    plan: &Plan,
-    live: &Live,
-    step: &Step,
-    server: Option<IpAddr>,
-) -> Result<Verdict, ManagedError> {
-    let about = cluster.object_ref(&());
-    let done = match step {
-        Step::Settled => {
-            let message = format!("all {} servers are healthy, as declared, and complete", plan.replicas);
-            return Ok(Verdict::ready(Reason::ServersReady, message));
-        }
-        Step::Wait(words) => return Ok(Verdict::Reconciling(words.clone())),
-        Step::Hold(words) => return Ok(Verdict::Stalled(words.clone())),
-        Step::Restart { name, uid, why } => {
-            context.metrics.api_write("Pod", "evict");
-            match evict(&context.unretried, &plan.identity, name, uid).await? {
-                Evicted::Gone => (why, Ok(())),
-                Evicted::Refused(said) => {
-                    return Ok(Verdict::Reconciling(evict::refused(why, &plan.identity, &said)));
-                }
-            }
-        }
-        Step::Scale { to, why } => match apply(context, build(plan, *to, live.servers.as_ref()), live).await {
-            Ok(_) => (why, Ok(())),
-            Err(error @ ApplyError::Changed { .. }) => return Err(ManagedError::Contended(error)),
-            Err(error) => (why, Err(describe(&error))),
-        },
-        Step::Move { stream, from, why } => match server {
-            Some(server) => (why, request::move_stream(server, &plan.passwords, stream, from).await),
-            None => (why, Err("no server is well".to_owned())),
-        },
-        Step::Forget { server: gone, why } => match server {
-            Some(server) => (why, request::forget(server, &plan.passwords, gone).await),
-            None => (why, Err("no server is well".to_owned())),
-        },
-    };
-    let (why, result) = done;
-    Ok(Verdict::Reconciling(match result {
-        Ok(()) => {
-            context.events.normal(&about, why.reason, why.message.clone()).await;
-            why.clone()
-        }
-        Err(error) => Words::new(
-            why.reason,
-            format!("{}; it failed, and is tried again: {error}", why.message),
-        ),
-    }))
 }
 
 fn counted(servers: &[Server]) -> ManagedStatus {

@@ -11,9 +11,9 @@ use kube::runtime::reflector;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::assess::{Facts, again_after, status};
 use super::drain::{Farewell, Force};
 use super::probe::{Failure, Kind, Seen};
+use super::status::{Facts, again_after, status};
 use super::*;
 use crate::fake_api;
 use crate::reconcile::cluster::ring_name;

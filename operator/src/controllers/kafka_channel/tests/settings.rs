@@ -77,7 +77,7 @@ fn what_kafka_took_and_holds_differently_is_told_and_not_written_again() {
         declared: "zstd".to_owned(),
         found: Some("gzip".to_owned()),
     };
-    let again = plan(topic, &found("gzip"), from_ref(&held));
+    let again = decide(topic, &found("gzip"), from_ref(&held));
     assert_eq!(
         (again.steps.len(), again.drift.clone()),
         (0, vec![Drift::Held(held.clone())])
@@ -98,13 +98,13 @@ fn what_kafka_took_and_holds_differently_is_told_and_not_written_again() {
     assert_eq!(status.differing_settings, from_ref(&held));
     assert_eq!(again_after(&channel, &status, None, at(1)).as_secs(), 60);
 
-    let changed = plan(topic, &found("lz4"), from_ref(&held));
+    let changed = decide(topic, &found("lz4"), from_ref(&held));
     assert_eq!(changed.steps.len(), 1, "somebody has changed it since");
     let declared_anew = DifferingSetting {
         declared: "snappy".to_owned(),
         ..held
     };
-    let anew = plan(topic, &found("gzip"), &[declared_anew]);
+    let anew = decide(topic, &found("gzip"), &[declared_anew]);
     assert_eq!(anew.steps.len(), 1, "another value is declared since");
 }
 
@@ -116,7 +116,7 @@ fn unknown_settings_do_not_hide_what_else_is_refused() {
         1,
         &[("retention.ms", Some("9"), true), ("preallocate", Some("true"), false)],
     );
-    let mut plan = plan(&channel.spec.topic, &found, &[]);
+    let mut plan = decide(&channel.spec.topic, &found, &[]);
     assert_eq!(plan.steps, []);
     assert_eq!(plan.unasked, map(&[("preallocate", "TRUE"), ("retention.ms", "soon")]));
     plan.refused = vec![refusal("retention.ms", "soon")];

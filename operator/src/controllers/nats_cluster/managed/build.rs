@@ -13,8 +13,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
-use super::plan::Plan;
 use super::upgrade;
+use super::validate::Plan;
 
 /// All children.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::names::{OPERATOR_USER, SYSTEM_USER, url};
-use super::plan::Passwords;
+use super::validate::Passwords;
 use crate::controllers::nats_cluster::probe::NAME;
 use crate::error::describe;
 

@@ -4,8 +4,9 @@ use super::build::build;
 use super::decide::{Server, Situation, State, Step, decide};
 use super::jetstream::{Jsz, Led, Peer, View};
 use super::names::Identity;
-use super::plan::{Passwords, plan};
+use super::validate::{Passwords, validate};
 use super::*;
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use kube::ResourceExt as _;
 
@@ -24,7 +25,7 @@ fn planned(managed: Value) -> Plan {
         system: "psystem1".to_owned(),
         route: "proute11".to_owned(),
     };
-    plan(
+    validate(
         &cluster,
         cluster.spec.managed.as_ref().unwrap(),
         passwords,
@@ -259,14 +260,14 @@ fn only_minutes_of_the_kubelets_own_word_are_long() {
         serde_json::from_value(json!([{"type": "Ready", "status": status, "lastTransitionTime": since}])).unwrap()
     };
     let at = |second| jiff::Timestamp::from_second(second).unwrap();
-    assert!(observe::long_unready(told("False", 100).iter(), at(280)));
-    assert!(!observe::long_unready(told("False", 100).iter(), at(279)));
-    assert!(!observe::long_unready(told("True", 100).iter(), at(900)));
+    assert!(dereference::long_unready(told("False", 100).iter(), at(280)));
+    assert!(!dereference::long_unready(told("False", 100).iter(), at(279)));
+    assert!(!dereference::long_unready(told("True", 100).iter(), at(900)));
     assert!(
-        !observe::long_unready(told("Unknown", 100).iter(), at(900)),
+        !dereference::long_unready(told("Unknown", 100).iter(), at(900)),
         "the node is away"
     );
-    assert!(!observe::long_unready([].iter(), at(900)));
+    assert!(!dereference::long_unready([].iter(), at(900)));
 }
 
 #[test]
@@ -357,16 +358,16 @@ fn a_set_that_is_missing_begins_with_as_many_servers_as_there_were() {
     let plan = planned(three());
     let mut declared = cluster(three());
     let pods = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-    assert_eq!(observe::most_servers(&declared, &plan, &[]), 3);
-    assert_eq!(observe::most_servers(&declared, &plan, &pods(&["c1-nats-4"])), 5);
+    assert_eq!(dereference::most_servers(&declared, &plan, &[]), 3);
+    assert_eq!(dereference::most_servers(&declared, &plan, &pods(&["c1-nats-4"])), 5);
     assert_eq!(
-        observe::most_servers(&declared, &plan, &pods(&["c1-nats-9000", "other-7"])),
+        dereference::most_servers(&declared, &plan, &pods(&["c1-nats-9000", "other-7"])),
         5
     );
     declared.status = Some(serde_json::from_value(json!({"managed": {"replicas": 4}})).unwrap());
-    assert_eq!(observe::most_servers(&declared, &plan, &[]), 4);
+    assert_eq!(dereference::most_servers(&declared, &plan, &[]), 4);
     let alone = Plan { replicas: 1, ..plan };
-    assert_eq!(observe::most_servers(&declared, &alone, &pods(&["c1-nats-2"])), 1);
+    assert_eq!(dereference::most_servers(&declared, &alone, &pods(&["c1-nats-2"])), 1);
 }
 
 #[test]
@@ -379,20 +380,24 @@ fn servers_with_an_old_client_password_restart_before_one_goes() {
 #[test]
 fn a_lost_secret_of_the_clients_is_made_again_with_the_same_password() {
     let resources = build(&planned(three()), 3, None);
-    let mut live = observe::Live {
+    let mut live = dereference::Live {
         servers: None,
         client_secret: None,
         server_secret: Some(resources.server_secret),
     };
-    assert_eq!(observe::passwords(&live).unwrap(), planned(three()).passwords);
+    assert_eq!(dereference::passwords(&live).unwrap(), planned(three()).passwords);
     let mut changed = resources.client_secret;
     let data = changed.data.as_mut().unwrap();
     data.insert("password".to_owned(), k8s_openapi::ByteString(b"changed1".to_vec()));
     live.client_secret = Some(changed.clone());
-    assert_eq!(observe::passwords(&live).unwrap().client, "changed1", "a person's word");
+    assert_eq!(
+        dereference::passwords(&live).unwrap().client,
+        "changed1",
+        "a person's word"
+    );
     changed.data = None;
     live.client_secret = Some(changed);
-    assert_eq!(observe::passwords(&live).unwrap().client, "pclient1");
+    assert_eq!(dereference::passwords(&live).unwrap().client, "pclient1");
 }
 
 #[test]
@@ -435,9 +440,9 @@ fn a_pod_of_another_owner_is_no_server() {
         serde_json::from_value(json!({"metadata": {"name": "c1-nats-0", "ownerReferences": owner}})).unwrap()
     };
     let by = |uid: &str| json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "s", "uid": uid, "controller": true}]);
-    assert!(observe::belongs(&pod(by("set")), &set));
-    assert!(!observe::belongs(&pod(by("former")), &set));
-    assert!(!observe::belongs(&pod(json!([])), &set));
+    assert!(dereference::belongs(&pod(by("set")), &set));
+    assert!(!dereference::belongs(&pod(by("former")), &set));
+    assert!(!dereference::belongs(&pod(json!([])), &set));
 }
 
 #[test]

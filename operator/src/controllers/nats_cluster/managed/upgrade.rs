@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use kube::ResourceExt as _;
 
 use super::hashes::hash;
-use super::plan::{Passwords, Plan, shared_hash};
+use super::validate::{Passwords, Plan, shared_hash};
 use crate::reconcile::apply::{MANAGER, owns};
 
 /// On a StatefulSet: the cluster's generation at the last write.

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 
 use crate::controllers::nats_cluster::managed::hashes::hash;
 use crate::controllers::nats_cluster::managed::names::{CLIENT_PORT, MONITOR_PORT, ROUTE_PORT};
-use crate::controllers::nats_cluster::managed::plan::{Passwords, Plan, Storage};
+use crate::controllers::nats_cluster::managed::validate::{Passwords, Plan, Storage};
 
 /// The file of the configuration.
 pub(super) const FILE: &str = "nats.conf";

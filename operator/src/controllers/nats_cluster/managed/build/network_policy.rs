@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::controllers::nats_cluster::managed::names::{CLIENT_PORT, MONITOR_PORT, ROUTE_PORT};
-use crate::controllers::nats_cluster::managed::plan::Plan;
+use crate::controllers::nats_cluster::managed::validate::Plan;
 
 pub(super) fn network_policy(plan: &Plan) -> NetworkPolicy {
     let servers = LabelSelector {

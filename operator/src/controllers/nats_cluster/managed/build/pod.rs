@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 
 use super::config;
 use crate::controllers::nats_cluster::managed::names::{self, Identity};
-use crate::controllers::nats_cluster::managed::plan::{Plan, shared_hash};
+use crate::controllers::nats_cluster::managed::validate::{Plan, shared_hash};
 use crate::reconcile::pod;
 
 /// What a server has beyond its clients' farewell: to write down what it has.

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Secret;
 use crate::controllers::nats_cluster::managed::names::{
     CLIENT_USER, OPERATOR_USER, ROUTE_PORT, ROUTE_USER, SYSTEM_USER,
 };
-use crate::controllers::nats_cluster::managed::plan::{Passwords, Plan};
+use crate::controllers::nats_cluster::managed::validate::{Passwords, Plan};
 
 /// The keys of the passwords, by which they are read again.
 pub(in crate::controllers::nats_cluster::managed) const CLIENT_KEY: &str = "password";

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
 use super::pod;
 use crate::controllers::nats_cluster::managed::names;
-use crate::controllers::nats_cluster::managed::plan::{Plan, Storage};
+use crate::controllers::nats_cluster::managed::validate::{Plan, Storage};
 
 pub(super) fn stateful_set(plan: &Plan, replicas: u32) -> StatefulSet {
     let identity = &plan.identity;

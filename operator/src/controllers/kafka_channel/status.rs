@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use kube::Resource as _;
 
 use super::creation::{self, Whose};
+use super::decide::{Block, Drift, Plan};
 use super::deletes_topic;
-use super::plan::{Block, Drift, Plan};
 use super::refusals::{self, Refusal};
 use super::seen::{Failure, Kind, Seen};
 use super::users::Users;

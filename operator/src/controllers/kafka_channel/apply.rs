@@ -17,7 +17,7 @@ use rdkafka::admin::{
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::plan::Step;
+use super::decide::Step;
 use super::refusals::{self, Refusal};
 use super::seen::{Failure, Kind, Setting};
 

@@ -14,10 +14,10 @@ use super::build::{CLIENT_KEY, KEPT_CLIENT_KEY, ROUTE_KEY, SYSTEM_KEY};
 use super::decide::{Server, Situation, State};
 use super::jetstream::{Jsz, View};
 use super::names::{self, Identity};
-use super::plan::{Plan, shared_hash};
+use super::validate::{Plan, shared_hash};
 use super::{ManagedError, random};
 use crate::context::Context;
-use crate::controllers::nats_cluster::managed::plan::Passwords;
+use crate::controllers::nats_cluster::managed::validate::Passwords;
 
 /// No cluster is declared with more: a pod of a higher number is not what it seems.
 const MOST_SERVERS: u32 = 5;

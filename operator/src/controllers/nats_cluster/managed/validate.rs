@@ -70,7 +70,7 @@ pub(super) struct Unusable {
 }
 
 /// Of a cluster that is managed.
-pub(super) fn plan(
+pub(super) fn validate(
     cluster: &NatsCluster,
     managed: &Managed,
     passwords: Passwords,

@@ -100,7 +100,7 @@ impl Step {
 }
 
 /// `held` are the settings that Kafka took before and holds differently. Those are not written again: it would not end.
-pub(super) fn plan(topic: &Topic, seen: &Seen, held: &[DifferingSetting]) -> Plan {
+pub(super) fn decide(topic: &Topic, seen: &Seen, held: &[DifferingSetting]) -> Plan {
     if !topic.managed {
         return Plan::default();
     }
