@@ -9,31 +9,33 @@
 //! there is created, which fails where there is one of that name: an apply would write over it what was decided without it.
 
 mod compare;
+mod declared;
+mod delete;
 mod error;
 mod managed;
 mod removals;
+mod settled;
 mod spec;
 mod surplus;
 #[cfg(test)]
 mod tests;
 
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
-use tracing::info;
 
 pub use self::error::ApplyError;
 
+use self::declared::{is_stamped, owner, owner_in, stamped};
 use self::error::About;
-use self::surplus::Surplus;
+use self::settled::Settled;
 use crate::index::{Children, Latest, Standing};
 use crate::metrics::Metrics;
 use crate::reconcile::events::Events;
@@ -67,20 +69,8 @@ pub struct Applier {
     settled: Mutex<Latest<String, Settled>>,
 }
 
-/// Of how many children that is kept. Nobody tells that a child has gone with its owner, so the oldest ones go. One that was forgotten too
-/// early is written once more.
-const MOST_SETTLED: usize = 16_384;
-
 /// How often a write is tried while others write the child too, as Kubernetes writes its status; more would hide a fight.
 const TRIES: usize = 3;
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Settled {
-    declared: String,
-    live: String,
-    /// List items that nobody declares and that are there after our own write. They were told of.
-    left: Vec<String>,
-}
 
 /// A child as it is now.
 #[derive(Debug)]
@@ -393,124 +383,4 @@ impl Applier {
             })?;
         patched.resource_version().ok_or_else(|| about.changed())
     }
-
-    /// Deletes a child of the owner with that UID, if it is there. An object of that name which belongs to somebody else is no matter of
-    /// ours: nothing of that name is wanted, so nothing is in its way.
-    ///
-    /// # Errors
-    /// [`ApplyError`]
-    pub async fn delete<K>(&self, namespace: &str, name: &str, owner_uid: &str) -> Result<(), ApplyError>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
-    {
-        let about = About {
-            kind: K::kind(&()).into_owned(),
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            is_watched: true,
-        };
-        if self.children.is_absent(&about.kind, namespace, name) {
-            return Ok(());
-        }
-        let api = Api::<K>::namespaced(self.client.clone(), namespace);
-        let live = self.read(&api, &about).await?;
-        let Some(live) = live.filter(|live| is_to_go(live, owner_uid)) else {
-            return Ok(());
-        };
-        self.metrics.api_write(&about.kind, "delete");
-        // Without the precondition an object that took the name meanwhile would go.
-        let params = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: live.uid(),
-                resource_version: None,
-            }),
-            ..DeleteParams::background()
-        };
-        match api.delete(name, &params).await {
-            Ok(_) => {
-                info!(kind = about.kind, namespace, name, "deleted");
-                let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-                settled.remove(&live.uid().unwrap_or_default());
-                Ok(())
-            }
-            Err(kube::Error::Api(refusal)) if refusal.code == 404 => Ok(()),
-            Err(error) => Err(about.failed("delete", error)),
-        }
-    }
-
-    fn is_settled<K: Resource<DynamicType = ()> + Serialize>(&self, declared: &Value, hash: &str, live: &K) -> bool {
-        if !is_stamped(live, hash) {
-            return false;
-        }
-        let Ok(value) = serde_json::to_value(live) else {
-            return false;
-        };
-        if compare::holds(&value, declared) && Surplus::of(&value, declared).is_empty() {
-            return true;
-        }
-        let settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = live.uid().and_then(|uid| settled.get(&uid).cloned());
-        known.is_some_and(|known| known.declared == hash && known.live == digest(&compare::lasting(value)))
-    }
-
-    fn settle<K: Resource<DynamicType = ()> + Serialize>(&self, declared: &Value, hash: String, live: &K) {
-        let (Some(uid), Ok(value)) = (live.uid(), serde_json::to_value(live)) else {
-            return;
-        };
-        self.children.verify(live, &hash);
-        let left = Surplus::of(&value, declared).items;
-        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-        if left.is_empty() && compare::holds(&value, declared) {
-            settled.remove(&uid);
-        } else {
-            let live = digest(&compare::lasting(value));
-            let declared = hash;
-            settled.insert(uid, Settled { declared, live, left });
-            if settled.len() > MOST_SETTLED {
-                settled.forget_oldest();
-            }
-        }
-    }
-}
-
-/// The declared object as JSON, with kind, version and the annotation of its own hash.
-fn stamped<K: Resource<DynamicType = ()> + Serialize>(declared: &K) -> serde_json::Result<(Value, String)> {
-    let mut value = serde_json::to_value(declared)?;
-    value["apiVersion"] = K::api_version(&()).into();
-    value["kind"] = K::kind(&()).into();
-    let hash = digest(&value);
-    value["metadata"]["annotations"][APPLIED] = hash.clone().into();
-    Ok((value, hash))
-}
-
-/// Whether an object says that it was written for what is declared.
-fn is_stamped<K: Resource<DynamicType = ()>>(live: &K, hash: &str) -> bool {
-    live.annotations().get(APPLIED).map(String::as_str) == Some(hash)
-}
-
-/// Objects of serde_json are sorted by key, so equal values have equal texts.
-fn digest(value: &Value) -> String {
-    let digest = Sha256::digest(value.to_string());
-    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The controller: its kind, name and UID. A UID alone is easily copied.
-type Owner = (String, String, String);
-
-fn owner<K: Resource<DynamicType = ()>>(object: &K) -> Option<Owner> {
-    let mut owners = object.owner_references().iter();
-    let owner = owners.find(|owner| owner.controller == Some(true))?;
-    Some((owner.kind.clone(), owner.name.clone(), owner.uid.clone()))
-}
-
-fn owner_in(declared: &Value) -> Option<Owner> {
-    let owners = declared["metadata"]["ownerReferences"].as_array()?;
-    let controller = owners.iter().find(|owner| owner["controller"] == Value::Bool(true))?;
-    let text = |field: &str| controller[field].as_str().map(str::to_owned);
-    Some((text("kind")?, text("name")?, text("uid")?))
-}
-
-/// Whether an object that is not wanted is ours to delete, and is not on its way already.
-fn is_to_go<K: Resource<DynamicType = ()>>(live: &K, owner_uid: &str) -> bool {
-    live.meta().deletion_timestamp.is_none() && owner(live).is_some_and(|(.., uid)| uid == owner_uid)
 }

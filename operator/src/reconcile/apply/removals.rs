@@ -4,7 +4,6 @@
 //! stay where admission refuses that it goes. Then the child is settled with it, which is told once, and nobody fights.
 
 use std::fmt::Debug;
-use std::sync::PoisonError;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
@@ -122,14 +121,6 @@ impl Applier {
         );
         let note = format!("{kind} {name} keeps what nobody has declared: {items}; {why}");
         self.tell_owner(child, LEFT, note).await;
-    }
-
-    fn was_told<K: Resource<DynamicType = ()>>(&self, child: &K, left: &[String]) -> bool {
-        let settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = child
-            .uid()
-            .and_then(|uid| settled.get(&uid).map(|known| known.left == left));
-        known.unwrap_or(false)
     }
 
     async fn tell_owner<K: Resource<DynamicType = ()>>(&self, child: &K, reason: Reason, note: String) {

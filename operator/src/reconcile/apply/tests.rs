@@ -8,6 +8,8 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::runtime::watcher::Event;
 
+use super::delete::is_to_go;
+use super::settled::MOST_SETTLED;
 use super::*;
 use crate::fake_api;
 use crate::index::WATCHED;

@@ -6,8 +6,9 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use serde_json::json;
 
+use super::super::Applier;
+use super::super::declared::stamped;
 use super::super::surplus::tests::patched;
-use super::super::{Applier, stamped};
 use super::*;
 use crate::fake_api;
 use crate::metrics::Metrics;
