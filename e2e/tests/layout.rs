@@ -95,6 +95,12 @@ const FORBIDDEN: &[(&str, &str, &str, &str)] = &[
     (
         "operator",
         "index",
+        "reconcile",
+        "what is known does not depend on what is made of it",
+    ),
+    (
+        "operator",
+        "index",
         "serve",
         "HTTP reads the index, not the other way round",
     ),

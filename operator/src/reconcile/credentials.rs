@@ -11,7 +11,7 @@ mod files;
 mod kafka;
 mod nats;
 mod room;
-mod secrets;
+mod value;
 
 use super::reason::Reason;
 
@@ -19,7 +19,7 @@ pub use self::files::{Files, prefix};
 pub use self::kafka::{KafkaCredentials, kafka, secrets_of_kafka};
 pub use self::nats::{ClusterAccess, NatsCredentials, nats, secrets_of_nats};
 pub use self::room::Room;
-pub use self::secrets::{ALLOW_USE, Secrets, SecretsError};
+pub use crate::index::{ALLOW_USE, Secrets, SecretsError};
 
 /// Why credentials cannot be used. Never holds what a Secret holds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

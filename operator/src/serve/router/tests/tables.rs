@@ -6,7 +6,7 @@ use forwarder_core::document::RingConfig;
 use forwarder_core::fanout::table::{Shape, Summary};
 
 use super::*;
-use crate::index::rings::ENTRY;
+use crate::index::rings::state::ENTRY;
 use crate::index::rings::tables::{NoTable, Tables};
 
 fn summary(epoch: u64, name: &str, replicas: u32) -> Summary {

@@ -1,4 +1,4 @@
-//! Reading Secrets, and hearing of their changes without holding their contents.
+//! Reading the Secrets that a resource refers to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -6,12 +6,7 @@ use std::fmt;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt as _};
 
-use super::CredentialsError;
 use crate::context::Context;
-
-/// The most that is taken of a key: bundles of all public authorities have 200 KiB. What all keys of a resource may have together is
-/// bounded as well, and so is what a forwarder projects of all of them.
-const MOST_BYTES: usize = 256 << 10;
 
 /// The Secrets of one namespace that a resource refers to, as far as they are there. Its debug form shows names only.
 #[derive(Clone)]
@@ -21,7 +16,7 @@ pub struct Secrets {
 }
 
 /// The keys and values of a Secret; none: it does not say that they may be used.
-type Content = Option<BTreeMap<String, Vec<u8>>>;
+pub type Content = Option<BTreeMap<String, Vec<u8>>>;
 
 /// The label by which a Secret says that the operator may use it, with the value `true`.
 pub const ALLOW_USE: &str = "fanout.openfactory.io/allow-use";
@@ -88,41 +83,25 @@ impl Secrets {
             .sum()
     }
 
-    /// A key's value, which is not empty, after `check` has looked at it.
-    pub(super) fn value(
-        &self,
-        name: &str,
-        key: &str,
-        check: impl FnOnce(&[u8]) -> Result<(), &'static str>,
-    ) -> Result<&[u8], CredentialsError> {
-        let namespace = || self.namespace.clone();
-        let secret = self.found.get(name).ok_or_else(|| CredentialsError::SecretMissing {
-            namespace: namespace(),
-            name: name.to_owned(),
-        })?;
-        let secret = secret.as_ref().ok_or_else(|| CredentialsError::NotOptedIn {
-            namespace: namespace(),
-            name: name.to_owned(),
-        })?;
-        let value = secret.get(key).ok_or_else(|| CredentialsError::KeyMissing {
-            namespace: namespace(),
-            name: name.to_owned(),
-            key: key.to_owned(),
-        })?;
-        let checked = if value.trim_ascii().is_empty() {
-            Err("is empty; put the credentials there")
-        } else if value.len() > MOST_BYTES {
-            Err("holds more than 256 KiB; put only those certificates or credentials there that are needed")
-        } else {
-            check(value)
-        };
-        checked.map_err(|problem| CredentialsError::BadContent {
-            namespace: namespace(),
-            name: name.to_owned(),
-            key: key.to_owned(),
-            problem,
-        })?;
-        Ok(value)
+    /// One that does not say that it may be used.
+    #[cfg(test)]
+    pub(crate) fn without_use(namespace: &str, name: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            found: BTreeMap::from([(name.to_owned(), None)]),
+        }
+    }
+
+    /// Their namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// What is known of a Secret; none: it is not there.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Content> {
+        self.found.get(name)
     }
 }
 
@@ -176,29 +155,5 @@ mod tests {
             assert_eq!(used.is_some(), is_used, "{metadata}");
         }
         assert!(content(secret(json!({})), true, None).is_none());
-    }
-
-    #[test]
-    fn a_secret_that_does_not_say_so_is_told_with_what_to_do() {
-        let secrets = Secrets {
-            namespace: "plant".to_owned(),
-            found: BTreeMap::from([("s".to_owned(), None)]),
-        };
-        let error = secrets.value("s", "token", |_| Ok(())).unwrap_err();
-        assert_eq!(error.reason(), "SecretNotOptedIn");
-        let said = error.to_string();
-        assert!(said.contains("plant/s") && said.contains(ALLOW_USE), "{said}");
-    }
-
-    #[test]
-    fn one_key_does_not_fill_the_secret_of_all() {
-        let secrets = |bytes: usize| {
-            let data = BTreeMap::from([("ca.crt".to_owned(), vec![b'a'; bytes])]);
-            Secrets::new("plant", BTreeMap::from([("s".to_owned(), data)]))
-        };
-        assert!(secrets(MOST_BYTES).value("s", "ca.crt", |_| Ok(())).is_ok());
-        let error = secrets(MOST_BYTES + 1).value("s", "ca.crt", |_| Ok(())).unwrap_err();
-        assert_eq!(error.reason(), "SecretInvalid");
-        assert!(error.to_string().contains("256 KiB"), "{error}");
     }
 }
