@@ -10,6 +10,7 @@ use std::sync::mpsc as blocking;
 use std::time::Duration;
 
 use forwarder_core::delivery::DEAD_LETTER;
+use forwarder_core::delivery::partition::Inputs;
 use forwarder_core::document::{Checked, DeadLetter};
 use tokio::sync::mpsc;
 use tracing::error;
@@ -43,7 +44,7 @@ pub enum DeadLetterError {
 /// What letters carry besides the record.
 #[derive(Clone, Debug)]
 struct Place {
-    topic: String,
+    inputs: Inputs,
     group: String,
 }
 
@@ -73,7 +74,7 @@ impl DeadLetters {
         metrics: Metrics,
     ) -> Result<Self, DeadLetterError> {
         let place = Place {
-            topic: config.source.topic.clone(),
+            inputs: Inputs::new(config.source.topics()),
             group: config.source.group.clone(),
         };
         let target = match declared {

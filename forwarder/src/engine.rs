@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::sync::mpsc as blocking;
 use std::time::Duration;
 
+use forwarder_core::delivery::partition::Inputs;
 use forwarder_core::document::{Checked, Document, PublishMode, RingConfig};
 use forwarder_core::fanout::dispatch::Era;
 use forwarder_core::fanout::route::{RouteOptions, Router};
@@ -290,7 +291,7 @@ async fn first_ring(
 fn identity(config: &Checked) -> Identity {
     Identity {
         forwarder: config.admin.forwarder.clone().unwrap_or_else(|| "unknown".to_owned()),
-        topic: config.source.topic.clone(),
+        inputs: Inputs::new(config.source.topics()),
         group: config.source.group.clone(),
     }
 }

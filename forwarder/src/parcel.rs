@@ -2,6 +2,7 @@
 
 use forwarder_core::delivery::offsets::Tag;
 use forwarder_core::delivery::outbox::{Item, subject_hash};
+use forwarder_core::delivery::partition::PartitionId;
 use forwarder_core::fanout::dispatch::{Closed, Freight};
 use forwarder_core::record::{Header, Invalid, Timestamp};
 use forwarder_core::trace::TRACEPARENT;
@@ -21,7 +22,7 @@ pub fn record_bytes(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[Header<
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// The partition.
-    pub partition: i32,
+    pub partition: PartitionId,
     /// The assignment epoch: a receipt of an older one is ignored.
     pub epoch: u32,
     /// The offset.
@@ -187,7 +188,7 @@ impl Item for Parcel {
         self.subject_hash
     }
 
-    fn assignment(&self) -> (i32, u32) {
+    fn assignment(&self) -> (PartitionId, u32) {
         (self.origin.partition, self.origin.epoch)
     }
 }
@@ -358,12 +359,13 @@ pub struct Receipts {
 
 #[cfg(test)]
 mod tests {
+    use forwarder_core::delivery::partition::Input;
     use forwarder_core::trace::Sampled;
 
     use super::*;
 
     const ORIGIN: Origin = Origin {
-        partition: 1,
+        partition: PartitionId::new(Input::FIRST, 1).unwrap(),
         epoch: 2,
         offset: 3,
         sequence: 4,

@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use forwarder_core::delivery::outbox::{Backoff, Confirmation, Outbox, Outcome, Ticket};
+use forwarder_core::delivery::partition::PartitionId;
 use forwarder_core::document::{Checked, Cluster, Publish, PublishMode};
 use forwarder_core::fanout::dispatch::Closed;
 use forwarder_core::record::Invalid;
@@ -58,7 +59,7 @@ pub enum Order {
     /// Send nothing more on behalf of these assignments.
     Abandon {
         /// Partition and assignment epoch.
-        assignments: Arc<[(i32, u32)]>,
+        assignments: Arc<[(PartitionId, u32)]>,
         /// Dropped when it is done.
         done: blocking::Sender<()>,
     },

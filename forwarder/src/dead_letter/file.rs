@@ -91,8 +91,8 @@ impl FileTarget {
             let line = Line {
                 reason: letter.reason.reason(),
                 description: letter.reason.to_string(),
-                topic: &self.place.topic,
-                partition: letter.origin.partition,
+                topic: self.place.inputs.topic_of(letter.origin.partition),
+                partition: letter.origin.partition.number(),
                 offset: letter.origin.offset,
                 timestamp: letter.origin.timestamp.map(|timestamp| timestamp.millis),
                 group: &self.place.group,
@@ -149,6 +149,7 @@ fn append(file: &mut File, lines: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use forwarder_core::delivery::partition::{Input, Inputs, PartitionId};
     use forwarder_core::record::Invalid;
 
     use super::*;
@@ -156,7 +157,7 @@ mod tests {
 
     fn letter(offset: i64, key: &[u8]) -> Letter {
         let origin = Origin {
-            partition: 2,
+            partition: PartitionId::new(Input::FIRST, 2).unwrap(),
             epoch: 1,
             offset,
             sequence: 0,
@@ -171,7 +172,7 @@ mod tests {
         FileTarget::open(
             path,
             Place {
-                topic: "t".to_owned(),
+                inputs: Inputs::new(["t"]),
                 group: "g".to_owned(),
             },
         )

@@ -129,8 +129,11 @@ impl TopicTarget {
         for (name, value) in [
             ("dead-letter-reason", Some(letter.reason.reason().to_owned())),
             ("dead-letter-description", Some(letter.reason.to_string())),
-            ("dead-letter-topic", Some(self.place.topic.clone())),
-            ("dead-letter-partition", Some(origin.partition.to_string())),
+            (
+                "dead-letter-topic",
+                Some(self.place.inputs.topic_of(origin.partition).to_owned()),
+            ),
+            ("dead-letter-partition", Some(origin.partition.number().to_string())),
             ("dead-letter-offset", Some(origin.offset.to_string())),
             ("dead-letter-timestamp", timestamp),
             ("dead-letter-group", Some(self.place.group.clone())),

@@ -584,7 +584,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::super::Order;
-    use super::super::tests::{Rig, parcel, rig};
+    use super::super::tests::{Rig, parcel, partition, rig};
     use super::*;
 
     #[test]
@@ -618,7 +618,7 @@ mod tests {
         publisher.take(Order::Publish(vec![parcel(0, 1), parcel(1, 2), parcel(0, 3)]));
         let tickets = std::iter::from_fn(|| publisher.outbox.next(0).map(|(ticket, _)| ticket)).collect();
         publisher.take(Order::Abandon {
-            assignments: Arc::from([(1, 1)]),
+            assignments: Arc::from([(partition(1), 1)]),
             done: mpsc::channel().0,
         });
         publisher.take(Order::Recall(vec![3]));
