@@ -698,6 +698,7 @@ impl Intake {
             error => {
                 if self.rejects.may_log_kafka_error() {
                     warn!(error = %error, "Kafka answers with an error; trying again");
+                    self.tell_missing_topics(&error);
                 }
             }
         }

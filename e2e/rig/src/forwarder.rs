@@ -51,6 +51,7 @@ pub fn config(kafka: &Kafka, topic: &str, group: &str, clusters: &[(&str, &Nats)
                 properties: std::collections::BTreeMap::new(),
             },
             topic: topic.to_owned(),
+            further_topics: Vec::new(),
             group: group.to_owned(),
             start_from: document::StartFrom::Earliest,
             missing_offset: document::MissingOffset::default(),

@@ -27,7 +27,9 @@ use serde::{Deserialize, Serialize};
 pub use self::check::Checked;
 pub use self::environment::{Notice, from_environment, identify, ring_from_environment};
 pub use self::fault::{ConfigError, ConfigErrors, Fault, Misread, ReadErrors};
-pub use self::kafka::{DeadLetter, GroupProtocol, KafkaConnection, MissingOffset, Sasl, Source, StartFrom};
+pub use self::kafka::{
+    DeadLetter, GroupProtocol, KafkaConnection, MAX_FURTHER_TOPICS, MissingOffset, Sasl, Source, StartFrom,
+};
 pub use self::nats::{
     Cluster, Headers, JetStreamApi, MAX_RING_NODES, NatsAuth, Publish, PublishMode, Retry, RingConfig, Storage, Stream,
 };

@@ -91,8 +91,12 @@ pub struct Status {
     pub ring_epoch: u64,
     /// The ring.
     pub ring: RingStatus,
-    /// The partitions that are assigned, by number.
+    /// The partitions of the first topic that are assigned, by number.
     pub assignment: BTreeMap<i32, Assignment>,
+    /// The further topics, by name; absent: there is none. They are not in `assignment`, because readers of older releases refuse keys that
+    /// are no numbers.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub topics: BTreeMap<String, TopicStatus>,
     /// The clusters, by name.
     pub clusters: BTreeMap<String, ClusterStatus>,
     /// Whether a commit has proved lately that the process is a member of the group. Nothing is published while none has.
@@ -118,10 +122,11 @@ impl Status {
         self.document_version.unwrap_or(FIRST_RING_DOCUMENT_VERSION)
     }
 
-    /// Records that are not committed, of all assigned partitions together; none while it is not known of one of them.
+    /// Records that are not committed, of all assigned partitions of all topics together; none while it is not known of one of them.
     #[must_use]
     pub fn lag(&self) -> Option<i64> {
-        let lags = self.assignment.values().map(|assignment| assignment.lag);
+        let further = self.topics.values().flat_map(|topic| topic.assignment.values());
+        let lags = self.assignment.values().chain(further).map(|assignment| assignment.lag);
         lags.sum()
     }
 }
@@ -163,6 +168,14 @@ impl RingStatus {
     pub fn awaited(ring: u64, partitions: impl Iterator<Item = dispatch::Phase>) -> Option<u64> {
         partitions.filter_map(|phase| phase.awaits(ring)).max()
     }
+}
+
+/// A topic after the first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TopicStatus {
+    /// Its partitions that are assigned, by number.
+    pub assignment: BTreeMap<i32, Assignment>,
 }
 
 /// An assigned partition.
@@ -289,6 +302,12 @@ mod tests {
                         fault: Some("a reason".to_owned()),
                     },
                 )]),
+                topics: BTreeMap::from([(
+                    "b".to_owned(),
+                    TopicStatus {
+                        assignment: BTreeMap::from([(0, Assignment::default())]),
+                    },
+                )]),
                 clusters: BTreeMap::from([("C1".to_owned(), ClusterStatus::default())]),
                 membership_proven: true,
                 last_commit_millis: Some(5),
@@ -312,8 +331,22 @@ mod tests {
         assert_eq!((status.phase.clone(), status.ring.epoch), (Phase::Consuming, 3));
         assert_eq!(status.reads_documents(), 1, "who does not say reads the first");
         assert_eq!(status.lag(), Some(7));
+        assert!(
+            !serde_json::to_string(&status).unwrap().contains("topics"),
+            "there is one"
+        );
         let unknown: Status =
             serde_json::from_value(json!({"phase": "idle", "assignment": {"0": {"lag": 2}, "1": {}}})).unwrap();
         assert_eq!(unknown.lag(), None, "a sum without a part of it would be too low");
+        let of_two = |lag: serde_json::Value| {
+            let status = json!({
+                "phase": "idle",
+                "assignment": {"0": {"lag": 2}},
+                "topics": {"b": {"assignment": {"0": lag}}, "c": {}},
+            });
+            serde_json::from_value::<Status>(status).unwrap().lag()
+        };
+        assert_eq!(of_two(json!({"lag": 5})), Some(7));
+        assert_eq!(of_two(json!({})), None);
     }
 }

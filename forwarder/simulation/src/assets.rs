@@ -5,8 +5,6 @@ use std::sync::{Arc, LazyLock};
 use forwarder_core::delivery::partition::{Inputs, PartitionId};
 use forwarder_core::fanout::ring::Ring;
 
-/// How many partitions the topics of a run have.
-pub(crate) const TOPICS: &[i32] = &[3];
 pub(crate) const CLUSTERS: usize = 4;
 pub(crate) const ASSETS: usize = 24;
 

@@ -44,11 +44,17 @@ pub struct Run {
     pub tally: BTreeMap<&'static str, u64>,
 }
 
-/// Runs a seed to its end, or to the first thing that goes wrong. The same seed always runs in the same way. With `replay` all that
-/// happens is printed.
+/// What most forwarders read: one topic. A run is told how many partitions each of its topics has.
+pub const ONE_TOPIC: &[i32] = &[3];
+
+/// Two topics that share neither a number of partitions nor, for most assets, the partition's number.
+pub const TWO_TOPICS: &[i32] = &[3, 2];
+
+/// Runs a seed to its end, or to the first thing that goes wrong. The same seed always runs in the same way for the same topics. With
+/// `replay` all that happens is printed.
 #[must_use]
-pub fn run(seed: u64, replay: bool) -> Run {
-    let mut world = World::new(seed, replay);
+pub fn run(seed: u64, topics: &'static [i32], replay: bool) -> Run {
+    let mut world = World::new(seed, topics, replay);
     let panicked = catch_unwind(AssertUnwindSafe(|| world.run())).is_err();
     Run {
         failure: world.outside.failure.or(panicked.then(|| "panicked".to_owned())),

@@ -10,7 +10,7 @@ use forwarder_core::delivery::partition::PartitionId;
 use self::kafka::Log;
 pub(crate) use self::kafka::{Owner, Record};
 pub(crate) use self::nats::{Answer, Sent, Server, Wire};
-use crate::assets::{ASSETS, CLUSTERS, TOPICS, partitions, subject};
+use crate::assets::{ASSETS, CLUSTERS, partitions, subject};
 use crate::dice::Dice;
 use crate::plan::Plan;
 
@@ -20,6 +20,8 @@ pub(crate) struct Outside {
     pub(crate) now: u64,
     /// The members of each ring so far; the epoch is the index and one.
     pub(crate) rings: Vec<usize>,
+    /// How many partitions each topic has.
+    pub(crate) topics: &'static [i32],
     /// All partitions. What is kept of each is at the same place of the next fields.
     pub(crate) partitions: Vec<PartitionId>,
     logs: Vec<Log>,
@@ -29,10 +31,10 @@ pub(crate) struct Outside {
     pub(crate) servers: Vec<Server>,
     pub(crate) wires: BTreeMap<u64, Wire>,
     wire_count: u64,
-    /// The greatest offset of each asset that any server has.
-    newest: Vec<i64>,
-    /// The latest ring under which a record of the asset was sent to its owner.
-    sent_under: Vec<usize>,
+    /// By topic, the greatest offset of each asset that any server has. Between topics an asset has no order.
+    newest: Vec<Vec<i64>>,
+    /// By topic, the latest ring under which a record of the asset was sent to its owner. Its partitions may be different processes'.
+    sent_under: Vec<Vec<usize>>,
     /// No faults any more.
     pub(crate) healed: bool,
     pub(crate) replay: bool,
@@ -41,15 +43,16 @@ pub(crate) struct Outside {
 }
 
 impl Outside {
-    pub(crate) fn new(seed: u64, replay: bool) -> Self {
+    pub(crate) fn new(seed: u64, topics: &'static [i32], replay: bool) -> Self {
         let mut dice = Dice::new(seed);
         let plan = Plan::new(&mut dice);
         let first = 1 + dice.below((1 << CLUSTERS) - 1);
-        let partitions = partitions(TOPICS);
+        let partitions = partitions(topics);
         let servers = (0..CLUSTERS).map(|_| Server::new(&mut dice, plan.poison));
         Self {
             servers: servers.collect(),
             plan,
+            topics,
             now: 0,
             rings: vec![first],
             logs: partitions.iter().map(|_| Log::default()).collect(),
@@ -59,8 +62,8 @@ impl Outside {
             tokens: 0,
             wires: BTreeMap::new(),
             wire_count: 0,
-            newest: vec![-1; ASSETS],
-            sent_under: vec![0; ASSETS],
+            newest: vec![vec![-1; ASSETS]; topics.len()],
+            sent_under: vec![vec![0; ASSETS]; topics.len()],
             healed: false,
             replay,
             failure: None,

@@ -9,10 +9,13 @@ use forwarder_core::document::Document;
 pub(super) fn check(text: &str, mut out: impl Write) -> anyhow::Result<()> {
     let config = Document::from_yaml(text)?.checked()?;
     writeln!(out, "ok")?;
+    let topics: Vec<_> = config.source.topics().collect();
+    let word = if topics.len() > 1 { "topics" } else { "topic" };
     writeln!(
         out,
-        "source: topic {}, group {}",
-        config.source.topic, config.source.group
+        "source: {word} {}, group {}",
+        topics.join(", "),
+        config.source.group
     )?;
     match &config.ring {
         Some(ring) => {

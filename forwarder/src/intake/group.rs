@@ -102,6 +102,8 @@ impl Intake {
         for begin in &begins {
             self.note_group(begin);
         }
+        let known = begins.iter().filter(|begin| begin.group_partitions.is_some());
+        let known: Vec<Input> = known.map(|begin| begin.input).collect();
         let (mut places, new) = self.enter(begins);
         let mut list = TopicPartitionList::new();
         for partition in partitions {
@@ -118,7 +120,7 @@ impl Intake {
             }
             return Err(error);
         }
-        self.seen.extend(partitions.iter().map(|partition| partition.input()));
+        self.seen.extend(known);
         for place in &places {
             self.has_begun(place);
         }

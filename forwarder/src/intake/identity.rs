@@ -14,7 +14,7 @@ use forwarder_core::delivery::partition::{Input, PartitionId};
 use forwarder_core::delivery::start::{Doubts, Missing, Start, after_cut};
 use forwarder_core::fanout::dispatch::Phase;
 use rdkafka::error::KafkaError;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::commits::Committer;
 use super::context::{Context, OwnConsumer};
@@ -114,6 +114,23 @@ impl Intake {
             }
         };
         Ok(asked_at.elapsed() >= ID_TIMEOUT)
+    }
+
+    /// With several topics, says which of them Kafka does not have: librdkafka's error does not name it.
+    pub(super) fn tell_missing_topics(&self, error: &KafkaError) {
+        if self.inputs.len() == 1 || !starts::is_of_the_topic(error) {
+            return;
+        }
+        for (_, topic) in self.inputs.iter() {
+            match starts::ask_for_topic(&self.consumer, topic) {
+                Err(error) if starts::is_of_the_topic(&error) => {
+                    warn!(%error, topic, "Kafka does not have the topic; the others go on");
+                }
+                // The next error tells of it.
+                Err(_) => return,
+                Ok(()) => {}
+            }
+        }
     }
 
     /// librdkafka has told a topic's ID. Where it is another one than before, the topic was made anew.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use forwarder_core::delivery::partition::PartitionId;
 use forwarder_core::document::{Engine, GroupProtocol};
 use forwarder_core::fanout::dispatch::Phase::Sought;
-use forwarder_core::status::{Assignment, ClusterStatus, Phase, RingStatus, Status};
+use forwarder_core::status::{Assignment, ClusterStatus, Phase, RingStatus, Status, TopicStatus};
 use rdkafka::Offset;
 use rdkafka::consumer::Consumer;
 use rdkafka::statistics::Statistics;
@@ -170,6 +170,12 @@ impl Intake {
             ring: self.ring_status(),
             last_commit_millis: self.last_commit_millis,
             membership_proven: self.membership.is_proven(),
+            topics: self
+                .inputs
+                .names()
+                .skip(1)
+                .map(|name| (name.to_owned(), TopicStatus::default()))
+                .collect(),
             ..Status::default()
         };
         for (partition, state) in self.dispatcher.partitions() {
@@ -187,7 +193,15 @@ impl Intake {
                 paused: self.paused || !state.is_taken(),
                 fault: self.identity.fault(*partition).cloned(),
             };
-            status.assignment.insert(partition.number(), assignment);
+            let assigned = match self
+                .inputs
+                .told(*partition)
+                .and_then(|topic| status.topics.get_mut(topic))
+            {
+                Some(topic) => &mut topic.assignment,
+                None => &mut status.assignment,
+            };
+            assigned.insert(partition.number(), assignment);
         }
         let parked = self.dispatcher.parked();
         let held_assets = self.dispatcher.held_assets();

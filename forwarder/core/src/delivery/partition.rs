@@ -169,6 +169,7 @@ pub(crate) fn first(number: i32) -> PartitionId {
 mod tests {
     use super::*;
     use crate::delivery::offsets::Tag;
+    use crate::document::MAX_FURTHER_TOPICS;
 
     #[test]
     fn a_partition_is_told_from_those_of_other_topics() {
@@ -207,6 +208,14 @@ mod tests {
     fn what_names_a_record_is_no_larger_than_with_the_number_alone() {
         assert_eq!(size_of::<PartitionId>(), size_of::<i32>());
         assert_eq!(size_of::<Tag>(), 24);
+    }
+
+    #[test]
+    fn every_topic_that_a_document_may_name_has_its_place() {
+        let names: Vec<String> = (0..=MAX_FURTHER_TOPICS).map(|topic| topic.to_string()).collect();
+        let inputs = Inputs::new(names.iter().map(String::as_str));
+        assert_eq!(inputs.len(), names.len());
+        assert!(names.iter().all(|name| inputs.find(name).is_some()));
     }
 
     #[test]

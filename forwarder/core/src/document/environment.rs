@@ -208,6 +208,7 @@ impl Variables {
                     properties: BTreeMap::new(),
                 },
                 topic: self.text("KAFKA_TOPIC").unwrap_or_else(|| "ofa_assets".to_owned()),
+                further_topics: Vec::new(),
                 group: self
                     .text("KAFKA_GROUP")
                     .unwrap_or_else(|| "ofa_fan_out_layer_group".to_owned()),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::tls::Tls;
 
-/// A Kafka topic and the group that reads it.
+/// Kafka topics and the group that reads them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Source {
@@ -18,6 +18,12 @@ pub struct Source {
     /// The topic.
     #[serde(default = "default_topic")]
     pub topic: String,
+    /// Further topics of the same Kafka that the group reads; most often there are none. Each is read as if it were alone: it has its own
+    /// offsets, and the group begins with each as [`Source::start_from`] says. One that does not exist (yet) keeps no other waiting.
+    ///
+    /// An asset's records keep their order within each topic. Between two topics they have none, as Kafka has none there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_topics: Vec<String>,
     /// The consumer group.
     #[serde(default = "default_group")]
     pub group: String,
@@ -36,7 +42,9 @@ pub struct Source {
 impl Source {
     /// All topics that are read, the first one first.
     pub fn topics(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(self.topic.as_str())
+        std::iter::once(&self.topic)
+            .chain(&self.further_topics)
+            .map(String::as_str)
     }
 }
 
@@ -163,6 +171,9 @@ pub enum DeadLetter {
         path: PathBuf,
     },
 }
+
+/// How many further topics a source may have. Each has commits of its own, one after the other, ten times a second.
+pub const MAX_FURTHER_TOPICS: usize = 31;
 
 fn default_topic() -> String {
     "ofa_assets".to_owned()

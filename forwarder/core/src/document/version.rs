@@ -5,6 +5,11 @@
 //! | 1 | all that is in no other line; forwarders that do not tell their version read this one |
 //! | 2 | `clusters[].discoverServers`, `clusters[].jetStream`, `clusters[].inboxPrefix` |
 //!
+//! These are versions of the ring's document, which running pods take up. The process's own document has none. An operator writes it with
+//! the pods' template, so whoever reads it has the template's image. There a later field, such as `source.furtherTopics`, needs an image
+//! that reads it: an older one refuses the document with that field's name. The rollout stops at its first pod, and the pods that were there
+//! go on with their document. So that field too is optional, and is written only where somebody declares it.
+//!
 //! A forwarder refuses a document with a field that it does not know, because that one could change who owns what. So whoever writes a
 //! document for others asks which version they read (`documentVersion` in `/status`), and leaves newer fields out until they do. A new
 //! field is optional, is written only where somebody declares it, and gets the number of the next release's version: in the table, in

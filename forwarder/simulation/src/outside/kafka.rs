@@ -48,7 +48,13 @@ impl Outside {
     pub(crate) fn produce(&mut self) {
         for _ in 0..1 + self.dice.below(self.plan.burst) {
             let asset = self.dice.below(ASSETS);
-            let slot = asset % self.partitions.len();
+            // A single topic leaves nothing to throw dice for.
+            let topic = match self.topics.len() {
+                1 => 0,
+                topics => self.dice.below(topics),
+            };
+            let first: i32 = self.topics[..topic].iter().sum();
+            let slot = first as usize + asset % self.topics[topic] as usize;
             let (stray, bad) = (self.dice.chance(2), self.dice.chance(4));
             let impossible = self.plan.poison > 0 && self.dice.chance(2);
             let hole = if self.dice.chance(15) {

@@ -103,21 +103,22 @@ impl Outside {
     /// A process sends a record to a cluster. That its assets are sent back to a former owner would show here.
     pub(crate) fn judge_sending(&mut self, partition: PartitionId, offset: i64, cluster: usize, ring: usize) {
         let asset = self.record_mut(partition, offset).asset.unwrap();
+        let topic = partition.input().index();
         let mut rings = self.rings[..=ring].iter();
         let Some(under) = rings.rposition(|members| RINGS.owner(*members, asset) == cluster) else {
             return self.fail(format!(
                 "{partition:?}@{offset} of {asset} is sent to C{cluster}, never its owner"
             ));
         };
-        if under < self.sent_under[asset] {
-            let later = self.sent_under[asset] + 1;
+        if under < self.sent_under[topic][asset] {
+            let later = self.sent_under[topic][asset] + 1;
             let text = format!(
                 "{partition:?}@{offset} of {asset} is sent back to C{cluster}, its owner under ring {}; ring {later} was in use",
                 under + 1
             );
             self.fail(text);
         }
-        self.sent_under[asset] = under;
+        self.sent_under[topic][asset] = under;
     }
 
     /// A server reads so much of what a connection brings.
@@ -184,6 +185,7 @@ impl Outside {
     }
 
     fn receive(&mut self, cluster: usize, partition: PartitionId, offset: i64) {
+        let topic = partition.input().index();
         let record = self.record_mut(partition, offset);
         let first = !std::mem::replace(&mut record.received, true);
         let (asset, given_up) = (record.asset.unwrap(), record.given_up);
@@ -195,14 +197,14 @@ impl Outside {
         if !first || given_up {
             return;
         }
-        if offset < self.newest[asset] {
+        if offset < self.newest[topic][asset] {
             let text = format!(
                 "order: C{cluster} gets {partition:?}@{offset} of {asset} after {}",
-                self.newest[asset]
+                self.newest[topic][asset]
             );
             self.fail(text);
         }
-        self.newest[asset] = offset;
+        self.newest[topic][asset] = offset;
     }
 
     /// A connection ends. Any part of what was sent has gone out; any part of what was answered has come.

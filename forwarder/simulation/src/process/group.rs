@@ -7,7 +7,6 @@ use forwarder_core::document::{MissingOffset, StartFrom};
 use forwarder_core::fanout::dispatch::{Phase, Resume};
 
 use super::Process;
-use crate::assets::TOPICS;
 use crate::outside::Outside;
 
 /// What the group tells a member.
@@ -62,7 +61,7 @@ impl Process {
         };
         if metadata(outside).is_none() {
             let text = Metadata {
-                partitions: TOPICS[partition.input().index()].unsigned_abs(),
+                partitions: outside.topics[partition.input().index()].unsigned_abs(),
                 ring,
                 members: Some(self.dispatcher.era().fingerprint()),
                 ahead: None,
@@ -134,7 +133,7 @@ impl Process {
             && !outside.fault(outside.plan.lost_commits)
         {
             self.serve_commit(outside);
-            outside.commit(partition, token, point.position, &text(partition, &point));
+            outside.commit(partition, token, point.position, &text(outside, partition, &point));
         }
         self.dispatcher.remove(partition);
         self.tokens.remove(&partition);
@@ -182,7 +181,7 @@ impl Process {
                 wish.partition,
                 wish.token,
                 wish.point.position,
-                &text(wish.partition, &wish.point),
+                &text(outside, wish.partition, &wish.point),
             ) {
                 performed.push(wish);
             }
@@ -218,9 +217,9 @@ impl Process {
     }
 }
 
-fn text(partition: PartitionId, point: &CommitPoint) -> String {
+fn text(outside: &Outside, partition: PartitionId, point: &CommitPoint) -> String {
     let metadata = Metadata {
-        partitions: TOPICS[partition.input().index()].unsigned_abs(),
+        partitions: outside.topics[partition.input().index()].unsigned_abs(),
         ring: point.ring,
         members: Some(point.members),
         ahead: point.ahead.clone(),

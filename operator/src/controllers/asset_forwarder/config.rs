@@ -43,6 +43,7 @@ pub fn document(
                 ..topic.credentials.connection.clone()
             },
             topic: topic.name.to_owned(),
+            further_topics: Vec::new(),
             group: source.group.clone(),
             start_from: start_from(source.start_from.as_ref())?,
             missing_offset: match source.missing_offset {

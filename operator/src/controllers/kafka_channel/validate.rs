@@ -66,6 +66,7 @@ fn check(connection: KafkaConnection, topic: &str) -> Result<(), InvalidSpec> {
         source: Source {
             connection,
             topic: topic.to_owned(),
+            further_topics: Vec::new(),
             group: "group".to_owned(),
             start_from: StartFrom::default(),
             missing_offset: MissingOffset::default(),

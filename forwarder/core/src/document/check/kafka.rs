@@ -1,13 +1,16 @@
 //! The Kafka side.
 
+use std::collections::BTreeSet;
+
 use crate::document::fault::Faults;
 use crate::document::properties::{self, Scope};
-use crate::document::{DeadLetter, Engine, KafkaConnection, Sasl, Source, StartFrom, Tls};
+use crate::document::{DeadLetter, Engine, KafkaConnection, MAX_FURTHER_TOPICS, Sasl, Source, StartFrom, Tls};
 
 pub(super) fn check_source(faults: &mut Faults<'_>, source: &Source, engine: &Engine) {
     let Source {
         connection,
         topic,
+        further_topics,
         group,
         start_from,
         missing_offset: _,
@@ -23,6 +26,7 @@ pub(super) fn check_source(faults: &mut Faults<'_>, source: &Source, engine: &En
         engine.commit_interval_ms,
     );
     check_topic(&mut faults.at("topic"), topic);
+    check_further_topics(&mut faults.at("furtherTopics"), topic, further_topics);
     let mut at = faults.at("group");
     if at.text(group) && group.len() > 255 {
         at.add("is longer than 255 bytes", "write a shorter name");
@@ -42,7 +46,7 @@ pub(super) fn check_dead_letter(faults: &mut Faults<'_>, dead_letter: &DeadLette
         DeadLetter::File { path } => faults.at("path").file(path),
         DeadLetter::Topic { topic, connection } => {
             check_topic(&mut faults.at("topic"), topic);
-            if *topic == source.topic
+            if source.topics().any(|read| read == topic)
                 && connection
                     .as_ref()
                     .is_none_or(|other| overlaps(other, &source.connection))
@@ -159,6 +163,23 @@ fn check_sasl(faults: &mut Faults<'_>, sasl: &Sasl) {
             faults.at("passwordFile").file(password_file);
         }
         Sasl::OAuthBearer { token_file } => faults.at("tokenFile").file(token_file),
+    }
+}
+
+fn check_further_topics(faults: &mut Faults<'_>, first: &str, further: &[String]) {
+    if further.len() > MAX_FURTHER_TOPICS {
+        faults.add(
+            format!("names {} topics", further.len()),
+            format!("name {MAX_FURTHER_TOPICS} at most; other forwarders can read the rest"),
+        );
+    }
+    let mut named = BTreeSet::from([first]);
+    for (index, topic) in further.iter().enumerate() {
+        let mut at = faults.item(index);
+        check_topic(&mut at, topic);
+        if !named.insert(topic) {
+            at.add(format!("{topic:?} is named twice"), "name each topic once");
+        }
     }
 }
 

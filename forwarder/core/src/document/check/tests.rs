@@ -2,7 +2,9 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use crate::document::{Admin, Checked, Config, ConfigError, Document, RingConfig, Source, Tls, properties};
+use crate::document::{
+    Admin, Checked, Config, ConfigError, DeadLetter, Document, MAX_FURTHER_TOPICS, RingConfig, Source, Tls, properties,
+};
 
 const CORE: &str = "
 source:
@@ -856,6 +858,50 @@ fn faults_of_a_ring_are_named_by_their_path_in_its_own_document() {
         wrong("clusters: []"),
         "clusters: is empty: no cluster owns anything; name at least one"
     );
+}
+
+#[test]
+fn further_topics_are_topics_each_named_once_and_none_is_the_dead_letters() {
+    let faults = |topics: &[&str], dead: &str| {
+        let mut config = Config::from_yaml(ALL).unwrap();
+        config.source.topic = "a".to_owned();
+        config.source.further_topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
+        config.dead_letter = Some(DeadLetter::Topic {
+            topic: dead.to_owned(),
+            connection: None,
+        });
+        config.check().err().map(|faults| faults.to_string())
+    };
+    assert_eq!(faults(&["b", "c.d"], "dead"), None);
+    for (topics, dead, fault) in [
+        (&["b", ""][..], "dead", "source.furtherTopics[1]: is empty"),
+        (&["^b"], "dead", "source.furtherTopics[0]: \"^b\" is no name of a topic"),
+        (&["a"], "dead", "source.furtherTopics[0]: \"a\" is named twice"),
+        (&["b", "b"], "dead", "source.furtherTopics[1]: \"b\" is named twice"),
+        (&["b", "c"], "c", "deadLetter.topic: is the topic of the source"),
+    ] {
+        let said = faults(topics, dead).unwrap();
+        assert!(said.starts_with(fault), "{topics:?}: {said}");
+    }
+    let many: Vec<String> = (0..=MAX_FURTHER_TOPICS).map(|topic| format!("t{topic}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    assert_eq!(faults(&many[1..], "dead"), None);
+    assert!(
+        faults(&many, "dead")
+            .unwrap()
+            .starts_with("source.furtherTopics: names 32 topics")
+    );
+}
+
+#[test]
+fn further_topics_are_written_only_where_they_are_declared() {
+    let mut config = Config::from_yaml(ALL).unwrap();
+    assert!(!config.to_yaml().unwrap().contains("furtherTopics"));
+    config.source.further_topics = vec!["b".to_owned()];
+    let written = config.to_yaml().unwrap();
+    assert_eq!(Config::from_yaml(&written), Ok(config.clone()));
+    let topics: Vec<_> = config.source.topics().collect();
+    assert_eq!(topics, ["assets", "b"], "the first one first");
 }
 
 #[test]

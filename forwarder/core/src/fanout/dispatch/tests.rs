@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::*;
 use crate::delivery::DEAD_LETTER;
 use crate::delivery::commit::Ahead;
-use crate::delivery::partition::first;
+use crate::delivery::partition::{Inputs, first};
 use crate::fanout::ring::Ring;
 
 const SECOND: u64 = 1_000_000;

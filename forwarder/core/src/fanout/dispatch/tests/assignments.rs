@@ -3,6 +3,36 @@
 use super::*;
 
 #[test]
+fn partitions_of_one_number_in_two_topics_have_nothing_in_common() {
+    let mut desk = Desk::new("12", 50);
+    let some = key(&[("12", 1)], 0);
+    let other = Inputs::new(["a", "b"]).partition("b", 0).unwrap();
+    let resume = Resume {
+        offset: 5,
+        ..Resume::default()
+    };
+    desk.dispatcher.assign(other, &resume, Phase::Active);
+    desk.comes(&some);
+    let place = desk.dispatcher.era().ring.place(some.as_bytes());
+    let Admission::Take(tag) = desk.dispatcher.receive(other, 5, some.as_bytes(), place) else {
+        panic!("it is taken");
+    };
+    desk.dispatcher.enter(Parcel { tag, lane: place.lane }, place.owner);
+    desk.hand_out();
+    desk.confirm(1, 0);
+    let position = |desk: &Desk| desk.dispatcher.partitions()[&other].position();
+    assert_eq!((desk.position(), position(&desk)), (1, 5));
+    desk.dispatcher.set_phase(first(0), Phase::Draining);
+    assert_eq!(
+        (desk.dispatcher.awaited(first(0)), desk.dispatcher.awaited(other)),
+        (0, 1)
+    );
+    desk.dispatcher.remove(first(0));
+    desk.confirm(1, 5);
+    assert_eq!(position(&desk), 6);
+}
+
+#[test]
 fn a_drain_does_not_wait_for_an_outlet_that_stands_still() {
     let mut desk = Desk::new("12", 50);
     let (stands, flows) = (key(&[("12", 1), ("2", 2)], 0), key(&[("12", 2)], 0));
