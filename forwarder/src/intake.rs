@@ -37,15 +37,15 @@ use forwarder_core::delivery::caps::{Limits, Load};
 use forwarder_core::delivery::offsets::Tag;
 use forwarder_core::document::{Checked, RingConfig};
 use forwarder_core::fanout::dispatch::{Admission, Dispatcher, Era, Phase};
-use forwarder_core::fanout::ring::Place;
-use forwarder_core::fanout::route::{Draft, Incoming, Router};
+use forwarder_core::fanout::route::Router;
+use forwarder_core::program::{Draft, Incoming, Place, Program as _};
 use forwarder_core::record::{self, Header, Invalid, Timestamp, TimestampKind};
 use forwarder_core::status::Status;
 use forwarder_core::trace;
 use rdkafka::Message;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use self::commits::Committer;
@@ -61,11 +61,12 @@ pub use self::rings::{RingChangeError, era};
 use self::seeking::Seeking;
 use self::watchdog::Watchdog;
 pub use self::watchdog::WatchdogError;
-use crate::fleet::Fleet;
 use crate::lease::Lease;
+use crate::message::{self, DeadLetter, Origin, Original, record_bytes};
 use crate::metrics::Metrics;
-use crate::parcel::{Fate, Letter, Origin, Original, Parcel, Receipts, Undeliverable, record_bytes};
-use crate::publisher::Order;
+use crate::outputs::dead_letter::DeadLetterQueue;
+use crate::outputs::nats::Publishers;
+use crate::outputs::{Command, Fate, Receipts, Undeliverable};
 use crate::traces::{End, Trace, Tracer};
 use forwarder_kafka as kafka;
 use forwarder_service::clock::{Clock, wall_millis};
@@ -88,9 +89,9 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// What the intake is connected to.
 pub struct Links {
     /// The publishers.
-    pub fleet: Fleet,
+    pub fleet: Publishers,
     /// The dead letter, where one is declared.
-    pub dead_letter: Option<mpsc::UnboundedSender<Letter>>,
+    pub dead_letter: Option<DeadLetterQueue>,
     /// What comes back from all of them.
     pub receipts: Receiver<Receipts>,
     /// Asked to stop: drain, commit, leave.
@@ -143,7 +144,7 @@ pub struct Intake {
     links: Links,
     metrics: Metrics,
     clock: Clock,
-    dispatcher: Dispatcher<Parcel>,
+    dispatcher: Dispatcher<message::Message>,
     /// The ring that is announced and not in use yet.
     change: Option<Change>,
     /// The share of the hash space that the last change of the ring moved.
@@ -448,14 +449,15 @@ impl Intake {
                 let Draft {
                     subject, headers, body, ..
                 } = &self.draft;
-                let mut parcel = Parcel::pack(origin, lane, self.now_micros, subject, headers, body, &self.original);
+                let mut parcel =
+                    message::Message::pack(origin, lane, self.now_micros, subject, headers, body, &self.original);
                 parcel.trace = trace;
                 self.dispatcher.enter(parcel, owner);
             }
             (written, _) => {
                 let reason = written.err().unwrap_or(Invalid::BadKey);
                 self.end_trace(trace, tag, End::Invalid(reason));
-                self.reject(Letter::new(origin, reason, &self.original), None);
+                self.reject(DeadLetter::new(origin, reason, &self.original), None);
             }
         }
     }
@@ -474,19 +476,19 @@ impl Intake {
             Original::pack(key, None, headers, &mut self.original);
         }
         let length = message.payload().map_or(0, <[u8]>::len);
-        let letter = Letter::without_value(origin, Invalid::RecordTooLarge, &self.original, length);
+        let letter = DeadLetter::without_value(origin, Invalid::RecordTooLarge, &self.original, length);
         self.reject(letter, None);
     }
 
     /// A record can never be forwarded. `from`: where it was, and its lane, if it had been handed out.
-    fn reject(&mut self, letter: Letter, from: Option<(u32, u64)>) {
+    fn reject(&mut self, letter: DeadLetter, from: Option<(u32, u64)>) {
         let (tag, weight) = (letter.origin.tag(), letter.weight());
         // Its next owner finds that out, too. Those of a former topic have none.
         if !self.dispatcher.is_current(tag) && !self.identity.is_former(tag.epoch) {
             return;
         }
         self.rejects.note(&letter, &self.metrics);
-        let Some(dead_letter) = &self.links.dead_letter else {
+        let Some(dead_letter) = &mut self.links.dead_letter else {
             self.dispatcher.settle(tag);
             return;
         };
@@ -494,8 +496,7 @@ impl Intake {
             Some((outlet, lane)) => self.dispatcher.bury_from(outlet, tag, lane, weight),
             None => self.dispatcher.bury(tag, weight),
         }
-        // The dead letter's task ends only when this sender is dropped.
-        dead_letter.send(letter).ok();
+        dead_letter.push(letter);
     }
 
     /// A record is settled; if it was traced, that is told.
@@ -508,14 +509,17 @@ impl Intake {
     /// Sends each cluster its batch. Lanes are opened first: what a batch has of them is to be taken.
     fn hand_out(&mut self) {
         let Self { dispatcher, links, .. } = self;
-        order_lanes(&links.fleet, dispatcher.take_openings(), Order::Open);
+        if let Some(dead_letter) = &mut links.dead_letter {
+            dead_letter.flush();
+        }
+        order_lanes(&links.fleet, dispatcher.take_openings(), Command::Open);
         dispatcher.take_batches(|outlet, batch| {
             if let Some(member) = links.fleet.get(outlet) {
-                member.order(Order::Publish(batch));
+                member.command(Command::Deliver(batch));
             }
         });
         // Behind the batches: an outlet gives back only what it has.
-        order_lanes(&links.fleet, dispatcher.take_excess(), Order::Recall);
+        order_lanes(&links.fleet, dispatcher.take_excess(), Command::Recall);
     }
 
     /// At the caps: lets receipts make room. Records that librdkafka has prefetched are kept for a while.
@@ -565,7 +569,7 @@ impl Intake {
 
     fn count(&mut self, receipts: Receipts) {
         let Receipts {
-            outlet,
+            output: outlet,
             closed,
             receipts,
         } = receipts;
@@ -708,11 +712,11 @@ impl Intake {
 }
 
 /// Orders something about lanes of each outlet. An outlet that has ended has none.
-fn order_lanes(fleet: &Fleet, mut lanes: Vec<(u32, u64)>, order: impl Fn(Vec<u64>) -> Order) {
+fn order_lanes(fleet: &Publishers, mut lanes: Vec<(u32, u64)>, order: impl Fn(Vec<u64>) -> Command<message::Message>) {
     lanes.sort_unstable();
     for of_outlet in lanes.chunk_by(|one, next| one.0 == next.0) {
         if let Some(member) = fleet.get(of_outlet[0].0) {
-            member.order(order(of_outlet.iter().map(|(_, lane)| *lane).collect()));
+            member.command(order(of_outlet.iter().map(|(_, lane)| *lane).collect()));
         }
     }
 }

@@ -1,27 +1,25 @@
 //! The asset forwarder: consumes Kafka and delivers each record to the NATS cluster that owns its asset.
 //!
-//! [`engine`] is the page to begin with. The modules stand in the order in which a record meets them; what decides
-//! without I/O is the crate [`forwarder_core`].
+//! [`engine`] is the page to begin with. What decides without I/O is the crate [`forwarder_core`]. The modules stand in two groups:
+//!
+//! 1. This program's own: [`cli`] and [`run`], [`engine`], [`ring_watch`], [`admin`], and [`router`] for who asks.
+//! 2. What any program needs, in the order in which a record meets it: [`intake`], [`message`], [`outputs`], with [`lease`],
+//!    [`metrics`], [`traces`] and [`tasks`]. These name nothing of the first group.
 
 pub mod cli;
 pub mod run;
 
 pub mod engine;
-
-pub mod intake;
-
-pub mod fleet;
-pub mod parcel;
-pub mod publisher;
 pub mod ring_watch;
 
-pub mod dead_letter;
-
 pub mod admin;
-pub mod metrics;
-
 pub mod router;
 
+pub mod intake;
+pub mod message;
+pub mod outputs;
+
 pub mod lease;
+pub mod metrics;
 pub mod tasks;
 pub mod traces;

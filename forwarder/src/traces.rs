@@ -1,9 +1,9 @@
 //! Spans of sampled records.
 //!
 //! ```text
-//! intake: sample ─▶ parcel ─▶ publisher: when it was sent and confirmed ─▶ receipt ─▶ intake: settled
-//!                                                                                        │ queue, bounded
-//!                                                                          exporter ◀────┘
+//! intake: sample ─▶ message ─▶ publisher: when it was sent and confirmed ─▶ receipt ─▶ intake: settled
+//!                                                                                         │ queue, bounded
+//!                                                                           exporter ◀────┘
 //! consume ──┬─ route       A record that is not sampled carries nothing and costs nothing.
 //!           ├─ publish     The message's `traceparent` names this one.
 //!           └─ settle

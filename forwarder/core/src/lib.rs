@@ -7,6 +7,8 @@
 //! 2. [`delivery`]: how far each record is, and what may be committed.
 //! 3. [`fanout`]: who gets a record, and what they get.
 //!
+//! Between the engine and a wing that makes messages stands [`program`]: what the engine must know of it.
+//!
 //! Beside them stand the words that several of them speak, and what only the forwarder needs:
 //!
 //! - [`record`]: what a record is, and why one cannot be forwarded;
@@ -19,6 +21,8 @@
 pub mod document;
 
 pub mod delivery;
+
+pub mod program;
 
 pub mod fanout;
 

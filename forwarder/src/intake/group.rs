@@ -23,7 +23,7 @@ use super::context::Event;
 use super::membership::is_out_of_the_group;
 use super::starts::{self, Place};
 use crate::metrics::Rebalance;
-use crate::publisher::Order;
+use crate::outputs::Command;
 use forwarder_service::clock::wall_millis;
 
 /// Pause before Kafka is asked again where a partition begins.
@@ -320,7 +320,7 @@ impl Intake {
         let assignments: Arc<[(i32, u32)]> = assignments.into();
         let (done, all_done) = mpsc::channel();
         for (_, member) in self.links.fleet.members() {
-            member.order(Order::Abandon {
+            member.command(Command::Abandon {
                 assignments: Arc::clone(&assignments),
                 done: done.clone(),
             });

@@ -6,8 +6,8 @@ use forwarder_core::record::Invalid;
 use forwarder_service::log_limit::LogLimit;
 use tracing::warn;
 
+use crate::message::DeadLetter;
 use crate::metrics::Metrics;
-use crate::parcel::Letter;
 
 /// A line per reason and interval; what is in between is counted and named in the next line.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ impl Default for Rejects {
 
 impl Rejects {
     /// Counts a record that can never be forwarded, and says so.
-    pub(super) fn note(&mut self, letter: &Letter, metrics: &Metrics) {
+    pub(super) fn note(&mut self, letter: &DeadLetter, metrics: &Metrics) {
         metrics.invalid(letter.reason);
         self.log(letter);
     }
@@ -40,7 +40,7 @@ impl Rejects {
         self.kafka_errors.pass(&()).is_some()
     }
 
-    fn log(&mut self, letter: &Letter) {
+    fn log(&mut self, letter: &DeadLetter) {
         let reason: Invalid = letter.reason;
         let Some(unnamed) = self.by_reason.pass(reason.reason()) else {
             return;

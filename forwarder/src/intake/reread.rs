@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use forwarder_core::fanout::dispatch::{Again, Job};
 use forwarder_core::fanout::route::Router;
+use forwarder_core::program::Program as _;
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -13,7 +14,7 @@ use tracing::{debug, error, warn};
 
 use super::context::Context;
 use super::{Intake, damage, headers};
-use crate::parcel::record_bytes;
+use crate::message::record_bytes;
 use forwarder_kafka::{self as kafka, KafkaSetupError};
 
 /// Records looked at per turn of the intake's loop: what comes in from the group must not wait long.

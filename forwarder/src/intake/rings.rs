@@ -13,8 +13,8 @@ use forwarder_core::fanout::ring::{Ring, RingError, moved};
 use tracing::{error, info, warn};
 
 use super::Intake;
-use crate::fleet::Fleet;
-use crate::publisher::Order;
+use crate::outputs::Command;
+use crate::outputs::nats::Publishers;
 use forwarder_nats::server::AddressError;
 
 /// Why a ring cannot be used.
@@ -44,7 +44,7 @@ pub(super) struct Change {
 ///
 /// # Errors
 /// See [`RingChangeError`].
-pub fn era(config: &RingConfig, fleet: &mut Fleet) -> Result<Era, RingChangeError> {
+pub fn era(config: &RingConfig, fleet: &mut Publishers) -> Result<Era, RingChangeError> {
     let members = config
         .clusters
         .iter()
@@ -147,7 +147,7 @@ impl Intake {
                 assets = lanes.len(),
                 "the old owner has not confirmed in time; its unconfirmed records go to the new one and may come twice"
             );
-            member.order(Order::Recall(lanes.iter().map(|(_, lane)| *lane).collect()));
+            member.command(Command::Recall(lanes.iter().map(|(_, lane)| *lane).collect()));
         }
     }
 }

@@ -15,6 +15,7 @@ pub use lean::LeanRing;
 pub use shift::{Nodes, Shift, moved};
 
 use crate::document::MAX_RING_NODES;
+pub use crate::program::Place;
 
 pub(crate) type Digest = [u8; 32];
 
@@ -39,15 +40,6 @@ pub enum RingError {
     /// More than [`MAX_RING_NODES`].
     #[error("the ring has {0} virtual nodes, more than {MAX_RING_NODES}")]
     TooManyNodes(u64),
-}
-
-/// What a key's hash says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Index of the member that owns the key.
-    pub owner: usize,
-    /// The leading 64 bits of the key's hash, the same in every ring.
-    pub lane: u64,
 }
 
 /// An immutable ring. Members are known by their index in the list that it was made from.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::record::TimestampKind;
+use crate::record::{Origin, TimestampKind};
 
 const NOW: i64 = 1_769_528_223_886;
 const RECORD: &[u8] = br#"{"ID":"temp","VALUE":1.0,"attributes":{"unit":"C"}}"#;

@@ -1,7 +1,7 @@
 //! One task per NATS cluster: keeps a connection, sends what the outbox says, hands out receipts.
 //!
 //! ```text
-//!   orders ─▶ outbox ─▶ connection ─▶ server
+//!   commands ─▶ outbox ─▶ connection ─▶ server
 //!                ▲           │
 //!                └─ fences, acks, refusals ─▶ receipts
 //! ```
@@ -10,29 +10,32 @@
 //! of the outbox and a new connection begins. Nothing is ever assumed to have arrived because a write succeeded.
 
 mod connecting;
+mod ended;
+mod link;
+mod publishers;
+mod receipts;
 mod session;
 mod stream_watch;
 #[cfg(test)]
 mod tests;
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc as blocking;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use forwarder_core::delivery::outbox::{Backoff, Confirmation, Outbox, Outcome, Ticket};
 use forwarder_core::document::{Checked, Cluster, Publish, PublishMode};
-use forwarder_core::fanout::dispatch::Closed;
-use forwarder_core::record::Invalid;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use self::ended::Ended;
+pub use self::link::{Link, LinkStatus};
+pub use self::publishers::{Member, Publishers};
+use super::{Command, Receipts};
 use crate::lease::Lease;
+use crate::message::Message;
 use crate::metrics::{ClusterMetrics, Metrics, RetryReason};
-use crate::parcel::{Fate, Parcel, Receipt, Receipts, Undeliverable};
-use forwarder_nats::server::{AddressError, ForeignServer, ServerPool};
-use forwarder_nats::stream::StreamError;
+use forwarder_nats::server::{AddressError, ServerPool};
 use forwarder_service::chain;
 use forwarder_service::clock::Clock;
 use forwarder_service::log_limit::LogLimit;
@@ -44,80 +47,34 @@ const MAX_UNACKED: usize = 4096;
 /// A line per cluster and interval about refusals; the metrics count each.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What the intake asks of a publisher.
+/// What a publisher is told.
 #[derive(Debug)]
-pub enum Order {
-    /// Deliver these, each asset's in this order, behind all that was ordered before.
-    Publish(Vec<Parcel>),
-    /// Give back all records of these lanes: somebody else takes care of them.
-    Recall(Vec<u64>),
-    /// Take records of these lanes again: see [`Outbox::close`].
-    Open(Vec<u64>),
+pub enum ToPublisher {
+    /// What every output may be asked.
+    Command(Command<Message>),
     /// The cluster is declared otherwise from now on.
     Reach(Box<Cluster>),
-    /// Send nothing more on behalf of these assignments.
-    Abandon {
-        /// Partition and assignment epoch.
-        assignments: Arc<[(i32, u32)]>,
-        /// Dropped when it is done.
-        done: blocking::Sender<()>,
-    },
 }
 
-/// How a cluster's connection is, for people.
-#[derive(Clone, Debug, Default)]
-pub struct LinkStatus {
-    /// The server, while there is a connection.
-    pub connected: Option<String>,
-    /// Why there is none, or why the last one ended, or what is wrong though there is one.
-    pub last_error: Option<String>,
-}
-
-/// A cluster's connection state, shared with who reports it.
-#[derive(Clone, Debug, Default)]
-pub struct Link(Arc<Mutex<LinkStatus>>, Arc<AtomicUsize>);
-
-impl Link {
-    /// Records that are sent and neither confirmed nor refused.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
-        self.1.load(Ordering::Relaxed)
-    }
-
-    /// The state now.
-    #[must_use]
-    pub fn status(&self) -> LinkStatus {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    // Held for two assignments; taken when a connection comes or goes and when a person asks.
-    fn set(&self, connected: Option<String>, error: Option<String>) {
-        let mut status = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        status.connected = connected;
-        if error.is_some() {
-            status.last_error = error;
-        }
-    }
-
-    /// What is wrong though there is a connection; none: nothing any more.
-    fn set_fault(&self, fault: Option<String>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).last_error = fault;
+impl From<Command<Message>> for ToPublisher {
+    fn from(command: Command<Message>) -> Self {
+        Self::Command(command)
     }
 }
 
 /// A publisher before it runs.
 pub struct Publisher {
-    /// The cluster's outlet.
-    outlet: u32,
+    /// The number of the cluster's output.
+    output: u32,
     cluster: Cluster,
     /// Our name in the server's monitoring.
     client_name: String,
     servers: ServerPool,
     publish: Publish,
     confirm_timeout: Duration,
-    outbox: Outbox<Parcel>,
-    outcome: Outcome<Parcel>,
-    orders: mpsc::UnboundedReceiver<Order>,
+    outbox: Outbox<Message>,
+    outcome: Outcome<Message>,
+    commands: mpsc::UnboundedReceiver<ToPublisher>,
     receipts: blocking::Sender<Receipts>,
     metrics: Metrics,
     counters: ClusterMetrics,
@@ -147,56 +104,17 @@ const MAX_SILENT_ENDS: u32 = 2;
 /// A connection that lasts longer does not end over a record.
 const LASTING: Duration = Duration::from_secs(60);
 
-/// Why a connection ended.
-#[derive(Debug, thiserror::Error)]
-enum Ended {
-    #[error("the server closed the connection")]
-    Closed,
-    #[error("failed to read or write")]
-    Io(#[from] std::io::Error),
-    #[error("failed to understand the server")]
-    Protocol(#[from] forwarder_nats::protocol::ProtocolError),
-    #[error("the server said: {0}")]
-    Server(String),
-    #[error("the server refused a record and did not say which: {text}; each of {suspects} is sent alone now")]
-    Unattributed { text: String, suspects: usize },
-    #[error(
-        "the user may not subscribe to {inbox}, where JetStream's acks arrive: allow `{prefix}.>`, or declare the cluster's inboxPrefix"
-    )]
-    InboxDenied { inbox: String, prefix: String },
-    #[error("no answer for {0:?}")]
-    Silent(Duration),
-    #[error(transparent)]
-    Foreign(#[from] ForeignServer),
-    #[error("the server is going to shut down and asks its clients to leave")]
-    LameDuck,
-    #[error("no stream takes `{0}`")]
-    NoStream(String),
-    #[error("acks do not come")]
-    Stream(#[source] Box<StreamError>),
-    #[error("acks did not come, because stream `{0}` was missing or changed; it is as declared again")]
-    StreamMended(String),
-    #[error("partitions were given up while records of theirs were being written")]
-    GivenUp,
-    #[error("the cluster is declared otherwise now")]
-    Moved,
-    #[error(
-        "our membership of the consumer group is not proved any more, and records were being written: others may own them"
-    )]
-    Unproven,
-}
-
 impl Publisher {
-    /// A publisher for `cluster`, which reports as `outlet`.
+    /// A publisher for `cluster`, which reports as `output`.
     ///
     /// # Errors
     /// A server's URL that cannot be read.
-    #[expect(clippy::too_many_arguments, reason = "called once, by the fleet")]
+    #[expect(clippy::too_many_arguments, reason = "called once, by `Publishers`")]
     pub fn new(
-        outlet: u32,
+        output: u32,
         cluster: &Cluster,
         config: &Checked,
-        orders: mpsc::UnboundedReceiver<Order>,
+        commands: mpsc::UnboundedReceiver<ToPublisher>,
         receipts: blocking::Sender<Receipts>,
         metrics: Metrics,
         clock: Clock,
@@ -214,7 +132,7 @@ impl Publisher {
             PublishMode::JetStream => Confirmation::Ack,
         };
         Ok(Self {
-            outlet,
+            output,
             cluster: cluster.clone(),
             client_name: format!("fanout-forwarder {}", config.source.group),
             servers: ServerPool::of(cluster)?,
@@ -222,7 +140,7 @@ impl Publisher {
             publish,
             outbox: Outbox::new(confirmation, backoff),
             outcome: Outcome::default(),
-            orders,
+            commands,
             receipts,
             counters: metrics.cluster(&cluster.name),
             metrics,
@@ -239,7 +157,7 @@ impl Publisher {
         })
     }
 
-    /// Runs until nobody can give orders any more.
+    /// Runs until nobody can give commands any more.
     pub async fn run(mut self) {
         #[cfg(test)]
         crate::tasks::tests::panic_if_asked(&self.cluster.name);
@@ -310,7 +228,7 @@ impl Publisher {
                     self.link.set(None, Some(reason));
                 }
             }
-            let pause = connecting::connect_pause(failures, self.outlet as usize);
+            let pause = connecting::connect_pause(failures, self.output as usize);
             if self.pause(pause).await.is_break() {
                 return;
             }
@@ -319,22 +237,13 @@ impl Publisher {
 
     /// Lets the intake see how much is on its way.
     fn show_in_flight(&self) {
-        self.link.1.store(self.outbox.in_flight(), Ordering::Relaxed);
+        self.link.set_in_flight(self.outbox.in_flight());
     }
 
-    fn take(&mut self, order: Order) {
-        match order {
-            Order::Publish(parcels) => {
-                let closed = parcels.into_iter().filter_map(|parcel| self.outbox.push(parcel));
-                self.outcome.returned.extend(closed.map(|parcel| (parcel, false)));
-                self.hand_out();
-            }
-            Order::Open(lanes) => lanes.into_iter().for_each(|lane| self.outbox.open(lane)),
-            Order::Recall(lanes) => {
-                self.outbox.recall(&lanes, &mut self.outcome);
-                self.hand_out();
-            }
-            Order::Reach(cluster) => match ServerPool::of(&cluster) {
+    fn take(&mut self, told: ToPublisher) {
+        match told {
+            ToPublisher::Command(command) => self.obey(command),
+            ToPublisher::Reach(cluster) => match ServerPool::of(&cluster) {
                 Ok(servers) => {
                     self.servers = servers;
                     self.cluster = *cluster;
@@ -345,7 +254,22 @@ impl Publisher {
                     warn!(cluster = self.cluster.name, %error, "the new address cannot be used; the old one stays")
                 }
             },
-            Order::Abandon { assignments, done } => {
+        }
+    }
+
+    fn obey(&mut self, command: Command<Message>) {
+        match command {
+            Command::Deliver(messages) => {
+                let closed = messages.into_iter().filter_map(|message| self.outbox.push(message));
+                self.outcome.returned.extend(closed.map(|message| (message, false)));
+                self.hand_out();
+            }
+            Command::Open(lanes) => lanes.into_iter().for_each(|lane| self.outbox.open(lane)),
+            Command::Recall(lanes) => {
+                self.outbox.recall(&lanes, &mut self.outcome);
+                self.hand_out();
+            }
+            Command::Abandon { assignments, done } => {
                 let sent = self.outbox.abandon(&assignments, &mut self.outcome);
                 self.hand_out();
                 // Whose bytes wait cannot be told, so an answer waits for those of earlier ones too.
@@ -387,121 +311,8 @@ impl Publisher {
         }
     }
 
-    /// Closes the lanes whose heads are refused for longer than now: what is behind each head goes back to the intake.
-    fn close_denied(&mut self) -> Vec<Closed> {
-        let mut closed = Vec::new();
-        for lane in std::mem::take(&mut self.outcome.denied) {
-            let head = self.outbox.close(lane, &mut self.outcome);
-            closed.extend(head.map(|head| Closed {
-                lane,
-                weight: head.weight(),
-            }));
-        }
-        closed
-    }
-
-    /// Turns what the outbox let go into receipts.
-    fn hand_out(&mut self) {
-        let closed = self.close_denied();
-        let Outcome {
-            confirmed,
-            given_up,
-            impossible,
-            denied: _,
-            returned,
-            dropped,
-            recalled,
-        } = &mut self.outcome;
-        let rare = given_up.len() + impossible.len() + returned.len() + dropped.len() + recalled.len();
-        if confirmed.is_empty() && rare == 0 && closed.is_empty() {
-            return;
-        }
-        let overtaken = self.outbox.overtaken().saturating_sub(self.counters.overtaken.get());
-        self.counters.overtaken.inc_by(overtaken);
-        let now = self.clock.micros();
-        let mut receipts = Vec::with_capacity(confirmed.len() + rare);
-        if !confirmed.is_empty() {
-            self.counters.published.inc_by(confirmed.len() as u64);
-            let latency = self.counters.confirmed.local();
-            let processing = self.metrics.message_processing_latency.local();
-            let queueing = self.metrics.queue_time.local();
-            for (mut parcel, sent_at) in confirmed.drain(..) {
-                latency.observe(seconds(now.saturating_sub(parcel.taken_at)));
-                processing.observe(seconds(now.saturating_sub(sent_at)));
-                queueing.observe(seconds(sent_at.saturating_sub(parcel.taken_at)));
-                let weight = parcel.weight();
-                let mut trace = parcel.trace.take();
-                if let Some(trace) = &mut trace {
-                    trace.published(&self.cluster.name, sent_at, now);
-                }
-                receipts.push(Receipt {
-                    tag: parcel.origin.tag(),
-                    weight,
-                    trace,
-                    fate: Fate::Confirmed,
-                });
-            }
-            latency.flush();
-            processing.flush();
-            queueing.flush();
-        }
-        receipts.extend(given_up.drain(..).map(|parcel| undeliverable(parcel, Invalid::Refused)));
-        receipts.extend(
-            impossible
-                .drain(..)
-                .map(|parcel| undeliverable(parcel, Invalid::Impossible)),
-        );
-        let sent = returned.iter().filter(|(_, sent)| *sent).count();
-        self.counters.repeats_possible.inc_by(sent as u64);
-        receipts.extend(returned.drain(..).map(|(mut parcel, _)| Receipt {
-            tag: parcel.origin.tag(),
-            weight: parcel.weight(),
-            trace: parcel.trace.take(),
-            fate: Fate::Returned(parcel.lane),
-        }));
-        receipts.extend(dropped.drain(..).map(|mut parcel| Receipt {
-            tag: parcel.origin.tag(),
-            weight: parcel.weight(),
-            trace: parcel.trace.take(),
-            fate: Fate::Dropped,
-        }));
-        let sent = recalled.iter().filter(|(_, sent)| *sent).count();
-        self.counters.repeats_possible.inc_by(sent as u64);
-        receipts.extend(recalled.drain(..).map(|(parcel, _)| Receipt {
-            tag: parcel.origin.tag(),
-            weight: parcel.weight(),
-            // It goes on with the record.
-            trace: None,
-            fate: Fate::Recalled(Box::new(parcel)),
-        }));
-        // When the intake is gone nobody counts any more: what is uncommitted is read again by who comes next.
-        self.receipts
-            .send(Receipts {
-                outlet: self.outlet,
-                closed,
-                receipts,
-            })
-            .ok();
-    }
-
     /// Whether a refusal may be logged: there may be thousands a second.
     fn may_log_refusal(&mut self) -> bool {
         self.refusal_lines.pass(&()).is_some()
     }
-}
-
-fn undeliverable(mut parcel: Parcel, reason: Invalid) -> Receipt {
-    let (tag, weight, lane) = (parcel.origin.tag(), parcel.weight(), parcel.lane);
-    let trace = parcel.trace.take();
-    let letter = parcel.into_letter(reason);
-    Receipt {
-        tag,
-        weight,
-        trace,
-        fate: Fate::Undeliverable(Box::new(Undeliverable { lane, letter })),
-    }
-}
-
-fn seconds(micros: u64) -> f64 {
-    micros as f64 / 1e6
 }

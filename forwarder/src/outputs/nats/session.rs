@@ -1,4 +1,10 @@
 //! One connection, from its first publish to its end.
+//!
+//! The loop is in here, with what it reads and what time brings. [`writing`] fills the output with what may be sent.
+//! [`refusals`] says which record a server's answer is about, and what becomes of that record.
+
+mod refusals;
+mod writing;
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -7,28 +13,23 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use forwarder_core::decimal;
-use forwarder_core::delivery::outbox::{Item, Refusal, Ticket};
+use forwarder_core::delivery::outbox::Ticket;
 use forwarder_core::document::PublishMode;
-use forwarder_core::record::Invalid;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep};
-use tracing::{debug, warn};
+use tracing::debug;
 
+use self::writing::WRITE_SIZE;
+use super::Publisher;
+use super::ended::Ended;
 use super::stream_watch::StreamWatch;
-use super::{Ended, MAX_SILENT_ENDS, MAX_UNACKED, Publisher, undeliverable};
 use crate::lease::{Guard, NotHeld};
 use crate::metrics::RetryReason;
-use crate::parcel::Receipts;
 use forwarder_nats::WriteGate as _;
 use forwarder_nats::connection::Connection;
-use forwarder_nats::protocol::{self, Ack, Op, Parser, ServerError};
+use forwarder_nats::protocol::{self, Op, Parser};
 use forwarder_nats::server::ServerAddress;
 use forwarder_service::clock::micros;
-
-/// A write is begun when this much is waiting, so that one system call carries many records; also the most that one
-/// fence covers, so that confirmations keep coming however much is in flight.
-const WRITE_SIZE: usize = 64 << 10;
 
 /// How often an idle connection is asked whether it lives.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
@@ -96,7 +97,7 @@ impl Session {
 }
 
 impl Publisher {
-    /// Publishes until the connection ends (continue, with the reason) or nobody gives orders any more (break).
+    /// Publishes until the connection ends (continue, with the reason) or nobody gives commands any more (break).
     pub(super) async fn session(&mut self, connection: Connection, server: &ServerAddress) -> ControlFlow<(), Ended> {
         let Connection {
             info,
@@ -169,12 +170,12 @@ impl Publisher {
                     Err(error) if NotHeld::is_reason(&error) => return ControlFlow::Continue(Ended::Unproven),
                     Err(error) => return ControlFlow::Continue(error.into()),
                 },
-                order = self.orders.recv() => match order {
-                    Some(order) => {
-                        self.take(order);
+                command = self.commands.recv() => match command {
+                    Some(command) => {
+                        self.take(command);
                         // What else has arrived meanwhile goes into the same write.
-                        while self.outbox.len() < WRITE_SIZE && let Ok(order) = self.orders.try_recv() {
-                            self.take(order);
+                        while self.outbox.len() < WRITE_SIZE && let Ok(command) = self.commands.try_recv() {
+                            self.take(command);
                         }
                     }
                     None => return ControlFlow::Break(()),
@@ -248,232 +249,6 @@ impl Publisher {
             }
         }
         Ok(())
-    }
-
-    /// The server said `-ERR`.
-    fn refused(&mut self, error: ServerError, session: &mut Session, now: u64) -> Result<(), Ended> {
-        let subject = match error {
-            ServerError::PublishViolation { subject } => subject,
-            ServerError::SubscriptionViolation { subject: inbox } | ServerError::ReplyViolation { reply: inbox } => {
-                return Err(Ended::InboxDenied {
-                    inbox: lossy(&inbox),
-                    prefix: self.cluster.inbox_prefix().to_owned(),
-                });
-            }
-            ServerError::OtherViolation { text } => return self.denied_somewhere(text, session, now),
-            // The connection ends, and a record may be why.
-            error @ (ServerError::MaximumPayload
-            | ServerError::MaximumControlLine
-            | ServerError::Protocol { .. }
-            | ServerError::Other { .. }) => {
-                self.blame_or_suspect(session, now);
-                return Err(Ended::Server(error.to_string()));
-            }
-            // Who we are, not what we send.
-            error @ (ServerError::Authorization { .. } | ServerError::Limit { .. } | ServerError::StaleConnection) => {
-                return Err(Ended::Server(error.to_string()));
-            }
-        };
-        let (found, denied) = match self.publish.mode {
-            PublishMode::Core => (self.outbox.denied(&subject), 1),
-            PublishMode::JetStream => {
-                session.tickets.clear();
-                let found = self.outbox.out_to(&subject, &mut session.tickets);
-                for ticket in &session.tickets {
-                    self.outbox.refused(*ticket, Refusal::Denied, now, &mut self.outcome);
-                }
-                (found, session.tickets.len())
-            }
-        };
-        if !found {
-            // A server with account mappings names the subject that it has mapped ours to.
-            let text = format!("publishing to `{}` is denied, where nothing was sent", lossy(&subject));
-            return self.denied_somewhere(text, session, now);
-        }
-        self.count_failures(RetryReason::Refused, denied);
-        if self.may_log_refusal() {
-            let subject = lossy(&subject);
-            warn!(
-                cluster = self.cluster.name,
-                subject, "the server denies a subject; its asset's records wait until it is allowed"
-            );
-            self.link
-                .set_fault(Some(format!("the server denies the subject {subject}")));
-        }
-        Ok(())
-    }
-
-    /// The server denies a record, and what it says does not tell which. The one that was sent alone can be told; else each that it may
-    /// be is sent alone by the next connection.
-    fn denied_somewhere(&mut self, text: String, session: &Session, now: u64) -> Result<(), Ended> {
-        if let Some((Ping::Alone(ticket), _)) = session.pings.front()
-            && self.outbox.blame(*ticket, now, &mut self.outcome)
-        {
-            self.count_failures(RetryReason::Refused, 1);
-            if self.may_log_refusal() {
-                warn!(
-                    cluster = self.cluster.name,
-                    error = text,
-                    "the server denies a record that was sent alone; its asset's records wait until it is allowed"
-                );
-                self.link.set_fault(Some(text));
-            }
-            return Ok(());
-        }
-        let suspects = self.outbox.suspect();
-        Err(Ended::Unattributed { text, suspects })
-    }
-
-    /// The connection ends, and nobody says over which record. The one that was sent alone waits; else each that was out is sent alone by
-    /// the next connection.
-    fn blame_or_suspect(&mut self, session: &Session, now: u64) {
-        let blamed = match session.pings.front() {
-            Some((Ping::Alone(ticket), _)) => self.outbox.blame_at_the_end(*ticket, now, &mut self.outcome),
-            _ => false,
-        };
-        if blamed {
-            self.count_failures(RetryReason::Refused, 1);
-            warn!(
-                cluster = self.cluster.name,
-                "the connection ends over a record that was sent alone; its asset's records wait"
-            );
-        } else {
-            self.outbox.suspect();
-        }
-    }
-
-    fn acked(&mut self, ticket: Ticket, ack: &Ack<'_>, now: u64) -> Result<(), Ended> {
-        let refusal = match ack {
-            Ack::Stored { stream, .. } => {
-                let declared = self.publish.stream.as_ref().map_or("", |stream| stream.name.as_str());
-                if declared == stream {
-                    self.outbox.acked(ticket, &mut self.outcome);
-                    return Ok(());
-                }
-                // Whoever reads the declared stream does not get the record.
-                let text = format!("stream {stream} stores the records, where {declared} is declared");
-                return self.refused_by_stream(ticket, Refusal::Denied, &text, now);
-            }
-            // The stream is gone or JetStream is down: a new connection begins with a look at the stream.
-            Ack::NoResponders => return Err(Ended::NoStream(self.publish.subject.clone())),
-            Ack::Refused(_) | Ack::Malformed => ack.refusal().unwrap_or(Refusal::Transient),
-        };
-        let text = match ack {
-            Ack::Refused(error) => format!("{} (JetStream's error {})", error.description, error.err_code),
-            _ => "the answer is none of JetStream's".to_owned(),
-        };
-        self.refused_by_stream(ticket, refusal, &text, now)
-    }
-
-    fn refused_by_stream(&mut self, ticket: Ticket, refusal: Refusal, text: &str, now: u64) -> Result<(), Ended> {
-        if self.outbox.is_awaited(ticket) {
-            self.count_failures(RetryReason::Refused, 1);
-            if self.may_log_refusal() {
-                let cluster = &self.cluster.name;
-                match refusal {
-                    Refusal::Impossible => {
-                        warn!(
-                            cluster,
-                            error = text,
-                            "the stream can never store a record; it is passed over"
-                        );
-                    }
-                    Refusal::Denied | Refusal::Unattributed => {
-                        warn!(
-                            cluster,
-                            error = text,
-                            "the stream refuses a record; its asset's records wait"
-                        );
-                    }
-                    Refusal::Transient => {
-                        warn!(cluster, error = text, "the stream takes no records now; trying again");
-                    }
-                }
-                self.link.set_fault(Some(text.to_owned()));
-            }
-        }
-        self.outbox.refused(ticket, refusal, now, &mut self.outcome);
-        Ok(())
-    }
-
-    /// Fills the output with what may be sent.
-    fn write(&mut self, session: &mut Session) {
-        if session.output.len() - session.sent >= WRITE_SIZE {
-            return;
-        }
-        // Where connections end without a word, only a record that is out alone can be told.
-        let one_by_one = self.silent_ends >= MAX_SILENT_ENDS;
-        let is_alone_out = |session: &Session| session.pings.iter().any(|(ping, _)| matches!(ping, Ping::Alone(_)));
-        let now = self.clock.micros();
-        let jetstream = self.publish.mode == PublishMode::JetStream;
-        let mut rejected = Vec::new();
-        while session.output.len() - session.sent < WRITE_SIZE && !(jetstream && self.outbox.in_flight() >= MAX_UNACKED)
-        {
-            if one_by_one && is_alone_out(session) {
-                break;
-            }
-            let alone = self.outbox.next_is_alone();
-            if alone {
-                self.ping(session, Ping::Fence, now);
-            }
-            let Some((ticket, parcel)) = self.outbox.next(now) else {
-                break;
-            };
-            let mut untraced = None;
-            if parcel.payload_len() > session.max_payload {
-                untraced = parcel.untraced_headers();
-                let fits = |headers: &Vec<u8>| headers.len() + parcel.body().len() <= session.max_payload;
-                if !untraced.as_ref().is_some_and(fits) {
-                    rejected.extend(self.outbox.reject(ticket));
-                    continue;
-                }
-            }
-            let reply = if jetstream {
-                session.reply.clear();
-                session.reply.extend_from_slice(&session.inbox);
-                decimal::push(&mut session.reply, ticket.to_u64());
-                Some(session.reply.as_slice())
-            } else {
-                None
-            };
-            session.guard.set_records_wait(true);
-            protocol::encode_pub(
-                &mut session.output,
-                parcel.subject(),
-                reply,
-                untraced.as_deref().unwrap_or_else(|| parcel.headers()),
-                parcel.body(),
-            );
-            if alone {
-                self.ping(session, Ping::Alone(ticket), now);
-            }
-        }
-        if !jetstream {
-            self.ping(session, Ping::Fence, now);
-        }
-        if !rejected.is_empty() {
-            let receipts = rejected
-                .into_iter()
-                .map(|parcel| undeliverable(parcel, Invalid::TooLarge))
-                .collect();
-            self.receipts
-                .send(Receipts {
-                    outlet: self.outlet,
-                    closed: Vec::new(),
-                    receipts,
-                })
-                .ok();
-        }
-    }
-
-    /// Asks for a PONG behind what was written. With fences there must be something that it proves.
-    fn ping(&mut self, session: &mut Session, ping: Ping, now: u64) {
-        if self.publish.mode == PublishMode::Core && !self.outbox.fence() {
-            return;
-        }
-        protocol::encode_ping(&mut session.output);
-        session.pings.push_back((ping, now));
-        session.pinged_at = now;
     }
 
     /// Timeouts, retries that are due, keep-alive.
@@ -574,18 +349,17 @@ fn parse_ticket(text: &[u8]) -> Option<Ticket> {
     std::str::from_utf8(text).ok()?.parse().ok().map(Ticket::from_u64)
 }
 
-fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
     use std::sync::mpsc;
 
-    use super::super::Order;
-    use super::super::tests::{Rig, parcel, rig};
+    use forwarder_core::decimal;
+    use forwarder_nats::protocol::Ack;
+
+    use super::super::tests::{Rig, message, rig};
     use super::*;
+    use crate::outputs::Command;
 
     #[test]
     fn a_ticket_survives_the_way_through_a_subject() {
@@ -615,13 +389,13 @@ mod tests {
         let publish = "{mode: JetStream, subject: 'a.{key}.{id}', stream: {name: s}}";
         let mut rig = rig("127.0.0.1:1", publish);
         let publisher = &mut rig.publisher;
-        publisher.take(Order::Publish(vec![parcel(0, 1), parcel(1, 2), parcel(0, 3)]));
+        publisher.obey(Command::Deliver(vec![message(0, 1), message(1, 2), message(0, 3)]));
         let tickets = std::iter::from_fn(|| publisher.outbox.next(0).map(|(ticket, _)| ticket)).collect();
-        publisher.take(Order::Abandon {
+        publisher.obey(Command::Abandon {
             assignments: Arc::from([(1, 1)]),
             done: mpsc::channel().0,
         });
-        publisher.take(Order::Recall(vec![3]));
+        publisher.obey(Command::Recall(vec![3]));
         (rig, tickets)
     }
 

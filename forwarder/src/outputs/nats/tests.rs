@@ -1,11 +1,13 @@
 //! Addresses that change and partitions that are given up, met with servers that play a script.
 
+use std::sync::Arc;
+
 use forwarder_core::delivery::offsets::Tag;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::parcel::Origin;
+use crate::message::Origin;
 use forwarder_nats::server::ServerAddress;
 
 /// For what happens at once; a longer wait is a failure.
@@ -14,7 +16,7 @@ const SOON: Duration = Duration::from_secs(10);
 /// A publisher with the other ends of its channels.
 pub(super) struct Rig {
     pub(super) publisher: Publisher,
-    pub(super) orders: mpsc::UnboundedSender<Order>,
+    pub(super) commands: mpsc::UnboundedSender<ToPublisher>,
     pub(super) receipts: blocking::Receiver<Receipts>,
     pub(super) counters: ClusterMetrics,
 }
@@ -34,13 +36,13 @@ publish: {publish}
     let clock = Clock::start();
     let lease = Lease::new(clock, Duration::from_secs(600));
     lease.renew(clock.micros());
-    let (orders, orders_out) = mpsc::unbounded_channel();
+    let (commands, commands_out) = mpsc::unbounded_channel();
     let (receipts_in, receipts) = blocking::channel();
     let publisher = Publisher::new(
         1,
         &config.ring.clusters[0],
         &config,
-        orders_out,
+        commands_out,
         receipts_in,
         metrics,
         clock,
@@ -50,20 +52,20 @@ publish: {publish}
     .unwrap();
     Rig {
         publisher,
-        orders,
+        commands,
         receipts,
         counters,
     }
 }
 
-pub(super) fn parcel(partition: i32, lane: u64) -> Parcel {
+pub(super) fn message(partition: i32, lane: u64) -> Message {
     let tag = Tag {
         partition,
         epoch: 1,
         offset: 0,
         sequence: 0,
     };
-    Parcel::pack(Origin::new(tag, None), lane, 0, b"subject", b"", b"body", b"")
+    Message::pack(Origin::new(tag, None), lane, 0, b"subject", b"", b"body", b"")
 }
 
 /// A server that nobody has connected to yet.
@@ -98,11 +100,11 @@ impl Server {
         client
     }
 
-    /// The order to reach the cluster here from now on.
-    fn reach(&self, publisher: &Publisher) -> Order {
+    /// The command to reach the cluster here from now on.
+    fn reach(&self, publisher: &Publisher) -> ToPublisher {
         let mut cluster = publisher.cluster.clone();
         cluster.servers = vec![format!("nats://{}", self.address)];
-        Order::Reach(Box::new(cluster))
+        ToPublisher::Reach(Box::new(cluster))
     }
 }
 
@@ -147,12 +149,14 @@ impl Client {
 async fn who_is_declared_elsewhere_while_connecting_is_reached_only_there() {
     let (old, new) = (Server::new().await, Server::new().await);
     let Rig {
-        mut publisher, orders, ..
+        mut publisher,
+        commands,
+        ..
     } = rig(&old.address, "{}");
     let reach = new.reach(&publisher);
     let script = async {
         let mut client = old.greet("old.example.com:4222").await;
-        orders.send(reach).unwrap();
+        commands.send(reach).unwrap();
         client.say("PONG\r\nPONG\r\n").await;
         let mut moved = new.greet("new.example.com:4222").await;
         moved.say("PONG\r\nPONG\r\n").await;
@@ -173,22 +177,22 @@ async fn an_old_address_gets_no_record_when_another_is_declared_while_connecting
     let (old, new) = (Server::new().await, Server::new().await);
     let Rig {
         publisher,
-        orders,
+        commands,
         receipts,
         ..
     } = rig(&old.address, "{}");
     let reach = new.reach(&publisher);
-    orders.send(Order::Publish(vec![parcel(0, 1)])).unwrap();
+    commands.send(Command::Deliver(vec![message(0, 1)]).into()).unwrap();
     let running = tokio::spawn(publisher.run());
     let mut client = old.greet("old.example.com:4222").await;
-    orders.send(reach).unwrap();
+    commands.send(reach).unwrap();
     client.say("PONG\r\nPONG\r\n").await;
     assert_eq!(client.hear_out().await, "");
     let mut moved = new.greet("new.example.com:4222").await;
     moved.say("PONG\r\nPONG\r\n").await;
     moved.hear("PUB subject 4\r\nbody\r\nPING\r\n").await;
     moved.say("PONG\r\n").await;
-    drop(orders);
+    drop(commands);
     assert_eq!(moved.hear_out().await, "");
     running.await.unwrap();
     drop(receipts);
@@ -199,23 +203,23 @@ async fn a_connection_stays_that_was_made_after_the_new_address_was_declared() {
     let (old, new) = (Server::new().await, Server::new().await);
     let Rig {
         mut publisher,
-        orders,
+        commands,
         counters,
         ..
     } = rig(&old.address, "{}");
-    orders.send(new.reach(&publisher)).unwrap();
+    commands.send(new.reach(&publisher)).unwrap();
     assert!(publisher.pause(SOON / 100).await.is_continue());
-    orders.send(Order::Publish(vec![parcel(0, 1)])).unwrap();
+    commands.send(Command::Deliver(vec![message(0, 1)]).into()).unwrap();
     let running = tokio::spawn(publisher.run());
     let mut client = new.greet("new.example.com:4222").await;
     client.say("PONG\r\nPONG\r\n").await;
     client.hear("PUB subject 4\r\nbody\r\nPING\r\n").await;
     client.say("PONG\r\n").await;
     // Each write has an answer, so the connection was there for both.
-    orders.send(Order::Publish(vec![parcel(0, 1)])).unwrap();
+    commands.send(Command::Deliver(vec![message(0, 1)]).into()).unwrap();
     client.hear("PUB subject 4\r\nbody\r\nPING\r\n").await;
     assert_eq!(counters.reconnects.get(), 0);
-    drop(orders);
+    drop(commands);
     running.await.unwrap();
 }
 
@@ -224,11 +228,11 @@ async fn a_server_that_asks_to_leave_gets_nothing_more_and_what_it_has_got_is_aw
     let (old, new) = (Server::new().await, Server::new().await);
     let Rig {
         publisher,
-        orders,
+        commands,
         counters,
         receipts,
     } = rig(&old.address, "{}");
-    orders.send(Order::Publish(vec![parcel(0, 1)])).unwrap();
+    commands.send(Command::Deliver(vec![message(0, 1)]).into()).unwrap();
     let running = tokio::spawn(publisher.run());
     let mut client = old.greet(&new.address).await;
     client.say("PONG\r\nPONG\r\n").await;
@@ -240,7 +244,7 @@ async fn a_server_that_asks_to_leave_gets_nothing_more_and_what_it_has_got_is_aw
     // Its answer to the PING is behind the INFO.
     client.say(&format!("{lame_duck}PING\r\n")).await;
     client.hear("PONG\r\n").await;
-    orders.send(Order::Publish(vec![parcel(0, 2)])).unwrap();
+    commands.send(Command::Deliver(vec![message(0, 2)]).into()).unwrap();
     client.say("PING\r\n").await;
     client.hear("PONG\r\n").await;
     client.say("PONG\r\n").await;
@@ -249,7 +253,7 @@ async fn a_server_that_asks_to_leave_gets_nothing_more_and_what_it_has_got_is_aw
     elsewhere.say("PONG\r\nPONG\r\n").await;
     elsewhere.hear("PUB subject 4\r\nbody\r\nPING\r\n").await;
     elsewhere.say("PONG\r\n").await;
-    drop(orders);
+    drop(commands);
     assert_eq!(elsewhere.hear_out().await, "");
     assert_eq!(counters.repeats_possible.get(), 0);
     running.await.unwrap();
@@ -262,11 +266,11 @@ async fn a_server_that_asks_to_leave_and_answers_nothing_is_left_after_the_confi
     let (old, new) = (Server::new().await, Server::new().await);
     let Rig {
         publisher,
-        orders,
+        commands,
         counters,
         receipts,
     } = rig(&old.address, "{retry: {confirmTimeoutMs: 300}}");
-    orders.send(Order::Publish(vec![parcel(0, 1)])).unwrap();
+    commands.send(Command::Deliver(vec![message(0, 1)]).into()).unwrap();
     let running = tokio::spawn(publisher.run());
     let mut client = old.greet(&new.address).await;
     client.say("PONG\r\nPONG\r\n").await;
@@ -277,7 +281,7 @@ async fn a_server_that_asks_to_leave_and_answers_nothing_is_left_after_the_confi
     elsewhere.say("PONG\r\nPONG\r\n").await;
     elsewhere.hear("PUB subject 4\r\nbody\r\nPING\r\n").await;
     assert_eq!(counters.repeats_possible.get(), 1);
-    drop(orders);
+    drop(commands);
     running.await.unwrap();
     drop(receipts);
 }
@@ -287,13 +291,13 @@ fn who_gave_partitions_up_is_answered_only_when_their_bytes_are_cut() {
     let mut publisher = rig("127.0.0.1:1", "{}").publisher;
     let abandon = |publisher: &mut Publisher, partition: i32| {
         let (done, answer) = blocking::channel();
-        publisher.take(Order::Abandon {
+        publisher.obey(Command::Abandon {
             assignments: Arc::from([(partition, 1)]),
             done,
         });
         move || answer.try_recv() == Err(blocking::TryRecvError::Disconnected)
     };
-    publisher.take(Order::Publish(vec![parcel(0, 1)]));
+    publisher.obey(Command::Deliver(vec![message(0, 1)]));
     assert!(publisher.outbox.next(0).is_some());
     let first = abandon(&mut publisher, 0);
     // It has nothing of this one, and nothing new of that one.

@@ -38,7 +38,7 @@ const TOLD: usize = 4;
 type Attempt = Result<(ServerAddress, Connection), String>;
 
 impl Publisher {
-    /// Makes a connection that is ready to publish; takes orders meanwhile. Breaks when there is nobody to give orders.
+    /// Makes a connection that is ready to publish; takes commands meanwhile. Breaks when there is nobody to give commands.
     pub(super) async fn connect(&mut self) -> ControlFlow<(), Attempt> {
         loop {
             // Each attempt begins with what is declared by now.
@@ -98,7 +98,7 @@ impl Publisher {
         }
     }
 
-    /// Waits, and takes orders meanwhile. A cluster that is declared at another address is not waited for.
+    /// Waits, and takes commands meanwhile. A cluster that is declared at another address is not waited for.
     pub(super) async fn pause(&mut self, pause: Duration) -> ControlFlow<()> {
         if self.moved {
             return ControlFlow::Continue(());
@@ -106,15 +106,15 @@ impl Publisher {
         self.meanwhile(sleep(pause)).await.map_continue(|_| ())
     }
 
-    /// Awaits this, and takes orders meanwhile. None: the cluster was declared otherwise first.
+    /// Awaits this, and takes commands meanwhile. None: the cluster was declared otherwise first.
     async fn meanwhile<T>(&mut self, future: impl Future<Output = T>) -> ControlFlow<(), Option<T>> {
         let mut future = pin!(future);
         loop {
             tokio::select! {
-                // An order that is there already comes before a connection that it may make useless.
+                // A command that is there already comes before a connection that it may make useless.
                 biased;
-                order = self.orders.recv() => match order {
-                    Some(order) => self.take(order),
+                command = self.commands.recv() => match command {
+                    Some(command) => self.take(command),
                     None => return ControlFlow::Break(()),
                 },
                 value = &mut future => return ControlFlow::Continue(Some(value)),

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 
-use super::{Ended, Publisher};
+use super::Publisher;
+use super::ended::Ended;
 use forwarder_nats::server::ServerAddress;
 use forwarder_nats::stream::{self, Change, StreamError, StreamFault, StreamState};
 use forwarder_service::chain;

@@ -9,23 +9,24 @@ use forwarder_core::document::{Checked, Cluster};
 use tokio::sync::mpsc;
 use tracing::{Instrument, info, info_span};
 
+use super::{Link, Publisher, ToPublisher};
 use crate::lease::Lease;
+use crate::message::Message;
 use crate::metrics::{ClusterMetrics, Metrics};
-use crate::parcel::Receipts;
-use crate::publisher::{Link, Order, Publisher};
+use crate::outputs::{Command, Receipts};
 use crate::tasks::Tasks;
 use forwarder_nats::server::AddressError;
 use forwarder_service::clock::Clock;
 
 /// Starts publishers and ends them.
-pub struct Fleet {
+pub struct Publishers {
     config: Arc<Checked>,
     receipts: blocking::Sender<Receipts>,
     metrics: Metrics,
     clock: Clock,
     lease: Lease,
     tasks: Tasks,
-    /// By outlet; an outlet's number is never used again.
+    /// By output; an output's number is never used again.
     members: BTreeMap<u32, Member>,
     next: u32,
 }
@@ -38,18 +39,22 @@ pub struct Member {
     pub metrics: ClusterMetrics,
     /// Its connection.
     pub link: Link,
-    orders: mpsc::UnboundedSender<Order>,
+    commands: mpsc::UnboundedSender<ToPublisher>,
 }
 
 impl Member {
-    /// Tells the publisher what to do.
-    pub fn order(&self, order: Order) {
-        // A publisher ends only when this sender is dropped, so the order finds it. One that has panicked ends the process.
-        self.orders.send(order).ok();
+    /// Gives the publisher a command.
+    pub fn command(&self, command: Command<Message>) {
+        self.tell(command.into());
+    }
+
+    fn tell(&self, told: ToPublisher) {
+        // A publisher ends only when this sender is dropped, so it hears this. One that has panicked ends the process.
+        self.commands.send(told).ok();
     }
 }
 
-impl Fleet {
+impl Publishers {
     /// Without a publisher. `receipts` is where all of them report.
     #[must_use]
     pub fn new(
@@ -72,7 +77,7 @@ impl Fleet {
         }
     }
 
-    /// The outlet of a cluster: the one that it has, told of what is declared now, or a new one.
+    /// The output of a cluster: the one that it has, told of what is declared now, or a new one.
     ///
     /// # Errors
     /// A server's URL that cannot be read.
@@ -81,7 +86,7 @@ impl Fleet {
             .members
             .iter_mut()
             .find(|(_, member)| member.cluster.name == cluster.name);
-        if let Some((outlet, member)) = known {
+        if let Some((output, member)) = known {
             // How much of the ring is its is nothing to its connection.
             member.cluster.weight = cluster.weight;
             if member.cluster != *cluster {
@@ -90,18 +95,18 @@ impl Fleet {
                     "the cluster is declared otherwise than before: connecting anew"
                 );
                 member.cluster = cluster.clone();
-                member.order(Order::Reach(Box::new(cluster.clone())));
+                member.tell(ToPublisher::Reach(Box::new(cluster.clone())));
             }
-            return Ok(*outlet);
+            return Ok(*output);
         }
-        let outlet = self.next;
-        let (orders_in, orders) = mpsc::unbounded_channel();
+        let output = self.next;
+        let (commands_in, commands) = mpsc::unbounded_channel();
         let link = Link::default();
         let publisher = Publisher::new(
-            outlet,
+            output,
             cluster,
             &self.config,
-            orders,
+            commands,
             self.receipts.clone(),
             self.metrics.clone(),
             self.clock,
@@ -116,17 +121,17 @@ impl Fleet {
             cluster: cluster.clone(),
             metrics: self.metrics.cluster(&cluster.name),
             link,
-            orders: orders_in,
+            commands: commands_in,
         };
-        self.members.insert(outlet, member);
-        Ok(outlet)
+        self.members.insert(output, member);
+        Ok(output)
     }
 
     /// Ends the publishers that are not to be kept; what they have is lost to them, so they should have nothing.
     pub fn keep(&mut self, mut keep: impl FnMut(u32) -> bool) {
         let metrics = &self.metrics;
-        self.members.retain(|outlet, member| {
-            let kept = keep(*outlet);
+        self.members.retain(|output, member| {
+            let kept = keep(*output);
             if !kept {
                 info!(cluster = member.cluster.name, "out of the ring, and done with");
                 metrics.forget_cluster(&member.cluster.name);
@@ -143,13 +148,13 @@ impl Fleet {
 
     /// A publisher.
     #[must_use]
-    pub fn get(&self, outlet: u32) -> Option<&Member> {
-        self.members.get(&outlet)
+    pub fn get(&self, output: u32) -> Option<&Member> {
+        self.members.get(&output)
     }
 
-    /// All publishers, by outlet.
+    /// All publishers, by output.
     pub fn members(&self) -> impl Iterator<Item = (u32, &Member)> {
-        self.members.iter().map(|(outlet, member)| (*outlet, member))
+        self.members.iter().map(|(output, member)| (*output, member))
     }
 }
 
@@ -173,7 +178,7 @@ ring: {epoch: 1, clusters: [{name: C1, servers: ['nats://127.0.0.1:1']}]}
         .unwrap();
         let clock = Clock::start();
         let tasks = Tasks::new(Handle::current(), Health::default());
-        let mut fleet = Fleet::new(
+        let mut publishers = Publishers::new(
             Arc::new(config.clone()),
             blocking::channel().0,
             Metrics::new(&config.admin).unwrap(),
@@ -185,13 +190,13 @@ ring: {epoch: 1, clusters: [{name: C1, servers: ['nats://127.0.0.1:1']}]}
             name: name.to_owned(),
             ..config.ring.clusters[0].clone()
         };
-        let stays = fleet.open(&cluster("stays")).unwrap();
+        let stays = publishers.open(&cluster("stays")).unwrap();
         for number in 0..3 {
-            fleet.open(&cluster(&number.to_string())).unwrap();
-            assert_eq!(fleet.size(), 2);
+            publishers.open(&cluster(&number.to_string())).unwrap();
+            assert_eq!(publishers.size(), 2);
             assert_eq!(tasks.running().len(), 2, "the one that stays, and the newest");
-            fleet.keep(|outlet| outlet == stays);
-            assert_eq!(fleet.size(), 1);
+            publishers.keep(|output| output == stays);
+            assert_eq!(publishers.size(), 1);
             tokio::time::timeout(Duration::from_secs(10), async {
                 while !tasks.running()[1] {
                     tokio::task::yield_now().await;

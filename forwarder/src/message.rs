@@ -1,21 +1,20 @@
-//! A record on its way through the engine, and what comes back of it.
+//! A record on its way through the engine.
+//!
+//! The intake makes a [`Message`] of a record, or a [`DeadLetter`] where it can make none. Either is one allocation.
+
+mod dead_letter;
+mod original;
 
 use forwarder_core::delivery::offsets::Tag;
 use forwarder_core::delivery::outbox::{Item, subject_hash};
-use forwarder_core::fanout::dispatch::{Closed, Freight};
-use forwarder_core::record::{Header, Invalid, Timestamp};
+use forwarder_core::fanout::dispatch::Freight;
+use forwarder_core::record::{Invalid, Timestamp};
 use forwarder_core::trace::TRACEPARENT;
 use memchr::memmem;
 
+pub use self::dead_letter::DeadLetter;
+pub use self::original::{Original, record_bytes};
 use crate::traces::Trace;
-
-/// How large a record is: key, value and headers.
-#[must_use]
-pub fn record_bytes(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[Header<'_>]) -> usize {
-    let length = |field: Option<&[u8]>| field.map_or(0, <[u8]>::len);
-    let headers = headers.iter().map(|(name, value)| name.len() + length(*value));
-    headers.fold(length(key) + length(value), usize::saturating_add)
-}
 
 /// Where in Kafka a record came from, and on behalf of which assignment it is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +71,7 @@ impl Origin {
 
 /// A routed record: all that is needed to publish it, in one allocation.
 #[derive(Debug)]
-pub struct Parcel {
+pub struct Message {
     /// Where it came from.
     pub origin: Origin,
     /// Its asset's lane.
@@ -89,7 +88,7 @@ pub struct Parcel {
     body_end: usize,
 }
 
-impl Parcel {
+impl Message {
     /// Packs the parts; `original` is what [`Original::pack`] wrote, or empty.
     #[must_use]
     pub fn pack(
@@ -163,18 +162,13 @@ impl Parcel {
 
     /// The dead letter that the record becomes.
     #[must_use]
-    pub fn into_letter(self, reason: Invalid) -> Letter {
-        let original = self.bytes.get(self.body_end..).unwrap_or_default().into();
-        Letter {
-            origin: self.origin,
-            reason,
-            truncated: None,
-            original,
-        }
+    pub fn into_dead_letter(self, reason: Invalid) -> DeadLetter {
+        let original = self.bytes.get(self.body_end..).unwrap_or_default();
+        DeadLetter::new(self.origin, reason, original)
     }
 }
 
-impl Item for Parcel {
+impl Item for Message {
     fn lane(&self) -> u64 {
         self.lane
     }
@@ -192,7 +186,7 @@ impl Item for Parcel {
     }
 }
 
-impl Freight for Parcel {
+impl Freight for Message {
     fn tag(&self) -> Tag {
         self.origin.tag()
     }
@@ -204,156 +198,6 @@ impl Freight for Parcel {
     fn weight(&self) -> usize {
         Self::weight(self)
     }
-}
-
-/// A record that can never be forwarded.
-#[derive(Debug)]
-pub struct Letter {
-    /// Where it came from.
-    pub origin: Origin,
-    /// Why it cannot be forwarded.
-    pub reason: Invalid,
-    /// How long the value was, where it is left out.
-    pub truncated: Option<usize>,
-    /// The packed [`Original`]; empty where no dead letter is declared.
-    original: Box<[u8]>,
-}
-
-impl Letter {
-    /// A letter with the packed original.
-    #[must_use]
-    pub fn new(origin: Origin, reason: Invalid, original: &[u8]) -> Self {
-        Self {
-            origin,
-            reason,
-            truncated: None,
-            original: original.into(),
-        }
-    }
-
-    /// Of a record whose value, of this many bytes, is left out.
-    #[must_use]
-    pub fn without_value(origin: Origin, reason: Invalid, original: &[u8], length: usize) -> Self {
-        Self {
-            truncated: Some(length),
-            ..Self::new(origin, reason, original)
-        }
-    }
-
-    /// The record as it came.
-    #[must_use]
-    pub fn original(&self) -> Original<'_> {
-        Original::unpack(&self.original)
-    }
-
-    /// What counts against the caps.
-    #[must_use]
-    pub fn weight(&self) -> usize {
-        self.original.len() + size_of::<Self>()
-    }
-}
-
-/// A record as it came from Kafka.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Original<'a> {
-    /// The key.
-    pub key: Option<&'a [u8]>,
-    /// The value.
-    pub value: Option<&'a [u8]>,
-    /// The headers, in order. Names are bytes: what came need not have been UTF-8.
-    pub headers: Vec<(&'a [u8], Option<&'a [u8]>)>,
-}
-
-impl<'a> Original<'a> {
-    /// Appends key, value and headers, each with its length.
-    pub fn pack(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[Header<'_>], out: &mut Vec<u8>) {
-        pack_one(key, out);
-        pack_one(value, out);
-        for (name, value) in headers {
-            pack_one(Some(name.as_bytes()), out);
-            pack_one(*value, out);
-        }
-    }
-
-    fn unpack(mut bytes: &'a [u8]) -> Self {
-        let key = unpack_one(&mut bytes);
-        let value = unpack_one(&mut bytes);
-        let mut headers = Vec::new();
-        while !bytes.is_empty() {
-            let name = unpack_one(&mut bytes).unwrap_or_default();
-            headers.push((name, unpack_one(&mut bytes)));
-        }
-        Self { key, value, headers }
-    }
-}
-
-/// The length that stands for "none". No Kafka field is that long.
-const NONE: u32 = u32::MAX;
-
-fn pack_one(field: Option<&[u8]>, out: &mut Vec<u8>) {
-    let length = field.map_or(NONE, |field| u32::try_from(field.len()).unwrap_or(NONE));
-    out.extend_from_slice(&length.to_le_bytes());
-    out.extend_from_slice(field.unwrap_or_default());
-}
-
-fn unpack_one<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (length, rest) = bytes.split_first_chunk::<4>()?;
-    let length = u32::from_le_bytes(*length);
-    if length == NONE {
-        *bytes = rest;
-        return None;
-    }
-    let (field, rest) = rest.split_at_checked(length as usize)?;
-    *bytes = rest;
-    Some(field)
-}
-
-/// What became of a dispatched record. Each one dispatched comes back exactly once: the caps are counted by it.
-#[derive(Debug)]
-pub struct Receipt {
-    /// Which record it is.
-    pub tag: Tag,
-    /// What the record weighed against the caps.
-    pub weight: usize,
-    /// Its trace, if it was sampled; it ends with the receipt.
-    pub trace: Option<Box<Trace>>,
-    /// What became of it.
-    pub fate: Fate,
-}
-
-/// See [`Receipt`].
-#[derive(Debug)]
-pub enum Fate {
-    /// Confirmed by the target.
-    Confirmed,
-    /// Given up together with its assignment: whoever owns the partition now handles it.
-    Dropped,
-    /// Can never be delivered.
-    Undeliverable(Box<Undeliverable>),
-    /// Given back, as it was asked for.
-    Recalled(Box<Parcel>),
-    /// Given back, since its lane, which is told, is closed.
-    Returned(u64),
-}
-
-/// What cannot be delivered.
-#[derive(Debug)]
-pub struct Undeliverable {
-    /// Its asset's lane.
-    pub lane: u64,
-    /// What becomes of it.
-    pub letter: Letter,
-}
-
-/// Receipts of one outlet.
-#[derive(Debug)]
-pub struct Receipts {
-    /// The outlet.
-    pub outlet: u32,
-    /// Lanes that it has closed: see [`forwarder_core::delivery::outbox::Outbox::close`].
-    pub closed: Vec<Closed>,
-    /// In no particular order.
-    pub receipts: Vec<Receipt>,
 }
 
 #[cfg(test)]
@@ -371,15 +215,15 @@ mod tests {
     };
 
     #[test]
-    fn a_parcel_keeps_its_parts_apart() {
+    fn a_message_keeps_its_parts_apart() {
         let mut original = Vec::new();
         Original::pack(Some(b"key"), None, &[("a", Some(b"1")), ("a", None)], &mut original);
-        let parcel = Parcel::pack(ORIGIN, 7, 0, b"key.id", b"NATS/1.0\r\n\r\n", b"{}", &original);
-        assert_eq!(parcel.subject(), b"key.id");
-        assert_eq!(parcel.headers(), b"NATS/1.0\r\n\r\n");
-        assert_eq!(parcel.body(), b"{}");
-        assert_eq!(parcel.payload_len(), 14);
-        let letter = parcel.into_letter(Invalid::Refused);
+        let message = Message::pack(ORIGIN, 7, 0, b"key.id", b"NATS/1.0\r\n\r\n", b"{}", &original);
+        assert_eq!(message.subject(), b"key.id");
+        assert_eq!(message.headers(), b"NATS/1.0\r\n\r\n");
+        assert_eq!(message.body(), b"{}");
+        assert_eq!(message.payload_len(), 14);
+        let letter = message.into_dead_letter(Invalid::Refused);
         let headers = vec![(&b"a"[..], Some(&b"1"[..])), (&b"a"[..], None)];
         assert_eq!(
             letter.original(),
@@ -400,10 +244,10 @@ mod tests {
                 way: [2; 8],
                 publish: [3; 8],
             };
-            let mut parcel = Parcel::pack(ORIGIN, 7, 0, b"key.id", headers, b"{}", b"");
-            assert_eq!(parcel.untraced_headers(), None, "it has no trace");
-            parcel.trace = Some(Trace::new(sampled, 0, 0));
-            parcel.untraced_headers()
+            let mut message = Message::pack(ORIGIN, 7, 0, b"key.id", headers, b"{}", b"");
+            assert_eq!(message.untraced_headers(), None, "it has no trace");
+            message.trace = Some(Trace::new(sampled, 0, 0));
+            message.untraced_headers()
         };
         let with = b"NATS/1.0\r\na: 1\r\ntraceparent: 00-x-y-01\r\nb: 2\r\n\r\n";
         assert_eq!(untraced(with, None).unwrap(), b"NATS/1.0\r\na: 1\r\nb: 2\r\n\r\n");
@@ -419,8 +263,8 @@ mod tests {
     }
 
     #[test]
-    fn without_an_original_a_letter_is_empty() {
-        let letter = Parcel::pack(ORIGIN, 7, 0, b"s", b"", b"{}", b"").into_letter(Invalid::TooLarge);
+    fn without_an_original_a_dead_letter_is_empty() {
+        let letter = Message::pack(ORIGIN, 7, 0, b"s", b"", b"{}", b"").into_dead_letter(Invalid::TooLarge);
         assert_eq!(letter.original(), Original::default());
     }
 }
