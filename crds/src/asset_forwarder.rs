@@ -28,7 +28,7 @@ use crate::schema::{self, rule};
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!has(self.publish) || !has(self.publish.maxAttempts) || has(self.deadLetter)")
-        .message("maxAttempts needs a deadLetter, for what is given up must not be lost: declare one, or remove maxAttempts")
+        .message("maxAttempts needs a deadLetter, because a record that is given up must not be lost: declare one, or remove maxAttempts")
         .field_path(".publish.maxAttempts"),
     validation = Rule::new(
         "!has(self.deadLetter) || !has(self.deadLetter.channelRef) || !self.sources.exists(source, \
@@ -37,7 +37,7 @@ use crate::schema::{self, rule};
          && (!has(source.channelRef.__namespace__) \
              || source.channelRef.__namespace__ == self.deadLetter.channelRef.__namespace__))"
     )
-    .message("the channel of dead letters is the one that is read, so each would be read again: name another KafkaChannel")
+    .message("the dead-letter channel is also the source, so dead letters would be read again: name another KafkaChannel")
     .field_path(".deadLetter.channelRef")
 )]
 #[kube(
@@ -76,8 +76,8 @@ use crate::schema::{self, rule};
     // Its Service has its name, and its pods' names are longer.
     validation = Rule::new("size(self.metadata.name) <= 50 && self.metadata.name.matches(r'^[a-z]([-a-z0-9]*[a-z0-9])?$')")
         .message(
-            "metadata.name must be fit for a Service and for pods: at most 50 lower case letters, digits and dashes, the first one a \
-             letter, the last one no dash"
+            "metadata.name must be valid for a Service and for pods: at most 50 lower case letters, digits and dashes, beginning with \
+             a letter and not ending with a dash"
         )
 )]
 pub struct AssetForwarderSpec {
@@ -85,11 +85,11 @@ pub struct AssetForwarderSpec {
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: i32,
-    /// Has the operator choose the number of pods by measured lag; `replicas` counts for nothing then. Absent: `replicas`, which an
-    /// autoscaler of your own may change.
+    /// Lets the operator choose the number of pods by measured lag. `replicas` is ignored then. Absent: `replicas` applies, and an
+    /// autoscaler of your own may change it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<Autoscaling>,
-    /// What is read: for now exactly one channel. A change rolls the pods; another channel or group begins where its offsets say.
+    /// What is read: for now exactly one channel. A change rolls the pods. Another channel or group begins at its own offsets.
     #[schemars(schema_with = "sources")]
     pub sources: Vec<Source>,
     /// Which `NatsCluster`s are members of the ring.
@@ -100,7 +100,7 @@ pub struct AssetForwarderSpec {
     /// How records reach their cluster. A change rolls the pods.
     #[serde(default)]
     pub publish: Publish,
-    /// Where a record goes that can never be forwarded, as it came, with the reason. Absent: it is counted, logged and stepped over.
+    /// Where a record that can never be forwarded goes: unchanged, with the reason. Absent: it is counted, logged and skipped.
     /// A change rolls the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letter: Option<DeadLetter>,
@@ -110,15 +110,15 @@ pub struct AssetForwarderSpec {
     /// What a pod logs. A change rolls the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logging: Option<Logging>,
-    /// What a pod tells of single records. Absent: nothing. A change rolls the pods.
+    /// What a pod reports about single records. Absent: nothing. A change rolls the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub telemetry: Option<Telemetry>,
-    /// The forwarder's image. Absent: the operator's default one, as `upgradePolicy` says. A change rolls the pods.
+    /// The forwarder's image. Absent: the operator's default image, subject to `upgradePolicy`. A change rolls the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "image")]
     pub image: Option<String>,
-    /// Whether a new operator rolls running pods: its default image, and whatever else it makes of a forwarder in another way.
-    /// `OnSpecChange` (the default): not before they roll for a reason of their own; `Automatic`: at once.
+    /// Whether a new version of the operator rolls running pods, for its default image or other changes of their template.
+    /// `OnSpecChange` (the default): pods take these up when they next roll for another reason; `Automatic`: at once.
     #[serde(default)]
     pub upgrade_policy: UpgradePolicy,
     /// What is added to the pods: labels, resources, where they run. A change rolls the pods.
@@ -142,7 +142,7 @@ pub(crate) fn image(_: &mut SchemaGenerator) -> Schema {
         512,
         &[rule(
             "self.matches(r'^[A-Za-z0-9][A-Za-z0-9._:/@-]*$')",
-            "is no image: write repository:tag or repository@digest",
+            "is not a valid image: write repository:tag or repository@digest",
         )],
     )
 }

@@ -1,4 +1,4 @@
-//! `KafkaChannel`: a logical channel: where, as whom, how, which topic.
+//! `KafkaChannel`: a logical channel: a topic, its brokers, credentials and settings.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ use crate::schema::{self, rule};
     namespaced,
     derive = "PartialEq",
     status = "KafkaChannelStatus",
-    doc = "A logical channel: a Kafka topic, where it is, as whom and how it is read and written.",
+    doc = "A logical channel: a Kafka topic, its brokers, and the credentials and settings to read and write it.",
     printcolumn(name = "Topic", type_ = "string", json_path = ".spec.topic.name"),
     printcolumn(name = "Partitions", type_ = "integer", json_path = ".status.partitions"),
     printcolumn(
@@ -63,7 +63,7 @@ pub struct KafkaChannelSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KafkaConnection {
-    /// Brokers to ask first for all others, as `host:port`: one at least, better three.
+    /// Brokers that tell about all others, as `host:port`: at least one, better three.
     #[schemars(schema_with = "bootstrap_servers")]
     pub bootstrap_servers: Vec<String>,
     /// TLS. Absent: plain text; an empty object: TLS with the system's certificate authorities.
@@ -78,11 +78,11 @@ pub struct KafkaConnection {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.secretRef.usernameKey) || self.mechanism != 'OAUTHBEARER'")
-    .message("usernameKey has no meaning with OAUTHBEARER, whose token says who we are: remove it")
+    .message("usernameKey is not used with OAUTHBEARER, whose token names the user: remove it")
     .field_path(".secretRef.usernameKey"))]
 pub struct Sasl {
-    /// `SCRAM-SHA-512` and `SCRAM-SHA-256`: user and password, which does not cross the network; `PLAIN`: user and password as they
-    /// are, so without `tls` everybody on the way can read them; `OAUTHBEARER`: a token, which somebody else keeps fresh in the
+    /// `SCRAM-SHA-512` and `SCRAM-SHA-256`: user and password, and the password is never sent. `PLAIN`: user and password in plain
+    /// text, so without `tls` anyone on the network path can read them. `OAUTHBEARER`: a token, which you must keep fresh in the
     /// Secret.
     pub mechanism: SaslMechanism,
     /// The Secret, in the channel's namespace.
@@ -92,7 +92,7 @@ pub struct Sasl {
 /// A SASL mechanism.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum SaslMechanism {
-    /// User and password as they are; without TLS everybody on the way can read them.
+    /// User and password in plain text; without TLS anyone on the network path can read them.
     #[serde(rename = "PLAIN")]
     Plain,
     /// SCRAM with SHA-256.
@@ -101,7 +101,7 @@ pub enum SaslMechanism {
     /// SCRAM with SHA-512.
     #[serde(rename = "SCRAM-SHA-512")]
     ScramSha512,
-    /// A token that somebody else keeps fresh in the Secret.
+    /// A token in the Secret, which the operator does not renew.
     #[serde(rename = "OAUTHBEARER")]
     OAuthBearer,
 }
@@ -145,29 +145,29 @@ pub struct SaslSecretRef {
          || (has(self.allowPartitionIncrease) && self.partitions <= self.allowPartitionIncrease)"
     )
     .message(
-        "more partitions send most keys to other partitions, where new records can overtake old ones of the same asset: stop the \
-         producers until all is read, then say so by giving allowPartitionIncrease the same number"
+        "more partitions move most keys to other partitions, where new records can overtake old ones of the same asset: stop the \
+         producers until all records are read, then set allowPartitionIncrease to the same number"
     )
     .field_path(".partitions"),
     validation = Rule::new(
         "!has(self.replicationFactor) || !has(oldSelf.replicationFactor) || self.replicationFactor == oldSelf.replicationFactor"
     )
-    .message("the copies of a topic cannot be changed here: reassign its partitions by Kafka's own tools and remove the field")
+    .message("replicationFactor cannot be changed here: reassign the topic's partitions with Kafka's own tools and remove the field")
     .field_path(".replicationFactor")
 )]
 pub struct Topic {
     /// The topic's name. It cannot change: declare another channel instead.
     #[schemars(schema_with = "topic_name")]
     pub name: String,
-    /// `true`: the operator creates the topic and keeps it as declared here. `false` (the default): it only looks whether it is there.
+    /// `true`: the operator creates the topic and keeps it as declared here. `false` (the default): it only checks that the topic exists.
     #[serde(default)]
     pub managed: bool,
-    /// Partitions of a managed topic. Absent: as many as the brokers give by default. More re-map keys, so that new records can
+    /// Partitions of a managed topic. Absent: the brokers' default. More partitions move keys, so that new records can
     /// overtake old ones of the same asset: see `allowPartitionIncrease`. Fewer is not possible.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub partitions: Option<i32>,
-    /// Copies of each partition of a managed topic, set when it is created. Absent: as many as the brokers give by default.
+    /// Copies of each partition of a managed topic, set when it is created. Absent: the brokers' default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub replication_factor: Option<i16>,
@@ -176,13 +176,13 @@ pub struct Topic {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::kafka_settings")]
     pub config: BTreeMap<String, String>,
-    /// Acknowledges that more partitions re-map keys: the number up to which `partitions` may be raised.
+    /// Acknowledges that more partitions move keys: the number up to which `partitions` may be raised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub allow_partition_increase: Option<i32>,
-    /// What deleting the channel does to a managed topic. `Retain` (the default): the topic and its records stay. `Delete`: both go, if
-    /// this channel has created the topic (`status.topicCreation`). A topic that was there before stays. While other `KafkaChannel`s of
-    /// the topic or `AssetForwarder`s use it, the deletion waits for them, five minutes at most; then the topic stays.
+    /// What deleting the channel does to a managed topic. `Retain` (the default): the topic and its records stay. `Delete`: both
+    /// are deleted, if this channel has created the topic (`status.topicCreation`). A topic that existed before stays. While other
+    /// `KafkaChannel`s or `AssetForwarder`s use the topic, the deletion waits for at most five minutes; then the topic stays.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 }
@@ -193,7 +193,7 @@ pub enum DeletionPolicy {
     /// The topic and its records stay.
     #[default]
     Retain,
-    /// The topic goes with all its records, if this channel has created it and nobody else uses it.
+    /// The topic is deleted with all its records, if this channel has created it and nothing else uses it.
     Delete,
 }
 
@@ -204,7 +204,7 @@ pub struct Profile {
     /// The profile's name, such as `durableWrite`.
     #[schemars(schema_with = "profile_name")]
     pub name: String,
-    /// Whom the settings are for. `producer`: clients that write; `consumer`: clients that read.
+    /// Which clients the settings are for. `producer`: clients that write; `consumer`: clients that read.
     #[serde(rename = "type")]
     pub type_: ProfileType,
     /// Settings of the Kafka client by its names, such as `acks`, with their values as text.
@@ -230,7 +230,7 @@ pub struct KafkaChannelStatus {
     /// The generation that this status is about; -1: none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`; `Reconciling` or `Stalled` while true; `Drifted` where a topic is not as declared and is not repaired.
+    /// `Ready` always; `Reconciling` or `Stalled` while it is true; `Drifted` while the topic differs from what is declared and is not repaired.
     #[serde(default)]
     #[schemars(schema_with = "crate::status::conditions")]
     pub conditions: Vec<Condition>,
@@ -243,38 +243,38 @@ pub struct KafkaChannelStatus {
     /// The Kafka cluster's own ID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<String>,
-    /// Settings of `spec.topic.config` that Kafka took and holds differently. The operator does not write them again until what is declared
-    /// or held changes.
+    /// Settings of `spec.topic.config` that Kafka accepted but reports with another value. The operator writes them again only when the
+    /// declared or the reported value changes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub differing_settings: Vec<DifferingSetting>,
-    /// The record that this channel has created its topic. Absent: it has not, or nobody knows; then deleting the channel leaves the topic.
+    /// Says that this channel has created its topic. Absent: it has not, or that is unknown; deleting the channel then keeps the topic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic_creation: Option<TopicCreation>,
 }
 
-/// A setting that Kafka holds differently from what is declared.
+/// A setting that Kafka reports with another value than the declared one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DifferingSetting {
     /// The setting's name.
     pub name: String,
-    /// What was declared, and written.
+    /// The declared value, which the operator wrote.
     pub declared: String,
-    /// What the brokers say since. Absent: they do not tell.
+    /// The value that the brokers report. Absent: they do not report one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<String>,
 }
 
-/// How far the creation of a topic has come, and which topic it was.
+/// The progress of the creation of a topic, and which topic it was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TopicCreation {
-    /// `Begun`: there was no topic, and the operator is about to ask for it. `Done`: this channel has created it.
+    /// `Begun`: there was no topic, and the operator is about to create it. `Done`: this channel has created it.
     pub state: CreationState,
     /// The ID of the Kafka cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<String>,
-    /// The topic's own ID. A later topic of the same name has another one. Absent: the brokers do not tell it.
+    /// The topic's own ID. A later topic of the same name has another one. Absent: the brokers do not report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic_id: Option<String>,
     /// When the creation began, in RFC 3339; kept until the ID of the topic is known.
@@ -282,12 +282,12 @@ pub struct TopicCreation {
     pub begun_at: Option<String>,
 }
 
-/// How far the creation of a topic has come.
+/// The progress of the creation of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum CreationState {
-    /// It is about to be asked for.
+    /// The operator is about to create it.
     Begun,
-    /// It is made.
+    /// It is created.
     Done,
 }
 
@@ -296,7 +296,7 @@ fn address(_: &mut SchemaGenerator) -> Schema {
         512,
         &[rule(
             r"self.matches(r'^kafka://[A-Za-z0-9][A-Za-z0-9._:-]*/[A-Za-z0-9._~/-]+$')",
-            "is no address of a channel: write kafka://domain/name, such as kafka://example.com/assets",
+            "is not a valid channel address: write kafka://domain/name, such as kafka://example.com/assets",
         )],
     )
 }
@@ -310,7 +310,7 @@ fn bootstrap_servers(_: &mut SchemaGenerator) -> Schema {
         300,
         &[rule(
             place,
-            "is no broker: write host:port without a scheme, one broker per entry",
+            "is not a valid broker address: write host:port without a scheme, one broker per entry",
         )],
     );
     schema::set(1, 64, &server, &[])
@@ -322,11 +322,11 @@ fn topic_name(_: &mut SchemaGenerator) -> Schema {
         &[
             rule(
                 "self.matches(r'^[A-Za-z0-9._-]+$') && self != '.' && self != '..'",
-                "is no name of a topic: write letters, digits, dots, underscores and dashes",
+                "is not a valid topic name: write letters, digits, dots, underscores and dashes",
             ),
             rule(
                 "self == oldSelf",
-                "the topic of a channel cannot change: declare another KafkaChannel, and let the forwarder's channelRef name that",
+                "the topic of a channel cannot change: declare another KafkaChannel, and name it in the forwarder's channelRef",
             ),
         ],
     )
@@ -337,7 +337,7 @@ fn profile_name(_: &mut SchemaGenerator) -> Schema {
         63,
         &[rule(
             "self.matches(r'^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')",
-            "is no name of a profile: write letters, digits, dots, dashes and underscores, with a letter or a digit at both ends",
+            "is not a valid profile name: write letters, digits, dots, dashes and underscores, with a letter or a digit at both ends",
         )],
     )
 }
@@ -350,11 +350,11 @@ fn profiles(generator: &mut SchemaGenerator) -> Schema {
     list
 }
 
-/// What says how a topic is to be has no meaning for one that the operator only looks at.
+/// Fields that describe a topic are for managed ones: the operator only checks the others.
 fn managed_only(is_set: &str, field: &str) -> Rule {
     rule(
         format!("(has(self.managed) && self.managed) || !({is_set})"),
-        "is for managed topics only: remove it, or write managed: true to give the topic into the operator's hands",
+        "is for managed topics only: remove it, or write managed: true to let the operator manage the topic",
     )
     .field_path(field)
 }

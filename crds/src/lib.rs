@@ -1,6 +1,6 @@
 //! The resources `NatsCluster`, `KafkaChannel` and `AssetForwarder`, as types, and the CustomResourceDefinitions made from them.
 //!
-//! What a schema or a CEL rule can refuse is refused by the API server; what needs other objects is judged by the operator.
+//! The API server refuses what a schema or a CEL rule can refuse. The operator judges what depends on other objects.
 
 // `KubeSchema` copies each type, `pub` and all, into a function, where the lint calls that unreachable.
 #![allow(unreachable_pub)]

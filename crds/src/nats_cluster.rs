@@ -44,7 +44,7 @@ pub use self::managed::Managed;
     printcolumn(name = "Drain", type_ = "boolean", json_path = ".spec.drain", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("has(self.spec.ringName) || size(self.metadata.name) <= 63")
-        .message("metadata.name is longer than the 63 characters that a name in rings may have: give a spec.ringName, or a shorter name")
+        .message("metadata.name is longer than 63 characters, the limit of a ring name: set spec.ringName, or choose a shorter name")
         .field_path(".spec"),
     // The name decides who owns which asset: under another one most of this cluster's assets would go elsewhere.
     validation = Rule::new(
@@ -52,7 +52,7 @@ pub use self::managed::Managed;
          == (has(oldSelf.spec.ringName) ? oldSelf.spec.ringName : oldSelf.metadata.name)"
     )
     .message(Message::Expression(
-        "'the name in rings cannot change, or assets would change their owner: keep ' \
+        "'the ring name cannot change, because assets would change their owner: keep ' \
          + (has(oldSelf.spec.ringName) ? oldSelf.spec.ringName : oldSelf.metadata.name) \
          + ', or declare a new NatsCluster and drain this one'"
             .to_owned()
@@ -66,13 +66,13 @@ pub use self::managed::Managed;
         .message("external and managed cannot replace each other: declare a new NatsCluster and drain this one")
         .field_path(".spec"),
     validation = Rule::new("!has(self.spec.managed) || !has(self.spec.auth)")
-        .message("the operator makes the credentials of a managed cluster: remove auth")
+        .message("the operator creates the credentials of a managed cluster: remove auth")
         .field_path(".spec.auth"),
     validation = Rule::new("!has(self.spec.managed) || !has(self.spec.tls)")
         .message("a managed cluster has no TLS: remove tls, or declare an external cluster")
         .field_path(".spec.tls"),
     validation = Rule::new("!has(self.spec.managed) || !has(self.spec.jetStreamApi)")
-        .message("a managed cluster has JetStream's API at its usual place: remove jetStreamApi")
+        .message("a managed cluster has JetStream's API at $JS.API: remove jetStreamApi")
         .field_path(".spec.jetStreamApi"),
     validation = Rule::new("!has(self.spec.managed) || self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')")
         .message("metadata.name becomes part of the names of a managed cluster's pods and Services: at most 40 lower case letters, digits \
@@ -81,25 +81,25 @@ pub use self::managed::Managed;
 )]
 pub struct NatsClusterSpec {
     /// The name in rings, which decides the assets that the cluster owns. By default `metadata.name`. It cannot change: declare a
-    /// new cluster and drain this one instead. Of several clusters of one name
-    /// a ring has one; the forwarder's status names the others.
+    /// new cluster and drain this one instead. Of several clusters with the same name a ring has only one; the forwarder's status
+    /// lists the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "ring_name")]
     pub ring_name: Option<String>,
-    /// A cluster that somebody else runs: this, or `managed`. A change is taken up by running pods; assets stay.
+    /// A cluster that the operator does not run: either this or `managed`. Running pods take up a change, and no asset moves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<External>,
-    /// A cluster that the operator runs: this, or `external`. It makes the servers and their credentials, and changes them one at a
-    /// time.
+    /// A cluster that the operator runs: either this or `external`. The operator creates the servers and their credentials, and
+    /// changes one server at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub managed: Option<Managed>,
-    /// Its share of a ring: it has `ring.replicas` × `weight` virtual nodes there. By default 1. A change moves the assets that make
-    /// up the difference, in order.
+    /// Its share of a ring: it has `ring.replicas` × `weight` virtual nodes there. By default 1. A change moves only the
+    /// assets that make up the difference; their records stay in order.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 1000))]
     pub weight: u32,
-    /// `true`: leaves every ring, in order; its assets go to the other members. `false` (the default): may be a member again.
-    /// Deletion drains first, too.
+    /// `true`: the cluster leaves every ring. Its assets go to the other members, and their records stay in order. `false` (the
+    /// default): it may be a member. Deletion also drains first.
     #[serde(default)]
     pub drain: bool,
     /// How to authenticate. Absent: not at all. New contents of the Secret reach running pods.
@@ -108,15 +108,15 @@ pub struct NatsClusterSpec {
     /// TLS. Absent: used where a server's URL (`tls://`) or the server itself asks for it, with the system's certificate authorities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
-    /// `false`: only the declared servers are used. `true` (the default): those too that the cluster announces. Write `false` where the
-    /// announced addresses cannot be reached from the pods, such as behind a proxy or a load balancer.
+    /// `false`: only the declared servers are used. `true` (the default): servers that the cluster announces are used too. Write `false`
+    /// if the pods cannot reach the announced addresses, such as behind a proxy or a load balancer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discover_servers: Option<bool>,
     /// Where JetStream's API is. Absent: at `$JS.API`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jet_stream_api: Option<JetStreamApi>,
-    /// What the subjects begin with on which answers arrive, such as `_INBOX_plant`: where the user may subscribe to no other ones.
-    /// Absent: `_INBOX`.
+    /// The prefix of the subjects on which replies arrive, such as `_INBOX_plant`. Set it if the user may not subscribe to the default
+    /// prefix, `_INBOX`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "inbox_prefix")]
     pub inbox_prefix: Option<String>,
@@ -125,12 +125,12 @@ pub struct NatsClusterSpec {
     pub allowed_namespaces: Option<AllowedNamespaces>,
 }
 
-/// A cluster that somebody else runs.
+/// A cluster that the operator does not run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct External {
     /// The servers of one cluster, at least one: `nats://host:port` or `tls://host:port`; without a port it is 4222. Never with a
-    /// user, password or token: those belong into a Secret that `spec.auth` names.
+    /// user, password or token: those belong in a Secret that `spec.auth` names.
     #[schemars(schema_with = "servers")]
     pub servers: Vec<String>,
 }
@@ -139,13 +139,13 @@ pub struct External {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.domain) != has(self.prefix)")
-    .message("give either domain (a JetStream domain, such as a leaf node's) or prefix (the subject that the API stands under)"))]
+    .message("give either domain (a JetStream domain, such as a leaf node's) or prefix (the subject prefix of the API)"))]
 pub struct JetStreamApi {
     /// The JetStream domain, such as that of a leaf node: the API is at `$JS.<domain>.API`. Either this or `prefix`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "domain")]
     pub domain: Option<String>,
-    /// The subject that the API stands under, such as `JS.plant.API` where another account exports it. Either this or `domain`.
+    /// The subject prefix of the API, such as `JS.plant.API` if another account exports it. Either this or `domain`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "api_prefix")]
     pub prefix: Option<String>,
@@ -205,32 +205,32 @@ pub struct NatsClusterStatus {
     /// The generation that this status is about; -1: none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`; `Reconciling` or `Stalled` while true.
+    /// `Ready` always; `Reconciling` or `Stalled` while it is true.
     #[serde(default)]
     #[schemars(schema_with = "crate::status::conditions")]
     pub conditions: Vec<Condition>,
     /// The name in rings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ring_name: Option<String>,
-    /// The NATS server's version, of the server that answered.
+    /// The version of the NATS server that answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_version: Option<String>,
-    /// The cluster's own name for itself, if it has one.
+    /// The cluster's own name, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_name: Option<String>,
-    /// Whether JetStream is on for these credentials.
+    /// Whether JetStream is enabled for these credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jet_stream: Option<bool>,
-    /// The servers that the cluster names, and those declared, sorted.
+    /// The servers that the cluster announces and the declared ones, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub servers: Vec<String>,
-    /// The servers that the operator runs, by name; of a managed cluster only.
+    /// The servers that the operator runs. Absent for an external cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub managed: Option<managed::ManagedStatus>,
     /// The forwarders whose ring it is a member of, as `namespace/name`, sorted: the first 32 of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub member_of: Vec<String>,
-    /// How many forwarders that are, where there are more than `memberOf` names.
+    /// The number of those forwarders, if there are more than `memberOf` lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member_of_count: Option<i32>,
 }
@@ -244,7 +244,7 @@ fn ring_name(_: &mut SchemaGenerator) -> Schema {
         63,
         &[rule(
             "self.matches(r'^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')",
-            "is no name in rings: write letters, digits, dots, dashes and underscores, with a letter or a digit at both ends",
+            "is not a valid ring name: write letters, digits, dots, dashes and underscores, with a letter or a digit at both ends",
         )],
     )
 }
@@ -257,7 +257,7 @@ fn domain(_: &mut SchemaGenerator) -> Schema {
         255,
         &[rule(
             format!("self.matches(r'^{LITERAL}+$')"),
-            "is no name of a JetStream domain: write one token without dots, *, > or blanks, such as plant-a",
+            "is not a valid JetStream domain name: write one token without dots, *, > or blanks, such as plant-a",
         )],
     )
 }
@@ -267,7 +267,7 @@ fn api_prefix(_: &mut SchemaGenerator) -> Schema {
         255,
         &[rule(
             format!("self.matches(r'^{LITERAL}+([.]{LITERAL}+)*$')"),
-            "is no subject that an API can stand under: write tokens without *, > or blanks, parted by single dots, such as JS.plant.API",
+            "is not a valid API prefix: write tokens without *, > or blanks, separated by single dots, such as JS.plant.API",
         )],
     )
 }
@@ -278,11 +278,11 @@ fn inbox_prefix(_: &mut SchemaGenerator) -> Schema {
         &[
             rule(
                 format!("self.matches(r'^{LITERAL}+([.]{LITERAL}+)*$')"),
-                "is no beginning of subjects: write tokens without *, > or blanks, parted by single dots, such as _INBOX_plant",
+                "is not a valid inbox prefix: write tokens without *, > or blanks, separated by single dots, such as _INBOX_plant",
             ),
             rule(
                 "!self.startsWith('$')",
-                "begins with a character that the server keeps for itself: begin with another one, such as _INBOX_plant",
+                "begins with a character that the server reserves: begin with another one, such as _INBOX_plant",
             ),
         ],
     )
@@ -298,7 +298,7 @@ fn servers(_: &mut SchemaGenerator) -> Schema {
         300,
         &[rule(
             url,
-            "is no NATS server: write nats://host:port or tls://host:port, one server per entry",
+            "is not a NATS server URL: write nats://host:port or tls://host:port, one server per entry",
         )],
     );
     schema::set(

@@ -16,14 +16,14 @@ pub const SECRET_KEYS: [&str; 8] = [
     ".dockercfg",
 ];
 
-/// A resource of this group, perhaps in another namespace. That one's `allowedNamespaces` must then let ours in.
+/// A resource of this group, perhaps in another namespace. Its `allowedNamespaces` must then allow your namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectRef {
     /// The name.
     #[schemars(schema_with = "crate::schema::object_name")]
     pub name: String,
-    /// The namespace; by default the one of the resource that refers. Another one's resource must let ours in by its
+    /// The namespace. By default that of the resource that refers. A resource of another namespace must allow yours in its
     /// `allowedNamespaces`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::namespace_name")]
@@ -37,7 +37,7 @@ pub struct SecretKeyRef {
     /// The Secret's name.
     #[schemars(schema_with = "crate::schema::object_name")]
     pub name: String,
-    /// The key in the Secret's data; what it is by default is said by the field that refers.
+    /// The key in the Secret's data. The field that refers names the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::secret_key")]
     pub key: Option<String>,
@@ -60,8 +60,8 @@ pub struct Tls {
     /// `ca.crt` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_secret_ref: Option<SecretKeyRef>,
-    /// A Secret of type `kubernetes.io/tls` in the same namespace, with the client certificate to show: `tls.crt` and `tls.key`.
-    /// Absent: none is shown.
+    /// A Secret of type `kubernetes.io/tls` in the same namespace, with the client certificate: `tls.crt` and `tls.key`.
+    /// Absent: no client certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_secret_ref: Option<TlsSecretRef>,
 }
@@ -74,20 +74,20 @@ pub struct Tls {
 #[x_kube(validation = Rule::new("!has(self.selector) || (has(self.from) && self.from == 'Selector')")
     .message("selector is used with from: Selector only: write that, or remove the selector"))]
 pub struct AllowedNamespaces {
-    /// `Same` (the default): the resource's own namespace alone; `All`: every namespace; `Selector`: those that `selector` chooses,
-    /// and the own.
+    /// `Same` (the default): only the resource's own namespace; `All`: every namespace; `Selector`: those that `selector` chooses,
+    /// and the resource's own.
     #[serde(default)]
     pub from: NamespacesFrom,
-    /// With `from: Selector`: the labels of namespaces that are let in. An empty selector lets all in.
+    /// With `from: Selector`: the labels of the allowed namespaces. An empty selector allows all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::label_selector")]
     pub selector: Option<LabelSelector>,
 }
 
-/// Who is let in.
+/// Which namespaces are allowed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum NamespacesFrom {
-    /// The resource's own namespace alone.
+    /// Only the resource's own namespace.
     #[default]
     Same,
     /// Every namespace.

@@ -69,7 +69,7 @@ pub(crate) fn object_name(_: &mut SchemaGenerator) -> Schema {
         253,
         &[rule(
             r"self.matches(r'^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",
-            "is no name of an object: write lower case letters, digits, dashes and dots, with a letter or a digit at both ends",
+            "is not a valid object name: write lower case letters, digits, dashes and dots, with a letter or a digit at both ends",
         )],
     )
 }
@@ -80,7 +80,7 @@ pub(crate) fn namespace_name(_: &mut SchemaGenerator) -> Schema {
         63,
         &[rule(
             "self.matches(r'^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
-            "is no name of a namespace: write lower case letters, digits and dashes, with a letter or a digit at both ends",
+            "is not a valid namespace name: write lower case letters, digits and dashes, with a letter or a digit at both ends",
         )],
     )
 }
@@ -91,7 +91,7 @@ pub(crate) fn secret_key(_: &mut SchemaGenerator) -> Schema {
         253,
         &[rule(
             "self.matches(r'^[-._a-zA-Z0-9]+$') && !self.startsWith('..') && self != '.'",
-            "is no key of a Secret: write letters, digits, dashes, underscores and dots",
+            "is not a valid Secret key: write letters, digits, dashes, underscores and dots",
         )],
     )
 }
@@ -103,7 +103,7 @@ pub(crate) fn username_key_rule() -> Rule {
         format!(
             "!has(self.usernameKey) || (!(self.usernameKey in [{secret}]) && (!has(self.key) || self.usernameKey != self.key))"
         ),
-        "is for what must stay secret, and a user's name stands in a ConfigMap: write the key of the user's name",
+        "is a key of secret data, and a user's name is stored in a ConfigMap: write the key of the user's name",
     )
     .field_path(".usernameKey")
 }
@@ -115,7 +115,7 @@ pub(crate) fn kafka_settings(_: &mut SchemaGenerator) -> Schema {
         &json_schema!({"type": "string", "maxLength": 1024}),
         &[rule(
             "self.all(name, name.matches(r'^[a-z][a-z0-9._-]*$'))",
-            "holds a name that no setting has: write lower case letters, digits and dots, such as max.message.bytes",
+            "holds an invalid setting name: write lower case letters, digits and dots, such as max.message.bytes",
         )],
     )
 }

@@ -1,4 +1,4 @@
-//! What the status of all resources has in common.
+//! What the statuses of all resources have in common.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 

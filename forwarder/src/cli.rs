@@ -26,7 +26,7 @@ use forwarder_service::logging;
 
 /// Forwards Kafka records to the NATS cluster that owns their asset.
 ///
-/// Without a command: `run`, with the configuration from the environment, as the original container has it.
+/// Without a command it does `run`, with the configuration from the environment variables of the original container.
 #[derive(Debug, Parser)]
 #[command(name = "forwarder", version)]
 pub struct Cli {
@@ -40,7 +40,7 @@ enum Command {
     Run(RunArgs),
     /// Check a configuration document: prints `ok` and a summary, or every fault with its path and exit code 1.
     ///
-    /// A document without a ring is one for `run --ring-file`; all the rest of it is checked.
+    /// A document for `run --ring-file` has no ring; all the rest of it is checked.
     Check {
         /// The document; `-` is standard input.
         file: PathBuf,
@@ -63,7 +63,7 @@ enum Command {
 
 #[derive(Args, Debug, Default)]
 struct DocumentArgs {
-    /// The configuration document; without it the environment variables of the original container are read.
+    /// The configuration document. Without it the environment variables of the original container are read.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -72,16 +72,16 @@ struct DocumentArgs {
 struct RunArgs {
     #[command(flatten)]
     document: DocumentArgs,
-    /// The ring, in a file of its own that has the fields of `ring` at its top level; the document must have no `ring` then.
+    /// The file of the ring, with the fields of `ring` at its top level. The document must then have no `ring`.
     ///
-    /// It is read twice a second, and a ring with a higher epoch is taken up while records flow. While there is none yet, the
-    /// process waits: /healthz answers, /readyz says why it is not ready.
+    /// The process reads it twice a second and switches to a ring with a higher epoch while records flow. Until there is a ring,
+    /// the process waits: /healthz answers, and /readyz says why it is not ready.
     #[arg(long, value_name = "FILE", requires = "config")]
     ring_file: Option<PathBuf>,
-    /// The ConfigMap that is mounted as the ring's file, to be watched through the Kubernetes API too, under the key `ring.yaml`.
+    /// The ConfigMap that is mounted as the ring's file. Its key `ring.yaml` is also watched through the Kubernetes API.
     ///
-    /// A mounted ConfigMap follows a change by a minute and more, the API at once. The pod's service account needs the verbs get,
-    /// list and watch on this ConfigMap. Where the API cannot be asked, the file goes on; the higher epoch wins.
+    /// A mounted ConfigMap shows a change after a minute or more, the API at once. The pod's service account needs the verbs get,
+    /// list and watch on this ConfigMap. If the API does not answer, the file is still read; the higher epoch wins.
     #[arg(long, value_name = "NAMESPACE/NAME", requires = "ring_file")]
     ring_config_map: Option<ConfigMapKey>,
 }
@@ -141,7 +141,7 @@ impl RunArgs {
         let rest = read_document(config)?;
         if rest.ring.is_some() {
             bail!(
-                "{}: ring: is said by --ring-file {} too; remove one of them",
+                "{}: ring: is also given by --ring-file {}; remove one of them",
                 config.display(),
                 file.display()
             );
@@ -197,7 +197,7 @@ fn read_document(file: &Path) -> anyhow::Result<Document> {
 
 /// A line for each fault, below one that says whose they are.
 fn environment_fault(errors: ConfigErrors) -> anyhow::Error {
-    anyhow!("the environment is no configuration:\n{errors}")
+    anyhow!("the environment variables are not a valid configuration:\n{errors}")
 }
 
 /// The environment's variables, as far as they are text: the others can be none of ours.

@@ -36,7 +36,7 @@ async fn shutdown() {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        drop(writeln!(io::stderr().lock(), "asked twice to stop: leaving at once"));
+        drop(writeln!(io::stderr().lock(), "second stop signal: exiting at once"));
         std::process::exit(1);
     });
 }

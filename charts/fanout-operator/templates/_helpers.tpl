@@ -1,4 +1,4 @@
-{{/* The name of everything in a release; the Lease's too, so that two releases in a namespace do not compete. */}}
+{{/* The name of all objects of a release. The Lease has it too, so that two releases in a namespace do not compete. */}}
 {{- define "fanout-operator.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride -}}
@@ -9,7 +9,7 @@
 {{- end -}}
 {{- end }}
 
-{{/* What a selector chooses: never changes in a release. */}}
+{{/* The labels of selectors. They never change in a release. */}}
 {{- define "fanout-operator.selectorLabels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
@@ -23,8 +23,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
-{{/* What `commonLabels` adds, each on a line of its own that it begins. The chart's own labels stay as they are. Those that add a
-     ClusterRole to another one are no labels for all objects: the operator's own rights would be everybody's. */}}
+{{/* The labels of `commonLabels`, each after a line break. The chart's own labels take precedence. Labels that aggregate ClusterRoles
+     are left out: on all objects they would give the operator's own rights to others. */}}
 {{- define "fanout-operator.commonLabels" -}}
 {{- $own := keys (include "fanout-operator.ownLabels" . | fromYaml) -}}
 {{- range $key, $value := .Values.commonLabels }}
@@ -34,13 +34,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{/* Of every object; never of a selector. */}}
+{{/* The labels of every object, never of a selector. */}}
 {{- define "fanout-operator.labels" -}}
 {{ include "fanout-operator.ownLabels" . }}
 {{- include "fanout-operator.commonLabels" . }}
 {{- end }}
 
-{{/* The same with further labels of one object, which go before the common ones. Takes a dict: root, further. */}}
+{{/* The same with further labels of one object, which take precedence over the common ones. Takes a dict: root, further. */}}
 {{- define "fanout-operator.labelsWith" -}}
 {{- $own := include "fanout-operator.ownLabels" .root | fromYaml -}}
 {{- toYaml (merge $own .further (include "fanout-operator.commonLabels" .root | fromYaml)) -}}
@@ -63,8 +63,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end }}
 
-{{/* What the restricted pod security standard asks of a container, and a root file system that nobody writes. The user is the
-     image's, by number; where a platform gives each namespace users of its own, that one. */}}
+{{/* What the restricted pod security standard asks of a container, and a read-only root file system. The user is the image's, by
+     number, or the one that the platform assigns to the namespace. */}}
 {{- define "fanout-operator.containerSecurityContext" -}}
 {{- if .Values.containerSecurityContext -}}
 {{- $own := dict "allowPrivilegeEscalation" false "readOnlyRootFilesystem" true "capabilities" (dict "drop" (list "ALL")) -}}
@@ -88,7 +88,7 @@ seccompProfile:
 {{- end -}}
 {{- end }}
 
-{{/* A security context with a person's fields in place of ours, one by one. A merge would not take a `false` for an answer. */}}
+{{/* A security context in which the user's fields replace ours, one by one. Helm's merge would ignore a `false`. */}}
 {{- define "fanout-operator.overridden" -}}
 {{- $context := .own -}}
 {{- range $field, $value := .theirs -}}
@@ -100,8 +100,8 @@ seccompProfile:
 {{- toYaml $context -}}
 {{- end }}
 
-{{/* Refuses variables in `extraEnv` that are the chart's own: of two with one name the last one would count, in silence. Each stands
-     with the value that is for it. Services and probes go by the ports, so those are the chart's too. */}}
+{{/* Refuses variables in `extraEnv` that are the chart's own: of two with one name the last one would count, in silence. Each one is
+     listed with the value to set instead. Services and probes use the ports, so those are the chart's too. */}}
 {{- define "fanout-operator.checkExtraEnv" -}}
 {{- $own := dict
   "POD_NAME" ""

@@ -1,19 +1,19 @@
-{{/* What the operator may do where it watches: a ClusterRole's rules, or those of a Role in the one namespace. */}}
+{{/* What the operator may do where it watches: the rules of a ClusterRole, or of a Role in the one namespace. */}}
 {{- define "fanout-operator.rules" -}}
-# The resources themselves. They are never changed but for their finalizers, which is a patch of their metadata.
+# The resources themselves. The operator changes only their finalizers, by a patch of their metadata.
 - apiGroups: [fanout.openfactory.io]
   resources: [natsclusters, kafkachannels, assetforwarders]
   verbs: [get, list, watch, patch]
 - apiGroups: [fanout.openfactory.io]
   resources: [natsclusters/status, kafkachannels/status, assetforwarders/status]
   verbs: [patch]
-# Children name their forwarder or cluster as an owner whose deletion waits for them; where the admission plugin
-# OwnerReferencesPermissionEnforcement is on, that asks for this.
+# Children have an owner reference to their forwarder or cluster that blocks its deletion. The admission plugin
+# OwnerReferencesPermissionEnforcement asks for this permission.
 - apiGroups: [fanout.openfactory.io]
   resources: [assetforwarders/finalizers, natsclusters/finalizers]
   verbs: [update]
 # The ring and the configuration of forwarders; the router watches the rings. The Role of forwarders' pods lets them read their
-# ring, and nobody may grant what they may not do themselves: get, list and watch are needed for that too.
+# ring. Nobody may grant what they may not do themselves, so the operator needs get, list and watch for that too.
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, list, watch, create, patch, delete]
@@ -21,7 +21,7 @@
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, list, watch, create, patch]
-# What a forwarder's pods run under, and by which they are reached.
+# What runs a forwarder's pods, and what makes them reachable.
 - apiGroups: [""]
   resources: [services, serviceaccounts]
   verbs: [get, list, watch, create, patch]
@@ -32,7 +32,7 @@
 - apiGroups: [apps]
   resources: [statefulsets]
   verbs: [get, list, watch, create, patch]
-# Which configurations pods use, or would use again after a rollback.
+# The revisions of configurations that pods use, or would use again after a rollback.
 - apiGroups: [apps]
   resources: [replicasets]
   verbs: [list]
@@ -46,11 +46,11 @@
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
   verbs: [get, list, watch, create, patch]
-# Pods say which ring they run. An annotation, patched when credentials change, makes the kubelet bring them at once.
+# Pods tell which ring they run. A patched annotation makes the kubelet update a pod's mounted credentials at once.
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, patch]
-# A server's pod is evicted to be replaced, when all others are well. So every PodDisruptionBudget is respected.
+# The operator replaces a server's pod by an eviction, so every PodDisruptionBudget is respected.
 - apiGroups: [""]
   resources: [pods/eviction]
   verbs: [create]

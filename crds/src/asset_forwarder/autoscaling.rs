@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::schema::rule;
 
-/// How many pods there are, by how far the group lags. Never more than the topic has partitions: those beyond would be idle.
+/// The number of pods by the group's lag. It never exceeds the topic's partitions: pods beyond them would be idle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rule(
     "self.minReplicas <= self.maxReplicas",
-    "minReplicas is more than maxReplicas: give a smaller one, or more maxReplicas",
+    "minReplicas is more than maxReplicas: lower minReplicas, or raise maxReplicas",
 ))]
 pub struct Autoscaling {
     /// Fewest pods.
@@ -19,11 +19,11 @@ pub struct Autoscaling {
     /// Most pods.
     #[schemars(range(min = 1, max = 1000))]
     pub max_replicas: i32,
-    /// Records that are not committed, for each pod: where more of them stay, there is another one. What a pod clears away within a few seconds
-    /// is a good value.
+    /// Uncommitted records per pod. While there are more for some time, the operator adds a pod. What one pod forwards within a few
+    /// seconds is a good value.
     #[schemars(range(min = 1, max = 1_000_000_000_000_i64))]
     pub lag_per_replica: i64,
-    /// For how many seconds fewer pods must have been enough before one of them ends. By default 300.
+    /// For how many seconds fewer pods must have been enough before the operator removes one. By default 300.
     #[serde(default = "scale_down_delay")]
     #[schemars(range(min = 0, max = 86_400))]
     pub scale_down_delay_seconds: u32,

@@ -1,11 +1,11 @@
-//! Where records go that can never be forwarded.
+//! Where records that can never be forwarded go.
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::reference::ObjectRef;
 
-/// Where a record goes that can never be forwarded, as it came, with the reason and its origin.
+/// Where a record that can never be forwarded goes: unchanged, with the reason and its origin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(

@@ -17,15 +17,15 @@ use crate::schema;
         "(has(self.maxPendingRecordsPerCluster) ? self.maxPendingRecordsPerCluster : 20000) \
          <= (has(self.maxPendingRecords) ? self.maxPendingRecords : 100000)"
     )
-    .message("one cluster could use up all records: let maxPendingRecordsPerCluster (by default 20000) be at most maxPendingRecords \
-              (by default 100000)")
+    .message("one cluster could use up all pending records: set maxPendingRecordsPerCluster (by default 20000) to at most \
+              maxPendingRecords (by default 100000)")
     .field_path(".maxPendingRecordsPerCluster"),
     validation = Rule::new(
         "(has(self.maxPendingBytesPerCluster) ? self.maxPendingBytesPerCluster : 16777216) \
          <= (has(self.maxPendingBytes) ? self.maxPendingBytes : 67108864)"
     )
-    .message("one cluster could use up all bytes: let maxPendingBytesPerCluster (by default 16777216) be at most maxPendingBytes (by \
-              default 67108864)")
+    .message("one cluster could use up all pending bytes: set maxPendingBytesPerCluster (by default 16777216) to at most \
+              maxPendingBytes (by default 67108864)")
     .field_path(".maxPendingBytesPerCluster")
 )]
 pub struct Limits {
@@ -45,8 +45,8 @@ pub struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_099_511_627_776_u64))]
     pub max_pending_bytes: Option<u64>,
-    /// Largest record that is forwarded, in bytes of key, value and headers once they are decompressed. A larger one is invalid: counted,
-    /// dead-lettered without its value, stepped over. By default 68157440 (65 MiB), which is more than any NATS server takes.
+    /// Largest record that is forwarded, in bytes of key, value and headers once they are decompressed. A larger one is invalid: it is
+    /// counted, dead-lettered without its value, and skipped. By default 68157440 (65 MiB), which is more than any NATS server takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 2_147_483_647))]
     pub max_record_bytes: Option<u32>,
@@ -60,7 +60,7 @@ pub struct Limits {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Logging {
-    /// The least level that is logged: `Error`, `Warn`, `Info` (the default), `Debug`, or `Trace`, which logs single records.
+    /// The lowest level that is logged: `Error`, `Warn`, `Info` (the default), `Debug`, or `Trace`, which logs single records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "LogLevel")]
     pub level: Option<LogLevel>,
@@ -70,14 +70,14 @@ pub struct Logging {
     pub format: Option<LogFormat>,
 }
 
-/// The least level that is logged.
+/// The lowest level that is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum LogLevel {
-    /// Loss, or a hand is needed.
+    /// Loss, or a person must act.
     Error,
-    /// Something is wrong that mends itself.
+    /// A problem that resolves itself.
     Warn,
-    /// What an operator wants to see in quiet times.
+    /// What an operator wants to see in normal times.
     Info,
     /// Single steps.
     Debug,
@@ -94,25 +94,25 @@ pub enum LogFormat {
     Json,
 }
 
-/// Whether a new operator rolls running pods: its default image, and whatever else it makes of a forwarder in another way.
+/// Whether a new version of the operator rolls running pods, for its default image or other changes of their template.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum UpgradePolicy {
-    /// Not by itself: pods take all of that up when they next roll for a reason of their own (the spec, the channel, its credentials).
+    /// Pods take these up when they next roll for another reason (the spec, the channel, its credentials).
     #[default]
     OnSpecChange,
-    /// As soon as the operator makes them in another way.
+    /// At once.
     Automatic,
 }
 
-/// What is added to the pods. No service account, host path or privilege can be had through it.
+/// What is added to the pods. It cannot give them a service account, host path or privilege.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodTemplate {
-    /// Labels of the pods. Those of the operator go before.
+    /// Labels of the pods. The operator's own take precedence.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::labels")]
     pub labels: BTreeMap<String, String>,
-    /// Annotations of the pods. Those of the operator go before.
+    /// Annotations of the pods. The operator's own take precedence.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::annotations")]
     pub annotations: BTreeMap<String, String>,
@@ -124,10 +124,10 @@ pub struct PodTemplate {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::labels")]
     pub node_selector: BTreeMap<String, String>,
-    /// Which nodes and which other pods are near or far.
+    /// Affinity and anti-affinity to nodes and to other pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
-    /// Taints of nodes that the pods bear.
+    /// Taints of nodes that the pods tolerate.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub tolerations: Vec<Toleration>,

@@ -22,7 +22,7 @@ use crate::schema::{self, rule};
     .message("mode: JetStream needs a subject that begins with a literal token, such as assets.{key}.{id}")
 )]
 pub struct Publish {
-    /// What "published" is to mean. `Core` (the default): the server has read and accepted the record, without storing it;
+    /// What "published" means. `Core` (the default): the server has read and accepted the record, without storing it;
     /// `JetStream`: the stream has stored it.
     #[serde(default)]
     pub mode: PublishMode,
@@ -37,14 +37,14 @@ pub struct Publish {
     /// What is added to the record's own headers. Absent: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub headers: Option<Headers>,
-    /// After this many refusals by the server a record goes to the dead letter, which must be declared. An outage is no refusal.
-    /// Absent: tried for ever.
+    /// After this many refusals by the server a record goes to the dead letter, which must be declared. An outage does not count.
+    /// Absent: the record is retried for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_attempts: Option<u32>,
 }
 
-/// What "published" is to mean.
+/// What "published" means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum PublishMode {
     /// The server has read and accepted the record.
@@ -68,7 +68,7 @@ pub enum PublishMode {
         "!has(self.maxAgeSeconds) \
          || (has(self.duplicateWindowSeconds) ? self.duplicateWindowSeconds : 120) <= self.maxAgeSeconds"
     )
-    .message("a stream cannot remember message IDs for longer than it keeps messages: let duplicateWindowSeconds (by default 120) be \
+    .message("a stream cannot remember message IDs for longer than it keeps messages: set duplicateWindowSeconds (by default 120) to \
               at most maxAgeSeconds")
     .field_path(".maxAgeSeconds")
 )]
@@ -76,8 +76,8 @@ pub struct Stream {
     /// The stream's name.
     #[schemars(schema_with = "stream_name")]
     pub name: String,
-    /// `true`: the forwarder creates the stream and keeps it as declared here. `false` (the default): it only looks whether it is
-    /// there.
+    /// `true`: the forwarder creates the stream and keeps it as declared here. `false` (the default): it only checks that the
+    /// stream exists.
     #[serde(default)]
     pub manage: bool,
     /// The subjects of a managed stream. Absent: the literal prefix of `publish.subject` followed by `.>`.
@@ -88,7 +88,7 @@ pub struct Stream {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 5))]
     pub replicas: Option<u32>,
-    /// Where a managed stream is kept: `File` (the default) or `Memory`. It cannot change once the stream is there.
+    /// Where a managed stream is kept: `File` (the default) or `Memory`. It cannot change once the stream exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Storage")]
     pub storage: Option<Storage>,
@@ -133,15 +133,15 @@ fn subject(_: &mut SchemaGenerator) -> Schema {
         &[
             rule(
                 "self.contains('{key}') && self.contains('{id}')",
-                "lacks {key} or {id}, so that assets or their data items would share subjects: write both, such as assets.{key}.{id}",
+                "lacks {key} or {id}, so assets or their data items would share subjects: write both, such as assets.{key}.{id}",
             ),
             rule(
                 format!(r"self.matches(r'^({LITERAL}|\{{key\}}|\{{id\}})*$') && !('.' + self + '.').contains('..')"),
-                "is no template of a subject: write {key}, {id} and tokens without *, >, braces or blanks, parted by single dots",
+                "is not a valid subject template: write {key}, {id} and tokens without *, >, braces or blanks, separated by single dots",
             ),
             rule(
                 r"!self.matches(r'^([$]|_INBOX([.]|$))')",
-                "begins with a token that NATS keeps for itself: begin with another one",
+                "begins with a token that NATS reserves: begin with another one",
             ),
         ],
     )
@@ -152,7 +152,7 @@ fn stream_name(_: &mut SchemaGenerator) -> Schema {
         255,
         &[rule(
             r"self.matches(r'^[^.*>/\\\s\p{Cc}]+$')",
-            "is no name of a stream: write letters, digits, underscores and dashes",
+            "is not a valid stream name: write letters, digits, underscores and dashes",
         )],
     )
 }
@@ -165,18 +165,18 @@ fn subjects(_: &mut SchemaGenerator) -> Schema {
                 format!(
                     r"self.matches(r'^({LITERAL}+|[*])([.]({LITERAL}+|[*]))*([.]>)?$|^>$') && !('.' + self + '.').contains('..')"
                 ),
-                "is no pattern of subjects: write tokens parted by single dots, * for any token, > for all at the end, such as assets.>",
+                "is not a valid subject pattern: write tokens separated by single dots, * for any token, > for all the rest, such as assets.>",
             ),
             rule(
                 r"!self.matches(r'^([*>$]|_INBOX([.]|$))')",
-                "would take subjects of the server itself: begin with a literal token, such as assets.>",
+                "would capture the server's own subjects: begin with a literal token, such as assets.>",
             ),
         ],
     );
     schema::set(0, 64, &pattern, &[])
 }
 
-/// What says how a stream is to be has no meaning for one that is only used.
+/// Fields that describe a stream are for managed ones: a stream that is only used keeps its own settings.
 fn managed_only(field: &str) -> kube::core::Rule {
     rule(
         format!("(has(self.manage) && self.manage) || !has(self.{field})"),

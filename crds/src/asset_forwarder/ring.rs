@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Clusters {
-    /// Labels of the clusters: one that gets them joins, one that loses them leaves, in order. An empty selector chooses all.
+    /// Labels of the clusters. A cluster that gets them joins, and one that loses them leaves; records stay in order. An empty
+    /// selector chooses all.
     #[schemars(schema_with = "crate::schema::label_selector")]
     pub selector: LabelSelector,
-    /// Labels of further namespaces whose clusters count; their `allowedNamespaces` must let ours in. An empty selector chooses all.
-    /// Absent: only the own namespace.
+    /// Labels of further namespaces whose clusters may be members; each cluster's `allowedNamespaces` must allow this namespace. An
+    /// empty selector chooses all. Absent: only the forwarder's own namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::label_selector")]
     pub namespace_selector: Option<LabelSelector>,
@@ -26,11 +27,11 @@ pub struct Ring {
     #[serde(default = "default_ring_replicas")]
     #[schemars(range(min = 1, max = 4096))]
     pub replicas: u32,
-    /// How changes reach the pods. `Live` (the default): running pods take the new ring up; `Roll`: the pods are replaced one by one.
+    /// How changes reach the pods. `Live` (the default): running pods switch to the new ring; `Roll`: the pods are replaced one by one.
     #[serde(default)]
     pub update: RingUpdate,
-    /// How long an asset that changes its owner waits for the old one to confirm its earlier records, in seconds. Then they go
-    /// to the new owner, in order; the old one may have them too. By default 60.
+    /// For how many seconds an asset that changes its owner waits for the old owner to confirm its earlier records. After that
+    /// they go to the new owner, in order; the old owner may have them too. By default 60.
     #[serde(default = "default_handover_timeout")]
     #[schemars(range(min = 1, max = 86_400))]
     pub handover_timeout_seconds: u32,
@@ -39,7 +40,7 @@ pub struct Ring {
 /// How changes of the ring reach the pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum RingUpdate {
-    /// Running pods take the new ring up.
+    /// Running pods switch to the new ring.
     #[default]
     Live,
     /// The pods are replaced one by one.

@@ -18,13 +18,13 @@ pub struct Source {
     /// The consumer group. It must not be used by anything else.
     #[schemars(schema_with = "group")]
     pub group: String,
-    /// Where a group begins that has no offsets yet. Absent: `Latest`. A group that has offsets goes on there, whatever is written
-    /// here.
+    /// Where a group without committed offsets begins. Absent: `Latest`. A group with committed offsets continues there and
+    /// ignores this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_from: Option<StartFrom>,
-    /// What to do when the broker no longer has the committed offset. `Earliest` (the default): go on at the oldest record that is
-    /// there; `Latest`: go on at the end; `Stop`: leave the partition alone until a person has decided. What is missing is counted. A batch
-    /// that is damaged in Kafka is stepped over, with an error, or with `Stop` stopped at.
+    /// What to do when the broker no longer has the committed offset. `Earliest` (the default): continue at the oldest
+    /// record; `Latest`: continue at the end; `Stop`: pause the partition until a person has decided. Missing records are counted. A
+    /// batch that is damaged in Kafka is skipped with an error; with `Stop` the partition pauses before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "MissingOffset")]
     pub missing_offset: Option<MissingOffset>,
@@ -32,14 +32,14 @@ pub struct Source {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "GroupProtocol")]
     pub protocol: Option<GroupProtocol>,
-    /// Settings of librdkafka by its names, such as `fetch.min.bytes`, with their values as text. Only some are allowed: none that
-    /// the forwarder's promises rest on, none that reach outside it.
+    /// Settings of librdkafka by its names, such as `fetch.min.bytes`, with their values as text. Only some are allowed: none
+    /// that the forwarder's promises depend on, and none that reach outside it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::kafka_settings")]
     pub client_config: BTreeMap<String, String>,
 }
 
-/// Where a group begins that has no committed offsets.
+/// Where a group without committed offsets begins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -73,9 +73,9 @@ pub enum StartFromType {
 /// What to do when the broker no longer has the committed offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum MissingOffset {
-    /// Go on at the oldest record that is there. What expired is counted.
+    /// Continue at the oldest record. Expired records are counted.
     Earliest,
-    /// Go on at the end. What is skipped is counted.
+    /// Continue at the end. Skipped records are counted.
     Latest,
     /// Leave the partition paused until a person has decided.
     Stop,
@@ -95,7 +95,7 @@ fn group(_: &mut SchemaGenerator) -> Schema {
         255,
         &[rule(
             r"!self.matches(r'^\s*$') && !self.matches(r'\p{Cc}')",
-            "is no name of a group: write visible characters",
+            "is not a valid group name: write visible characters",
         )],
     )
 }
@@ -107,7 +107,7 @@ fn timestamp(_: &mut SchemaGenerator) -> Schema {
         "maxLength": 40,
         "x-kubernetes-validations": [rule(
             "self >= timestamp('1970-01-01T00:00:00Z')",
-            "is before 1970, when Kafka's time begins: write a later time, or type: Earliest",
+            "is before 1970, where Kafka's timestamps begin: write a later time, or type: Earliest",
         )],
     })
 }

@@ -11,20 +11,20 @@ pub struct AssetForwarderStatus {
     /// The generation that this status is about; -1: none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`; `Reconciling` or `Stalled` while true.
+    /// `Ready` always; `Reconciling` or `Stalled` while it is true.
     #[serde(default)]
     #[schemars(schema_with = "crate::status::conditions")]
     pub conditions: Vec<Condition>,
-    /// Pods that there are to be: as the spec says, or as measured lag asks for.
+    /// The wanted number of pods: from the spec, or from measured lag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired_replicas: Option<i32>,
-    /// Pods that there are.
+    /// Pods that exist.
     #[serde(default)]
     pub replicas: i32,
     /// Pods that are ready.
     #[serde(default)]
     pub ready_replicas: i32,
-    /// Pods that run the present configuration.
+    /// Pods that run the current configuration.
     #[serde(default)]
     pub updated_replicas: i32,
     /// The pods' selector, for the scale subresource.
@@ -33,15 +33,15 @@ pub struct AssetForwarderStatus {
     /// The image that the pods run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// Hash of the configuration that the pods are to run.
+    /// Hash of the configuration that the pods should run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_hash: Option<String>,
-    /// The ring, and how far its last change has come.
+    /// The ring, and the progress of its last change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ring: Option<RingStatus>,
 }
 
-/// The ring, and how far its last change has come.
+/// The ring, and the progress of its last change.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RingStatus {
@@ -58,19 +58,19 @@ pub struct RingStatus {
     /// Clusters that have left the ring and that some pod may still publish to, as `namespace/name`, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaving: Vec<String>,
-    /// Clusters that the selector chooses and that are no members, with the reason, sorted. Of another namespace only those that let this
-    /// namespace in.
+    /// Clusters that the selector chooses but that are not members, with the reason, sorted. A cluster of another namespace is listed
+    /// only if it allows this namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub excluded: Vec<ExcludedCluster>,
     /// Share of the hash space that the last change moved, in percent with one decimal, such as `24.9`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moved_percent: Option<String>,
-    /// Pods that run this epoch, of all: `2/3`.
+    /// How many of the pods run this epoch, such as `2/3`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub converged: Option<String>,
 }
 
-/// A cluster that is no member although the selector chooses it.
+/// A cluster that the selector chooses but that is not a member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExcludedCluster {

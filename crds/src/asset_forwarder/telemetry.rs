@@ -1,4 +1,4 @@
-//! What pods tell of single records.
+//! What pods report about single records.
 
 use kube::KubeSchema;
 use schemars::{Schema, SchemaGenerator, json_schema};
@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::schema::{self, rule};
 
-/// What a pod tells of single records.
+/// What a pod reports about single records.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Telemetry {
-    /// Spans of sampled records, by OTLP. Absent: none, and the trace headers of records pass untouched.
+    /// Spans of sampled records, by OTLP. Absent: none, and the trace headers of records pass unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traces: Option<Traces>,
 }
@@ -19,12 +19,12 @@ pub struct Telemetry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Traces {
-    /// The collector's URL, such as `http://otel-collector.monitoring.svc:4318`; spans go to `/v1/traces` behind it, as OTLP over HTTP in
-    /// protobuf. An `https` one is trusted by the image's certificate authorities.
+    /// The collector's URL, such as `http://otel-collector.monitoring.svc:4318`. Spans go to its path `/v1/traces`, as OTLP over HTTP in
+    /// protobuf. The certificate of an `https` one is checked against the image's certificate authorities.
     #[schemars(schema_with = "endpoint")]
     pub endpoint: String,
-    /// So many records in a million are traced at most; by default 0: none. Of those that carry no `traceparent` a trace is begun; of
-    /// those whose `traceparent` has its sampled flag set that trace is followed, as its name decides. All others pass untouched.
+    /// The most records in a million that are traced. By default 0: none. A record without a `traceparent` begins a trace. A record
+    /// whose `traceparent` has the sampled flag continues that trace, if its trace ID falls into the share. All others pass unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "samples_per_million")]
     pub samples_per_million: Option<u32>,
@@ -35,7 +35,7 @@ fn endpoint(_: &mut SchemaGenerator) -> Schema {
         1024,
         &[rule(
             r"self.matches(r'^https?://[^@?#/:\s][^@?#\s]*$')",
-            "is no plain URL of a server: write http://host:4318, without user, query or fragment",
+            "is not a plain server URL: write http://host:4318, without user, query or fragment",
         )],
     )
 }

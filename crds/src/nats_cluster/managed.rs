@@ -24,8 +24,8 @@ use crate::schema::{self, rule};
         .field_path(".replicas")
 )]
 pub struct Managed {
-    /// Servers: 1, 3 or 5. More of them come one at a time; one of them goes only when every stream that it had has its copies on
-    /// others.
+    /// The number of servers: 1, 3 or 5. The operator adds one at a time. It removes a server only when the others have all replicas
+    /// of its streams.
     #[schemars(schema_with = "replicas")]
     pub replicas: u32,
     /// The NATS server's version, such as `2.12.1`: the tag of the official image `nats`. A change restarts one server at a time,
@@ -80,13 +80,13 @@ pub struct JetStreamStorage {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ManagedStatus {
-    /// Servers that there are.
+    /// Servers that exist.
     #[serde(default)]
     pub replicas: u32,
     /// Servers that are healthy.
     #[serde(default)]
     pub ready_replicas: u32,
-    /// Servers that run as declared now.
+    /// Servers that run what is declared now.
     #[serde(default)]
     pub updated_replicas: u32,
 }
@@ -97,7 +97,7 @@ fn replicas(_: &mut SchemaGenerator) -> Schema {
         "format": "int32",
         "x-kubernetes-validations": [rule(
             "self in [1, 3, 5]",
-            "is no number of servers that agree by majority: write 1, 3 or 5",
+            "is not a number of servers that can form a majority: write 1, 3 or 5",
         )],
     })
 }
@@ -107,7 +107,7 @@ fn version(_: &mut SchemaGenerator) -> Schema {
         64,
         &[rule(
             r"self.matches(r'^[0-9]+[.][0-9]+[.][0-9]+(-[0-9A-Za-z.-]+)?$')",
-            "is no version of the NATS server: write one such as 2.12.1",
+            "is not a NATS server version: write one such as 2.12.1",
         )],
     )
 }
@@ -117,7 +117,7 @@ fn size(_: &mut SchemaGenerator) -> Schema {
         16,
         &[rule(
             r"self.matches(r'^[1-9][0-9]{0,5}(Mi|Gi|Ti)$')",
-            "is no size: write a number and Mi, Gi or Ti, such as 10Gi",
+            "is not a valid size: write a number and Mi, Gi or Ti, such as 10Gi",
         )],
     )
 }

@@ -28,7 +28,7 @@ pub(crate) fn label_selector(_: &mut SchemaGenerator) -> Schema {
         "properties": {
             "key": text(317, &[rule(
                 format!("self.matches(r'{KEY}')"),
-                "is no key of a label: write a name, such as plant, or one behind a domain, such as example.com/plant",
+                "is not a valid label key: write a name, such as plant, or a domain and a name, such as example.com/plant",
             )]),
             "operator": {
                 "description": "`In` and `NotIn`: the label's value is (not) one of `values`; `Exists` and `DoesNotExist`: the label is (not) there.",
@@ -75,7 +75,7 @@ fn described(mut schema: Schema, description: &str) -> Schema {
 fn keys() -> Rule {
     rule(
         format!("self.all(key, key.matches(r'{KEY}'))"),
-        "holds a key that Kubernetes refuses: write a name, such as plant, or one behind a domain, such as example.com/plant",
+        "holds a key that Kubernetes rejects: write a name, such as plant, or a domain and a name, such as example.com/plant",
     )
 }
 
@@ -85,7 +85,7 @@ fn label_value() -> Schema {
         "maxLength": 63,
         "x-kubernetes-validations": [rule(
             "self.matches(r'^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$')",
-            "is no value of a label: write letters, digits, dashes, underscores and dots, with a letter or a digit at both ends",
+            "is not a valid label value: write letters, digits, dashes, underscores and dots, with a letter or a digit at both ends",
         )],
     })
 }

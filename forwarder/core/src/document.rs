@@ -1,9 +1,9 @@
 //! The configuration document: one YAML text that says all a forwarder does.
 //!
 //! The types here are the document as written ([`Config`]). An operator writes the same type.
-//! It becomes a [`Checked`] one once, which is what the engine takes: the way there names every fault by its path.
-//! The ring may stand in a document of its own ([`RingConfig`] at its top level), so that it can change while all the
-//! rest cannot; what is left then is a [`Document`] without a ring.
+//! The checks turn it into a [`Checked`] one, which is what the engine takes. They name every fault by its path.
+//! The ring may be in a document of its own ([`RingConfig`] at its top level), so that it can change while the rest
+//! cannot. The rest is then a [`Document`] without a ring.
 //! Credentials are always paths of files, so that a document holds no secret and a rotation needs no new document.
 
 mod check;
@@ -48,7 +48,7 @@ pub struct Config {
     /// How records reach their cluster.
     #[serde(default)]
     pub publish: Publish,
-    /// Where a record goes that can never be forwarded. Absent: it is counted, logged and stepped over.
+    /// Where a record that can never be forwarded goes. Absent: it is counted, logged and skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letter: Option<DeadLetter>,
     /// Caps, intervals and bounds of the engine.
@@ -60,7 +60,7 @@ pub struct Config {
     /// What is logged, and how.
     #[serde(default)]
     pub logging: Logging,
-    /// What is told of single records. Absent: nothing.
+    /// What is reported about single records. Absent: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub telemetry: Option<Telemetry>,
 }

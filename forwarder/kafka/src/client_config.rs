@@ -164,8 +164,8 @@ pub fn dead_letter_producer(config: &Checked) -> Result<Option<ClientConfig>, Cl
     Ok(Some(client))
 }
 
-/// An admin client over a connection: of no group, and of no topic. With OAUTHBEARER its context must answer librdkafka's wish
-/// for a token by [`oauth_token`].
+/// An admin client over a connection: of no group, and of no topic. With OAUTHBEARER its context must answer librdkafka's
+/// requests for a token by [`oauth_token`].
 ///
 /// # Errors
 /// A file of the connection that cannot be read or used.
@@ -177,7 +177,7 @@ pub fn admin(connection: &KafkaConnection) -> Result<ClientConfig, ClientConfigE
     Ok(client)
 }
 
-/// The token that librdkafka asks for with OAUTHBEARER: read anew each time, since somebody else keeps it fresh.
+/// The token that librdkafka asks for with OAUTHBEARER. It is read each time, because something else keeps it fresh.
 ///
 /// # Errors
 /// The file cannot be read, or holds no JWT with `exp`.
@@ -312,7 +312,7 @@ fn readable(path: &Path) -> Result<&str, ClientConfigError> {
     })?;
     path.to_str().ok_or_else(|| ClientConfigError::Unusable {
         path: path.to_owned(),
-        problem: "is no UTF-8 path",
+        problem: "is not a UTF-8 path",
     })
 }
 

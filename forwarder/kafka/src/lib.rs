@@ -15,14 +15,14 @@ use tracing::{debug, error, info, warn};
 
 use self::client_config::ClientConfigError;
 
-/// A client could not be made. Brokers that do not answer are no such case: librdkafka keeps trying.
+/// A client could not be made. Brokers that do not answer are not such an error: librdkafka keeps trying.
 #[derive(Debug, thiserror::Error)]
 pub enum KafkaSetupError {
     /// A file that the configuration names cannot be used.
     #[error(transparent)]
     Config(#[from] ClientConfigError),
     /// librdkafka refuses the settings.
-    #[error("failed to set librdkafka up")]
+    #[error("failed to set up librdkafka")]
     Client(#[from] KafkaError),
     /// A producer was asked for and no topic is declared.
     #[error("no dead letter topic is declared")]
@@ -111,7 +111,7 @@ pub fn create_producer(config: &Checked) -> Result<FutureProducer<ProducerContex
     Ok(FutureProducer::from_config_and_context(&client, context)?)
 }
 
-/// What a producer is told by librdkafka.
+/// What librdkafka reports to a producer.
 #[derive(Clone, Debug)]
 pub struct ProducerContext {
     token: Option<OAuthTokenFile>,
@@ -133,7 +133,7 @@ impl ClientContext for ProducerContext {
     }
 }
 
-/// The answer to librdkafka's wish for a token.
+/// The answer when librdkafka asks for a token.
 ///
 /// # Errors
 /// There is no token file, or it cannot be used.

@@ -1,4 +1,4 @@
-//! What librdkafka tells only in words: that a topic has another ID, where a log was cut short, which offset the broker does not have, and
+//! What librdkafka reports only in its log: that a topic has another ID, where a log was cut short, which offset the broker does not have, and
 //! where a batch begins that cannot be read.
 //!
 //! Its application interface has none of that. It notices the first two before it fetches on, and its log goes through the same queue as the

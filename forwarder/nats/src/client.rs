@@ -28,10 +28,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Our own files, or the server's address, do not lead to a client.
+    /// Our own files or the server's address cannot be used.
     #[error("failed to prepare a connection")]
     Prepare(#[source] Box<ConnectError>),
-    /// There is no client.
+    /// The login failed.
     #[error("failed to log in to {server}: {problem}")]
     LogIn {
         /// The server, without credentials.
@@ -45,14 +45,14 @@ pub enum ClientError {
     /// The server closed the connection and said why.
     #[error("the server ended the connection")]
     Ended(#[source] ServerError),
-    /// We may not ask, or not hear the answer.
-    #[error("the server does not let us ask")]
+    /// We may not send the request, or not receive the answer.
+    #[error("the server does not allow this request")]
     Denied(#[source] ServerError),
-    /// Nobody listens where the question goes.
-    #[error("nobody answers there")]
+    /// Nothing listens on the request's subject.
+    #[error("nothing answers on this subject")]
     NoResponders,
-    /// The question could not be sent.
-    #[error("failed to ask: {0}")]
+    /// The request could not be sent.
+    #[error("failed to send the request: {0}")]
     Request(async_nats::RequestError),
     /// No answer in time.
     #[error("no answer in time")]
@@ -107,7 +107,7 @@ impl Client {
         Ok(Self { client, events })
     }
 
-    /// Asks, and yields the answer's body.
+    /// Sends a request, and yields the body of the answer.
     ///
     /// # Errors
     /// [`ClientError`]; [`ClientError::Silent`] at the deadline.
@@ -183,7 +183,7 @@ async fn options(cluster: &Cluster, server: &ServerAddress, name: &str) -> Resul
         };
         let name = ServerName::try_from(name.clone()).map_err(|error| ConnectError::Tls {
             server: server.clone(),
-            advice: "its name is none that a certificate can carry: check the cluster's servers",
+            advice: "a certificate cannot contain its name: check the cluster's servers",
             source: std::io::Error::new(std::io::ErrorKind::InvalidInput, error),
         })?;
         let config = tls::client_config_for(cluster.tls.as_ref(), name).await;

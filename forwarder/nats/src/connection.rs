@@ -34,7 +34,7 @@ use crate::gate::WriteGate;
 pub use error::{ConnectError, Stage};
 pub use guarded::Guarded;
 
-/// How to introduce ourselves to the servers of one cluster.
+/// How to log in to the servers of one cluster.
 #[derive(Clone, Copy, Debug)]
 pub struct Login<'a> {
     /// Credentials.
@@ -46,7 +46,7 @@ pub struct Login<'a> {
 }
 
 impl<'a> Login<'a> {
-    /// As a cluster's configuration says.
+    /// From a cluster's configuration.
     #[must_use]
     pub fn of(cluster: &'a Cluster, name: &'a str) -> Self {
         Self {
@@ -117,7 +117,7 @@ pub async fn connect(server: &ServerAddress, login: Login<'_>, timeout: Duration
         }
         if !buffer.is_empty() {
             // Whoever can write into the plain part could otherwise speak in the name of the encrypted one.
-            return Err(handshake.unsupported(&info, "sent something between its INFO and TLS"));
+            return Err(handshake.unsupported(&info, "sent data between its INFO and the TLS handshake"));
         }
         Io::Tls(Box::new(handshake.encrypt(stream, login.tls).await?))
     } else {

@@ -37,7 +37,7 @@ pub enum CredentialsError {
         /// What it holds or lacks; never its content.
         problem: &'static str,
     },
-    /// The server asks for no signature, though we are to give one.
+    /// The server asks for no signature, but our credentials need one.
     #[error("the server sent no nonce to sign: it is not set up for NKEYs or JWTs")]
     NoNonce,
 }
@@ -59,7 +59,7 @@ pub struct Presented {
     pub signature: Option<String>,
 }
 
-/// What the files say. The server's nonce is signed later, by whoever has it.
+/// The contents of the files. [`Self::present`] signs the server's nonce later.
 pub struct Secrets {
     /// All but the signature.
     presented: Presented,
@@ -155,9 +155,9 @@ async fn read(path: &Path) -> Result<String, CredentialsError> {
         .await
         .map_err(failed)?;
     if bytes.len() > MAX_FILE {
-        return Err(garbled(path, "more than any credentials"));
+        return Err(garbled(path, "more bytes than any credentials have"));
     }
-    let text = String::from_utf8(bytes).map_err(|_| garbled(path, "bytes that are no text"))?;
+    let text = String::from_utf8(bytes).map_err(|_| garbled(path, "bytes that are not text"))?;
     match text.trim() {
         "" => Err(CredentialsError::Empty { path: path.to_owned() }),
         trimmed => Ok(trimmed.to_owned()),
@@ -172,7 +172,7 @@ pub fn parse_seed(seed: &str) -> Result<KeyPair, &'static str> {
     let key = KeyPair::from_seed(seed).map_err(|_| "no valid NKEY seed (SU…)")?;
     match key.key_pair_type() {
         KeyPairType::User => Ok(key),
-        _ => Err("the NKEY seed of something else than a user (SU…)"),
+        _ => Err("an NKEY seed that is not a user's (SU…)"),
     }
 }
 
@@ -183,7 +183,7 @@ pub fn parse_seed(seed: &str) -> Result<KeyPair, &'static str> {
 pub fn parse_creds(text: &str) -> Result<(&str, KeyPair), &'static str> {
     let jwt = section(text, "NATS USER JWT").ok_or("no \"BEGIN NATS USER JWT\" section with its end")?;
     if jwt.split('.').count() != 3 {
-        return Err("a user JWT that is none: it must have three parts");
+        return Err("a malformed user JWT: it must have three parts");
     }
     let seed = section(text, "USER NKEY SEED").ok_or("no \"BEGIN USER NKEY SEED\" section with its end")?;
     Ok((jwt, parse_seed(seed)?))

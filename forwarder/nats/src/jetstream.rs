@@ -14,7 +14,7 @@ pub struct Answer<T> {
     pub content: T,
 }
 
-/// JetStream's no.
+/// A refusal by JetStream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct ApiError {
     /// Like an HTTP status.

@@ -41,7 +41,7 @@ pub enum AddressError {
 /// What answers at an address that the cluster announced is of another cluster. No record may be written there.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "the server at {address}, which cluster {wanted:?} announces, belongs to {found}: it gets no record. Correct what the cluster's \
+    "the server at {address}, which cluster {wanted:?} announces, belongs to {found}, so it gets no records. Correct what the cluster's \
      servers announce (client_advertise), or set discoverServers: false"
 )]
 pub struct ForeignServer {

@@ -1,6 +1,6 @@
-//! The stream that a JetStream forwarder publishes to: made, kept as declared, or only looked at.
+//! The stream that a JetStream forwarder publishes to: created, kept as declared, or only checked.
 //!
-//! The API is JSON over request and reply, asked through async-nats: one client for one look, at the server that the records go to. It
+//! The API is JSON over request and reply, asked through async-nats: one client for one check, on the server that the records go to. It
 //! proves nothing about a record. Configurations are kept as JSON, since a typed one would drop, and by an update switch off, what a
 //! newer server knows and others have set.
 
@@ -25,7 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// A restart of the forwarder or of its server should fit in the stream's memory of message ids.
 const SHORT_DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
-/// What was found, or made.
+/// The stream that was found or created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamState {
     /// The stream's name.
@@ -49,8 +49,8 @@ pub enum Change {
     Updated,
 }
 
-/// Makes the stream, or brings it to what is declared, or only looks whether it takes and confirms what we publish.
-/// Asks `server` by a client of its own, which ends with the look; bounded by 15 s.
+/// Creates the stream, updates it as declared, or only checks that it takes and confirms what we publish.
+/// Asks `server` by a client of its own, which ends with the check; bounded by 15 s.
 ///
 /// # Errors
 /// [`StreamError`], with what to do about it.
@@ -93,7 +93,7 @@ pub async fn ensure_stream(
             cluster = cluster.name,
             stream = state.name,
             change = ?state.change,
-            "the stream was brought to what is declared"
+            "created or updated the stream as declared"
         );
     }
     if state.duplicate_window < SHORT_DUPLICATE_WINDOW {
@@ -101,13 +101,13 @@ pub async fn ensure_stream(
             cluster = cluster.name,
             stream = state.name,
             seconds = state.duplicate_window.as_secs_f64(),
-            "the stream's duplicate window is short: what is published again after a longer outage is stored twice"
+            "the stream's duplicate window is short: a record that is published again after a longer outage is stored twice"
         );
     }
     Ok(state)
 }
 
-/// Nobody has answered in the time that there was for a look.
+/// The error of a check that got no answer in its time.
 #[must_use]
 pub fn silent(cluster: &Cluster, publish: &Publish) -> StreamError {
     let declared = publish.stream.as_ref();

@@ -145,7 +145,7 @@ fn read_config(tls: &Tls, name: Option<ServerName<'static>>) -> Result<ClientCon
 }
 
 /// What to do about a handshake that failed. Certificates with the wrong role are told apart: people who make one themselves get an
-/// authority's (`openssl req -x509` makes no other unless it is told to), and the library's word for it is a riddle.
+/// authority's (`openssl req -x509` makes no other unless it is told to), and the library's message for it is hard to understand.
 #[must_use]
 pub fn advice(error: &io::Error) -> &'static str {
     let tls = error.get_ref().and_then(|error| error.downcast_ref());
@@ -156,11 +156,11 @@ pub fn advice(error: &io::Error) -> &'static str {
     // Texts, because the type is that of a library of rustls's own, in whatever version.
     match reason.as_str() {
         "CaUsedAsEndEntity" => {
-            "its certificate says CA:TRUE, as an authority's does: sign another one for the server with it, or make it anew with \
+            "its certificate is a CA certificate (CA:TRUE): sign a server certificate with it, or create it again with \
              CA:FALSE (openssl req -x509 -addext basicConstraints=critical,CA:FALSE)"
         }
         "EndEntityUsedAsCa" => {
-            "its certificate is signed by one that does not say CA:TRUE: only an authority's certificate may sign others"
+            "its certificate is signed by one that is not a CA certificate (CA:TRUE): only a CA certificate may sign others"
         }
         _ => "check caFile, certFile and the server's names",
     }

@@ -1,4 +1,4 @@
-//! Whether the loops turn.
+//! Whether the loops run.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// A task that has panicked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the task `{task}` has panicked: {reason}. The process ends, for that part would stand still for ever. Please report this fault"
+    "the task `{task}` has panicked: {reason}. The process ends, because that part would not run again. Please report this fault"
 )]
 pub struct Panicked {
     /// The task.
@@ -43,10 +43,10 @@ pub struct Heartbeat {
     this: Arc<Loop>,
 }
 
-/// Why a restart helps.
+/// Why the process is ill, so that a restart helps.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Ill {
-    /// A loop stands still.
+    /// A loop is stuck.
     #[error("{0}")]
     Stalled(Stalled),
     /// A task is gone.
@@ -54,7 +54,7 @@ pub enum Ill {
     Panicked(Panicked),
 }
 
-/// A loop that has not turned for too long.
+/// A loop that has not run for too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stalled {
     /// The loop.
@@ -70,7 +70,7 @@ impl fmt::Display for Stalled {
         let Self { name, silent, bound } = self;
         write!(
             f,
-            "the loop `{name}` has not turned for {} ms, its bound is {} ms",
+            "the loop `{name}` has not run for {} ms; its limit is {} ms",
             silent.as_millis(),
             bound.as_millis()
         )
@@ -107,13 +107,13 @@ impl Health {
         }
     }
 
-    /// A task has panicked: from now on nothing is well any more.
+    /// Records that a task has panicked: from now on the check fails.
     pub fn fall(&self, panicked: Panicked) {
         // The first one is the cause of those behind it.
         self.0.panicked.get_or_init(|| panicked);
     }
 
-    /// Whether every loop turns and no task has panicked.
+    /// Whether every loop runs and no task has panicked.
     ///
     /// # Errors
     /// The task, or the loop that has been silent for longest beyond its bound.
@@ -142,7 +142,7 @@ impl Health {
 }
 
 impl Heartbeat {
-    /// The loop has turned.
+    /// The loop has run.
     pub fn beat(&self) {
         self.this.last_millis.store(self.health.millis(), Ordering::Relaxed);
     }

@@ -24,8 +24,8 @@ pub use self::connections::Limits;
 /// Why a server could not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    /// The address is no IP address.
-    #[error("{0:?} is no IP address to listen on")]
+    /// The address is not an IP address.
+    #[error("{0:?} is not an IP address to listen on")]
     Address(String),
     /// Another process listens there.
     #[error("port {} of {} is in use by another process; choose another port or end that process", .0.port(), .0.ip())]
@@ -40,7 +40,7 @@ pub enum HttpError {
     },
 }
 
-/// A server that listens and does not answer yet: to say early that a port is taken.
+/// A server that listens but does not answer yet, so that a port in use is reported early.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
@@ -86,7 +86,7 @@ impl Server {
         self.address
     }
 
-    /// Answers until `shutdown` completes, and then what is being asked, for a moment. `log_requests` writes a line per request.
+    /// Answers until `shutdown` completes; then it finishes the requests in progress, for a moment. `log_requests` writes a line per request.
     pub async fn serve(self, router: Router, log_requests: bool, shutdown: impl Future<Output = ()> + Send + 'static) {
         let router = if log_requests {
             router.layer(middleware::from_fn(log_request))

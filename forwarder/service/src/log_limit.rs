@@ -48,7 +48,7 @@ impl<K: Ord> LogLimit<K> {
         Some(left_out)
     }
 
-    /// The trouble is over: the next line of each kind passes.
+    /// Call when the problem is over: the next line of each kind passes.
     pub fn forget(&mut self) {
         self.passed.clear();
     }

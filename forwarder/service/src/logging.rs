@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 /// says once.
 const QUIET: &str = "async_nats=warn,librdkafka=warn,rdkafka=warn,hyper=warn,kube_client=off,kube_runtime=off";
 
-/// Writes log lines to standard error, in the declared format. The variable `RUST_LOG` goes before the level.
+/// Writes log lines to standard error, in the declared format. The variable `RUST_LOG` takes precedence over the level.
 ///
 /// # Errors
 /// `RUST_LOG` cannot be read, or logging was set up before.

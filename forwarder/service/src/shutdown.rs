@@ -1,4 +1,4 @@
-//! Shutdown is an argument: who is to stop gets a [`Shutdown`], who decides holds the [`Trigger`].
+//! Shutdown is an argument: what should stop gets a [`Shutdown`], and whoever decides holds the [`Trigger`].
 
 use tokio::sync::watch;
 
@@ -18,20 +18,20 @@ pub fn channel() -> (Trigger, Shutdown) {
 }
 
 impl Trigger {
-    /// Asks to stop. Asking twice is asking once.
+    /// Requests the stop. A second request changes nothing.
     pub fn stop(&self) {
         self.0.send_replace(true);
     }
 }
 
 impl Shutdown {
-    /// Whether it was asked. A trigger that is gone counts as asked: nobody could ask any more.
+    /// Whether a stop was requested. A dropped trigger counts as a request, because no other could come.
     #[must_use]
     pub fn is_requested(&self) -> bool {
         *self.0.borrow() || self.0.has_changed().is_err()
     }
 
-    /// Waits until it is asked.
+    /// Waits until a stop is requested.
     pub async fn requested(&mut self) {
         // An error says that the trigger is gone, which counts as asked.
         self.0.wait_for(|stop| *stop).await.ok();

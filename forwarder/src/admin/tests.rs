@@ -77,7 +77,7 @@ async fn a_loop_that_stands_still_is_ill_until_it_turns_or_ends() {
     for path in ["/healthz", "/health"] {
         let (code, body) = get(address, path).await;
         assert_eq!(code, 503);
-        assert!(body.starts_with("the loop `consume` has not turned for "), "{body}");
+        assert!(body.starts_with("the loop `consume` has not run for "), "{body}");
     }
     heartbeat.beat();
     assert_eq!(health.check(), Ok(()));

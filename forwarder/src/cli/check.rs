@@ -25,7 +25,7 @@ pub(super) fn check(text: &str, mut out: impl Write) -> anyhow::Result<()> {
                 names.join(", ")
             )?;
         }
-        None => writeln!(out, "ring: not here; `forwarder run` needs it from --ring-file")?,
+        None => writeln!(out, "ring: not in this document; `forwarder run` needs --ring-file")?,
     }
     writeln!(
         out,

@@ -22,8 +22,8 @@ pub(super) enum Command {
     },
     /// Write what a change of the ring moves.
     ///
-    /// Without --keys the share of the hash space, `from<TAB>to<TAB>percent` for each pair and `total<TAB>percent`;
-    /// standard input is not read. With --keys the keys that move: `key<TAB>from<TAB>to`.
+    /// Without --keys it writes shares of the hash space: `from<TAB>to<TAB>percent` for each pair, and `total<TAB>percent`.
+    /// Standard input is not read then. With --keys it writes the keys that move: `key<TAB>from<TAB>to`.
     Diff {
         /// The clusters before: `a,b`; `a=2` has weight 2.
         #[arg(long, value_delimiter = ',', required = true)]
@@ -56,7 +56,12 @@ impl std::str::FromStr for Member {
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, weight) = match text.rsplit_once('=') {
             None => (text, 1),
-            Some((name, weight)) => (name, weight.parse().map_err(|_| format!("{weight:?} is no weight"))?),
+            Some((name, weight)) => (
+                name,
+                weight
+                    .parse()
+                    .map_err(|_| format!("{weight:?} is not a valid weight"))?,
+            ),
         };
         if name.is_empty() {
             Err("a name is empty".to_owned())

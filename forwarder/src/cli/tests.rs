@@ -120,7 +120,11 @@ fn check_says_ok_or_every_fault() {
 fn a_document_without_its_ring_is_one_for_a_ring_file() {
     let mut out = Vec::new();
     check::check("source: {connection: {bootstrapServers: [a:1]}}", &mut out).unwrap();
-    assert!(String::from_utf8(out).unwrap().contains("\nring: not here; "));
+    assert!(
+        String::from_utf8(out)
+            .unwrap()
+            .contains("\nring: not in this document; ")
+    );
 }
 
 /// What `forwarder run` with these arguments makes of a document with this text.
@@ -156,7 +160,7 @@ fn the_ring_is_said_once() {
         matches!(load(REST, &api).unwrap(), RingOrigin::Apart { config_map: Some(key), .. } if key.name == "line-ring")
     );
     let both = refused(WHOLE, &apart);
-    assert!(both.contains("ring: is said by --ring-file /ring.yaml too"), "{both}");
+    assert!(both.contains("ring: is also given by --ring-file /ring.yaml"), "{both}");
     let neither = refused(REST, &[]);
     assert!(
         neither.contains("ring: is missing; write it there, or run with --ring-file"),

@@ -1,5 +1,5 @@
 -- Argo CD's health of an AssetForwarder, from its conditions: https://argo-cd.readthedocs.io/en/stable/operator-manual/health/
-local health = {status = "Progressing", message = "The operator has not looked at it yet"}
+local health = {status = "Progressing", message = "The operator has not reconciled it yet"}
 if obj.status == nil or obj.status.observedGeneration ~= obj.metadata.generation then
   return health
 end

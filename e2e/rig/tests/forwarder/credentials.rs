@@ -185,7 +185,7 @@ async fn wrong_credentials_of_nats_are_told_and_may_be_corrected_in_place() {
     stage.traffic.send(1_200).await.unwrap();
     for (cluster, said) in [
         ("C1", "does not accept our credentials"),
-        ("C2", "failed to agree on TLS"),
+        ("C2", "the TLS handshake with the NATS server"),
         ("C3", "failed to read the credentials file"),
     ] {
         let error = stage.wait_last_error(&forwarder, cluster, said).await;

@@ -174,7 +174,7 @@ async fn records_reach_the_jetstream_of_a_hub_by_its_domain_and_an_inbox_of_ones
 async fn denied(stage: &Stage, config: &Config, said: &str, needed: &str) {
     let mut forwarder = stage.start("denied", config).await;
     let error = stage.wait_last_error(&forwarder, "C1", said).await;
-    for part in [needed, "does not let us ask JetStream", "jetStream and inboxPrefix"] {
+    for part in [needed, "denies requests to JetStream", "jetStream and inboxPrefix"] {
         assert!(error.contains(part), "{part:?} is not in {error}");
     }
     assert!(faults(&forwarder, "permission").await >= 1.0);

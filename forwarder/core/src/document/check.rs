@@ -1,4 +1,4 @@
-//! From the document as written to one that the engine may run: every fault, by its path.
+//! Checks the document as written, and names every fault by its path. What passes may run in the engine.
 
 mod engine;
 mod kafka;
@@ -13,7 +13,7 @@ use std::ops::Deref;
 use super::fault::{ConfigError, ConfigErrors, Faults};
 use super::{Admin, Config, DeadLetter, Document, Engine, Publish, RingConfig, Source, Telemetry};
 
-/// A document, or a part of one, without a fault. There is no other way to one than through the checks.
+/// A document, or a part of one, without a fault. Only the checks make one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checked<T = Config>(T);
 
@@ -118,7 +118,7 @@ impl Config {
 }
 
 impl Document {
-    /// All that is wrong with what the document says. That it has no ring is no fault here.
+    /// All that is wrong with what the document says. A missing ring is not a fault here.
     ///
     /// # Errors
     /// Every fault, in the order of the fields.

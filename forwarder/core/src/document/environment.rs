@@ -1,4 +1,4 @@
-//! The document as the original container's environment variables say it.
+//! The document from the environment variables of the original container.
 //!
 //! A variable that is set but blank counts as not set: Compose files pass `${NAME:-}`. The exception is
 //! `NATS_CLUSTER_<NAME>`: a member that silently leaves the ring would move its assets, so that is a fault.
@@ -31,16 +31,16 @@ const WITHOUT_EFFECT: &[&str] = &[
     "OPENFACTORY_ROOT_PATH",
 ];
 
-/// What a person should know about the environment, though it is no fault.
+/// What a person should know about the environment although it is not a fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// Variables of the original's deployments that do nothing here.
     WithoutEffect(Vec<String>),
-    /// Variables that look like ours and are not.
+    /// Variables that look like ours but are unknown.
     Unknown(Vec<String>),
     /// Variables that Kubernetes sets for a Service whose name begins like ours.
     KubernetesService(Vec<String>),
-    /// A value that is too large for what is promised, and the one that is used.
+    /// A value that is too large for the promises, and the value that is used.
     Lowered {
         /// The variable.
         variable: &'static str,
@@ -59,11 +59,11 @@ impl fmt::Display for Notice {
             Self::KubernetesService(names) => {
                 write!(
                     f,
-                    "taken for variables of a Kubernetes Service and ignored: {}",
+                    "ignored, because a Kubernetes Service sets such variables: {}",
                     names.join(", ")
                 )
             }
-            Self::Lowered { variable, from, to } => write!(f, "{variable} is {from}, {to} is used"),
+            Self::Lowered { variable, from, to } => write!(f, "{variable} is {from}, which is too much: using {to}"),
         }
     }
 }
@@ -106,7 +106,7 @@ pub fn from_environment(
     Ok((checked, notices))
 }
 
-/// Makes the ring and the logging alone of the variables: for who routes without Kafka.
+/// Makes only the ring and the logging of the variables, for a router without Kafka.
 ///
 /// # Errors
 /// Every fault of theirs, by the name of its variable.
@@ -122,7 +122,7 @@ pub fn ring_from_environment(
     Ok((ring, logging))
 }
 
-/// Says who this process is, where the document does not: many pods run one document.
+/// Fills in who this process is, if the document does not say it: many pods run one document.
 pub fn identify(admin: &mut Admin, variables: &BTreeMap<String, String>) {
     let first = |names: &[&str], default: &str| {
         let value = names
@@ -266,7 +266,7 @@ impl Variables {
                     "write nats://host:port, or remove the variable",
                 );
             } else if name.is_empty() {
-                self.fault(&variable, "lacks the name of the cluster", "write NATS_CLUSTER_<NAME>");
+                self.fault(&variable, "has no cluster name", "write NATS_CLUSTER_<NAME>");
             } else {
                 clusters.push(Cluster {
                     name,
@@ -344,7 +344,7 @@ impl Variables {
             "true" | "1" | "yes" | "on" => true,
             "false" | "0" | "no" | "off" => false,
             _ => {
-                self.fault(name, format!("{word:?} is no switch"), "write true or false");
+                self.fault(name, format!("{word:?} is not a boolean"), "write true or false");
                 false
             }
         }
@@ -353,7 +353,7 @@ impl Variables {
     fn number<N: std::str::FromStr>(&mut self, name: &str, default: N) -> N {
         let Some(text) = self.text(name) else { return default };
         text.parse().unwrap_or_else(|_| {
-            self.fault(name, format!("{text:?} is no number that fits"), "write a whole number");
+            self.fault(name, format!("{text:?} is not a valid number"), "write a whole number");
             default
         })
     }
@@ -367,7 +367,7 @@ impl Variables {
             .and_then(|seconds| std::time::Duration::try_from_secs_f64(seconds).ok());
         let millis = duration.and_then(|duration| u64::try_from(duration.as_millis()).ok());
         millis.unwrap_or_else(|| {
-            self.fault(name, format!("{text:?} is no number of seconds"), "write a number");
+            self.fault(name, format!("{text:?} is not a number of seconds"), "write a number");
             default_ms
         })
     }

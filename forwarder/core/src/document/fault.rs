@@ -5,15 +5,15 @@ use std::fmt;
 /// Why a document is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// The text is no YAML, or does not have the fields and types of the document.
+    /// The text is not YAML, or does not have the fields and types of the document.
     #[error(transparent)]
     Unreadable(#[from] ReadErrors),
-    /// The document is well-formed, but says things that cannot be.
+    /// The document is well-formed, but its values cannot work.
     #[error(transparent)]
     Wrong(#[from] ConfigErrors),
 }
 
-/// Every fault of a document that cannot be read: those for which it cannot, by lines, then what is wrong with all the rest.
+/// Every fault of a document that cannot be read: first what prevents the reading, by lines, then the faults of the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadErrors {
     misread: Vec<Misread>,
@@ -32,13 +32,13 @@ impl ReadErrors {
         }
     }
 
-    /// For what the document cannot be read: at least one.
+    /// What prevents the reading: at least one fault.
     #[must_use]
     pub fn misread(&self) -> &[Misread] {
         &self.misread
     }
 
-    /// What is wrong with what the rest of the document means.
+    /// The faults of the values in the rest of the document.
     #[must_use]
     pub fn wrong(&self) -> &[Fault] {
         &self.wrong
@@ -65,14 +65,14 @@ impl fmt::Display for ReadErrors {
         if *complete {
             Ok(())
         } else {
-            f.write_str("\nThere may be more faults: mend these, and check again.")
+            f.write_str("\nThere may be more faults: fix these and check again.")
         }
     }
 }
 
 impl std::error::Error for ReadErrors {}
 
-/// One thing for which a document cannot be read.
+/// One fault that prevents the reading of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misread {
     /// Where and what.

@@ -1,4 +1,4 @@
-//! How long after a proof of membership records may be written.
+//! How long records may be written after a proof of membership.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use super::{Config, GroupProtocol, Source};
 const CONSUMER_FENCE_MS: u64 = 30_000;
 
 impl Config {
-    /// How long after a commit was sent, to which the group's coordinator said yes, records may be written.
+    /// How long records may be written after the sending of a commit that the group's coordinator accepted.
     ///
-    /// Two thirds of the session; the rest is for a process that is stopped between the look at the clock and the write.
+    /// Two thirds of the session; the rest is for a process that is paused between reading the clock and the write.
     #[must_use]
     pub fn fence_timeout(&self) -> Duration {
         let millis = self.engine.fence_timeout_ms.unwrap_or_else(|| {

@@ -21,11 +21,11 @@ pub struct Source {
     /// The consumer group.
     #[serde(default = "default_group")]
     pub group: String,
-    /// Where a group begins that has no offsets yet.
+    /// Where a group without committed offsets begins.
     #[serde(default)]
     pub start_from: StartFrom,
-    /// What to do when the broker no longer has the committed offset. A batch that is damaged in Kafka is stepped over, or with `Stop`
-    /// stopped at.
+    /// What to do when the broker no longer has the committed offset. A batch that is damaged in Kafka is skipped; with
+    /// `Stop` the partition pauses before it.
     #[serde(default)]
     pub missing_offset: MissingOffset,
     /// The group protocol.
@@ -78,16 +78,16 @@ pub enum Sasl {
         /// File that holds the password.
         password_file: PathBuf,
     },
-    /// SASL OAUTHBEARER with a token that somebody else keeps fresh in a file.
+    /// SASL OAUTHBEARER with a token in a file, which the forwarder does not renew.
     #[serde(rename = "OAUTHBEARER")]
     OAuthBearer {
-        /// File that holds the JWT; read anew whenever librdkafka wants a token.
+        /// File that holds the JWT; it is read whenever librdkafka asks for a token.
         token_file: PathBuf,
     },
 }
 
 impl Sasl {
-    /// The user's name, where a login has one beside its secret.
+    /// The user's name, if the mechanism has one.
     #[must_use]
     pub fn username(&self) -> Option<&str> {
         match self {
@@ -99,7 +99,7 @@ impl Sasl {
     }
 }
 
-/// Where a group begins that has no committed offsets.
+/// Where a group without committed offsets begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "fields::StartFromFields", tag = "type", rename_all_fields = "camelCase")]
 pub enum StartFrom {
@@ -115,16 +115,16 @@ pub enum StartFrom {
     },
 }
 
-/// What to do when the broker no longer has the committed offset. A topic that was made anew is read from its beginning, and a log that
-/// ends before the offset goes on at its end, unless it is to [stop](MissingOffset::Stop).
+/// What to do when the broker no longer has the committed offset. A topic that was recreated is read from its beginning. A log that
+/// ends before the offset is read from its end. Both do not apply to [`MissingOffset::Stop`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MissingOffset {
-    /// Where it expired, go on at the oldest record that is there. What expired is counted.
+    /// If it expired, continue at the oldest record. Expired records are counted.
     #[default]
     Earliest,
-    /// Where it expired, go on at the end. What is skipped is counted.
+    /// If it expired, continue at the end. Skipped records are counted.
     Latest,
-    /// Leave the partition paused until a person has decided; the others go on.
+    /// Pause the partition until a person has decided; the others go on.
     Stop,
 }
 
@@ -138,7 +138,7 @@ pub enum GroupProtocol {
     Consumer,
 }
 
-/// Where a record goes that can never be forwarded, as it came, with the reason and its origin.
+/// Where a record that can never be forwarded goes: unchanged, with the reason and its origin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "fields::DeadLetterFields", tag = "type", rename_all_fields = "camelCase")]
 pub enum DeadLetter {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::server;
 use super::tls::Tls;
 
-/// Virtual nodes of one ring, at most. A million of them take 60 MB; more is a slip of the pen in a weight.
+/// Most virtual nodes of one ring. A million of them take 60 MB; more is a typing error in a weight.
 pub const MAX_RING_NODES: u64 = 1 << 20;
 
 /// Who owns which asset.
@@ -25,8 +25,8 @@ pub struct RingConfig {
     /// Virtual nodes of a cluster of weight 1.
     #[serde(default = "default_replicas")]
     pub replicas: u32,
-    /// How long an asset that changes its owner waits for the old one to confirm its earlier records, in milliseconds. Then
-    /// they go to the new owner, in order; the old one may have them too.
+    /// For how many milliseconds an asset that changes its owner waits for the old owner to confirm its earlier records. After
+    /// that they go to the new owner, in order; the old owner may have them too.
     #[serde(default = "default_handover_timeout")]
     pub handover_timeout_ms: u64,
     /// The members; the order does not matter.
@@ -56,7 +56,7 @@ pub struct Cluster {
     /// Where JetStream's API is; absent: `$JS.API`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jet_stream: Option<JetStreamApi>,
-    /// What the subjects begin with on which answers arrive; absent: `_INBOX`.
+    /// The prefix of the subjects on which replies arrive; absent: `_INBOX`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inbox_prefix: Option<String>,
 }
@@ -68,13 +68,13 @@ pub struct JetStreamApi {
     /// The JetStream domain, as of a leaf node: the API is at `$JS.<domain>.API`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
-    /// The subject that the API stands under, such as where another account exports it.
+    /// The subject prefix of the API, if another account exports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_prefix: Option<String>,
 }
 
 impl Cluster {
-    /// The subject under which JetStream's API stands, without a dot at its end.
+    /// The subject prefix of JetStream's API, without a dot at its end.
     #[must_use]
     pub fn jet_stream_api(&self) -> String {
         let api = self.jet_stream.as_ref();
@@ -88,7 +88,7 @@ impl Cluster {
         }
     }
 
-    /// What the subjects begin with on which answers arrive, without a dot at its end.
+    /// The prefix of the subjects on which replies arrive, without a dot at its end.
     #[must_use]
     pub fn inbox_prefix(&self) -> &str {
         self.inbox_prefix.as_deref().unwrap_or("_INBOX")
@@ -146,7 +146,7 @@ pub struct Publish {
     pub retry: Retry,
 }
 
-/// What "published" is to mean.
+/// What "published" means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PublishMode {
     /// The server has read and accepted the record.
@@ -162,7 +162,7 @@ pub enum PublishMode {
 pub struct Stream {
     /// The stream's name.
     pub name: String,
-    /// Whether the forwarder creates it and keeps it as declared here. Otherwise it only looks whether it is there.
+    /// Whether the forwarder creates it and keeps it as declared here. Otherwise it only checks that the stream exists.
     #[serde(default)]
     pub manage: bool,
     /// The subjects of a managed stream; absent: the literal prefix of `publish.subject` followed by `.>`.
@@ -174,10 +174,10 @@ pub struct Stream {
     /// Where a managed stream is kept.
     #[serde(default)]
     pub storage: Storage,
-    /// Oldest age of a managed stream's messages, in seconds; absent: no bound.
+    /// Oldest age of a managed stream's messages, in seconds; absent: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age_seconds: Option<u64>,
-    /// Largest size of a managed stream, in bytes; absent: no bound.
+    /// Largest size of a managed stream, in bytes; absent: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<i64>,
     /// How long a managed stream remembers message IDs, in seconds.
@@ -212,7 +212,7 @@ pub struct Retry {
     /// The longest pause, in milliseconds.
     pub max_backoff_ms: u64,
     /// After this many refusals by the server the record goes to the dead letter (which must be declared).
-    /// Absent: for ever. An outage is no refusal and is never counted.
+    /// Absent: the record is retried for ever. An outage never counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
     /// How long to wait for a confirmation, in milliseconds, before the publish counts as failed.
@@ -293,7 +293,7 @@ impl Cluster {
     }
 }
 
-/// Leaves out what a URL says about user and password: documents made from the environment may carry them.
+/// Leaves out user and password of URLs: documents made from the environment may have them.
 impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

@@ -13,7 +13,7 @@ pub struct Engine {
     pub batch_size: usize,
     /// How long to wait for the first record of a batch, in milliseconds.
     pub poll_timeout_ms: u64,
-    /// Most records that wait between consuming and publishing. What waits for a confirmation has the caps below.
+    /// Most records that wait between consuming and publishing. Records that wait for a confirmation have the caps below.
     pub queue_size: usize,
     /// How often offsets are committed, in milliseconds.
     pub commit_interval_ms: u64,
@@ -25,19 +25,19 @@ pub struct Engine {
     pub max_pending_records: usize,
     /// Most bytes that wait for confirmation in all.
     pub max_pending_bytes: usize,
-    /// Largest record that is forwarded: bytes of key, value and headers as they are once decompressed. A larger one is invalid, and
+    /// Largest record that is forwarded: bytes of key, value and headers after decompression. A larger one is invalid, and
     /// nothing of it is copied. Absent: see [`Self::max_record_bytes`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_record_bytes: Option<usize>,
     /// Longest drain, in milliseconds, before a partition is given up or the process ends.
     pub drain_timeout_ms: u64,
-    /// How long after a commit was sent that proves our membership records may be written, in milliseconds. Must be shorter
-    /// than the session that the group's coordinator grants; absent: see [`Config::fence_timeout`](super::Config::fence_timeout).
+    /// For how many milliseconds after the sending of a commit that proves our membership records may be written. Must be
+    /// shorter than the session that the group's coordinator grants; absent: see [`Config::fence_timeout`](super::Config::fence_timeout).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fence_timeout_ms: Option<u64>,
-    /// How often the watchdog looks at the group membership, in milliseconds.
+    /// How often the watchdog checks the group membership, in milliseconds.
     pub watchdog_interval_ms: u64,
-    /// How long the process may be no stable member of its group before it ends, in milliseconds.
+    /// For how many milliseconds the process may not be a stable member of its group before it ends.
     pub watchdog_timeout_ms: u64,
 }
 
@@ -58,8 +58,8 @@ pub struct Admin {
     /// Value of the label `swarm_node` of the build information; absent: `NODE_HOSTNAME`, else `unknown`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// A file that says which version of the credentials is mounted beside it. `/status` shows what it holds, so that whoever
-    /// mounts them knows when they have arrived. Absent: nothing is shown.
+    /// A file that says which version of the credentials is mounted beside it. `/status` shows its content, so that whoever
+    /// mounts them knows when the process has them. Absent: nothing is shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credentials_version_file: Option<PathBuf>,
 }
@@ -68,7 +68,7 @@ pub struct Admin {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Logging {
-    /// The least level that is logged; the variable `RUST_LOG` goes before it.
+    /// The lowest level that is logged. The variable `RUST_LOG` takes precedence.
     pub level: LogLevel,
     /// Text or JSON.
     pub format: LogFormat,
@@ -76,14 +76,14 @@ pub struct Logging {
     pub http_requests: bool,
 }
 
-/// The least level that is logged.
+/// The lowest level that is logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogLevel {
-    /// Loss, or a hand is needed.
+    /// Loss, or a person must act.
     Error,
-    /// Something is wrong that mends itself.
+    /// A problem that resolves itself.
     Warn,
-    /// What an operator wants to see in quiet times.
+    /// What an operator wants to see in normal times.
     #[default]
     Info,
     /// Single steps.
@@ -116,7 +116,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// The largest record that is forwarded where the document does not say. No nats-server takes a message above 64 MiB, so what is larger
+/// The largest record that is forwarded if the document does not say. No nats-server takes a message above 64 MiB, so what is larger
 /// could never be delivered; 1 MiB more leaves room for key and ID, which are no part of the message.
 const DEFAULT_MAX_RECORD_BYTES: usize = 65 << 20;
 

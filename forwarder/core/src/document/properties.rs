@@ -1,7 +1,7 @@
 //! Which librdkafka properties a document may set.
 //!
-//! An allowlist: librdkafka has properties that load libraries, run commands, read files, and others on which the
-//! engine's promises rest. A new property of a later librdkafka is refused until somebody has looked at it.
+//! An allowlist: librdkafka has properties that load libraries, run commands or read files. The engine's promises depend on
+//! others. A new property of a later librdkafka is refused until somebody has reviewed it.
 //! Names and ranges are those of librdkafka 2.12's CONFIGURATION.md, ranges narrower where a comment says why.
 
 mod allowed;
@@ -33,7 +33,7 @@ pub enum Kind {
     OneOf(&'static [&'static str]),
     /// Some of these words, joined by commas.
     SomeOf(&'static [&'static str]),
-    /// A list of OpenSSL's cipher suites, each with encryption and with a server that proves who it is.
+    /// A list of OpenSSL's cipher suites, each with encryption and with server authentication.
     CipherSuites,
     /// Any text.
     Text,
@@ -42,11 +42,11 @@ pub enum Kind {
 /// A property that a document may set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Property {
-    /// Its name; of several names of one property only this.
+    /// Its name. Other names of the same property are not allowed.
     pub name: &'static str,
-    /// Which client takes it.
+    /// Which client has it.
     pub scope: Scope,
-    /// What it may be.
+    /// The values that it may have.
     pub kind: Kind,
 }
 
@@ -113,12 +113,12 @@ fn check_value(faults: &mut Faults<'_>, kind: Kind, value: &str) {
         Kind::Number(least, most) => match value.parse::<i64>() {
             Ok(number) => faults.range(number, least, most),
             Err(_) => faults.add(
-                format!("{value:?} is no number"),
+                format!("{value:?} is not a number"),
                 format!("write one from {least} to {most}"),
             ),
         },
         Kind::Switch if matches!(value, "true" | "false") => {}
-        Kind::Switch => faults.add(format!("{value:?} is no switch"), "write true or false"),
+        Kind::Switch => faults.add(format!("{value:?} is not a boolean"), "write true or false"),
         Kind::OneOf(words) if words.contains(&value) => {}
         Kind::OneOf(words) => {
             faults.add(
@@ -138,7 +138,7 @@ fn check_value(faults: &mut Faults<'_>, kind: Kind, value: &str) {
                 && let Some(suite) = allowed::unsafe_suite(value)
             {
                 faults.add(
-                    format!("{suite:?} lets a connection be without encryption, or with a server that proves nothing"),
+                    format!("{suite:?} allows connections without encryption or without server authentication"),
                     "remove that part",
                 );
             }
@@ -160,8 +160,8 @@ pub(super) fn check_consumer(
     let poll = number(properties, "max.poll.interval.ms", DEFAULT_MAX_POLL_INTERVAL_MS);
     if u64::try_from(poll).is_ok_and(|poll| drain_timeout_ms >= poll) {
         faults.key("max.poll.interval.ms").add(
-            format!("{poll} is not longer than engine.drainTimeoutMs, {drain_timeout_ms}: the broker would give the partitions away amid a drain"),
-            "write more, or a shorter drain",
+            format!("{poll} is not longer than engine.drainTimeoutMs, {drain_timeout_ms}: the broker would reassign the partitions during a drain"),
+            "raise it, or lower engine.drainTimeoutMs",
         );
     }
     match protocol {
@@ -194,7 +194,7 @@ pub(super) fn check_consumer(
             if u64::try_from(session).is_ok_and(|session| commit_interval_ms.saturating_mul(3) > session) {
                 faults.key("session.timeout.ms").add(
                     format!("{session} is less than three times engine.commitIntervalMs, {commit_interval_ms}"),
-                    "write more, or a shorter commit interval",
+                    "raise it, or lower engine.commitIntervalMs",
                 );
             }
         }

@@ -22,7 +22,7 @@ pub struct ServerUrl {
     pub userinfo: Option<Userinfo>,
 }
 
-/// Who a URL says that we are.
+/// The login that a URL contains.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Userinfo {
     /// `nats://token@host`.
@@ -31,14 +31,14 @@ pub enum Userinfo {
     UserPassword(String, String),
 }
 
-/// Says that there is one, and nothing of it.
+/// Shows that there is a login, and nothing of it.
 impl fmt::Debug for Userinfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Userinfo(…)")
     }
 }
 
-/// Why a text is no server.
+/// Why a text is not a server URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ServerError {
     /// Nothing there.
@@ -50,25 +50,25 @@ pub enum ServerError {
     /// Another scheme.
     #[error("has a scheme other than nats:// and tls://")]
     Scheme,
-    /// No host, or one that cannot be.
+    /// No host, or an invalid one.
     #[error("names no valid host")]
     Host,
-    /// A port that is none, or 0.
+    /// A port that is not a number from 1 to 65535.
     #[error("names no valid port")]
     Port,
     /// A path, query or fragment.
     #[error("has a path, query or fragment")]
     Trailing,
     /// Before the `@` no name, a broken percent sign, a slash, or what is not UTF-8 once decoded.
-    #[error("has before the @ neither a token nor user:password, percent-encoded")]
+    #[error("must have a token or user:password before the @, percent-encoded")]
     Userinfo,
 }
 
 impl ServerUrl {
-    /// Takes `nats://host:port`, `tls://host:port`, or without a scheme `host:port`, apart; the port may be left out.
+    /// Reads `nats://host:port`, `tls://host:port`, or without a scheme `host:port`; the port may be left out.
     ///
     /// # Errors
-    /// What no NATS client could connect to.
+    /// The text is not a URL that a NATS client could connect to.
     pub fn parse(text: &str) -> Result<Self, ServerError> {
         if text.is_empty() {
             return Err(ServerError::Empty);

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-/// A field that the variant needs is missing, or one is there that it does not have.
+/// The variant lacks a field that it needs, or has one that it does not know.
 #[derive(Debug)]
 pub(super) enum Misfit {
     Missing { field: &'static str, variant: &'static str },
@@ -16,7 +16,7 @@ impl fmt::Display for Misfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing { field, variant } => write!(f, "`{field}` is missing; {variant} needs it"),
-            Self::Foreign { field, variant } => write!(f, "`{field}` has no meaning with {variant}; remove it"),
+            Self::Foreign { field, variant } => write!(f, "`{field}` is not used with {variant}; remove it"),
         }
     }
 }

@@ -1,14 +1,14 @@
-//! What the process tells of single records.
+//! What the process reports about single records.
 
 use serde::{Deserialize, Serialize};
 
 use super::Tls;
 
-/// What the process tells of single records.
+/// What the process reports about single records.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Telemetry {
-    /// Spans of sampled records, by OTLP. Absent: none, and trace headers pass untouched.
+    /// Spans of sampled records, by OTLP. Absent: none, and trace headers pass unchanged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub traces: Option<Traces>,
 }
@@ -17,13 +17,13 @@ pub struct Telemetry {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Traces {
-    /// The collector's URL, `http://host:4318` or `https://…`; spans go to `/v1/traces` behind it, as OTLP over HTTP in protobuf.
+    /// The collector's URL, `http://host:4318` or `https://…`. Spans go to its path `/v1/traces`, as OTLP over HTTP in protobuf.
     pub endpoint: String,
-    /// So many records in a million are traced at most; 0: none. Of those that carry no `traceparent` a trace is begun; of those
-    /// whose `traceparent` has its sampled flag set that trace is followed, as its name decides. All others pass untouched.
+    /// The most records in a million that are traced; 0: none. A record without a `traceparent` begins a trace. A record whose
+    /// `traceparent` has the sampled flag continues that trace, if its trace ID falls into the share. All others pass unchanged.
     #[serde(default)]
     pub samples_per_million: u32,
-    /// How to trust an `https` collector; absent: by the system's authorities.
+    /// How to check the certificate of an `https` collector; absent: with the system's authorities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
 }

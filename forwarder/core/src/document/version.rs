@@ -1,4 +1,4 @@
-//! Which version of the ring's document has which fields: what forwarders of older releases can read of it.
+//! Which version of the ring's document has which fields, and so what forwarders of older releases can read.
 //!
 //! | version | what it brought |
 //! |---|---|
@@ -19,7 +19,7 @@ pub const RING_DOCUMENT_VERSION: u32 = 2;
 pub const FIRST_RING_DOCUMENT_VERSION: u32 = 1;
 
 impl RingConfig {
-    /// The least version whose readers take this document.
+    /// The lowest version whose readers accept this document.
     #[must_use]
     pub fn document_version(&self) -> u32 {
         let Self {
@@ -34,7 +34,7 @@ impl RingConfig {
 }
 
 impl Cluster {
-    /// The least version whose readers take this cluster.
+    /// The lowest version whose readers accept this cluster.
     #[must_use]
     pub fn document_version(&self) -> u32 {
         let versions = self.later_fields().map(|(_, since)| since);
@@ -47,7 +47,7 @@ impl Cluster {
         later.filter_map(move |(field, since)| (since > version).then_some(field))
     }
 
-    /// The same cluster in the form that readers of `version` take: without the fields that came later.
+    /// The same cluster in the form that readers of `version` accept: without the fields that came later.
     #[must_use]
     pub fn as_read_by(&self, version: u32) -> Self {
         let Self {

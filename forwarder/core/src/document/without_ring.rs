@@ -1,22 +1,22 @@
-//! The document where the ring may stand elsewhere.
+//! The document whose ring may be in another one.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, Config, DeadLetter, Engine, Logging, Publish, RingConfig, Source, Telemetry};
 
-/// The document as written, with its ring or without: then the ring comes from a document of its own.
+/// The document as written, with its ring or without. Without it, the ring comes from a document of its own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Document {
     /// Where records come from.
     pub source: Source,
-    /// Who owns which asset. Absent: said elsewhere.
+    /// Who owns which asset. Absent: another document says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ring: Option<RingConfig>,
     /// How records reach their cluster.
     #[serde(default)]
     pub publish: Publish,
-    /// Where a record goes that can never be forwarded. Absent: it is counted, logged and stepped over.
+    /// Where a record that can never be forwarded goes. Absent: it is counted, logged and skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letter: Option<DeadLetter>,
     /// Caps, intervals and bounds of the engine.
@@ -28,7 +28,7 @@ pub struct Document {
     /// What is logged, and how.
     #[serde(default)]
     pub logging: Logging,
-    /// What is told of single records. Absent: nothing.
+    /// What is reported about single records. Absent: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub telemetry: Option<Telemetry>,
 }

@@ -34,7 +34,7 @@ const MAX_READINGS: usize = 2 * MAX_FAULTS;
 const MISSPELT: usize = 2;
 
 /// What is wrong with a key.
-const TWICE: &str = "stands there twice";
+const TWICE: &str = "appears twice";
 
 impl Config {
     /// Reads a document.

@@ -55,7 +55,7 @@ pub enum ConnectError {
         /// Why.
         source: io::Error,
     },
-    /// The server closed the connection without a word.
+    /// The server closed the connection without an error.
     #[error("the NATS server {server} closed the connection ({stage})")]
     Closed {
         /// The server.
@@ -79,12 +79,12 @@ pub enum ConnectError {
         /// Why.
         source: TlsError,
     },
-    /// The TLS handshake failed: who one of both is was not accepted by the other.
-    #[error("failed to agree on TLS with the NATS server {server}; {advice}")]
+    /// The TLS handshake failed, mostly because one side does not accept the other's certificate.
+    #[error("the TLS handshake with the NATS server {server} failed; {advice}")]
     Tls {
         /// The server.
         server: ServerAddress,
-        /// What to look at, or to do.
+        /// What to check, or to do.
         advice: &'static str,
         /// Why.
         source: io::Error,

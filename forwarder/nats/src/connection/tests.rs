@@ -191,7 +191,9 @@ async fn tls_is_not_to_be_stripped_or_spoken_into() {
     assert!(matches!(stripped, ConnectError::TlsUnavailable { .. }), "{stripped:?}");
     let spoken_into = connect(&server, login, LONG).await.unwrap_err();
     assert!(
-        spoken_into.to_string().contains("between its INFO and TLS"),
+        spoken_into
+            .to_string()
+            .contains("between its INFO and the TLS handshake"),
         "{spoken_into:?}"
     );
     actor.await.unwrap();

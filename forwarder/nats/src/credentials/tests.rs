@@ -79,10 +79,10 @@ async fn garbled_files_are_named_with_what_they_lack() {
     assert!(
         problem(&"x".repeat(MAX_FILE + 1), token)
             .await
-            .contains("more than any")
+            .contains("more bytes than any")
     );
     assert!(problem("SUNOSEED", nkey).await.contains("no valid NKEY seed"));
-    assert!(problem(&account, nkey).await.contains("something else than a user"));
+    assert!(problem(&account, nkey).await.contains("that is not a user's"));
     assert!(problem("hello", creds).await.contains("BEGIN NATS USER JWT"));
     assert!(problem(&creds_text("a.b", &seed), creds).await.contains("three parts"));
     assert!(

@@ -23,7 +23,7 @@ pub enum Ack<'a> {
     Refused(ApiError),
     /// No stream has this subject, or JetStream has no leader at the moment.
     NoResponders,
-    /// Neither: somebody else answers on this subject, or the stream is not JetStream's. No confirmation.
+    /// Neither: something else answers on this subject. This is not a confirmation.
     Malformed,
 }
 

@@ -31,7 +31,7 @@ fn what_is_no_address_is_named_without_its_password() {
         ("u:secret@h:0", r#"the server URL "h:0" names no valid port"#),
         (
             "nats://u:sec/ret@h:1",
-            r#"the server URL "nats://h:1" has before the @"#,
+            r#"the server URL "nats://h:1" must have a token or user:password before the @"#,
         ),
         ("", r#"the server URL "" is empty"#),
     ] {

@@ -1,11 +1,11 @@
-//! Why a stream is not to be used.
+//! Why a stream cannot be used.
 
 use forwarder_core::subject::TemplateError;
 
 use crate::connection::ConnectError;
 use crate::protocol::ServerError;
 
-/// Why the stream is not to be used. Messages say what to do.
+/// Why the stream cannot be used. Messages say what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
     /// `JetStream` mode without a stream.
@@ -22,16 +22,16 @@ pub enum StreamError {
         /// The subject's template.
         subject: String,
     },
-    /// Our own files, or the server's address, do not lead to a client.
-    #[error("failed to prepare a look at the stream of cluster {cluster:?}")]
+    /// Our own files or the server's address cannot be used.
+    #[error("failed to prepare a check of the stream in cluster {cluster:?}")]
     Connect {
         /// The cluster.
         cluster: String,
         /// Why.
         source: Box<ConnectError>,
     },
-    /// There is no client.
-    #[error("failed to log in to {server} of cluster {cluster:?} for a look at its stream: {problem}")]
+    /// The login failed.
+    #[error("failed to log in to {server} of cluster {cluster:?} to check its stream: {problem}")]
     Client {
         /// The cluster.
         cluster: String,
@@ -41,13 +41,13 @@ pub enum StreamError {
         problem: async_nats::ConnectError,
     },
     /// The connection was lost between request and answer.
-    #[error("cluster {cluster:?} closed the connection in the middle of a look at its stream")]
+    #[error("cluster {cluster:?} closed the connection during a check of its stream")]
     Lost {
         /// The cluster.
         cluster: String,
     },
     /// The server closed the connection and said why.
-    #[error("cluster {cluster:?} ended a look at its stream")]
+    #[error("cluster {cluster:?} ended a check of its stream")]
     Said {
         /// The cluster.
         cluster: String,
@@ -55,7 +55,7 @@ pub enum StreamError {
         source: ServerError,
     },
     /// The request could not be sent.
-    #[error("failed to ask JetStream of cluster {cluster:?}: {problem}")]
+    #[error("failed to send a request to JetStream of cluster {cluster:?}: {problem}")]
     Request {
         /// The cluster.
         cluster: String,
@@ -73,7 +73,7 @@ pub enum StreamError {
     /// No answer in time.
     #[error(
         "JetStream's API of cluster {cluster:?} did not answer about stream {stream:?}. Either JetStream has no leader, or a server on the \
-         way lets no request or no answer pass. The user must be allowed to {needed}"
+         path drops the request or the answer. The user must be allowed to {needed}"
     )]
     Timeout {
         /// The cluster.
@@ -85,8 +85,8 @@ pub enum StreamError {
     },
     /// Nobody listens where the API should be, or it says that it is off.
     #[error(
-        "JetStream is not enabled in cluster {cluster:?}, or not for our account, or its API is not at `{api}`. Enable it there, declare \
-         where it is (the cluster's jetStream), or publish in Core mode"
+        "JetStream is not enabled in cluster {cluster:?}, or not for this account, or its API is not at `{api}`. Enable it there, declare \
+         where its API is (the cluster's jetStream), or publish in Core mode"
     )]
     NotEnabled {
         /// The cluster.
@@ -94,10 +94,10 @@ pub enum StreamError {
         /// Where the API should be.
         api: String,
     },
-    /// We may not ask.
+    /// We may not send the request.
     #[error(
-        "cluster {cluster:?} does not let us ask JetStream about stream {stream:?}. Allow the user to {needed}; or declare the cluster's \
-         jetStream and inboxPrefix, where those are others"
+        "cluster {cluster:?} denies requests to JetStream about stream {stream:?}. Allow the user to {needed}. Or declare the cluster's \
+         jetStream and inboxPrefix, if it uses others"
     )]
     Permission {
         /// The cluster.
@@ -111,7 +111,7 @@ pub enum StreamError {
     },
     /// Nobody can confirm anything at the moment.
     #[error(
-        "stream {stream:?} of cluster {cluster:?} has no leader, so it confirms nothing: {description}. Look at the cluster's servers"
+        "stream {stream:?} of cluster {cluster:?} has no leader, so it confirms nothing: {description}. Check the cluster's servers"
     )]
     NoLeader {
         /// The cluster.
@@ -121,7 +121,7 @@ pub enum StreamError {
         /// JetStream's words.
         description: String,
     },
-    /// It does not exist, and is not ours to make.
+    /// It does not exist, and it is not managed.
     #[error("stream {stream:?} does not exist in cluster {cluster:?}; create it there, or set publish.stream.manage")]
     Missing {
         /// The cluster.
@@ -155,7 +155,7 @@ pub enum StreamError {
     },
     /// It is as it should be, and no record is confirmed.
     #[error(
-        "stream {stream:?} of cluster {cluster:?} is as it should be, and confirms nothing. Its acks are lost on their way to `{inbox}`, or \
+        "stream {stream:?} of cluster {cluster:?} is configured correctly but confirms nothing. Its acks are lost on their way to `{inbox}`, or \
          its servers are overloaded"
     )]
     Unconfirmed {
@@ -185,9 +185,9 @@ pub enum StreamError {
 pub enum StreamFault {
     /// Our own configuration.
     Configuration,
-    /// The server could not be reached, or was lost, while we looked.
+    /// The server could not be reached, or was lost during the check.
     Unreachable,
-    /// We may not look.
+    /// We may not check it.
     Permission,
     /// JetStream's API does not answer.
     Silent,
@@ -249,13 +249,13 @@ impl StreamFault {
         }
     }
 
-    /// Whether nothing at all is confirmed while it lasts, as far as the look can tell: a record that is sent is a record to be sent again.
+    /// Whether nothing is confirmed while it lasts, as far as the check can tell. Then every record that is sent must be sent again.
     #[must_use]
     pub const fn stops_all(self) -> bool {
         matches!(self, Self::Missing | Self::NotEnabled | Self::Unfit)
     }
 
-    /// Whether acks prove that it is over: it says more about the look, or about the acks, than about the stream.
+    /// Whether acks prove that it is over, because it is a fault of the check or of the acks rather than of the stream.
     #[must_use]
     pub const fn is_over_with_acks(self) -> bool {
         !matches!(self, Self::NotCovered)

@@ -16,14 +16,14 @@ use rustls::ClientConfig;
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
-    /// What is asked for is no URL.
-    #[error("failed to make a request")]
+    /// The request has no valid URL.
+    #[error("failed to build the request")]
     Url(#[from] hyper::http::Error),
-    /// Nobody was reached, or TLS did not come about.
+    /// The connection or its TLS handshake failed.
     #[error("failed to connect")]
     Connect(#[source] legacy::Error),
-    /// Whoever was reached does not answer in HTTP.
-    #[error("failed to talk HTTP")]
+    /// The peer does not answer in HTTP.
+    #[error("failed to get an HTTP response")]
     Http(#[source] legacy::Error),
 }
 

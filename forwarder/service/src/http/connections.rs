@@ -107,7 +107,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits,
     stop.send_replace(true);
     let all_ended = async { while connections.tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(limits.farewell, all_ended).await.is_err() {
-        debug!("connections are left that took too long to end: closing them");
+        debug!("some HTTP connections took too long to end: closing them");
     }
 }
 
@@ -175,7 +175,7 @@ impl Connections {
             self.logged = Some(Instant::now());
             warn!(
                 connections = self.open.len(),
-                "too many HTTP connections at once: closing those that have asked nothing for longest"
+                "too many HTTP connections at once: closing those that have been idle the longest"
             );
         }
         let Some((handle, _)) = longest.and_then(|id| self.open.remove(&id)) else {

@@ -47,7 +47,7 @@ pub(super) fn check_engine(faults: &mut Faults<'_>, engine: &Engine, source: &So
     for (field, cap, total_field, total) in caps {
         for (field, cap) in [(field, cap), (total_field, total)] {
             if cap == 0 {
-                faults.at(field).add("0 would let nothing pass", "write 1 or more");
+                faults.at(field).add("0 would block every record", "write 1 or more");
             }
         }
         if cap > total {
@@ -68,8 +68,8 @@ pub(super) fn check_engine(faults: &mut Faults<'_>, engine: &Engine, source: &So
     faults.at("watchdogTimeoutMs").range(*watchdog_timeout_ms, 1, DAY_MS);
     if drain_timeout_ms >= watchdog_timeout_ms {
         faults.at("drainTimeoutMs").add(
-            format!("{drain_timeout_ms} is not shorter than watchdogTimeoutMs, {watchdog_timeout_ms}: the watchdog would end the process amid a drain"),
-            "write less, or a longer watchdog",
+            format!("{drain_timeout_ms} is not shorter than watchdogTimeoutMs, {watchdog_timeout_ms}: the watchdog would end the process during a drain"),
+            "lower it, or raise watchdogTimeoutMs",
         );
     }
     if watchdog_interval_ms > watchdog_timeout_ms {
@@ -94,7 +94,7 @@ fn check_fence(faults: &mut Faults<'_>, fence_timeout_ms: u64, source: &Source) 
     if fence_timeout_ms >= bound {
         faults.add(
             format!("{fence_timeout_ms} is not shorter than {name}, {bound}: another member could own the partitions by then"),
-            "write less; two thirds of the session is the default",
+            "lower it; the default is two thirds of the session",
         );
     }
 }
@@ -110,7 +110,7 @@ pub(super) fn check_admin(faults: &mut Faults<'_>, admin: &Admin) {
     } = admin;
     if address.parse::<IpAddr>().is_err() {
         faults.at("address").add(
-            format!("{address:?} is no IP address"),
+            format!("{address:?} is not an IP address"),
             "write one, such as 0.0.0.0 or ::",
         );
     }

@@ -105,7 +105,7 @@ fn server_problem(server: &str) -> Option<&'static str> {
     }
     let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']' | '%');
     if !server.chars().all(sound) {
-        return Some("holds a character that no host and port has");
+        return Some("has a character that host:port cannot have");
     }
     let (host, port) = match server.rsplit_once(']') {
         Some((host, "")) => (host, None),
@@ -168,10 +168,10 @@ fn check_topic(faults: &mut Faults<'_>, topic: &str) {
     if topic.is_empty() {
         faults.add("is empty", "name a topic");
     } else if topic.len() > 249 {
-        faults.add("is longer than 249 characters", "name a topic that Kafka can have");
+        faults.add("is longer than 249 characters", "use a shorter name");
     } else if matches!(topic, "." | "..") || !topic.chars().all(legal) {
         faults.add(
-            format!("{topic:?} is no name of a topic"),
+            format!("{topic:?} is not a valid topic name"),
             "use letters, digits, dots, underscores and dashes",
         );
     }

@@ -30,8 +30,8 @@ pub(super) fn check_ring(faults: &mut Faults<'_>, ring: &RingConfig, origin: Ori
         .fold(0, u64::saturating_add);
     if nodes > MAX_RING_NODES {
         faults.at("replicas").add(
-            format!("with the clusters' weights it makes {nodes} virtual nodes, more than {MAX_RING_NODES}"),
-            "write less, or smaller weights",
+            format!("times the clusters' weights it gives {nodes} virtual nodes, more than {MAX_RING_NODES}"),
+            "lower it, or lower the weights",
         );
     }
     let mut at = faults.at("clusters");
@@ -45,7 +45,7 @@ pub(super) fn check_ring(faults: &mut Faults<'_>, ring: &RingConfig, origin: Ori
         check_cluster(&mut at, cluster, origin);
         if let Some(first) = names.insert(cluster.name.as_str(), index) {
             at.at("name").add(
-                format!("{:?} is the name of {path}[{first}] too", cluster.name),
+                format!("{:?} is also the name of {path}[{first}]", cluster.name),
                 "write another name",
             );
         }
@@ -94,7 +94,7 @@ fn check_cluster(faults: &mut Faults<'_>, cluster: &Cluster, origin: Origin) {
         check_literal(&mut at, prefix, "_INBOX_plant");
         if prefix.starts_with('$') {
             at.add(
-                format!("{prefix:?} is the server's own"),
+                format!("{prefix:?} is reserved for the server"),
                 "begin with another character",
             );
         }
@@ -141,14 +141,14 @@ fn check_server(faults: &mut Faults<'_>, server: &str, origin: Origin) {
         Ok(ServerUrl { userinfo: Some(_), .. }) | Err(ServerError::Userinfo) if origin == Origin::Document => {
             faults.add(
                 "holds a user or a password",
-                "name files in auth instead; a document holds no secret",
+                "name files in auth instead; a document must not contain secrets",
             );
         }
         Ok(_) => {}
         Err(error @ ServerError::Userinfo) => {
             faults.add(
                 error.to_string(),
-                "encode what is special there: %40 for @, %2F for /, %25 for %",
+                "percent-encode special characters: %40 for @, %2F for /, %25 for %",
             );
         }
         Err(error @ ServerError::NotOne) => faults.add(error.to_string(), "write one server per entry"),
@@ -184,7 +184,7 @@ pub(super) fn check_publish(faults: &mut Faults<'_>, publish: &Publish, has_dead
         (PublishMode::Core, Some(_)) => {
             faults
                 .at("stream")
-                .add("has no meaning in mode Core", "remove it, or write mode: JetStream");
+                .add("is not used in mode Core", "remove it, or write mode: JetStream");
         }
         (PublishMode::JetStream, None) => {
             faults
@@ -214,7 +214,7 @@ fn check_subject(faults: &mut Faults<'_>, template: &str, mode: PublishMode) -> 
     }
     if mode == PublishMode::JetStream {
         faults.add(
-            "has no literal first token: a stream that takes every subject would take the server's own",
+            "has no literal first token: a stream of every subject would capture the server's own",
             "begin with one, such as assets.{key}.{id}",
         );
     }
@@ -237,7 +237,7 @@ fn check_stream(faults: &mut Faults<'_>, stream: &Stream, prefix: Option<&str>) 
         && (name.len() > 255 || name.contains(['.', '*', '>', '/', '\\']) || name.contains(char::is_whitespace))
     {
         at.add(
-            format!("{name:?} is no name of a stream"),
+            format!("{name:?} is not a valid stream name"),
             "use letters, digits, underscores and dashes",
         );
     }
@@ -249,7 +249,7 @@ fn check_stream(faults: &mut Faults<'_>, stream: &Stream, prefix: Option<&str>) 
         ];
         for (field, _) in set.into_iter().filter(|(_, is_set)| *is_set) {
             faults.at(field).add(
-                "has no meaning for a stream that is not managed",
+                "is not used for a stream that is not managed",
                 "remove it, or write manage: true",
             );
         }
@@ -259,19 +259,19 @@ fn check_stream(faults: &mut Faults<'_>, stream: &Stream, prefix: Option<&str>) 
     if *max_age_seconds == Some(0) {
         faults
             .at("maxAgeSeconds")
-            .add("0 would keep nothing", "write 1 or more, or leave it out for no bound");
+            .add("0 would keep nothing", "write 1 or more, or leave it out for no limit");
     }
     if max_bytes.is_some_and(|bytes| bytes <= 0) {
         faults
             .at("maxBytes")
-            .add("would keep nothing", "write 1 or more, or leave it out for no bound");
+            .add("would keep nothing", "write 1 or more, or leave it out for no limit");
     }
     let mut at = faults.at("duplicateWindowSeconds");
     at.range(*duplicate_window_seconds, 1, 7 * 24 * 3_600);
     if max_age_seconds.is_some_and(|age| age > 0 && *duplicate_window_seconds > age) {
         at.add(
             "is longer than maxAgeSeconds, which the server refuses",
-            "write at most that",
+            "lower it to at most maxAgeSeconds",
         );
     }
 }
@@ -286,7 +286,7 @@ fn check_stream_subjects(faults: &mut Faults<'_>, subjects: &[String], prefix: O
         } else if pattern.starts_with(['*', '>']) || is_reserved(pattern.as_bytes()) {
             sound = false;
             at.add(
-                format!("{pattern:?} would take subjects of the server itself"),
+                format!("{pattern:?} would capture the server's own subjects"),
                 "begin with a literal token",
             );
         }
@@ -297,8 +297,8 @@ fn check_stream_subjects(faults: &mut Faults<'_>, subjects: &[String], prefix: O
         && !subjects.iter().any(|pattern| covers(pattern, prefix))
     {
         faults.add(
-            format!("have none that takes all that publish.subject makes below {prefix:?}"),
-            format!("write {prefix}.>"),
+            format!("do not cover the subjects of publish.subject, which begin with {prefix:?}"),
+            format!("add {prefix}.>"),
         );
     }
 }
@@ -323,12 +323,12 @@ fn check_retry(faults: &mut Faults<'_>, retry: &Retry, has_dead_letter: bool) {
     let mut at = faults.at("maxAttempts");
     match max_attempts {
         Some(0) => at.add(
-            "0 would give every record up",
-            "write 1 or more, or leave it out for ever",
+            "0 would give up every record",
+            "write 1 or more, or leave it out to retry for ever",
         ),
         Some(_) if !has_dead_letter => at.add(
-            "needs a dead letter: what is given up must not be lost",
-            "declare deadLetter, or leave it out",
+            "needs deadLetter: a record that is given up must not be lost",
+            "declare deadLetter, or remove maxAttempts",
         ),
         Some(_) | None => {}
     }

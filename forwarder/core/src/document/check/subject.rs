@@ -15,7 +15,7 @@ pub(super) fn pattern_problem(pattern: &str) -> Option<&'static str> {
         token => token.contains(['*', '>']),
     };
     if tokens.iter().enumerate().any(misplaced) {
-        return Some("has a wildcard that is no token of its own, or a > before the end");
+        return Some("has a wildcard inside a token, or a > before the end");
     }
     None
 }

@@ -107,7 +107,7 @@ fn what_cannot_be_read_is_named_by_its_path() {
         (
             "name: C1,",
             "name: C1, name: C3,",
-            "ring.clusters[0].name: stands there twice",
+            "ring.clusters[0].name: appears twice",
         ),
         ("name: C1,", "name: C1, weight: x,", "ring.clusters[0].weight: "),
         ("name: C1,", "name: C1, weight: -1,", "ring.clusters[0].weight: "),
@@ -134,7 +134,7 @@ fn what_cannot_be_read_is_named_by_its_path() {
         (
             "name: C1,",
             "name: C1, auth: {type: Token, file: x, seedFile: y},",
-            "ring.clusters[0].auth: `seedFile` has no meaning with type Token; remove it",
+            "ring.clusters[0].auth: `seedFile` is not used with type Token; remove it",
         ),
         (
             "[kafka:9092]",
@@ -154,7 +154,7 @@ fn what_cannot_be_read_is_named_by_its_path() {
         (
             "[kafka:9092]",
             "[kafka:9092], properties: {a: b, a: c}",
-            "source.connection.properties.a: stands there twice",
+            "source.connection.properties.a: appears twice",
         ),
         ("\nring:", "\nrung:", "rung: unknown field `rung`"),
     ] {
@@ -202,11 +202,11 @@ colour: red
             "source.connection.tls.certFile: ",
             "source.connection.sasl.mechanism: unknown variant `GSSAPI`",
             "source.connection: missing field `bootstrapServers` (line ",
-            "source.connection.properties.client.id: stands there twice (line 7, column 32)",
+            "source.connection.properties.client.id: appears twice (line 7, column 32)",
             "source.startFrom: `millis` is missing; type Timestamp needs it (line 8, ",
             "ring.clusters[0].weight: ",
             "ring.clusters[0]: missing field `name` (line ",
-            "ring.clusters[0].auth: `seedFile` has no meaning with type Token; remove it",
+            "ring.clusters[0].auth: `seedFile` is not used with type Token; remove it",
             "ring.clusters[1].server: unknown field `server`",
             "ring.clusters[2]: ",
             "ring.clusters[3].nme: unknown field `nme`",
@@ -219,8 +219,8 @@ colour: red
             "source.connection.properties[\"fetch.min.bytes\"]: 0 is out of range",
             "source.group: is empty",
             "ring.clusters[3].servers[1]: has a scheme other than",
-            "publish.retry.maxAttempts: needs a dead letter",
-            "admin.address: \"localhost\" is no IP address",
+            "publish.retry.maxAttempts: needs deadLetter",
+            "admin.address: \"localhost\" is not an IP address",
         ],
     );
     let positions = found.iter().take(18).all(|fault| fault.contains("(line "));
@@ -234,15 +234,15 @@ fn keys_that_stand_there_twice_are_all_told() {
     assert_faults(
         &found,
         &[
-            "source.connection.properties.client.id: stands there twice (line ",
-            "engine: stands there twice (line ",
+            "source.connection.properties.client.id: appears twice (line ",
+            "engine: appears twice (line ",
         ],
     );
     // Of a map with numbers for keys, which none of ours has, the parser tells the first.
     let numbers = CORE.replace("[kafka:9092]", "[kafka:9092], properties: {1: a, 1: b}");
     assert_faults(
         &faults(&numbers),
-        &["source.connection.properties.1: stands there twice (line "],
+        &["source.connection.properties.1: appears twice (line "],
     );
 }
 
@@ -275,7 +275,7 @@ fn a_text_of_nothing_but_faults_is_read_a_bounded_number_of_times() {
     assert!((5..20).contains(&found.len()), "{}", found.len());
     assert_eq!(
         found.last().map(String::as_str),
-        Some("There may be more faults: mend these, and check again.")
+        Some("There may be more faults: fix these and check again.")
     );
     let few: String = fields.lines().take(100).map(|line| format!("{line}\n")).collect();
     assert_eq!(faults(&format!("{CORE}{few}")).len(), 64 + 1);
@@ -366,7 +366,7 @@ admin: {address: localhost, version: ''}
             "source.connection.tls.certFile: has no key; add keyFile",
             "source.connection.sasl.username: is empty",
             "source.connection.sasl.passwordFile: is empty",
-            "source.topic: \"^a\" is no name of a topic",
+            "source.topic: \"^a\" is not a valid topic name",
             "source.group: holds a control character",
             "source.startFrom.millis: -1 is before 1970",
             "ring.epoch: 0 is out of range",
@@ -377,26 +377,26 @@ admin: {address: localhost, version: ''}
             "ring.clusters[1].servers[2]: holds a comma",
             "ring.clusters[1].servers[3]: holds a user or a password",
             "ring.clusters[1].weight: 0 is out of range",
-            "ring.clusters[1].name: \"A\" is the name of ring.clusters[0] too",
+            "ring.clusters[1].name: \"A\" is also the name of ring.clusters[0]",
             "ring.clusters[2].name: is empty",
             "ring.clusters[2].auth.file: is empty",
             "ring.clusters[2].tls.keyFile: has no certificate",
             "publish.subject: the subject template \"{key}\" lacks {id}; write",
-            "publish.stream: has no meaning in mode Core",
+            "publish.stream: is not used in mode Core",
             "publish.retry.maxBackoffMs: 10 is less than",
             "publish.retry.confirmTimeoutMs: 0 is out of range",
-            "publish.retry.maxAttempts: needs a dead letter",
+            "publish.retry.maxAttempts: needs deadLetter",
             "engine.batchSize: 0",
             "engine.pollTimeoutMs: 0",
             "engine.queueSize: 0",
             "engine.commitIntervalMs: 0",
             "engine.maxPendingRecordsPerCluster: 2 is more than maxPendingRecords, 1",
-            "engine.maxPendingBytes: 0 would let nothing pass",
+            "engine.maxPendingBytes: 0 would block every record",
             "engine.maxPendingBytesPerCluster: 16777216 is more than maxPendingBytes, 0",
             "engine.maxRecordBytes: 0 is out of range",
             "engine.drainTimeoutMs: 20 is not shorter",
             "engine.watchdogIntervalMs: 30 is longer",
-            "admin.address: \"localhost\" is no IP address",
+            "admin.address: \"localhost\" is not an IP address",
             "admin.version: is empty",
         ],
     );
@@ -425,7 +425,7 @@ fn a_ring_has_members_and_bounds() {
         .replace("name: C1,", "name: C1, weight: 1000,");
     assert_faults(
         &faults(&many),
-        &["ring.replicas: with the clusters' weights it makes 100100000 virtual nodes, more than 1048576; write less"],
+        &["ring.replicas: times the clusters' weights it gives 100100000 virtual nodes, more than 1048576; lower it"],
     );
 }
 
@@ -453,17 +453,17 @@ fn jetstream_needs_a_stream_and_a_literal_prefix() {
     }
     assert_faults(
         &stream("subjects: [a.>]"),
-        &["publish.stream.subjects: has no meaning for a stream that is not managed"],
+        &["publish.stream.subjects: is not used for a stream that is not managed"],
     );
     for (wrong, expected) in [
         (
             "subjects: ['*.*']",
-            "publish.stream.subjects[0]: \"*.*\" would take subjects of the server",
+            "publish.stream.subjects[0]: \"*.*\" would capture the server's own subjects",
         ),
-        ("subjects: ['>']", "publish.stream.subjects[0]: \">\" would take"),
+        ("subjects: ['>']", "publish.stream.subjects[0]: \">\" would capture"),
         (
             "subjects: ['$JS.>']",
-            "publish.stream.subjects[0]: \"$JS.>\" would take",
+            "publish.stream.subjects[0]: \"$JS.>\" would capture",
         ),
         (
             "subjects: ['a..b']",
@@ -473,12 +473,18 @@ fn jetstream_needs_a_stream_and_a_literal_prefix() {
             "subjects: ['a.>.b']",
             "publish.stream.subjects[0]: \"a.>.b\" has a wildcard",
         ),
-        ("subjects: ['a.b']", "publish.stream.subjects: have none that takes all"),
-        ("subjects: ['c.>']", "publish.stream.subjects: have none that takes all"),
+        (
+            "subjects: ['a.b']",
+            "publish.stream.subjects: do not cover the subjects",
+        ),
+        (
+            "subjects: ['c.>']",
+            "publish.stream.subjects: do not cover the subjects",
+        ),
         // A dot in a key or an ID makes one token more.
         (
             "subjects: ['a.b.*.*']",
-            "publish.stream.subjects: have none that takes all",
+            "publish.stream.subjects: do not cover the subjects",
         ),
         ("replicas: 6", "publish.stream.replicas: 6"),
         ("maxAgeSeconds: 0", "publish.stream.maxAgeSeconds: 0"),
@@ -533,11 +539,14 @@ fn dead_letters_do_not_go_where_they_came_from() {
             &[],
         ),
         ("{type: Topic, topic: dead}", &[]),
-        ("{type: Topic, topic: 'a/b'}", &["deadLetter.topic: \"a/b\" is no name"]),
+        (
+            "{type: Topic, topic: 'a/b'}",
+            &["deadLetter.topic: \"a/b\" is not a valid topic name"],
+        ),
         ("{type: File, path: ''}", &["deadLetter.path: is empty"]),
         (
             "{type: File, path: /x, topic: y}",
-            &["deadLetter: `topic` has no meaning with type File"],
+            &["deadLetter: `topic` is not used with type File"],
         ),
         (
             "{type: Topic, topic: dead, connection: {bootstrapServers: [x], properties: {fetch.min.bytes: 1}}}",
@@ -556,33 +565,33 @@ fn property_faults(properties: &str) -> Vec<String> {
 #[test]
 fn properties_outside_of_the_allowlist_are_refused_with_the_reason() {
     for (name, expected) in [
-        ("enable.auto.commit", "is owned by the engine"),
-        ("enable.auto.offset.store", "is owned by the engine"),
-        ("enable.auto.whatever", "is owned by the engine"),
-        ("auto.offset.reset", "is owned by the engine; declare source.startFrom"),
-        ("group.id", "is owned by the engine; declare source.group"),
-        ("group.instance.id", "is owned by the engine"),
-        ("check.crcs", "is owned by the engine"),
-        ("group.protocol", "is owned by the engine; declare source.protocol"),
-        ("bootstrap.servers", "is owned by the engine; declare bootstrapServers"),
-        ("partition.assignment.strategy", "is owned by the engine"),
-        ("statistics.interval.ms", "is owned by the engine"),
-        ("sasl.password", "is owned by the engine; declare sasl.passwordFile"),
-        ("ssl.ca.location", "is owned by the engine; declare tls.caFile"),
-        ("plugin.library.paths", "is outside of the allowlist"),
-        ("sasl.kerberos.kinit.cmd", "is outside of the allowlist"),
-        ("ssl.engine.location", "is outside of the allowlist"),
-        ("ssl.providers", "is outside of the allowlist"),
-        ("enable.ssl.certificate.verification", "is outside of the allowlist"),
-        ("sasl.oauthbearer.assertion.file", "is outside of the allowlist"),
-        ("topic.blacklist", "is outside of the allowlist"),
+        ("enable.auto.commit", "is set by the engine"),
+        ("enable.auto.offset.store", "is set by the engine"),
+        ("enable.auto.whatever", "is set by the engine"),
+        ("auto.offset.reset", "is set by the engine; declare source.startFrom"),
+        ("group.id", "is set by the engine; declare source.group"),
+        ("group.instance.id", "is set by the engine"),
+        ("check.crcs", "is set by the engine"),
+        ("group.protocol", "is set by the engine; declare source.protocol"),
+        ("bootstrap.servers", "is set by the engine; declare bootstrapServers"),
+        ("partition.assignment.strategy", "is set by the engine"),
+        ("statistics.interval.ms", "is set by the engine"),
+        ("sasl.password", "is set by the engine; declare sasl.passwordFile"),
+        ("ssl.ca.location", "is set by the engine; declare tls.caFile"),
+        ("plugin.library.paths", "is not in the allowlist"),
+        ("sasl.kerberos.kinit.cmd", "is not in the allowlist"),
+        ("ssl.engine.location", "is not in the allowlist"),
+        ("ssl.providers", "is not in the allowlist"),
+        ("enable.ssl.certificate.verification", "is not in the allowlist"),
+        ("sasl.oauthbearer.assertion.file", "is not in the allowlist"),
+        ("topic.blacklist", "is not in the allowlist"),
         (
             "max.partition.fetch.bytes",
             "is another name of a property; write fetch.message.max.bytes",
         ),
         ("Fetch.Min.Bytes", "is a misspelt property; write fetch.min.bytes"),
         ("linger.ms", "is a property of producers"),
-        ("", "is outside of the allowlist"),
+        ("", "is not in the allowlist"),
     ] {
         let expected = format!("source.connection.properties[{name:?}]: {expected}");
         assert_faults(&property_faults(&format!("'{name}': '1'")), &[&expected]);
@@ -597,7 +606,7 @@ fn no_property_switches_off_what_tls_is_for() {
         assert_faults(
             &fault(name, none),
             &[
-                "source.connection.properties[\"ssl.endpoint.identification.algorithm\"]: \"none\" takes the certificate of any server",
+                "source.connection.properties[\"ssl.endpoint.identification.algorithm\"]: \"none\" accepts any server's certificate as the broker's",
             ],
         );
     }
@@ -661,10 +670,13 @@ fn values_of_properties_are_checked() {
             "fetch.min.bytes: 0",
             "[\"fetch.min.bytes\"]: 0 is out of range; write a number from 1 to 100000000",
         ),
-        ("fetch.min.bytes: many", "[\"fetch.min.bytes\"]: \"many\" is no number"),
+        (
+            "fetch.min.bytes: many",
+            "[\"fetch.min.bytes\"]: \"many\" is not a number",
+        ),
         (
             "socket.keepalive.enable: 'yes'",
-            "[\"socket.keepalive.enable\"]: \"yes\" is no switch",
+            "[\"socket.keepalive.enable\"]: \"yes\" is not a boolean",
         ),
         (
             "isolation.level: x",
@@ -805,7 +817,7 @@ fn where_answers_and_the_api_are_is_literal() {
         ),
         (
             "inboxPrefix: $JS",
-            "ring.clusters[0].inboxPrefix: \"$JS\" is the server's own",
+            "ring.clusters[0].inboxPrefix: \"$JS\" is reserved for the server",
         ),
     ];
     for (field, expected) in cases {
@@ -838,7 +850,7 @@ fn faults_of_a_ring_are_named_by_their_path_in_its_own_document() {
         wrong("{epoch: 0, clusters: [{name: C, servers: [nats://c]}, {name: C, servers: [http://x]}]}"),
         "epoch: 0 is out of range; write a number from 1 to 9223372036854775807\n\
          clusters[1].servers[0]: has a scheme other than nats:// and tls://; write nats://host:port or tls://host:port\n\
-         clusters[1].name: \"C\" is the name of clusters[0] too; write another name"
+         clusters[1].name: \"C\" is also the name of clusters[0]; write another name"
     );
     assert_eq!(
         wrong("clusters: []"),
@@ -923,15 +935,15 @@ fn a_collectors_url_is_plain_and_a_share_is_one_of_a_million() {
     for (wrong, fault) in [
         (
             r#"{"endpoint": "collector:4318"}"#,
-            "telemetry.traces.endpoint: it is no http or https URL",
+            "telemetry.traces.endpoint: is not an http or https URL",
         ),
         (
             r#"{"endpoint": "http://user:secret@collector"}"#,
-            "telemetry.traces.endpoint: it is not the plain URL of a server",
+            "telemetry.traces.endpoint: is not a plain server URL",
         ),
         (
             r#"{"endpoint": "http://:4318"}"#,
-            "telemetry.traces.endpoint: it is not the plain URL of a server",
+            "telemetry.traces.endpoint: is not a plain server URL",
         ),
         (
             r#"{"endpoint": "http://c", "samplesPerMillion": 1000001}"#,
@@ -939,7 +951,7 @@ fn a_collectors_url_is_plain_and_a_share_is_one_of_a_million() {
         ),
         (
             r#"{"endpoint": "http://c", "tls": {}}"#,
-            "telemetry.traces.tls: the endpoint is not https",
+            "telemetry.traces.tls: needs an https endpoint",
         ),
     ] {
         let said = faults(wrong).unwrap();

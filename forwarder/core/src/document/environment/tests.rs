@@ -147,8 +147,8 @@ fn a_url_with_a_broken_password_is_told_without_it() {
     assert_eq!(
         faults(&[("NATS_CLUSTER_C1", "nats://u:hush%@c1")]),
         [
-            "NATS_CLUSTER_C1: has before the @ neither a token nor user:password, percent-encoded; \
-             encode what is special there: %40 for @, %2F for /, %25 for %"
+            "NATS_CLUSTER_C1: must have a token or user:password before the @, percent-encoded; \
+             percent-encode special characters: %40 for @, %2F for /, %25 for %"
         ]
     );
 }
@@ -241,7 +241,7 @@ fn names_without_effect_and_unknown_ones_are_noticed() {
     assert_eq!(
         shown,
         [
-            "KAFKA_CONSUMER_COMMIT_INTERVAL_MS is 5000, 3000 is used",
+            "KAFKA_CONSUMER_COMMIT_INTERVAL_MS is 5000, which is too much: using 3000",
             "without effect here: APPLICATION_MANUFACTURER, ASSET_FORWARDER_CONCURRENCY, KSQLDB_URL",
             "not known, perhaps misspelt: KAFKA_TOPICS, NATS_CLUSTERS",
         ]

@@ -145,7 +145,7 @@ const OWNED: &[&str] = &[
 /// Why this value of a property that may be set is refused, where it switches off what TLS is for.
 pub(super) fn unsafe_value(name: &str, value: &str) -> Option<(&'static str, &'static str)> {
     (name == "ssl.endpoint.identification.algorithm" && value.eq_ignore_ascii_case("none")).then_some((
-        "\"none\" takes the certificate of any server for the broker's: whoever is on the way could read and change records",
+        "\"none\" accepts any server's certificate as the broker's: anyone on the network path could read and change records",
         "remove it, and give the brokers certificates with the host names of bootstrapServers and advertised.listeners",
     ))
 }
@@ -178,17 +178,17 @@ pub(super) fn refusal(name: &str) -> (&'static str, String) {
         return ("is another name of a property", format!("write {canonical}"));
     }
     if let Some(field) = lookup(DECLARED) {
-        return ("is owned by the engine", format!("declare {field} instead"));
+        return ("is set by the engine", format!("declare {field} instead"));
     }
     if OWNED.contains(&name) || name.starts_with("enable.auto.") || name.starts_with("offset.store.") {
         return (
-            "is owned by the engine, whose promises rest on it",
+            "is set by the engine, whose guarantees depend on it",
             "remove it".to_owned(),
         );
     }
     if name == "enable.ssl.certificate.verification" {
         return (
-            "is outside of the allowlist: a client that takes any certificate has no TLS",
+            "is not in the allowlist: TLS that accepts any certificate protects nothing",
             "declare tls.caFile instead".to_owned(),
         );
     }
@@ -202,7 +202,7 @@ pub(super) fn refusal(name: &str) -> (&'static str, String) {
         );
     }
     (
-        "is outside of the allowlist of librdkafka properties",
+        "is not in the allowlist of librdkafka properties",
         "remove it; the documentation lists what may be set".to_owned(),
     )
 }
