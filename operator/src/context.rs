@@ -5,11 +5,10 @@ use std::sync::Arc;
 use k8s_openapi::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
 
-use crate::apply::Applier;
-use crate::events::Events;
-use crate::index::{Children, References, SecretCache};
+use crate::index::{Children, Readiness, References, SecretCache};
 use crate::metrics::Metrics;
-use crate::readiness::Readiness;
+use crate::reconcile::apply::Applier;
+use crate::reconcile::events::Events;
 
 /// What every reconcile is given.
 pub struct Context {

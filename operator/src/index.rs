@@ -2,14 +2,21 @@
 
 mod children;
 mod latest;
+mod readiness;
 mod references;
+pub(crate) mod rings;
 mod secrets;
 mod trust;
 
 pub use self::children::{Children, Standing, WATCHED};
 pub use self::latest::Latest;
+pub use self::readiness::Readiness;
 pub use self::references::{Name, References};
-pub use self::secrets::{SecretCache, SecretWakes, Woken, follow_secrets, secret_wakes};
+pub use self::rings::turn::in_turn;
+pub use self::rings::{Key, Rings, map as ring_map};
+pub use self::secrets::{
+    ALLOW_USE, Content, SecretCache, SecretWakes, Secrets, SecretsError, Woken, follow_secrets, secret_wakes,
+};
 
 /// A resource version as a number that grows with each write of its kind; none: it is no number, and versions cannot be compared.
 #[must_use]

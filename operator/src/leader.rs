@@ -14,7 +14,7 @@ use kube::api::{Api, PostParams};
 use kube::{Client, Config};
 use tracing::{info, warn};
 
-use crate::controller::describe;
+use crate::error::describe;
 
 /// How long a Lease holds that is not renewed.
 const DURATION: Duration = Duration::from_secs(15);

@@ -6,27 +6,18 @@
 //! ```
 //! One replica, the leader, reconciles; every replica answers the router and the probes.
 
-pub mod apply;
-pub mod asset_forwarder;
 pub mod check_health;
 pub mod cli;
-pub mod conditions;
 pub mod context;
-pub mod controller;
-pub mod credentials;
-pub mod events;
+pub mod controllers;
+pub mod error;
 #[cfg(test)]
 mod fake_api;
-pub mod finalizer;
-pub mod http;
 pub mod index;
-pub mod kafka_channel;
 pub mod leader;
 pub mod metrics;
-pub mod nats_cluster;
-mod pod;
-pub mod readiness;
-pub mod reference;
-pub mod router;
+pub mod owner;
+pub mod reconcile;
 pub mod run;
-pub mod status;
+pub mod serve;
+pub mod watch;

@@ -71,7 +71,7 @@ async fn check_health(urls: &[String]) -> ExitCode {
             Ok(()) => format!("{url} is well"),
             Err(error) => {
                 code = ExitCode::FAILURE;
-                operator::controller::describe(&error)
+                operator::error::describe(&error)
             }
         };
         // If standard output is gone, the exit code still tells.

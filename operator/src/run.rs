@@ -13,14 +13,13 @@ use tracing::{error, info};
 
 use crate::cli::{Cli, Format, Level};
 use crate::context::{Context, Scope, Settings};
-use crate::controller::WATCH;
-use crate::events::Events;
-use crate::index::{follow_secrets, secret_wakes};
+use crate::controllers::{asset_forwarder, kafka_channel, nats_cluster};
+use crate::index::{Readiness, Rings, follow_secrets, secret_wakes};
 use crate::leader::{Candidate, End};
 use crate::metrics::Metrics;
-use crate::readiness::Readiness;
-use crate::router::Rings;
-use crate::{asset_forwarder, http, kafka_channel, nats_cluster, router};
+use crate::reconcile::events::Events;
+use crate::serve::{probes, router};
+use crate::watch::WATCH;
 
 /// A request of which nothing is heard for so long has failed; a watch is ended by the server before.
 const SILENCE: Duration = Duration::from_secs(WATCH.as_secs() + 15);
@@ -66,7 +65,7 @@ pub async fn run(cli: Cli, mut stop: Shutdown) -> anyhow::Result<()> {
     {
         let (metrics, readiness, mut last) = (Arc::clone(&metrics), Arc::clone(&readiness), last.clone());
         parts.spawn(async move {
-            http::serve(
+            probes::serve(
                 metrics_server,
                 metrics,
                 readiness,

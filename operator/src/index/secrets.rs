@@ -1,5 +1,7 @@
 //! The Secrets that resources refer to, read again only when their watch has told of a change.
 
+mod contents;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,11 +15,11 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::{self, Event};
 use kube::{Resource, ResourceExt as _};
 
+pub use self::contents::{ALLOW_USE, Content, Secrets, SecretsError};
 use super::trust::Trust;
 use super::version;
 use crate::context::Context;
-use crate::controller::{changes, metadata, watching};
-use crate::credentials::{Secrets, SecretsError};
+use crate::watch::{changes, metadata, watching};
 
 /// Most bytes that are held. Beyond it the namespace that has the most is forgotten and read anew: nobody's Secrets fill the process, and
 /// nobody's push out those of a neighbour who has fewer.

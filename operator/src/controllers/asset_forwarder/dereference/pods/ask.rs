@@ -1,0 +1,166 @@
+//! Asks pods for their status. Who answers may be anybody's process: a forwarder's image is chosen by whoever declares it. So answers are
+//! bounded, each and together.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use forwarder_core::status::Status;
+use forwarder_service::http::client::{self, RequestError};
+use futures::StreamExt as _;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use k8s_openapi::jiff::Timestamp;
+use tokio::sync::Semaphore;
+use tracing::debug;
+
+use crate::controllers::asset_forwarder::names;
+use crate::controllers::asset_forwarder::pods::{Observed, Process};
+use crate::error::describe;
+
+/// A pod answers from memory; what takes longer is as good as no answer.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A status of thousands of partitions and hundreds of clusters is below; a stranger's endless answer is not read to its end.
+const MOST_BYTES: usize = 2 << 20;
+
+/// What an answer may have without waiting for others: more than most forwarders ever say.
+const SMALL_BYTES: usize = 64 << 10;
+
+/// How many larger answers are read at once in this process.
+static LARGE: Semaphore = Semaphore::const_new(8);
+
+/// How many pods of a forwarder are asked at once.
+const AT_ONCE: usize = 64;
+
+/// Partitions and clusters in all answers of a forwarder's pods together, at most: some 20 MB. A hundred pods may have nine hundred
+/// clusters each.
+const MOST_ENTRIES: usize = 100_000;
+
+/// Asks all pods that run for their status, at once. Who does not answer has no report.
+pub(super) async fn ask(pods: Vec<Observed>) -> Vec<Observed> {
+    let asked = futures::stream::iter(pods).map(|pod| async move {
+        let address = pod.address.as_ref().and_then(|address| address.parse::<IpAddr>().ok());
+        let mut report = None;
+        if let (Process::Running, Some(address)) = (pod.process, address.filter(may_be_a_pods)) {
+            match tokio::time::timeout(TIMEOUT, status(SocketAddr::new(address, names::PORT))).await {
+                Ok(Ok(status)) => report = Some(status),
+                Ok(Err(error)) => debug!(pod = pod.name, error = describe(&error), "does not tell its status"),
+                Err(_) => debug!(pod = pod.name, "does not tell its status in time"),
+            }
+        }
+        (pod, report)
+    });
+    let mut asked = asked.buffer_unordered(AT_ONCE);
+    let mut entries = 0;
+    let mut pods = Vec::new();
+    while let Some((pod, report)) = asked.next().await {
+        let report = fit(report, &mut entries);
+        pods.push(pod.heard(report, Timestamp::now()));
+    }
+    pods.sort_by(|a, b| a.name.cmp(&b.name));
+    pods
+}
+
+/// The report, if there is room for it beside others that have `entries` already.
+fn fit(report: Option<Status>, entries: &mut usize) -> Option<Status> {
+    let report = report?;
+    let more = report.assignment.len() + report.clusters.len() + report.ring.waits_for.len();
+    if *entries + more > MOST_ENTRIES {
+        debug!(
+            more,
+            "a pod tells of too many partitions and clusters; its status is left out"
+        );
+        return None;
+    }
+    *entries += more;
+    Some(report)
+}
+
+/// Whether a pod may have the address. Others are this machine's own, or those of clouds' metadata.
+fn may_be_a_pods(address: &IpAddr) -> bool {
+    let is_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some(),
+    };
+    !(is_local || address.is_loopback() || address.is_unspecified() || address.is_multicast())
+}
+
+#[derive(Debug, thiserror::Error)]
+enum AskError {
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    #[error("failed to read the answer")]
+    Body(#[from] hyper::Error),
+    #[error("the answer has more than {MOST_BYTES} bytes")]
+    TooLong,
+    #[error("failed to understand the answer")]
+    Json(#[from] serde_json::Error),
+    #[error("the process ends")]
+    Ending(#[from] tokio::sync::AcquireError),
+}
+
+async fn status(address: SocketAddr) -> Result<Status, AskError> {
+    parse(client::get(address, "/status").await?.into_body()).await
+}
+
+async fn parse(mut body: Incoming) -> Result<Status, AskError> {
+    let mut text = Vec::new();
+    let mut large = None;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else {
+            continue;
+        };
+        if text.len() + data.len() > MOST_BYTES {
+            return Err(AskError::TooLong);
+        }
+        if text.len() + data.len() > SMALL_BYTES && large.is_none() {
+            large = Some(LARGE.acquire().await?);
+        }
+        text.extend_from_slice(&data);
+    }
+    Ok(serde_json::from_slice(&text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use forwarder_core::status::ClusterStatus;
+
+    use super::*;
+
+    #[test]
+    fn all_answers_together_are_bounded() {
+        let of = |clusters: usize| {
+            let clusters = (0..clusters).map(|number| (number.to_string(), ClusterStatus::default()));
+            Some(Status {
+                clusters: clusters.collect(),
+                ..Status::default()
+            })
+        };
+        let mut entries = 0;
+        assert!(fit(of(MOST_ENTRIES - 10), &mut entries).is_some());
+        assert!(fit(of(11), &mut entries).is_none());
+        assert!(
+            fit(of(10), &mut entries).is_some(),
+            "one that is left out takes no room"
+        );
+        assert!(fit(None, &mut entries).is_none());
+    }
+
+    #[test]
+    fn only_addresses_that_pods_have_are_asked() {
+        for (address, may) in [
+            ("10.0.0.1", true),
+            ("192.168.1.1", true),
+            ("fd00::1", true),
+            ("127.0.0.1", false),
+            ("169.254.169.254", false),
+            ("0.0.0.0", false),
+            ("224.0.0.1", false),
+            ("::1", false),
+            ("fe80::1", false),
+            ("::ffff:127.0.0.1", false),
+        ] {
+            assert_eq!(may_be_a_pods(&address.parse().unwrap()), may, "{address}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! One reconcile: all stages in order, and one status at the end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crds::AssetForwarder;
+use kube::Resource as _;
+use kube::runtime::controller::Action;
+use tracing::debug;
+
+use super::decide::{Decided, decide};
+use super::dereference::{self, DereferenceError, dereference};
+use super::memory::{Memory, View};
+use super::names::Identity;
+use super::steps::{Known, POLL, RESYNC, ReconcileError, jittered, pause, put, with_new_members, write};
+use super::validate::{Validated, measured, validate};
+use super::watch::forget_if_gone;
+use super::{apply, events, settled, status, upgrade};
+use crate::context::Context;
+use crate::error::describe;
+use crate::reconcile::conditions::Verdict;
+use crate::reconcile::reason::Reason;
+
+/// How soon to look again at a forwarder whose own status has not come back by the watch yet.
+const SOON: Duration = Duration::from_millis(500);
+
+/// What a reconcile has left of its forwarder. Dropped with the reconcile, however that ends, it is forgotten if the forwarder is gone by
+/// then. Nobody else would forget it: the deletion was told before.
+struct Remains<'a> {
+    forwarder: Arc<AssetForwarder>,
+    context: Arc<Context>,
+    known: &'a Known,
+}
+
+impl Drop for Remains<'_> {
+    fn drop(&mut self) {
+        let Known {
+            stores,
+            memory,
+            histories,
+        } = self.known;
+        forget_if_gone(&self.context, memory, histories, &stores.forwarders, &self.forwarder);
+    }
+}
+
+/// Brings a forwarder one step on, or finds that there is nothing to do.
+///
+/// # Errors
+/// [`ReconcileError`]
+pub async fn reconcile(
+    forwarder: Arc<AssetForwarder>,
+    context: Arc<Context>,
+    known: &Known,
+) -> Result<Action, ReconcileError> {
+    let Known {
+        stores,
+        memory,
+        histories,
+    } = known;
+    let _remains = Remains {
+        forwarder: Arc::clone(&forwarder),
+        context: Arc::clone(&context),
+        known,
+    };
+    let view = memory.view(&forwarder, Instant::now());
+    match view {
+        View::Behind => return Ok(Action::requeue(SOON)),
+        View::Current => {
+            if let Some(action) = Box::pin(settled::settle(&context, known, &forwarder)).await? {
+                return Ok(action);
+            }
+        }
+        View::Stuck => debug!("the watch does not tell of the last write; the API server is asked"),
+    }
+    let mut found = match Box::pin(dereference(&context, stores, &forwarder)).await {
+        // It was made anew: the watch will tell of that one.
+        Ok(Some(found)) if found.forwarder.metadata.uid != forwarder.metadata.uid => {
+            return Ok(Action::requeue(SOON));
+        }
+        Ok(Some(found)) => found,
+        Ok(None) => {
+            context.references.forwarders.forget(forwarder.as_ref());
+            histories.forget(&forwarder);
+            memory.forget(&forwarder);
+            return Ok(Action::await_change());
+        }
+        Err(error) => {
+            if error.is_refused() {
+                tell_refusal(&context, memory, &forwarder, &error).await?;
+            }
+            return Err(error.into());
+        }
+    };
+    if view == View::Stuck {
+        memory.status_read(&found.forwarder);
+    }
+    context
+        .references
+        .forwarders
+        .note(&found.forwarder, found.secrets.clone());
+    memory.ring_seen(&found.forwarder, found.existing.ring.as_ref());
+    let old = found.forwarder.status.clone().unwrap_or_default();
+    let identity = Identity::of(&found.forwarder);
+    found.rival = dereference::rival(&context, stores, &found).await?;
+    let decided = decide(found, histories, Instant::now());
+    let (decided, judged) = judge(decided, &context).await;
+    let Decided { mut found, scale: _ } = decided;
+    let validated = match judged {
+        Ok(validated) => validated,
+        Err(verdict) => {
+            let status = status::counted(&old, &identity, found.existing.deployment.as_ref());
+            write(&context, memory, &found.forwarder, status, &verdict, &[]).await?;
+            return Ok(Action::requeue(jittered(&found.forwarder, RESYNC)));
+        }
+    };
+    let resources = upgrade::build(&validated, &found.existing)?;
+    if let Some(registered) = with_new_members(&old, &validated, found.forwarder.metadata.generation) {
+        put(&context, memory, &found.forwarder, &old, &registered).await?;
+        found.forwarder.status = Some(registered);
+        // Who was deleted before that was written was let go without us.
+        if !dereference::are_there(&context, stores, &old, &found.forwarder, validated.ring.as_ref()).await? {
+            return Ok(Action::requeue(POLL));
+        }
+    }
+    let mut outcome = apply::apply(&context, &identity, resources, &found.existing).await;
+    if let Some(ring) = &outcome.ring {
+        memory.ring_seen(&found.forwarder, Some(ring));
+    }
+    if let Some((from, to)) = validated.scale.step()
+        && (outcome.failure.is_none() || outcome.deployment_written)
+    {
+        histories.taken(&found.forwarder, from, to, Instant::now());
+    }
+    let about = found.forwarder.object_ref(&());
+    let writes = events::of_writes(&found, &validated, &outcome);
+    context.events.publish_all(&about, writes).await;
+    if let Some(error) = outcome.failure.take() {
+        let known = found.forwarder.status.clone().unwrap_or_default();
+        let status = status::counted(&known, &identity, outcome.deployment.as_ref());
+        write(&context, memory, &found.forwarder, status, &error.verdict(), &[]).await?;
+        return Err(error.into());
+    }
+    let concerns = events::of_concerns(&found, &validated);
+    context.events.publish_all(&about, concerns).await;
+    let (status, verdict) = status::status(&old, &validated, outcome.deployment.as_ref(), &found.existing);
+    let further = status::further(&validated);
+    write(&context, memory, &found.forwarder, status, &verdict, &further).await?;
+    Ok(Action::requeue(jittered(
+        &found.forwarder,
+        pause(&verdict, &validated, &found),
+    )))
+}
+
+/// Judges what was decided upon, beside the runtime. Two rings that are compared may have a million virtual nodes, and others may be at it.
+async fn judge(decided: Decided, context: &Arc<Context>) -> (Decided, Result<Validated, Verdict>) {
+    let context = Arc::clone(context);
+    let judging = tokio::task::spawn_blocking(move || {
+        let judged = validate(&decided, &context.settings).and_then(measured);
+        (decided, judged)
+    });
+    match judging.await {
+        Ok(judged) => judged,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends, and so does whoever waits for this.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+/// Says in the status what may not be read: nothing else would, and `Ready` would stay as it was.
+async fn tell_refusal(
+    context: &Context,
+    memory: &Memory,
+    forwarder: &AssetForwarder,
+    error: &DereferenceError,
+) -> Result<(), ReconcileError> {
+    // The watch may be behind, and the status of before says who is a member: it must be the last one.
+    let current = dereference::current(context, forwarder).await?;
+    let Some(current) = current.filter(|current| current.metadata.uid == forwarder.metadata.uid) else {
+        return Ok(());
+    };
+    let status = current.status.clone().unwrap_or_default();
+    let verdict = Verdict::reconciling(Reason::ReadFailed, describe(error));
+    write(context, memory, &current, status, &verdict, &[]).await
+}

@@ -1,0 +1,405 @@
+//! Judges what was read: who is a member, which ring that makes, whether pods can be configured. Pure.
+
+mod source;
+
+use std::collections::BTreeMap;
+
+use crds::AssetForwarderSpec;
+use crds::asset_forwarder::{RingUpdate, Source};
+use forwarder_core::document::{RingConfig, Sasl};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::core::Selector;
+use sha2::{Digest as _, Sha256};
+
+use self::source::{after_the_old_source, usable};
+use super::config::{self, Topic};
+use super::decide::{Decided, Scale};
+use super::dereference::{Dereferenced, Existing, Found, Reference};
+use super::members::{self, Members};
+use super::names::{self, Identity};
+use super::readers::{Images, Readers};
+use super::recorded::Recorded;
+use super::ring::claims::{self, Ignored, Seen};
+use super::ring::{self, Shape};
+use super::rivals::Rival;
+use super::rollout::{self, Rollout};
+use super::rollout_trigger::RolloutTrigger;
+use crate::context::Settings;
+use crate::reconcile::conditions::Verdict;
+use crate::reconcile::credentials::{Files, KafkaCredentials, Room};
+use crate::reconcile::reason::Reason;
+
+/// What is to be built.
+#[derive(Clone, Debug)]
+pub struct Validated {
+    /// Who the forwarder is.
+    pub identity: Identity,
+    /// Its spec, with as many replicas as its lag asks for where that is declared.
+    pub spec: AssetForwarderSpec,
+    /// Who says so.
+    pub scale: Scale,
+    /// How many pods there are to be now.
+    pub replicas: i32,
+    /// Who is a member, and who is not.
+    pub members: Members,
+    /// Who reads the ring, and what of it.
+    pub readers: Readers,
+    /// The ring as it was found.
+    pub recorded: Recorded,
+    /// The ring as it is to be; none: there is no member, and there never was one.
+    pub ring: Option<Recorded>,
+    /// Epochs that pods claim and that are not believed.
+    pub ignored: Vec<Ignored>,
+    /// The credentials to project.
+    pub credentials: Files,
+    /// The pods' configuration, or why there is none for now: pods that run go on with theirs.
+    pub config: Result<Configuration, Verdict>,
+    /// The image that pods begin with which roll now.
+    pub image: String,
+    /// When their image is pulled.
+    pub image_pull_policy: &'static str,
+    /// Whether pods that roll now name their user and groups by number.
+    pub security_ids: bool,
+    /// Another forwarder that has the same source and goes before this one.
+    pub rival: Option<Rival>,
+    /// Why the source's channel is not ready; none: it is, or there is no configuration at all.
+    pub channel_not_ready: Option<String>,
+}
+
+/// A configuration of pods.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Configuration {
+    /// The document's text.
+    pub text: String,
+    /// Its hash.
+    pub hash: String,
+    /// What is read: channel, topic and group.
+    pub source: String,
+    /// A hash of the Kafka credentials that are read at the start.
+    pub kafka_credentials: String,
+    /// The epoch of the ring in the document, if it holds one.
+    pub ring_epoch: Option<u64>,
+    /// For what it was made.
+    pub trigger: RolloutTrigger,
+    /// Most bytes that a pod holds for confirmation.
+    pub max_pending_bytes: usize,
+    /// The longest drain, in milliseconds.
+    pub drain_timeout_ms: u64,
+}
+
+/// Judges what was read.
+///
+/// # Errors
+/// What can never work: nothing is written but that.
+pub fn validate(decided: &Decided, settings: &Settings) -> Result<Validated, Verdict> {
+    let Decided { found, scale } = decided;
+    let identity = Identity::of(&found.forwarder);
+    let spec = &found.forwarder.spec;
+    check_name(&identity.name)?;
+    check_selector("spec.clusters.selector", &spec.clusters.selector)?;
+    if let Some(selector) = &spec.clusters.namespace_selector {
+        check_selector("spec.clusters.namespaceSelector", selector)?;
+    }
+    let [source] = spec.sources.as_slice() else {
+        return Err(invalid(format!(
+            "spec.sources: has {} entries; write exactly one",
+            spec.sources.len()
+        )));
+    };
+
+    let existing = &found.existing;
+    let stored = stored(existing);
+    let recorded = recorded(found);
+    let images = Images {
+        declared: spec.image.as_deref(),
+        default: &settings.forwarder_image,
+        policy: spec.upgrade_policy,
+        ring_rolls: spec.ring.update == RingUpdate::Roll,
+    };
+    let readers = Readers::of(existing, &recorded, &images);
+    let mut room = Room::of(&stored);
+    let mut channels = channel_credentials(found, &identity.namespace);
+    // Without room for them pods go on with the old ones, and with the configuration that names those.
+    let has_room = room.renew(&channels).map_err(|error| {
+        channels = Files::default();
+        Verdict::reconciling(error.reason(), format!("spec.sources[0].channelRef: {error}"))
+    });
+    let members = members::choose(&found.candidates, &recorded, room, readers.version);
+    let shape = Shape {
+        replicas: spec.ring.replicas,
+        handover_timeout_ms: u64::from(spec.ring.handover_timeout_seconds).saturating_mul(1_000),
+    };
+    let noted = readers.noted(&members);
+    let (seen, ignored) = seen(found, &recorded);
+    let ring = ring::declare(&members.members, shape, &recorded, seen, noted, |name| {
+        has_left(existing, &recorded, name)
+    })
+    .map_err(|fault| invalid(fault.to_string().replace("handoverTimeoutMs", "handoverTimeoutSeconds")))?;
+
+    let document = ring.as_ref().and_then(|ring| ring.document.as_ref());
+    let config = configuration(found, source, document)
+        .and_then(|config| match &found.rival {
+            Some(rival) if !rival.we_read => Err(rival.verdict()),
+            Some(_) | None => Ok(config),
+        })
+        // Before the old source ends: its pods go on where the new one could not begin.
+        .and_then(|config| has_room.map(|()| config))
+        .and_then(|config| after_the_old_source(existing, config));
+    let is_taken = matches!(&config, Err(verdict) if verdict.words().reason == Reason::SourceTaken);
+    let changes_source = matches!(&config, Err(verdict) if verdict.words().reason == Reason::SourceChanging);
+    let mut needed = Files::default();
+    for member in &members.members {
+        needed.merge(member.files.clone());
+    }
+    needed.merge(channels);
+    // Pods that are behind may still name files that are no longer needed.
+    let is_kept = |config: &Configuration| {
+        existing
+            .deployment
+            .as_ref()
+            .is_some_and(|live| config.trigger.is_of(live))
+    };
+    let is_settled = |config: &Configuration| {
+        (uses(existing, &identity, config) || is_kept(config))
+            && ring.as_ref().is_none_or(|ring| is_settled(existing, &recorded, ring))
+    };
+    let credentials = if config.as_ref().is_ok_and(is_settled) {
+        needed
+    } else {
+        let mut all = stored;
+        all.merge(needed);
+        all
+    };
+    let is_idle = ring.as_ref().is_none_or(|ring| ring.idle);
+    let scale = scale.while_ring_stays(ring.as_ref() != Some(&recorded));
+    // From here on it is one number, wherever it comes from.
+    let spec = AssetForwarderSpec {
+        replicas: scale.replicas(spec.replicas),
+        ..spec.clone()
+    };
+    Ok(Validated {
+        replicas: if spec.suspend || is_idle || changes_source {
+            0
+        } else if is_taken {
+            // Pods that there are read what they read; there is to be none more.
+            existing.deployment.as_ref().map_or(0, rollout::desired)
+        } else {
+            spec.replicas
+        },
+        image: spec.image.clone().unwrap_or_else(|| settings.forwarder_image.clone()),
+        image_pull_policy: settings.forwarder_image_pull_policy,
+        security_ids: settings.pod_security_ids,
+        channel_not_ready: match &found.source.found {
+            Found::Channel(channel) => channel.not_ready.clone(),
+            Found::Missing | Found::Denied => None,
+        },
+        rival: found.rival.clone(),
+        spec,
+        scale,
+        identity,
+        members,
+        readers,
+        recorded,
+        ring,
+        ignored,
+        credentials,
+        config,
+    })
+}
+
+/// Says which share of the hash space a new ring moves. It blocks while rings are made.
+///
+/// # Errors
+/// The members make no ring.
+pub fn measured(mut validated: Validated) -> Result<Validated, Verdict> {
+    if let Some(ring) = &mut validated.ring {
+        ring::measure(&validated.recorded, ring).map_err(|fault| invalid(fault.to_string()))?;
+    }
+    Ok(validated)
+}
+
+fn invalid(message: String) -> Verdict {
+    Verdict::stalled(Reason::InvalidSpec, message)
+}
+
+/// The name is part of the pods' labels and of the Service's name.
+fn check_name(name: &str) -> Result<(), Verdict> {
+    let is_plain = name.starts_with(|c: char| c.is_ascii_lowercase()) && !name.contains('.');
+    if is_plain && name.len() <= names::MAX_NAME {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "metadata.name: {name:?} cannot be the name of a Service and of pods; make the resource anew with a name of at most {} characters \
+         that begins with a letter and has no dot",
+        names::MAX_NAME
+    )))
+}
+
+fn check_selector(field: &str, selector: &LabelSelector) -> Result<(), Verdict> {
+    match Selector::try_from(selector.clone()) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(invalid(format!("{field}: {error}"))),
+    }
+}
+
+/// The files that the usable channels need.
+fn channel_credentials(found: &Dereferenced, own: &str) -> Files {
+    let mut files = Files::default();
+    for reference in [Some(&found.source), found.dead_letter.as_ref()].into_iter().flatten() {
+        if let Ok((_, credentials)) = usable(reference, own, "") {
+            files.merge(credentials.files.clone());
+        }
+    }
+    files
+}
+
+/// What was projected before.
+fn stored(existing: &Existing) -> Files {
+    let data = existing.credentials.as_ref().and_then(|secret| secret.data.clone());
+    let data = data.unwrap_or_default().into_iter();
+    let files: BTreeMap<_, _> = data.map(|(name, bytes)| (name, bytes.0)).collect();
+    let mut files = Files::from(files);
+    files.retain(|name| name != names::VERSION_FILE);
+    files
+}
+
+/// What the ring's ConfigMap says; without it, what the status knows of those that pods may publish to.
+fn recorded(found: &Dereferenced) -> Recorded {
+    let status = found.forwarder.status.as_ref().and_then(|status| status.ring.as_ref());
+    let known = status
+        .into_iter()
+        .flat_map(|ring| ring.member_refs.iter().chain(&ring.leaving));
+    Recorded::read(found.existing.ring.as_ref(), known.cloned())
+}
+
+fn seen(found: &Dereferenced, recorded: &Recorded) -> (Seen, Vec<Ignored>) {
+    let status = found.forwarder.status.as_ref().and_then(|status| status.ring.as_ref());
+    let status = status.and_then(|ring| u64::try_from(ring.epoch).ok());
+    claims::judge(recorded.epoch(), status.unwrap_or(0), &found.existing.pods)
+}
+
+/// Whether no pod publishes to a cluster any more that was leaving when we last looked.
+fn has_left(existing: &Existing, recorded: &Recorded, ring_name: &str) -> bool {
+    let pods = &existing.pods;
+    if recorded.idle {
+        // The document still has it: only who is not there does not publish.
+        let none_to_come = existing
+            .deployment
+            .as_ref()
+            .is_none_or(|deployment| rollout::desired(deployment) == 0 && Rollout::of(deployment) == Rollout::Complete);
+        return pods.is_empty() && none_to_come;
+    }
+    let epoch = recorded.epoch();
+    epoch > 0
+        && pods.iter().all(|pod| pod.has_left(ring_name, epoch))
+        && !rollout::may_begin_below(&existing.replica_sets, epoch)
+}
+
+/// Whether all pods run what is declared, so that nothing older is needed any more.
+fn is_settled(existing: &Existing, recorded: &Recorded, ring: &Recorded) -> bool {
+    let is_current = |pod: &super::pods::Observed| !pod.terminating && pod.epoch() == Some(recorded.epoch());
+    let deployment = existing.deployment.as_ref();
+    recorded == ring
+        && ring.leaving.is_empty()
+        && existing.pods.iter().all(is_current)
+        && deployment.is_none_or(|deployment| Rollout::of(deployment) == Rollout::Complete)
+}
+
+/// Whether the pods' template has that configuration: until then pods may begin with an older one, and need what that names.
+fn uses(existing: &Existing, identity: &Identity, config: &Configuration) -> bool {
+    let Some(deployment) = &existing.deployment else {
+        return true;
+    };
+    let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    let mut volumes = pod.into_iter().flat_map(|pod| pod.volumes.iter().flatten());
+    let name = identity.config_map(&config.hash);
+    volumes.any(|volume| volume.config_map.as_ref().is_some_and(|map| map.name == name))
+}
+
+fn configuration(found: &Dereferenced, source: &Source, ring: Option<&RingConfig>) -> Result<Configuration, Verdict> {
+    let spec = &found.forwarder.spec;
+    let own = found.forwarder.metadata.namespace.as_deref().unwrap_or_default();
+    let topic = |reference: &'_ Reference, field| -> Result<_, Verdict> {
+        let (name, credentials) = usable(reference, own, field)?;
+        Ok((name.to_owned(), credentials.clone()))
+    };
+    let (name, credentials) = topic(&found.source, "spec.sources[0].channelRef")?;
+    let letters = found.dead_letter.as_ref();
+    let letters = letters
+        .map(|reference| Ok((&reference.name, topic(reference, "spec.deadLetter.channelRef")?)))
+        .transpose()?;
+    let ring = match spec.ring.update {
+        RingUpdate::Live => None,
+        RingUpdate::Roll => match ring {
+            Some(ring) => Some(ring),
+            None => {
+                return Err(Verdict::reconciling(
+                    Reason::NoClusters,
+                    "there is no ring yet that pods could run",
+                ));
+            }
+        },
+    };
+    let document = config::document(
+        spec,
+        source,
+        Topic {
+            channel: &found.source.name,
+            name: &name,
+            credentials: &credentials,
+        },
+        letters.as_ref().map(|(channel, (name, credentials))| Topic {
+            channel,
+            name,
+            credentials,
+        }),
+        ring,
+    )
+    .map_err(invalid)?;
+    let text = document
+        .to_yaml()
+        .map_err(|error| invalid(format!("the configuration cannot be written: {error}")))?;
+    let letters = letters.as_ref().map(|(_, (_, credentials))| credentials);
+    let kafka_credentials = read_at_start([Some(&credentials), letters]).hash();
+    let ring_epoch = ring.map(|ring| ring.epoch);
+    let references = [Some(&found.source), found.dead_letter.as_ref()].into_iter().flatten();
+    let channels: Vec<_> = references.filter_map(Reference::channel).collect();
+    let generation = found.forwarder.metadata.generation.unwrap_or_default();
+    // A user's name is in the document, and comes from a Secret.
+    let users = [Some(&credentials), letters].into_iter().flatten();
+    let users: Vec<_> = users
+        .filter_map(|credentials| credentials.connection.sasl.as_ref()?.username())
+        .collect();
+    let epoch = ring_epoch.map_or_else(|| "-".to_owned(), |epoch| epoch.to_string());
+    let read = format!("{kafka_credentials} {} {epoch}", hash(&users.join("\n")));
+    let trigger = RolloutTrigger::of(generation, spec, &channels, read)
+        .map_err(|error| invalid(format!("spec: cannot be serialized: {error}")))?;
+    Ok(Configuration {
+        hash: hash(&text),
+        source: names::source_text(&found.source.name, &name, &source.group),
+        kafka_credentials,
+        ring_epoch,
+        trigger,
+        max_pending_bytes: document.engine.max_pending_bytes,
+        drain_timeout_ms: document.engine.drain_timeout_ms,
+        text,
+    })
+}
+
+fn hash(text: &str) -> String {
+    let digest = Sha256::digest(text);
+    digest.iter().take(5).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The files that a change of rolls the pods for. A token is read whenever one is wanted.
+fn read_at_start(credentials: [Option<&KafkaCredentials>; 2]) -> Files {
+    let mut files = Files::default();
+    for credentials in credentials.into_iter().flatten() {
+        let mut read = credentials.files.clone();
+        if let Some(Sasl::OAuthBearer { token_file }) = &credentials.connection.sasl {
+            read.retain(|name| token_file.file_name().is_none_or(|token| token != name));
+        }
+        files.merge(read);
+    }
+    files
+}

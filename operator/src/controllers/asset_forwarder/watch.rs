@@ -1,0 +1,351 @@
+//! What a change of another object means for which forwarders.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crds::{AssetForwarder, KafkaChannel, NatsCluster};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt as _, stream};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::core::PartialObjectMeta;
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{Controller, WatchStreamExt as _};
+use kube::{Api, Resource, ResourceExt as _};
+
+use super::autoscale::Histories;
+use super::candidates::reference;
+use super::memory::Memory;
+use super::names;
+use super::pods::Observed;
+use super::rivals;
+use super::stores::Stores;
+use crate::context::{Context, Scope};
+use crate::index::{Children, WATCHED, version};
+use crate::reconcile::apply::MANAGER;
+use crate::reconcile::cluster::DRAIN;
+use crate::reconcile::drive;
+use crate::reconcile::reference::{channels_of, chooses, grants};
+use crate::watch::{changes, declared, hash, metadata, stored, watch, watching};
+
+/// Whose turn it is.
+type Wakes = BoxStream<'static, ObjectRef<AssetForwarder>>;
+
+/// Forgets what is remembered of a forwarder, unless the store still has it. What its name refers to stays while another one has the name.
+pub(super) fn forget_if_gone(
+    context: &Context,
+    memory: &Memory,
+    histories: &Histories,
+    forwarders: &Store<AssetForwarder>,
+    forwarder: &AssetForwarder,
+) {
+    let there = forwarders.get(&key(forwarder));
+    if there
+        .as_ref()
+        .is_some_and(|there| there.metadata.uid == forwarder.metadata.uid)
+    {
+        return;
+    }
+    memory.forget(forwarder);
+    histories.forget(forwarder);
+    if there.is_none() {
+        context.references.forwarders.forget(forwarder);
+    }
+}
+
+/// Forgets what is remembered of all forwarders that the store does not have. Of those that were deleted in a gap of the watch no event tells.
+pub(super) fn forget_all_gone(
+    context: &Context,
+    memory: &Memory,
+    histories: &Histories,
+    forwarders: &Store<AssetForwarder>,
+) {
+    let uids: HashSet<String> = forwarders
+        .state()
+        .iter()
+        .filter_map(|forwarder| forwarder.uid())
+        .collect();
+    histories.retain(|uid| uids.contains(uid));
+    for gone in memory.retain(|uid| uids.contains(uid)) {
+        let (namespace, name) = &gone;
+        if forwarders.get(&ObjectRef::new(name).within(namespace)).is_none() {
+            context.references.forwarders.forget_name(&gone);
+        }
+    }
+}
+
+/// The controller with all its watches, and what they tell. Of most children, and of namespaces, only the metadata is read.
+pub fn controller(
+    context: &Arc<Context>,
+    memory: &Arc<Memory>,
+    histories: &Arc<Histories>,
+    of_secrets: impl Stream<Item = ObjectRef<AssetForwarder>> + Send + 'static,
+) -> (Controller<AssetForwarder>, Stores) {
+    let labelled = children_alone;
+    let (forwarders, own) = stored::<AssetForwarder>(context, watching());
+    let (clusters, cluster_events) = stored::<NatsCluster>(context, watching());
+    let (channels, channel_events) = stored::<KafkaChannel>(context, watching());
+    // All that a list by a forwarder's selector has, whoever has made them.
+    let [(kind, value), _] = WATCHED;
+    let (pods, pod_events) = stored::<Pod>(context, watching().labels(&format!("{kind}={value}")));
+    let (deployments, deployment_events) = deployments(context);
+    let (config_maps, map_events) = stored_metadata::<ConfigMap>(context, labelled());
+    let (namespaces, namespace_events) = match context.scope {
+        Scope::Namespace(_) => (None, None),
+        Scope::Cluster => {
+            let (store, writer) = reflector::store();
+            let api = Api::<PartialObjectMeta<Namespace>>::all(context.client.clone());
+            let events = reflector::reflector(writer, watch(api, watching()));
+            (Some(store), Some(events))
+        }
+    };
+    let stores = Stores {
+        forwarders: forwarders.clone(),
+        clusters,
+        channels,
+        namespaces,
+        deployments,
+        pods,
+        config_maps,
+    };
+
+    // The store has been told before: see `reflector`.
+    let own = own.inspect({
+        let (context, memory, histories) = (Arc::clone(context), Arc::clone(memory), Arc::clone(histories));
+        let forwarders = forwarders.clone();
+        move |event| match event {
+            Ok(Event::Delete(forwarder)) => forget_if_gone(&context, &memory, &histories, &forwarders, forwarder),
+            Ok(Event::InitDone) => forget_all_gone(&context, &memory, &histories, &forwarders),
+            Ok(Event::Init | Event::InitApply(_) | Event::Apply(_)) | Err(_) => {}
+        }
+    });
+    let own = changes(own, |forwarder| Some(forwarder_facts(forwarder))).flat_map({
+        let forwarders = forwarders.clone();
+        move |forwarder| {
+            let mut woken = of_rival(&forwarder, &forwarders);
+            woken.push(key(&forwarder));
+            stream::iter(woken)
+        }
+    });
+    let mut wakes: Vec<Wakes> = vec![
+        own.boxed(),
+        of_secrets.boxed(),
+        of_children(context, deployment_events),
+        of_children(context, map_events),
+        of_children(context, metadata::<Secret>(context, labelled())),
+        of_children(context, metadata::<Service>(context, labelled())),
+        of_children(context, metadata::<ServiceAccount>(context, labelled())),
+        of_children(context, metadata::<Role>(context, labelled())),
+        of_children(context, metadata::<RoleBinding>(context, labelled())),
+        of_children(context, metadata::<PodDisruptionBudget>(context, labelled())),
+        of_children(context, metadata::<NetworkPolicy>(context, labelled())),
+        of_pods(pod_events),
+    ];
+    // One that is new is a member only after it was looked at, which puts the finalizer on it.
+    let is_observed = |cluster: &NatsCluster| cluster.finalizers().iter().any(|finalizer| finalizer == DRAIN);
+    let clusters = changes(cluster_events, move |cluster| {
+        is_observed(cluster).then(|| declared(cluster))
+    });
+    wakes.push(concerned(clusters, {
+        let stores = stores.clone();
+        move |cluster| of_cluster(cluster, &stores)
+    }));
+    let channels = changes(channel_events, |channel| Some(channel_facts(channel)));
+    wakes.push(concerned(channels, {
+        let forwarders = forwarders.clone();
+        move |channel| of_channel(channel, &forwarders)
+    }));
+    if let Some(events) = namespace_events {
+        let namespaces = changes(events, |namespace| Some(hash(namespace.labels())));
+        wakes.push(concerned(namespaces, {
+            let forwarders = forwarders.clone();
+            move |namespace| of_namespace(namespace, &forwarders)
+        }));
+    }
+    (drive::controller(forwarders, stream::select_all(wakes)), stores)
+}
+
+/// A watch of what is a forwarder's own.
+fn children_alone() -> watcher::Config {
+    let labels = WATCHED.map(|(name, value)| format!("{name}={value}"));
+    watching().labels(&labels.join(","))
+}
+
+/// The Deployments in full: their status is what a rollout waits for. Of who has written which field only our own part stays.
+fn deployments(
+    context: &Context,
+) -> (
+    Store<Deployment>,
+    impl Stream<Item = watcher::Result<Event<Deployment>>> + Send + 'static,
+) {
+    let (store, writer) = reflector::store();
+    let api = context.scope.api::<Deployment>(&context.client);
+    let events = kube::runtime::watcher(api, children_alone())
+        .default_backoff()
+        .modify(|deployment| {
+            let fields = deployment.managed_fields_mut();
+            fields.retain(|entry| entry.manager.as_deref() == Some(MANAGER));
+        });
+    (store, reflector::reflector(writer, events))
+}
+
+fn stored_metadata<K>(
+    context: &Context,
+    config: watcher::Config,
+) -> (
+    Store<PartialObjectMeta<K>>,
+    impl Stream<Item = watcher::Result<Event<PartialObjectMeta<K>>>> + Send + 'static,
+)
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + std::fmt::Debug + Send + Sync + 'static,
+{
+    let (store, writer) = reflector::store();
+    (store, reflector::reflector(writer, metadata::<K>(context, config)))
+}
+
+/// The owners of children that somebody else has changed.
+fn of_children<K>(
+    context: &Arc<Context>,
+    events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+) -> Wakes
+where
+    K: Resource<DynamicType = ()> + std::fmt::Debug + Send + 'static,
+{
+    let children = Arc::clone(&context.children);
+    let heard = events.inspect({
+        let children = Arc::clone(&children);
+        move |told| children.hear(told)
+    });
+    let changed = changes(heard, |child| Some(version(child).unwrap_or_default()));
+    concerned(changed, move |child| owners(child, &children))
+}
+
+fn owners<K: Resource<DynamicType = ()>>(child: &K, children: &Children) -> Vec<ObjectRef<AssetForwarder>> {
+    if child.meta().deletion_timestamp.is_none() && children.knows(child) {
+        return Vec::new();
+    }
+    let namespace = child.namespace().unwrap_or_default();
+    let owners = child.owner_references().iter().filter(|owner| {
+        let is_forwarder =
+            owner.kind == AssetForwarder::kind(&()) && owner.api_version == AssetForwarder::api_version(&());
+        owner.controller == Some(true) && is_forwarder
+    });
+    owners
+        .map(|owner| ObjectRef::new(&owner.name).within(&namespace))
+        .collect()
+}
+
+fn of_pods(events: impl Stream<Item = watcher::Result<Event<Pod>>> + Send + 'static) -> Wakes {
+    // Kubelets write more about a pod than anybody here reads.
+    let changed = changes(events, |pod| Some(hash(&format!("{:?}", Observed::of(pod)))));
+    concerned(changed, |pod| {
+        let name = pod.labels().get(names::INSTANCE);
+        let namespace = pod.namespace().unwrap_or_default();
+        name.map(|name| ObjectRef::new(name).within(&namespace))
+            .into_iter()
+            .collect()
+    })
+}
+
+fn concerned<K: Send + 'static>(
+    changed: impl Stream<Item = K> + Send + 'static,
+    of: impl Fn(&K) -> Vec<ObjectRef<AssetForwarder>> + Send + 'static,
+) -> Wakes {
+    changed.flat_map(move |object| stream::iter(of(&object))).boxed()
+}
+
+/// By name alone: what is in a key besides differs between an object and a reference to it.
+fn key(forwarder: &AssetForwarder) -> ObjectRef<AssetForwarder> {
+    ObjectRef::new(&forwarder.name_any()).within(&forwarder.namespace().unwrap_or_default())
+}
+
+/// Those that may choose it and are let in, and those of whose ring it is, or was.
+fn of_cluster(cluster: &NatsCluster, stores: &Stores) -> Vec<ObjectRef<AssetForwarder>> {
+    let reference = reference(cluster);
+    let namespace = cluster.namespace().unwrap_or_default();
+    of(&stores.forwarders, |forwarder| {
+        let ring = forwarder.status.as_ref().and_then(|status| status.ring.as_ref());
+        ring.is_some_and(|ring| ring.member_refs.contains(&reference) || ring.leaving.contains(&reference))
+            || (is_let_in(cluster, &namespace, forwarder, stores)
+                && chooses(&forwarder.spec.clusters.selector, cluster.labels()))
+    })
+}
+
+/// Whether a forwarder looks into the namespace of a cluster that lets it in.
+fn is_let_in(cluster: &NatsCluster, namespace: &str, forwarder: &AssetForwarder, stores: &Stores) -> bool {
+    let own = forwarder.namespace().unwrap_or_default();
+    if own == namespace {
+        return true;
+    }
+    let allowed = cluster.spec.allowed_namespaces.as_ref();
+    let (Some(_), Some(selector), Some(namespaces)) =
+        (allowed, &forwarder.spec.clusters.namespace_selector, &stores.namespaces)
+    else {
+        return false;
+    };
+    let labels = |name: &str| {
+        let found = namespaces.get(&ObjectRef::new(name));
+        found.map(|found| found.labels().clone()).unwrap_or_default()
+    };
+    grants(allowed, namespace, &own, &labels(&own)) && chooses(selector, &labels(namespace))
+}
+
+/// What of a forwarder it depends on itself, and those that wait for it.
+fn forwarder_facts(forwarder: &AssetForwarder) -> u64 {
+    let status = forwarder.status.as_ref();
+    hash(&(
+        declared(forwarder),
+        status.map(|status| (status.replicas, status.desired_replicas)),
+        rivals::waits(forwarder),
+    ))
+}
+
+/// What of a channel forwarders depend on.
+fn channel_facts(channel: &KafkaChannel) -> u64 {
+    let status = channel.status.as_ref();
+    let ready = status.and_then(|status| status.conditions.iter().find(|condition| condition.type_ == "Ready"));
+    hash(&(
+        declared(channel),
+        status.and_then(|status| status.observed_generation),
+        status.and_then(|status| status.partitions),
+        ready.map(|ready| (&ready.status, &ready.reason, &ready.message)),
+    ))
+}
+
+fn of_channel(channel: &KafkaChannel, forwarders: &Store<AssetForwarder>) -> Vec<ObjectRef<AssetForwarder>> {
+    let key = (channel.namespace().unwrap_or_default(), channel.name_any());
+    of(forwarders, |forwarder| channels_of(forwarder).contains(&key))
+}
+
+/// Those that wait for it to let their source go.
+fn of_rival(forwarder: &AssetForwarder, store: &Store<AssetForwarder>) -> Vec<ObjectRef<AssetForwarder>> {
+    of(store, |other| {
+        rivals::waits(other)
+            && rivals::group(other) == rivals::group(forwarder)
+            && other.metadata.uid != forwarder.metadata.uid
+    })
+}
+
+/// Those in it, which others let in by its labels, and those who choose namespaces by labels.
+fn of_namespace(
+    namespace: &PartialObjectMeta<Namespace>,
+    forwarders: &Store<AssetForwarder>,
+) -> Vec<ObjectRef<AssetForwarder>> {
+    let name = namespace.name_any();
+    of(forwarders, |forwarder| {
+        forwarder.spec.clusters.namespace_selector.is_some() || forwarder.namespace().as_ref() == Some(&name)
+    })
+}
+
+fn of(
+    forwarders: &Store<AssetForwarder>,
+    is_concerned: impl Fn(&AssetForwarder) -> bool,
+) -> Vec<ObjectRef<AssetForwarder>> {
+    let forwarders = forwarders.state_filter(|forwarder| is_concerned(forwarder));
+    forwarders.iter().map(|forwarder| key(forwarder)).collect()
+}

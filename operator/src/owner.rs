@@ -1,0 +1,31 @@
+//! Whose child an object says it is.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Resource, ResourceExt as _};
+
+/// The longest UID of an owner that is believed. The API server makes UUIDs of 36 characters, but takes any text in an owner reference.
+/// So a reference may hold a megabyte, and whoever remembers it would be filled by somebody else.
+pub const MAX_UID: usize = 64;
+
+/// The controller of an object, if it is of the kind `K` and has this name. It is in the same namespace. Whether there is such an
+/// object is not looked at. A UID that no API server makes is nobody's: it is empty, or longer than [`MAX_UID`].
+pub fn controller_named<'a, K: Resource<DynamicType = ()>>(
+    object: &'a impl Resource,
+    name: &str,
+) -> Option<&'a OwnerReference> {
+    let group = K::group(&());
+    let is_of_kind = |owner: &&OwnerReference| {
+        let version = owner.api_version.split_once('/');
+        owner.kind == K::kind(&()) && version.map_or("", |(group, _)| group) == group
+    };
+    let owner = controller(object).filter(is_of_kind)?;
+    (owner.name == name && (1..=MAX_UID).contains(&owner.uid.len())).then_some(owner)
+}
+
+/// The controller of an object. The API server lets there be one.
+pub fn controller(object: &impl Resource) -> Option<&OwnerReference> {
+    object
+        .owner_references()
+        .iter()
+        .find(|owner| owner.controller == Some(true))
+}

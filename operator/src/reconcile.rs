@@ -1,0 +1,13 @@
+//! What all controllers share, of whatever kind: none of it knows one of them.
+
+pub mod apply;
+pub mod cluster;
+pub mod conditions;
+pub mod credentials;
+pub mod drive;
+pub mod events;
+pub mod finalizer;
+pub(crate) mod pod;
+pub mod reason;
+pub mod reference;
+pub mod status;
