@@ -57,6 +57,7 @@ use std::sync::Arc;
 use std::sync::mpsc as blocking;
 use std::time::Duration;
 
+use forwarder_core::delivery::partition::Inputs;
 use forwarder_core::document::{Checked, Document, PublishMode, RingConfig};
 use forwarder_core::fanout::dispatch::Era;
 use forwarder_core::fanout::route::{RouteOptions, Router};
@@ -370,7 +371,7 @@ async fn export(exporter: Exporter) {
 fn identity(config: &Checked) -> Identity {
     Identity {
         forwarder: config.admin.forwarder.clone().unwrap_or_else(|| "unknown".to_owned()),
-        topic: config.source.topic.clone(),
+        inputs: Inputs::new(config.source.topics()),
         group: config.source.group.clone(),
     }
 }

@@ -28,13 +28,14 @@ mod seeking;
 mod starts;
 mod watchdog;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use forwarder_core::delivery::caps::{Limits, Load};
 use forwarder_core::delivery::offsets::Tag;
+use forwarder_core::delivery::partition::{Input, Inputs, PartitionId};
 use forwarder_core::document::{Checked, RingConfig};
 use forwarder_core::fanout::dispatch::{Admission, Dispatcher, Era, Phase};
 use forwarder_core::fanout::route::Router;
@@ -139,6 +140,7 @@ pub enum IntakeError {
 /// See the module.
 pub struct Intake {
     config: Arc<Checked>,
+    inputs: Inputs,
     consumer: Arc<OwnConsumer>,
     router: Router,
     links: Links,
@@ -152,15 +154,15 @@ pub struct Intake {
     rereader: Rereader,
     examiner: Examiner,
     /// One past the newest record of each partition that the broker has, as of the last statistics.
-    ends: BTreeMap<i32, i64>,
-    /// What the commits' metadata says: see [`forwarder_core::delivery::commit::Metadata`].
-    group_partitions: Option<u32>,
-    /// Partitions of the topic have been ours.
-    seen: bool,
+    ends: BTreeMap<PartitionId, i64>,
+    /// What the commits' metadata says of each topic: see [`forwarder_core::delivery::commit::Metadata`].
+    group_partitions: BTreeMap<Input, u32>,
+    /// Topics of which partitions have been ours.
+    seen: BTreeSet<Input>,
     /// The brokers take no metadata as long as ours can be.
     brief: bool,
     /// Partitions that begin and are to be asked for.
-    begun: Vec<i32>,
+    begun: Vec<PartitionId>,
     /// When partitions are to be taken anew because the position of one is gone.
     repair_at: Option<Instant>,
     committer: Committer,
@@ -198,8 +200,9 @@ impl Intake {
         metrics: Metrics,
         clock: Clock,
     ) -> Result<Self, IntakeError> {
+        let inputs = Inputs::new(config.source.topics());
         let consumer = Arc::new(OwnConsumer::new(kafka::create_consumer(&config, |token| {
-            Context::new(&config.source, token)
+            Context::new(&config.source, &inputs, token)
         })?));
         let limits = Limits {
             outlet: Load {
@@ -226,9 +229,9 @@ impl Intake {
             rereader: Rereader::default(),
             examiner: Examiner::default(),
             ends: BTreeMap::new(),
-            group_partitions: None,
+            group_partitions: BTreeMap::new(),
             repair_at: None,
-            seen: false,
+            seen: BTreeSet::new(),
             brief: false,
             begun: Vec::new(),
             committer,
@@ -250,6 +253,7 @@ impl Intake {
             draft: Draft::default(),
             original: Vec::new(),
             links,
+            inputs,
             config,
         })
     }
@@ -269,13 +273,13 @@ impl Intake {
     }
 
     fn subscribe(&self) -> Result<(), IntakeError> {
-        let topic = self.config.source.topic.clone();
-        self.consumer
-            .subscribe(&[&topic])
-            .map_err(|source| IntakeError::Subscribe {
-                topic: topic.clone(),
-                source,
-            })?;
+        let names: Vec<&str> = self.inputs.names().collect();
+        let topic = names.join(", ");
+        let subscribed = self.consumer.subscribe(&names);
+        subscribed.map_err(|source| IntakeError::Subscribe {
+            topic: topic.clone(),
+            source,
+        })?;
         info!(topic, group = self.config.source.group, "subscribed");
         Ok(())
     }
@@ -384,7 +388,11 @@ impl Intake {
 
     /// A record came from the group.
     fn accept(&mut self, message: &impl Message) {
-        let (partition, offset) = (message.partition(), message.offset());
+        let offset = message.offset();
+        // One of another topic was never asked for.
+        let Some(partition) = self.partition_of(message) else {
+            return;
+        };
         let (admission, place) = match Router::asset(message.key()) {
             Ok(key) => {
                 let place = self.router.place(key);
@@ -403,6 +411,15 @@ impl Intake {
         }
     }
 
+    /// Whose record it is. A single topic's name need not be looked at.
+    fn partition_of(&self, message: &impl Message) -> Option<PartitionId> {
+        let input = match self.inputs.len() {
+            1 => Input::FIRST,
+            _ => self.inputs.find(message.topic())?,
+        };
+        PartitionId::new(input, message.partition())
+    }
+
     /// Makes a message of a record that is ours to deliver. `place`: none where it belongs to no asset.
     fn forward(&mut self, tag: Tag, place: Option<Place>, message: &impl Message) {
         let timestamp = timestamp(message);
@@ -419,8 +436,8 @@ impl Intake {
             value: message.payload(),
             timestamp,
             origin: record::Origin {
-                topic: &self.config.source.topic,
-                partition: tag.partition,
+                topic: self.inputs.topic_of(tag.partition),
+                partition: tag.partition.number(),
                 offset: tag.offset,
             },
         };
@@ -484,10 +501,10 @@ impl Intake {
     fn reject(&mut self, letter: DeadLetter, from: Option<(u32, u64)>) {
         let (tag, weight) = (letter.origin.tag(), letter.weight());
         // Its next owner finds that out, too. Those of a former topic have none.
-        if !self.dispatcher.is_current(tag) && !self.identity.is_former(tag.epoch) {
+        if !self.dispatcher.is_current(tag) && !self.identity.is_former(tag) {
             return;
         }
-        self.rejects.note(&letter, &self.metrics);
+        self.rejects.note(&letter, &self.inputs, &self.metrics);
         let Some(dead_letter) = &mut self.links.dead_letter else {
             self.dispatcher.settle(tag);
             return;
@@ -589,12 +606,12 @@ impl Intake {
                     self.reject(letter, Some((outlet, lane)));
                 }
                 Fate::Recalled(parcel) => {
-                    gone += u64::from(self.identity.is_former(receipt.tag.epoch));
+                    gone += u64::from(self.identity.is_former(receipt.tag));
                     self.dispatcher.take_back(outlet, *parcel);
                 }
                 Fate::Returned(lane) => {
                     self.end_trace(receipt.trace, receipt.tag, End::Dropped);
-                    gone += u64::from(self.identity.is_former(receipt.tag.epoch));
+                    gone += u64::from(self.identity.is_former(receipt.tag));
                     self.dispatcher.give_back(outlet, receipt.tag, lane);
                 }
             }
@@ -693,7 +710,7 @@ impl Intake {
                 Event::Assign(partitions) => self.begin_joining(partitions),
                 Event::Revoke { partitions, lost } => self.begin_leaving(partitions, lost),
                 Event::Statistics(statistics) => self.note_statistics(&statistics),
-                Event::Topic(id) => self.note_topic(id),
+                Event::Topic(input, id) => self.note_topic(input, id),
                 Event::Cut { partition, at } => self.note_cut(partition, at),
                 // The examiner asks for itself, of one partition at a time.
                 Event::OutOfRange { .. } | Event::Unreadable { .. } => {}

@@ -7,6 +7,7 @@ mod original;
 
 use forwarder_core::delivery::offsets::Tag;
 use forwarder_core::delivery::outbox::{Item, subject_hash};
+use forwarder_core::delivery::partition::PartitionId;
 use forwarder_core::fanout::dispatch::Freight;
 use forwarder_core::record::{Invalid, Timestamp};
 use forwarder_core::trace::TRACEPARENT;
@@ -20,7 +21,7 @@ use crate::traces::Trace;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// The partition.
-    pub partition: i32,
+    pub partition: PartitionId,
     /// The assignment epoch: a receipt of an older one is ignored.
     pub epoch: u32,
     /// The offset.
@@ -181,7 +182,7 @@ impl Item for Message {
         self.subject_hash
     }
 
-    fn assignment(&self) -> (i32, u32) {
+    fn assignment(&self) -> (PartitionId, u32) {
         (self.origin.partition, self.origin.epoch)
     }
 }
@@ -202,12 +203,13 @@ impl Freight for Message {
 
 #[cfg(test)]
 mod tests {
+    use forwarder_core::delivery::partition::Input;
     use forwarder_core::trace::Sampled;
 
     use super::*;
 
     const ORIGIN: Origin = Origin {
-        partition: 1,
+        partition: PartitionId::new(Input::FIRST, 1).unwrap(),
         epoch: 2,
         offset: 3,
         sequence: 4,

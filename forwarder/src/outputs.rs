@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::mpsc as blocking;
 
 use forwarder_core::delivery::offsets::Tag;
+use forwarder_core::delivery::partition::PartitionId;
 use forwarder_core::fanout::dispatch::Closed;
 
 use crate::message::{DeadLetter, Message};
@@ -43,7 +44,7 @@ pub enum Command<T> {
     /// Send nothing more on behalf of these assignments.
     Abandon {
         /// Partition and assignment epoch.
-        assignments: Arc<[(i32, u32)]>,
+        assignments: Arc<[(PartitionId, u32)]>,
         /// Dropped when it is done.
         done: blocking::Sender<()>,
     },

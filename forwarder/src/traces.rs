@@ -212,10 +212,13 @@ impl Ended {
         let mut attributes = vec![
             ("messaging.system", Value::Text("kafka".to_owned())),
             ("messaging.operation.type", Value::Text("process".to_owned())),
-            ("messaging.destination.name", Value::Text(identity.topic.clone())),
+            (
+                "messaging.destination.name",
+                Value::Text(identity.inputs.topic_of(tag.partition).to_owned()),
+            ),
             (
                 "messaging.destination.partition.id",
-                Value::Text(tag.partition.to_string()),
+                Value::Text(tag.partition.number().to_string()),
             ),
             ("messaging.kafka.offset", Value::Number(tag.offset)),
             ("messaging.consumer.group.name", Value::Text(identity.group.clone())),

@@ -3,7 +3,9 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use forwarder_core::delivery::outbox::{Backoff, Confirmation, Item, Outbox, Outcome, Ticket};
+use forwarder_core::delivery::partition::{Input, PartitionId};
 
+const PARTITION: PartitionId = PartitionId::new(Input::FIRST, 0).unwrap();
 const LANES: u64 = 10_000;
 /// Records that a write of 64 KiB carries, and so a fence covers.
 const BATCH: usize = 150;
@@ -23,8 +25,8 @@ impl Item for Record {
         &self.subject
     }
 
-    fn assignment(&self) -> (i32, u32) {
-        (0, 1)
+    fn assignment(&self) -> (PartitionId, u32) {
+        (PARTITION, 1)
     }
 }
 

@@ -4,12 +4,13 @@
 //! number, an asset is a lane, a cluster is a name, and a ring is an epoch with a fingerprint. The modules stand in the order in which
 //! a partition meets them:
 //!
-//! 1. [`start`]: where a partition begins when it is assigned.
+//! 1. [`partition`]: which partition it is. [`start`]: where a partition begins when it is assigned.
 //! 2. [`offsets`]: what was received, and how far it is settled. [`damage`] measures what cannot be read.
 //! 3. [`caps`]: how much may be out, and which outlet is not worth waiting for.
 //! 4. [`outbox`]: what waits for a cluster, and what may be sent next.
 //! 5. [`commit`]: what may be committed, and what travels with it.
 
+pub mod partition;
 pub mod start;
 
 pub mod damage;

@@ -2,9 +2,11 @@
 
 use std::sync::{Arc, LazyLock};
 
+use forwarder_core::delivery::partition::{Inputs, PartitionId};
 use forwarder_core::fanout::ring::Ring;
 
-pub(crate) const PARTITIONS: i32 = 3;
+/// How many partitions the topics of a run have.
+pub(crate) const TOPICS: &[i32] = &[3];
 pub(crate) const CLUSTERS: usize = 4;
 pub(crate) const ASSETS: usize = 24;
 
@@ -54,8 +56,13 @@ pub(crate) fn key(asset: usize) -> &'static str {
     &KEYS[asset]
 }
 
-pub(crate) fn partition_of(asset: usize) -> i32 {
-    asset as i32 % PARTITIONS
+/// Every partition, in order.
+pub(crate) fn partitions(topics: &[i32]) -> Vec<PartitionId> {
+    let names: Vec<String> = (0..topics.len()).map(|topic| topic.to_string()).collect();
+    let inputs = Inputs::new(names.iter().map(String::as_str));
+    let all = inputs.iter().zip(topics);
+    let all = all.flat_map(|((input, _), count)| (0..*count).map(move |number| PartitionId::new(input, number)));
+    all.map(Option::unwrap).collect()
 }
 
 pub(crate) fn lane(members: usize, asset: usize) -> u64 {

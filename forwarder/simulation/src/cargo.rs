@@ -2,6 +2,7 @@
 
 use forwarder_core::delivery::offsets::Tag;
 use forwarder_core::delivery::outbox::Item;
+use forwarder_core::delivery::partition::PartitionId;
 use forwarder_core::fanout::dispatch::Freight;
 
 /// A routed record.
@@ -32,7 +33,7 @@ impl Item for Cargo {
     fn subject(&self) -> &[u8] {
         &self.subject
     }
-    fn assignment(&self) -> (i32, u32) {
+    fn assignment(&self) -> (PartitionId, u32) {
         (self.tag.partition, self.tag.epoch)
     }
 }

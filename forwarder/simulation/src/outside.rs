@@ -5,10 +5,12 @@ mod nats;
 
 use std::collections::BTreeMap;
 
+use forwarder_core::delivery::partition::PartitionId;
+
 use self::kafka::Log;
 pub(crate) use self::kafka::{Owner, Record};
 pub(crate) use self::nats::{Answer, Sent, Server, Wire};
-use crate::assets::{ASSETS, CLUSTERS, PARTITIONS, subject};
+use crate::assets::{ASSETS, CLUSTERS, TOPICS, partitions, subject};
 use crate::dice::Dice;
 use crate::plan::Plan;
 
@@ -18,9 +20,11 @@ pub(crate) struct Outside {
     pub(crate) now: u64,
     /// The members of each ring so far; the epoch is the index and one.
     pub(crate) rings: Vec<usize>,
+    /// All partitions. What is kept of each is at the same place of the next fields.
+    pub(crate) partitions: Vec<PartitionId>,
     logs: Vec<Log>,
-    pub(crate) owners: Vec<Option<Owner>>,
-    pub(crate) committed: Vec<Option<(i64, String)>>,
+    owners: Vec<Option<Owner>>,
+    committed: Vec<Option<(i64, String)>>,
     tokens: u64,
     pub(crate) servers: Vec<Server>,
     pub(crate) wires: BTreeMap<u64, Wire>,
@@ -41,15 +45,17 @@ impl Outside {
         let mut dice = Dice::new(seed);
         let plan = Plan::new(&mut dice);
         let first = 1 + dice.below((1 << CLUSTERS) - 1);
+        let partitions = partitions(TOPICS);
         let servers = (0..CLUSTERS).map(|_| Server::new(&mut dice, plan.poison));
         Self {
             servers: servers.collect(),
             plan,
             now: 0,
             rings: vec![first],
-            logs: (0..PARTITIONS).map(|_| Log::default()).collect(),
-            owners: vec![None; PARTITIONS as usize],
-            committed: vec![None; PARTITIONS as usize],
+            logs: partitions.iter().map(|_| Log::default()).collect(),
+            owners: vec![None; partitions.len()],
+            committed: vec![None; partitions.len()],
+            partitions,
             tokens: 0,
             wires: BTreeMap::new(),
             wire_count: 0,
@@ -86,19 +92,19 @@ impl Outside {
     // The end.
 
     /// Records of assets that no server refuses, and that nobody has yet.
-    pub(crate) fn held_up(&self) -> Option<(i32, Record)> {
+    pub(crate) fn held_up(&self) -> Option<(PartitionId, Record)> {
         let refused = |asset: usize| {
             let mut servers = self.servers.iter();
             servers.any(|server| (0..2).any(|half| server.poison.contains(&subject(asset, half))))
         };
-        let mut partitions = (0..PARTITIONS).zip(&self.logs);
+        let mut partitions = self.partitions.iter().zip(&self.logs);
         partitions.find_map(|(partition, log)| {
             let mut open = log
                 .records
                 .iter()
                 .filter(|record| !record.received && !record.written_off);
             let held_up = open.find(|record| record.asset.is_none_or(|asset| !refused(asset)));
-            held_up.map(|record| (partition, *record))
+            held_up.map(|record| (*partition, *record))
         })
     }
 
@@ -110,19 +116,20 @@ impl Outside {
     }
 
     /// Whether everything is committed; `None`: what is not.
-    pub(crate) fn uncommitted(&self) -> Option<(i32, i64)> {
-        (0..PARTITIONS).find_map(|partition| {
-            let last = self.logs[partition as usize].records.last()?.offset;
-            let committed = self.committed[partition as usize].as_ref().map_or(-1, |(at, _)| *at);
-            (committed <= last).then_some((partition, committed))
+    pub(crate) fn uncommitted(&self) -> Option<(PartitionId, i64)> {
+        let mut partitions = self.partitions.iter().enumerate();
+        partitions.find_map(|(slot, partition)| {
+            let last = self.logs[slot].records.last()?.offset;
+            let committed = self.committed[slot].as_ref().map_or(-1, |(at, _)| *at);
+            (committed <= last).then_some((*partition, committed))
         })
     }
 
     pub(crate) fn judge_the_end(&mut self) {
-        for partition in 0..PARTITIONS {
-            let mut records = self.logs[partition as usize].records.iter();
+        for (partition, log) in self.partitions.iter().zip(&self.logs) {
+            let mut records = log.records.iter();
             if let Some(lost) = records.find(|record| !record.received && !record.written_off) {
-                let text = format!("lost: {partition} {lost:?}");
+                let text = format!("lost: {partition:?} {lost:?}");
                 return self.fail(text);
             }
         }

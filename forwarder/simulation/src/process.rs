@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use forwarder_core::delivery::caps::Load;
 use forwarder_core::delivery::offsets::Tag;
+use forwarder_core::delivery::partition::PartitionId;
 use forwarder_core::fanout::dispatch::{Dispatcher, Partition, Tuning};
 
 use self::group::Commit;
@@ -29,12 +30,12 @@ pub(crate) struct Process {
     number: usize,
     pub(crate) dispatcher: Dispatcher<Cargo>,
     /// The assignments' numbers at the group.
-    tokens: BTreeMap<i32, u64>,
+    tokens: BTreeMap<PartitionId, u64>,
     /// Where the consumer is.
-    fetched: BTreeMap<i32, i64>,
+    fetched: BTreeMap<PartitionId, i64>,
     pub(crate) events: VecDeque<Event>,
     /// Partitions that drain, and until when.
-    leaving: BTreeMap<i32, u64>,
+    leaving: BTreeMap<PartitionId, u64>,
     /// The ring in use, and the one that it is to use.
     pub(crate) ring: usize,
     pub(crate) next_ring: usize,

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use forwarder_core::delivery::offsets::Tag;
 use forwarder_core::delivery::outbox::{Backoff, Confirmation, Outbox, Outcome, Ticket};
+use forwarder_core::delivery::partition::PartitionId;
 use forwarder_core::fanout::dispatch::Closed;
 
 use crate::cargo::Cargo;
@@ -100,7 +101,7 @@ impl Publisher {
     pub(crate) fn abandon(
         &mut self,
         outside: &mut Outside,
-        assignments: &[(i32, u32)],
+        assignments: &[(PartitionId, u32)],
         receipts: &mut VecDeque<Report>,
     ) {
         self.take_orders(usize::MAX);
@@ -191,7 +192,7 @@ impl Publisher {
                     epoch,
                     ..
                 } = tag;
-                format!("  to C{cluster}: {partition}@{offset} (epoch {epoch}, connection {number})")
+                format!("  to C{cluster}: {partition:?}@{offset} (epoch {epoch}, connection {number})")
             });
             outside.judge_sending(tag.partition, tag.offset, cluster, ring);
             if let Some(wire) = outside.wires.get_mut(&number) {

@@ -1,6 +1,6 @@
 //! All of it together: the processes, and what is around them.
 
-use crate::assets::{CLUSTERS, PARTITIONS};
+use crate::assets::CLUSTERS;
 use crate::outside::Outside;
 use crate::process::{Event, Process};
 
@@ -121,8 +121,9 @@ impl World {
 
     /// The group gives what nobody has to somebody.
     fn assign(&mut self) {
-        for partition in 0..PARTITIONS {
-            if self.outside.owners[partition as usize].is_some() {
+        for slot in 0..self.outside.partitions.len() {
+            let partition = self.outside.partitions[slot];
+            if self.outside.owner(partition).is_some() {
                 continue;
             }
             let one = self.outside.dice.below(self.processes.len());
@@ -159,13 +160,14 @@ impl World {
             }
             2 if outside.fault(10) => outside.forget_duplicates(cluster),
             3 if outside.fault(outside.plan.moves) => {
-                let partition = outside.dice.below(PARTITIONS as usize);
-                if let Some(owner) = outside.owners[partition]
+                let slot = outside.dice.below(outside.partitions.len());
+                let partition = outside.partitions[slot];
+                if let Some(owner) = outside.owner(partition)
                     && let Some(process) = &mut self.processes[owner.process]
                 {
                     outside.count("revocations");
-                    outside.say(|| format!("{partition} is revoked from {}", owner.process));
-                    process.events.push_back(Event::Revoke(partition as i32, owner.token));
+                    outside.say(|| format!("{partition:?} is revoked from {}", owner.process));
+                    process.events.push_back(Event::Revoke(partition, owner.token));
                 }
             }
             4 if outside.fault(outside.plan.kicks) => self.kick(one),
@@ -209,15 +211,16 @@ impl World {
 
     /// The group puts a process out: its partitions are free at once, and it hears of that later.
     fn kick(&mut self, one: usize) {
-        for partition in 0..PARTITIONS as usize {
-            let Some(owner) = self.outside.owners[partition].filter(|owner| owner.process == one) else {
+        for slot in 0..self.outside.partitions.len() {
+            let partition = self.outside.partitions[slot];
+            let Some(owner) = self.outside.owner(partition).filter(|owner| owner.process == one) else {
                 continue;
             };
-            self.outside.owners[partition] = None;
-            self.outside.say(|| format!("{one} has lost {partition}"));
+            self.outside.release(partition);
+            self.outside.say(|| format!("{one} has lost {partition:?}"));
             self.outside.count("losses");
             if let Some(process) = &mut self.processes[one] {
-                process.events.push_back(Event::Lost(partition as i32, owner.token));
+                process.events.push_back(Event::Lost(partition, owner.token));
             }
         }
     }
@@ -282,6 +285,6 @@ impl World {
     fn is_done(&self) -> bool {
         self.outside.uncommitted().is_none()
             && self.processes.iter().flatten().all(Process::is_done)
-            && self.outside.owners.iter().all(Option::is_some)
+            && self.outside.are_all_owned()
     }
 }

@@ -6,6 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use forwarder_core::delivery::commit::{CommitPoint, Metadata, text_of};
+use forwarder_core::delivery::partition::{Input, PartitionId};
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -26,7 +27,7 @@ const LAST_COMMIT: Duration = Duration::from_secs(3);
 pub(super) const RETRY_COMMIT: Duration = Duration::from_millis(25);
 
 /// Partition, epoch of its assignment, and what is committed for it.
-type Points = Vec<(i32, u32, CommitPoint)>;
+type Points = Vec<(PartitionId, u32, CommitPoint)>;
 
 /// A commit on its way to the broker.
 struct Request {
@@ -145,26 +146,29 @@ impl Intake {
         if self.committer.out > 0 {
             return;
         }
-        let partitions: Vec<i32> = self.dispatcher.partitions().keys().copied().collect();
-        let request = self.commit_request(&partitions);
-        let request = request.or_else(|| if needs_proof { self.proof_request() } else { None });
-        if let Some((points, list)) = request {
+        let partitions: Vec<PartitionId> = self.dispatcher.partitions().keys().copied().collect();
+        let mut points = self.points_to_commit(&partitions);
+        if needs_proof {
+            self.add_proofs(&mut points);
+        }
+        for (points, list) in self.requests(points) {
             self.send_commit(points, list);
         }
     }
 
-    /// A commit that changes nothing, for its answer. One partition is enough.
-    fn proof_request(&self) -> Option<(Points, TopicPartitionList)> {
-        let mut partitions = self.dispatcher.partitions().iter();
-        let point = partitions
-            .find_map(|(partition, state)| Some((*partition, state.epoch, self.dispatcher.commit_point(*partition)?)));
-        let points = vec![point?];
-        match self.commit_list(&points) {
-            Ok(list) => Some((points, list)),
-            Err(error) => {
-                warn!(%error, "failed to make a commit");
-                None
+    /// Commits that change nothing, for their answers: one partition is enough. But where a topic is gone, Kafka takes none for it. So each
+    /// topic that has nothing to commit gets a commit of its own.
+    fn add_proofs(&self, points: &mut Points) {
+        for (input, _) in self.inputs.iter() {
+            if points.iter().any(|(partition, ..)| partition.input() == input) {
+                continue;
             }
+            let partitions = self.dispatcher.partitions().iter();
+            let mut ours = partitions.filter(|(partition, _)| partition.input() == input);
+            let proof = ours.find_map(|(partition, state)| {
+                Some((*partition, state.epoch, self.dispatcher.commit_point(*partition)?))
+            });
+            points.extend(proof);
         }
     }
 
@@ -174,7 +178,7 @@ impl Intake {
     }
 
     /// Commits the settled prefix of these partitions, where the broker does not have it yet, and waits for the answer.
-    pub(super) fn commit(&mut self, partitions: &[i32]) -> Result<(), KafkaError> {
+    pub(super) fn commit(&mut self, partitions: &[PartitionId]) -> Result<(), KafkaError> {
         let begun = self.commit_and_wait(partitions)?;
         self.ask_for(begun);
         Ok(())
@@ -182,7 +186,7 @@ impl Intake {
 
     /// Commits the settled prefix of partitions that are given up right after. The ends of other members are rebalances, in whose midst the
     /// group takes no commit; what it does not take is delivered again.
-    pub(super) fn commit_at_last(&mut self, partitions: &[i32]) {
+    pub(super) fn commit_at_last(&mut self, partitions: &[PartitionId]) {
         let mut refused = None;
         while !self.consumer.assignment_lost()
             && let Err(error) = self.commit(partitions)
@@ -193,49 +197,62 @@ impl Intake {
     }
 
     /// As [`Intake::commit`], for partitions that begin: what is not committed may not begin.
-    pub(super) fn commit_starts(&mut self, partitions: &[i32]) -> Result<(), KafkaError> {
+    pub(super) fn commit_starts(&mut self, partitions: &[PartitionId]) -> Result<(), KafkaError> {
         // Whoever calls this asks for their records next.
         self.commit_and_wait(partitions).map(drop)
     }
 
     /// Returns the partitions that begin by it. No commit is out when it returns: none comes after what is decided next.
-    fn commit_and_wait(&mut self, partitions: &[i32]) -> Result<Vec<i32>, KafkaError> {
-        let request = self.commit_request(partitions);
-        let is_sent = request.map(|(points, list)| self.send_commit(points, list));
-        if is_sent == Some(false) {
-            return Err(KafkaError::Canceled);
+    fn commit_and_wait(&mut self, partitions: &[PartitionId]) -> Result<Vec<PartitionId>, KafkaError> {
+        let mut ours = 0;
+        for (points, list) in self.requests(self.points_to_commit(partitions)) {
+            if !self.send_commit(points, list) {
+                return Err(KafkaError::Canceled);
+            }
+            ours += 1;
         }
-        let mut committed = Ok(Vec::new());
+        let (mut committed, mut failed) = (Vec::new(), None);
         while self.committer.out > 0 {
-            let is_ours = is_sent.is_some() && self.committer.out == 1;
+            let is_ours = self.committer.out <= ours;
             let answer = self.committer.recv()?;
             match self.note_answer(answer) {
-                result if is_ours => committed = result,
+                Ok(begun) if is_ours => committed.extend(begun),
+                Err(error) if is_ours => failed = Some(error),
                 Ok(begun) => self.ask_for(begun),
                 Err(_) => {}
             }
         }
-        committed
+        match failed {
+            None => Ok(committed),
+            Some(error) => {
+                // Those of another topic that begin all the same.
+                self.ask_for(committed);
+                Err(error)
+            }
+        }
     }
 
-    fn commit_request(&mut self, partitions: &[i32]) -> Option<(Points, TopicPartitionList)> {
-        let points: Points = partitions
-            .iter()
-            .filter_map(|partition| {
-                let epoch = self.dispatcher.partitions().get(partition)?.epoch;
-                Some((*partition, epoch, self.dispatcher.to_commit(*partition)?))
-            })
-            .collect();
-        if points.is_empty() {
-            return None;
-        }
-        match self.commit_list(&points) {
-            Ok(list) => Some((points, list)),
+    fn points_to_commit(&self, partitions: &[PartitionId]) -> Points {
+        let points = partitions.iter().filter_map(|partition| {
+            let epoch = self.dispatcher.partitions().get(partition)?.epoch;
+            Some((*partition, epoch, self.dispatcher.to_commit(*partition)?))
+        });
+        points.collect()
+    }
+
+    /// A request for each topic. Of one that names several topics, librdkafka says that it succeeded if any part of it did.
+    fn requests(&self, mut points: Points) -> Vec<(Points, TopicPartitionList)> {
+        points.sort_by_key(|(partition, ..)| partition.input());
+        let input = |(partition, ..): &(PartitionId, u32, CommitPoint)| -> Input { partition.input() };
+        let of_topics = points.chunk_by(|one, next| input(one) == input(next));
+        let requests = of_topics.filter_map(|points| match self.commit_list(points) {
+            Ok(list) => Some((points.to_vec(), list)),
             Err(error) => {
                 warn!(%error, "failed to make a commit");
                 None
             }
-        }
+        });
+        requests.collect()
     }
 
     /// Takes the answer of the commit that is out, if it has come.
@@ -248,7 +265,7 @@ impl Intake {
     }
 
     /// Returns the partitions that begin by it.
-    fn note_answer(&mut self, answer: Answer) -> Result<Vec<i32>, KafkaError> {
+    fn note_answer(&mut self, answer: Answer) -> Result<Vec<PartitionId>, KafkaError> {
         let Answer {
             points,
             sent,
@@ -283,7 +300,7 @@ impl Intake {
         }
     }
 
-    fn commit_list(&self, points: &[(i32, u32, CommitPoint)]) -> Result<TopicPartitionList, KafkaError> {
+    fn commit_list(&self, points: &[(PartitionId, u32, CommitPoint)]) -> Result<TopicPartitionList, KafkaError> {
         let mut list = TopicPartitionList::with_capacity(points.len());
         for (partition, _, point) in points {
             let CommitPoint {
@@ -293,14 +310,14 @@ impl Intake {
                 ahead,
             } = point.clone();
             let metadata = Metadata {
-                partitions: self.group_partitions.unwrap_or(0),
+                partitions: self.group_partitions.get(&partition.input()).copied().unwrap_or(0),
                 ring,
                 members: Some(members),
                 ahead: ahead.filter(|_| !self.brief),
             };
-            let mut element = list.add_partition(&self.config.source.topic, *partition);
+            let mut element = list.add_partition(self.inputs.topic_of(*partition), partition.number());
             element.set_offset(Offset::Offset(position))?;
-            element.set_metadata(text_of(&metadata, self.identity.id()));
+            element.set_metadata(text_of(&metadata, self.identity.id(partition.input())));
         }
         Ok(list)
     }

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use forwarder_core::delivery::outbox::subject_hash;
+use forwarder_core::delivery::partition::{Input, Inputs, PartitionId};
 use forwarder_core::document::Source;
 use rdkafka::bindings::rd_kafka_resp_err_t as RespErr;
 use rdkafka::client::{ClientContext, OAuthToken};
@@ -38,17 +39,17 @@ const NOT_JOINED: &str = "init";
 #[derive(Debug)]
 pub(super) enum Event {
     /// These partitions are to be taken.
-    Assign(Vec<i32>),
+    Assign(Vec<PartitionId>),
     /// These are to be given up; `lost`: somebody else may own them already.
-    Revoke { partitions: Vec<i32>, lost: bool },
+    Revoke { partitions: Vec<PartitionId>, lost: bool },
     /// librdkafka's statistics.
     Statistics(Box<Statistics>),
-    /// The topic has this ID, for the first time or instead of another one.
-    Topic(String),
+    /// A topic has this ID, for the first time or instead of another one.
+    Topic(Input, String),
     /// A partition's log was cut short before what was read of it.
-    Cut { partition: i32, at: i64 },
+    Cut { partition: PartitionId, at: i64 },
     /// The broker does not have that offset of a partition.
-    OutOfRange { partition: i32, at: i64 },
+    OutOfRange { partition: PartitionId, at: i64 },
     /// A batch that begins there cannot be read. Of which partition is not told.
     Unreadable { begin: i64 },
 }
@@ -60,26 +61,26 @@ pub(super) struct Context {
     /// The consumer is closing: give up whatever is revoked at once, for nobody polls the events any more.
     closing: AtomicBool,
     token: Option<OAuthTokenFile>,
-    topic: String,
+    inputs: Inputs,
     /// Whether librdkafka's debug log is declared, and not only there for what [`told`] reads.
     debugging: bool,
-    /// The hash of the topic's ID, as it was last told; 0: it was not.
-    told: AtomicU64,
-    /// It has changed: until the intake has taken note of that, what comes belongs to another topic than it thinks.
+    /// The hash of each topic's ID, as it was last told; 0: it was not.
+    told: Box<[AtomicU64]>,
+    /// One has changed: until the intake has taken note of that, what comes belongs to another topic than it thinks.
     changed: AtomicBool,
     // By librdkafka's word for the error. Taken in callbacks alone, some of which are other threads'.
     errors: Mutex<LogLimit<String>>,
 }
 
 impl Context {
-    pub(super) fn new(source: &Source, token: Option<OAuthTokenFile>) -> Self {
+    pub(super) fn new(source: &Source, inputs: &Inputs, token: Option<OAuthTokenFile>) -> Self {
         Self {
             events: Mutex::default(),
             closing: AtomicBool::new(false),
             token,
-            topic: source.topic.clone(),
+            told: inputs.iter().map(|_| AtomicU64::new(0)).collect(),
+            inputs: inputs.clone(),
             debugging: source.connection.properties.contains_key("debug"),
-            told: AtomicU64::new(0),
             changed: AtomicBool::new(false),
             errors: Mutex::new(LogLimit::new(LOG_INTERVAL)),
         }
@@ -95,9 +96,9 @@ impl Context {
         self.changed.load(Ordering::Relaxed)
     }
 
-    /// Whether this client reads another topic than that of the ID.
-    pub(super) fn is_of_another(&self, id: Option<&str>) -> bool {
-        let told = self.told.load(Ordering::Relaxed);
+    /// Whether this client reads another topic of that name than that of the ID.
+    pub(super) fn is_of_another(&self, input: Input, id: Option<&str>) -> bool {
+        let told = self.told[input.index()].load(Ordering::Relaxed);
         told != 0 && id.is_some_and(|id| subject_hash(id.as_bytes()) != told)
     }
 
@@ -111,17 +112,25 @@ impl ClientContext for Context {
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match told::read(message) {
-            Some(Told::Topic { name, id }) if name == self.topic => {
-                let told = subject_hash(id.as_bytes());
-                let before = self.told.swap(told, Ordering::Relaxed);
-                self.changed.fetch_or(before != 0, Ordering::Relaxed);
-                self.note(Event::Topic(id));
+            Some(Told::Topic { name, id }) => {
+                if let Some(input) = self.inputs.find(&name) {
+                    let told = subject_hash(id.as_bytes());
+                    let before = self.told[input.index()].swap(told, Ordering::Relaxed);
+                    self.changed.fetch_or(before != 0, Ordering::Relaxed);
+                    self.note(Event::Topic(input, id));
+                }
             }
-            Some(Told::Cut { topic, partition, at }) if topic == self.topic => self.note(Event::Cut { partition, at }),
-            Some(Told::OutOfRange { topic, partition, at }) if topic == self.topic => {
-                self.note(Event::OutOfRange { partition, at });
+            Some(Told::Cut { topic, partition, at }) => {
+                if let Some(partition) = self.inputs.partition(&topic, partition) {
+                    self.note(Event::Cut { partition, at });
+                }
             }
-            _ => {}
+            Some(Told::OutOfRange { topic, partition, at }) => {
+                if let Some(partition) = self.inputs.partition(&topic, partition) {
+                    self.note(Event::OutOfRange { partition, at });
+                }
+            }
+            None => {}
         }
         if self.debugging || !matches!(level, RDKafkaLogLevel::Debug) {
             kafka::log(level, facility, message);
@@ -150,12 +159,13 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RespErr, partitions: &mut TopicPartitionList) {
-        let numbers = || {
-            partitions
-                .elements()
+        let named = || {
+            let elements = partitions.elements();
+            // The group assigns what is subscribed to, and librdkafka takes no topic with more partitions than can be told apart.
+            let named = elements
                 .iter()
-                .map(|element| element.partition())
-                .collect()
+                .filter_map(|element| self.inputs.partition(element.topic(), element.partition()));
+            named.collect()
         };
         if self.closing.load(Ordering::Relaxed) {
             let answered = match error {
@@ -171,9 +181,9 @@ impl ConsumerContext for Context {
             return;
         }
         match error {
-            RespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.note(Event::Assign(numbers())),
+            RespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.note(Event::Assign(named())),
             _ => self.note(Event::Revoke {
-                partitions: numbers(),
+                partitions: named(),
                 lost: consumer.assignment_lost(),
             }),
         }
@@ -216,7 +226,7 @@ impl OwnConsumer {
                 }
                 Event::Assign(_)
                 | Event::Revoke { .. }
-                | Event::Topic(_)
+                | Event::Topic(..)
                 | Event::Cut { .. }
                 | Event::OutOfRange { .. }
                 | Event::Unreadable { .. } => false,

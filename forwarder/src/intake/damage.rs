@@ -17,6 +17,7 @@
 use std::time::{Duration, Instant};
 
 use forwarder_core::delivery::damage::{Extent, Step};
+use forwarder_core::delivery::partition::PartitionId;
 use forwarder_core::document::MissingOffset;
 use forwarder_core::fanout::dispatch::Phase;
 use rdkafka::Message;
@@ -73,11 +74,11 @@ pub(super) struct Examiner {
     /// How often in a row the broker did not have the offset that was asked for.
     missing: u32,
     /// What was stepped over last, by partition, and where it was readable again: parked records may lie before it.
-    stepped_over: Vec<(i32, i64, i64)>,
+    stepped_over: Vec<(PartitionId, i64, i64)>,
 }
 
 struct Question {
-    partition: i32,
+    partition: PartitionId,
     offset: i64,
     until: Instant,
     /// When the broker was said not to have an offset.
@@ -92,13 +93,13 @@ struct Aside {
     /// Where the batch begins that cannot be read.
     begin: Option<i64>,
     /// An offset that the broker does not have, of this partition.
-    out_of_range: Option<(i32, i64)>,
+    out_of_range: Option<(PartitionId, i64)>,
 }
 
 /// A partition that may have one.
 #[derive(Clone, Copy, Debug)]
 struct Case {
-    partition: i32,
+    partition: PartitionId,
     /// The assignment's epoch.
     epoch: u32,
     whose: Whose,
@@ -135,13 +136,18 @@ enum Seen {
     Missing,
 }
 
+/// Whether a record is of this partition. The examiner reads one after the other.
+fn is_of(message: &impl Message, topic: &str, partition: PartitionId) -> bool {
+    message.partition() == partition.number() && message.topic() == topic
+}
+
 impl Examiner {
     /// Nothing is looked at.
     pub(super) fn is_idle(&self) -> bool {
         self.cases.is_empty()
     }
 
-    fn suspect(&mut self, partition: i32, epoch: u32, from: i64, whose: Whose) {
+    fn suspect(&mut self, partition: PartitionId, epoch: u32, from: i64, whose: Whose) {
         self.cases.push(Case {
             partition,
             epoch,
@@ -151,7 +157,7 @@ impl Examiner {
     }
 
     /// The end of the damage at `offset`, if that was stepped over already.
-    fn known_end(&self, partition: i32, offset: i64) -> Option<i64> {
+    fn known_end(&self, partition: PartitionId, offset: i64) -> Option<i64> {
         let known = self.stepped_over.iter().rev();
         known
             .filter(|(of, from, to)| *of == partition && (*from..*to).contains(&offset))
@@ -159,7 +165,7 @@ impl Examiner {
             .next()
     }
 
-    fn remember(&mut self, partition: i32, from: i64, to: i64) {
+    fn remember(&mut self, partition: PartitionId, from: i64, to: i64) {
         // As many as an outage of a cluster may meet; a forgotten one is only measured again.
         const MOST: usize = 1_000;
         if self.stepped_over.len() >= MOST {
@@ -169,7 +175,7 @@ impl Examiner {
     }
 
     /// What was stepped over is of another log now: of this partition, or of all.
-    pub(super) fn forget_stepped_over(&mut self, partition: Option<i32>) {
+    pub(super) fn forget_stepped_over(&mut self, partition: Option<PartitionId>) {
         self.stepped_over
             .retain(|(of, ..)| partition.is_some_and(|partition| partition != *of));
     }
@@ -206,7 +212,7 @@ impl Examiner {
     }
 
     /// Looks whether `partition` can be read from `offset` on; waits for a moment only.
-    fn look(&mut self, topic: &str, partition: i32, offset: i64) -> Result<Seen, KafkaError> {
+    fn look(&mut self, topic: &str, partition: PartitionId, offset: i64) -> Result<Seen, KafkaError> {
         let Some(consumer) = &self.consumer else {
             return Ok(Seen::Nothing);
         };
@@ -217,7 +223,7 @@ impl Examiner {
         if !is_asked {
             let patience = if self.asked.is_none() { FIRST_SILENCE } else { SILENCE };
             let mut list = TopicPartitionList::new();
-            list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+            list.add_partition_offset(topic, partition.number(), Offset::Offset(offset))?;
             consumer.assign(&list)?;
             self.asked = Some(Question {
                 partition,
@@ -235,16 +241,16 @@ impl Examiner {
             asked.missed = Some(at);
         }
         let seen = match answer {
-            Some(Ok(message)) if message.partition() == partition && message.offset() >= offset => {
+            Some(Ok(message)) if is_of(&message, topic, partition) && message.offset() >= offset => {
                 Seen::Readable(message.offset())
             }
-            Some(Err(KafkaError::PartitionEOF(of))) if of == partition => Seen::Readable(offset),
+            Some(Err(KafkaError::PartitionEOF(of))) if of == partition.number() => Seen::Readable(offset),
             Some(Err(KafkaError::MessageConsumption(
                 RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
             ))) => Seen::Missing,
             Some(Err(error)) if is_damage(&error) => Seen::Unreadable(aside.begin),
             Some(Err(error)) => {
-                debug!(%error, partition, offset, "Kafka answers with an error while a partition is looked at");
+                debug!(%error, topic, partition = partition.number(), offset, "Kafka answers with an error while a partition is looked at");
                 Seen::Nothing
             }
             _ => Seen::Nothing,
@@ -293,7 +299,7 @@ fn aside(events: Vec<Event>) -> Aside {
         match event {
             Event::OutOfRange { partition, at } => aside.out_of_range = Some((partition, at)),
             Event::Unreadable { begin } => aside.begin = Some(begin),
-            Event::Assign(_) | Event::Revoke { .. } | Event::Statistics(_) | Event::Topic(_) | Event::Cut { .. } => {}
+            Event::Assign(_) | Event::Revoke { .. } | Event::Statistics(_) | Event::Topic(..) | Event::Cut { .. } => {}
         }
     }
     aside
@@ -326,14 +332,20 @@ impl Intake {
             return;
         };
         if let Some(end) = self.examiner.known_end(partition, from) {
-            debug!(partition, from, end, "parked records lie before what was stepped over");
+            debug!(
+                topic = self.inputs.told(partition),
+                partition = partition.number(),
+                from,
+                end,
+                "parked records lie before what was stepped over"
+            );
             self.dispatcher.go_on_reading(partition, Some(from..end));
             return;
         }
         let Some(state) = self.dispatcher.partitions().get(&partition) else {
             return;
         };
-        warn!(%error, partition, from, "Kafka gave a batch of parked records that cannot be read: it is read again");
+        warn!(%error, topic = self.inputs.told(partition), partition = partition.number(), from, "Kafka gave a batch of parked records that cannot be read: it is read again");
         self.examiner.suspect(partition, state.epoch, from, Whose::Backlog);
     }
 
@@ -361,7 +373,9 @@ impl Intake {
             }
             return;
         }
-        let seen = self.examiner.look(&self.config.source.topic, case.partition, offset);
+        let seen = self
+            .examiner
+            .look(self.inputs.topic_of(case.partition), case.partition, offset);
         match seen {
             Ok(Seen::Nothing) => self.note_silence(index),
             Ok(Seen::Readable(first)) => self.note_readable(index, offset, first),
@@ -370,7 +384,7 @@ impl Intake {
             Ok(Seen::Missing) => self.take_again(index),
             Err(error) => {
                 if self.rejects.may_log_kafka_error() {
-                    warn!(%error, partition = case.partition, "failed to look at a partition; trying again");
+                    warn!(%error, topic = self.inputs.told(case.partition), partition = case.partition.number(), "failed to look at a partition; trying again");
                 }
             }
         }
@@ -379,7 +393,7 @@ impl Intake {
     fn connect_examiner(&mut self) -> Result<(), KafkaSetupError> {
         if self.examiner.consumer.is_none() {
             let source = &self.config.source;
-            let consumer = kafka::create_examiner(&self.config, |token| Context::new(source, token))?;
+            let consumer = kafka::create_examiner(&self.config, |token| Context::new(source, &self.inputs, token))?;
             self.examiner.consumer = Some(consumer);
             self.examiner.asked = None;
         }
@@ -414,7 +428,8 @@ impl Intake {
             self.take_again(index);
         } else {
             warn!(
-                partition = case.partition,
+                topic = self.inputs.told(case.partition),
+                partition = case.partition.number(),
                 "nothing is heard of a partition with a batch that could not be read; asking again"
             );
             self.examiner.asked = None;
@@ -426,8 +441,10 @@ impl Intake {
         let Stage::Measured(extent) = &mut case.stage else {
             if let Stage::Unreadable { .. } = case.stage {
                 info!(
-                    partition = case.partition,
-                    offset, "the batch that could not be read can be read now"
+                    topic = self.inputs.told(case.partition),
+                    partition = case.partition.number(),
+                    offset,
+                    "the batch that could not be read can be read now"
                 );
             }
             self.take_again(index);
@@ -462,7 +479,8 @@ impl Intake {
         }
         if reads == 1 && whose == Whose::Intake {
             warn!(
-                partition,
+                topic = self.inputs.told(partition),
+                partition = partition.number(),
                 offset = from,
                 "the batch that cannot be read is found: it is read again, and the other partitions go on"
             );
@@ -473,14 +491,14 @@ impl Intake {
     /// Counted, and what is declared is done.
     fn stays_damaged(&mut self, index: usize, from: i64, batch: Option<i64>) {
         let case = self.examiner.cases[index];
-        let topic = &self.config.source.topic;
-        self.metrics.damaged_batch(topic, case.partition);
+        let topic = self.inputs.topic_of(case.partition);
+        self.metrics.damaged_batch(topic, case.partition.number());
         let policy = self.config.source.missing_offset;
         match policy {
             MissingOffset::Stop => {
                 error!(
                     topic,
-                    partition = case.partition,
+                    partition = case.partition.number(),
                     offset = from,
                     ?policy,
                     "a batch in Kafka is damaged and stays so: the partition stops before it; mend the topic, or commit an offset behind it \
@@ -493,7 +511,7 @@ impl Intake {
             MissingOffset::Earliest | MissingOffset::Latest => {
                 warn!(
                     topic,
-                    partition = case.partition,
+                    partition = case.partition.number(),
                     offset = from,
                     ?policy,
                     "a batch in Kafka is damaged and stays so: looking for what is behind it"
@@ -514,8 +532,8 @@ impl Intake {
     fn step_over(&mut self, index: usize, from: i64, end: i64) {
         let Case { partition, whose, .. } = self.examiner.cases.swap_remove(index);
         error!(
-            topic = self.config.source.topic,
-            partition,
+            topic = self.inputs.topic_of(partition),
+            partition = partition.number(),
             from,
             to = end - 1,
             offsets = end - from,
@@ -542,7 +560,7 @@ impl Intake {
     }
 
     /// One was found: if there is another one, the group's consumer says so.
-    fn take_others_again(&mut self, found: i32) {
+    fn take_others_again(&mut self, found: PartitionId) {
         let begun = &mut self.begun;
         self.examiner.cases.retain(|case| {
             let goes_on =

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use forwarder_core::delivery::partition::PartitionId;
 use forwarder_core::delivery::start::Start;
 use forwarder_core::fanout::dispatch::{Phase, Resume};
 use rdkafka::consumer::Consumer;
@@ -30,7 +31,7 @@ impl Intake {
         for (partition, state) in self.dispatcher.partitions() {
             let fetched = state.phase == Phase::Active && !paused;
             let list = if fetched { &mut resume } else { &mut pause };
-            list.add_partition(&self.config.source.topic, *partition);
+            list.add_partition(self.inputs.topic_of(*partition), partition.number());
         }
         let result = self.consumer.pause(&pause).and_then(|()| self.consumer.resume(&resume));
         match result {
@@ -50,9 +51,9 @@ impl Intake {
     }
 
     /// Partitions begin that have waited for a ring: while they were assigned, nothing of theirs was fetched.
-    pub(super) fn ask_for(&mut self, begun: Vec<i32>) {
+    pub(super) fn ask_for(&mut self, begun: Vec<PartitionId>) {
         if !begun.is_empty() {
-            info!(partitions = ?begun, "no longer behind the ring of those who had them: taken");
+            info!(partitions = ?self.inputs.show(&begun), "no longer behind the ring of those who had them: taken");
             self.begun.extend(begun);
         }
     }
@@ -96,22 +97,24 @@ impl Intake {
 
     /// The partitions whose next record the broker does not have, with that and where to go on; and whether each could be asked
     /// about.
-    fn look_what_is_lost(&mut self) -> (Vec<(i32, i64, Start)>, bool) {
+    fn look_what_is_lost(&mut self) -> (Vec<(PartitionId, i64, Start)>, bool) {
         let questions = Questions::new(self.dispatcher.partitions().len());
         let mut asked_all = true;
         let states = self.dispatcher.partitions().iter();
         let taken = states.filter(|(_, state)| state.is_taken());
-        let taken: Vec<(i32, i64)> = taken.map(|(partition, state)| (*partition, state.next())).collect();
+        let taken: Vec<(PartitionId, i64)> = taken.map(|(partition, state)| (*partition, state.next())).collect();
         let mut lost = Vec::new();
         for (partition, next) in taken {
-            match starts::after_loss(&self.consumer, &self.config.source, partition, next, &questions) {
+            let topic = self.inputs.topic_of(partition);
+            match starts::after_loss(&self.consumer, &self.config.source, topic, partition, next, &questions) {
                 Ok(start) => {
                     let fault = start.as_ref().and_then(|start| start.fault);
                     if self.identity.is_settled(partition, fault, self.clock.micros()) {
                         lost.extend(start.map(|start| (partition, next, start)));
                     } else {
                         warn!(
-                            partition,
+                            topic = self.inputs.told(partition),
+                            partition = partition.number(),
                             ?fault,
                             "the log seems to end before what was read: Kafka is asked again"
                         );
@@ -121,7 +124,7 @@ impl Intake {
                 Err(error) => {
                     // A partition without a leader must not keep the others waiting: it goes on where it was, and if that is gone,
                     // fetching will say so.
-                    warn!(%error, partition, "failed to ask what there is of a partition");
+                    warn!(%error, topic = self.inputs.told(partition), partition = partition.number(), "failed to ask what there is of a partition");
                     asked_all = false;
                 }
             }
@@ -130,8 +133,7 @@ impl Intake {
     }
 
     /// `all`: every partition that is taken, for librdkafka does not say which one it has stopped fetching.
-    fn take_anew(&mut self, all: bool, mut lost: Vec<(i32, i64, Start)>) -> Result<(), KafkaError> {
-        let topic = self.config.source.topic.clone();
+    fn take_anew(&mut self, all: bool, mut lost: Vec<(PartitionId, i64, Start)>) -> Result<(), KafkaError> {
         let begun = std::mem::take(&mut self.begun);
         // Not before: until the partition is taken anew, what comes of it is what librdkafka made of a batch that it could not read.
         begun
@@ -159,8 +161,9 @@ impl Intake {
                 let from = holes
                     .get(partition)
                     .map_or(state.next(), |hole| state.next().max(*hole));
-                given_up.add_partition(&topic, *partition);
-                taken.add_partition_offset(&topic, *partition, Offset::Offset(from))?;
+                let topic = self.inputs.topic_of(*partition);
+                given_up.add_partition(topic, partition.number());
+                taken.add_partition_offset(topic, partition.number(), Offset::Offset(from))?;
             }
         }
         self.consumer.incremental_unassign(&given_up)?;
@@ -171,7 +174,7 @@ impl Intake {
     }
 
     /// The log was cut short: what was read under the old offsets is not sent.
-    fn begin_anew(&mut self, partition: i32, offset: i64) {
+    fn begin_anew(&mut self, partition: PartitionId, offset: i64) {
         let Some(state) = self.dispatcher.partitions().get(&partition) else {
             return;
         };
@@ -184,6 +187,11 @@ impl Intake {
             ..Resume::default()
         };
         self.dispatcher.assign(partition, &resume, Phase::Active);
-        info!(partition, offset = resume.offset, "begins anew");
+        info!(
+            topic = self.inputs.told(partition),
+            partition = partition.number(),
+            offset = resume.offset,
+            "begins anew"
+        );
     }
 }

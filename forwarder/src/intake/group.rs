@@ -8,9 +8,11 @@
 //! - *leaving*: no more records are taken, what is out is awaited within a bound, the rest is abandoned, then commit
 //!   and release. When the partitions are lost already, there is nothing to wait for and nothing to commit.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use forwarder_core::delivery::partition::{Input, PartitionId};
 use forwarder_core::fanout::dispatch::Phase;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
@@ -21,7 +23,7 @@ use super::Intake;
 use super::commits::{RETRY_COMMIT, is_worth_repeating};
 use super::context::Event;
 use super::membership::is_out_of_the_group;
-use super::starts::{self, Place};
+use super::starts::{self, Begin, Place, is_of_the_topic};
 use crate::metrics::Rebalance;
 use crate::outputs::Command;
 use forwarder_service::clock::wall_millis;
@@ -35,14 +37,14 @@ const ABANDON_TIMEOUT: Duration = Duration::from_secs(5);
 /// Partitions that were assigned and do not run yet.
 #[derive(Debug)]
 pub(super) struct Joining {
-    partitions: Vec<i32>,
+    partitions: Vec<PartitionId>,
     try_at: Instant,
 }
 
 /// Partitions that are to be given up.
 #[derive(Debug)]
 pub(super) struct Leaving {
-    partitions: Vec<i32>,
+    partitions: Vec<PartitionId>,
     lost: bool,
     deadline: Instant,
     /// When the commit was refused for the first time, and when it is tried again.
@@ -51,10 +53,10 @@ pub(super) struct Leaving {
 }
 
 impl Intake {
-    pub(super) fn begin_joining(&mut self, partitions: Vec<i32>) {
+    pub(super) fn begin_joining(&mut self, partitions: Vec<PartitionId>) {
         self.metrics.rebalance(Rebalance::Assign).inc();
         self.watchdog.arm();
-        info!(?partitions, "assigned");
+        info!(partitions = ?self.inputs.show(&partitions), "assigned");
         self.joining = Some(Joining {
             partitions,
             try_at: Instant::now(),
@@ -67,7 +69,7 @@ impl Intake {
         let Some(joining) = self.joining.take_if(|joining| joining.try_at <= Instant::now()) else {
             return;
         };
-        let started = match self.knows_topic() {
+        let started = match self.knows_topics(&joining.partitions) {
             // It comes with the next poll.
             Ok(false) if !joining.partitions.is_empty() => return self.joining = Some(joining),
             Err(error) if !joining.partitions.is_empty() => Err(error),
@@ -78,11 +80,11 @@ impl Intake {
             Err(error) if is_out_of_the_group(&error) => {
                 // The group waits for an answer before it lets us join anew. What is assigned here is not ours: its records are
                 // not taken, and it is revoked as lost.
-                warn!(%error, partitions = ?joining.partitions, "out of the group before the assigned partitions began; joining anew");
+                warn!(%error, partitions = ?self.inputs.show(&joining.partitions), "out of the group before the assigned partitions began; joining anew");
                 self.answer(&joining.partitions);
             }
             Err(error) => {
-                warn!(%error, partitions = ?joining.partitions, "failed to look up where the assigned partitions begin; trying again");
+                warn!(%error, partitions = ?self.inputs.show(&joining.partitions), "failed to look up where the assigned partitions begin; trying again");
                 self.joining = Some(Joining {
                     try_at: Instant::now() + RETRY_JOIN,
                     ..joining
@@ -91,25 +93,24 @@ impl Intake {
         }
     }
 
-    fn start(&mut self, partitions: &[i32]) -> Result<(), KafkaError> {
+    fn start(&mut self, partitions: &[PartitionId]) -> Result<(), KafkaError> {
         if partitions.is_empty() {
             // An idle member; the group waits for its word all the same.
             return self.consumer.incremental_assign(&TopicPartitionList::new());
         }
-        let begin = self.look_up(partitions, starts::ALL_TIMEOUT)?;
-        self.group_partitions = Some(begin.group_partitions);
-        if begin.is_new_group && !begin.unanswered.is_empty() {
-            self.seeking.note_new_group(wall_millis());
+        let begins = self.look_up(partitions, starts::ALL_TIMEOUT)?;
+        for begin in &begins {
+            self.note_group(begin);
         }
-        let (places, new) = self.enter(begin);
+        let (mut places, new) = self.enter(begins);
         let mut list = TopicPartitionList::new();
         for partition in partitions {
             // Where that is not known, nothing is fetched: it is paused.
             let state = self.dispatcher.partitions().get(partition);
             let offset = Offset::Offset(state.map_or(0, |state| state.next()));
-            list.add_partition_offset(&self.config.source.topic, *partition, offset)?;
+            list.add_partition_offset(self.inputs.topic_of(*partition), partition.number(), offset)?;
         }
-        let started = self.commit_new_starts(partitions, &new);
+        let started = self.commit_by_topic(partitions, &mut places, &new);
         if let Err(error) = started.and_then(|()| self.consumer.incremental_assign(&list)) {
             for partition in partitions {
                 self.dispatcher.remove(*partition);
@@ -117,12 +118,50 @@ impl Intake {
             }
             return Err(error);
         }
-        self.seen = true;
+        self.seen.extend(partitions.iter().map(|partition| partition.input()));
         for place in &places {
             self.has_begun(place);
         }
         // Said anew for each: librdkafka remembers a pause of an earlier assignment.
         self.set_paused(self.paused);
+        Ok(())
+    }
+
+    /// Takes note of how the group begins with a topic.
+    pub(super) fn note_group(&mut self, begin: &Begin) {
+        let Some(count) = begin.group_partitions else { return };
+        self.group_partitions.insert(begin.input, count);
+        if begin.is_new_group && !begin.unanswered.is_empty() {
+            self.seeking.note_new_group(begin.input, wall_millis());
+        }
+    }
+
+    /// Commits where partitions begin, topic by topic. One that is gone meanwhile holds up no other: its partitions are sought.
+    pub(super) fn commit_by_topic(
+        &mut self,
+        partitions: &[PartitionId],
+        places: &mut Vec<Place>,
+        new: &[(PartitionId, i64)],
+    ) -> Result<(), KafkaError> {
+        let inputs: BTreeSet<Input> = partitions.iter().map(|partition| partition.input()).collect();
+        for input in inputs {
+            let is_ours = |partition: &PartitionId| partition.input() == input;
+            let ours: Vec<_> = partitions.iter().copied().filter(is_ours).collect();
+            let new: Vec<_> = new
+                .iter()
+                .copied()
+                .filter(|(partition, _)| is_ours(partition))
+                .collect();
+            match self.commit_new_starts(&ours, &new) {
+                Ok(()) => {}
+                Err(error) if self.inputs.len() > 1 && is_of_the_topic(&error) => {
+                    warn!(%error, topic = self.inputs.topic(input), "a topic cannot begin; the others do");
+                    places.retain(|place| !is_ours(&place.partition));
+                    ours.into_iter().for_each(|partition| self.seek(partition));
+                }
+                Err(error) => return Err(error),
+            }
+        }
         Ok(())
     }
 
@@ -142,34 +181,41 @@ impl Intake {
     /// A start that the broker does not hold yet is committed before anything is read from there: if this process died
     /// after the first records, the next one would look up another end, and what lies between would be lost. The others
     /// are committed too: that says which ring a successor needs, and the answer proves that we are a member.
-    pub(super) fn commit_new_starts(&mut self, partitions: &[i32], new: &[(i32, i64)]) -> Result<(), KafkaError> {
+    pub(super) fn commit_new_starts(
+        &mut self,
+        partitions: &[PartitionId],
+        new: &[(PartitionId, i64)],
+    ) -> Result<(), KafkaError> {
         self.commit_starts(partitions)?;
         if !new.is_empty() {
-            starts::verify(&self.consumer, &self.config.source, new)?;
-            info!(starts = ?new, "no committed offsets for these partitions: they begin here");
+            starts::verify(&self.consumer, &self.inputs, new)?;
+            let named = new
+                .iter()
+                .map(|(partition, offset)| (self.inputs.named(*partition), *offset));
+            info!(starts = ?named.collect::<Vec<_>>(), "no committed offsets for these partitions: they begin here");
         }
         Ok(())
     }
 
     /// Answers an assignment without beginning anything.
-    fn answer(&self, partitions: &[i32]) {
+    fn answer(&self, partitions: &[PartitionId]) {
         if let Err(error) = self.consumer.incremental_assign(&self.list_of(partitions)) {
-            warn!(%error, ?partitions, "failed to answer an assignment");
+            warn!(%error, partitions = ?self.inputs.show(partitions), "failed to answer an assignment");
         }
     }
 
-    pub(super) fn begin_leaving(&mut self, partitions: Vec<i32>, lost: bool) {
+    pub(super) fn begin_leaving(&mut self, partitions: Vec<PartitionId>, lost: bool) {
         if lost {
             // First of all: nothing that others may own goes out any more.
             self.membership.end();
             self.metrics.rebalance(Rebalance::Lost).inc();
             warn!(
-                ?partitions,
+                partitions = ?self.inputs.show(&partitions),
                 "lost: this member was out of the group; others may own the partitions already"
             );
         } else {
             self.metrics.rebalance(Rebalance::Revoke).inc();
-            info!(?partitions, "revoked: what is out is awaited, then they are given up");
+            info!(partitions = ?self.inputs.show(&partitions), "revoked: what is out is awaited, then they are given up");
         }
         // librdkafka lets go only of what it was given.
         if let Some(joining) = self.joining.take() {
@@ -221,7 +267,7 @@ impl Intake {
     }
 
     /// Has publishers drop what is still out of these; tells whether there was anything.
-    fn abandon_rest(&mut self, partitions: &[i32], lost: bool) -> bool {
+    fn abandon_rest(&mut self, partitions: &[PartitionId], lost: bool) -> bool {
         let mut ours = self.assignments();
         ours.retain(|(partition, _)| partitions.contains(partition));
         let states = ours
@@ -241,32 +287,33 @@ impl Intake {
         true
     }
 
-    fn give_up(&mut self, partitions: &[i32]) {
+    fn give_up(&mut self, partitions: &[PartitionId]) {
         for partition in partitions {
             self.dispatcher.remove(*partition);
             self.ends.remove(partition);
             self.seeking.forget(*partition);
             self.identity.forget(*partition);
-            self.metrics.forget_partition(&self.config.source.topic, *partition);
+            let topic = self.inputs.topic_of(*partition);
+            self.metrics.forget_partition(topic, partition.number());
         }
         if let Err(error) = self.consumer.incremental_unassign(&self.list_of(partitions)) {
-            error!(%error, ?partitions, "failed to give partitions up");
+            error!(%error, partitions = ?self.inputs.show(partitions), "failed to give partitions up");
         }
     }
 
     /// As librdkafka wants them named.
-    fn list_of(&self, partitions: &[i32]) -> TopicPartitionList {
+    fn list_of(&self, partitions: &[PartitionId]) -> TopicPartitionList {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for partition in partitions {
-            list.add_partition(&self.config.source.topic, *partition);
+            list.add_partition(self.inputs.topic_of(*partition), partition.number());
         }
         list
     }
 
     /// The partitions that are still ours to commit.
-    pub(super) fn committable(&self) -> Vec<i32> {
+    pub(super) fn committable(&self) -> Vec<PartitionId> {
         let lost = self.leaving.as_ref().filter(|leaving| leaving.lost);
-        let is_lost = |partition: &i32| lost.is_some_and(|leaving| leaving.partitions.contains(partition));
+        let is_lost = |partition: &PartitionId| lost.is_some_and(|leaving| leaving.partitions.contains(partition));
         let partitions = self.dispatcher.partitions().keys().copied();
         partitions.filter(|partition| !is_lost(partition)).collect()
     }
@@ -281,7 +328,7 @@ impl Intake {
     /// Answers a rebalance that was being carried out, or was to be: closing would wait for it.
     pub(super) fn answer_what_is_owed(&mut self) {
         let mut assigned = self.joining.take().map(|joining| joining.partitions);
-        let mut revoked: Vec<Vec<i32>> = self
+        let mut revoked: Vec<Vec<PartitionId>> = self
             .leaving
             .take()
             .map(|leaving| leaving.partitions)
@@ -292,7 +339,7 @@ impl Intake {
                 Event::Assign(partitions) => assigned = Some(partitions),
                 Event::Revoke { partitions, .. } => revoked.push(partitions),
                 Event::Statistics(_)
-                | Event::Topic(_)
+                | Event::Topic(..)
                 | Event::Cut { .. }
                 | Event::OutOfRange { .. }
                 | Event::Unreadable { .. } => {}
@@ -313,11 +360,11 @@ impl Intake {
 
     /// Makes publishers drop what they have not sent for these assignments. Returns when they have, so that nothing of
     /// theirs is sent after the partitions are given up.
-    pub(super) fn abandon(&mut self, assignments: &[(i32, u32)]) {
+    pub(super) fn abandon(&mut self, assignments: &[(PartitionId, u32)]) {
         if assignments.is_empty() || self.dispatcher.is_idle() {
             return;
         }
-        let assignments: Arc<[(i32, u32)]> = assignments.into();
+        let assignments: Arc<[(PartitionId, u32)]> = assignments.into();
         let (done, all_done) = mpsc::channel();
         for (_, member) in self.links.fleet.members() {
             member.command(Command::Abandon {
@@ -334,7 +381,7 @@ impl Intake {
     }
 
     /// All that is ours, with epochs.
-    pub(super) fn assignments(&self) -> Vec<(i32, u32)> {
+    pub(super) fn assignments(&self) -> Vec<(PartitionId, u32)> {
         self.dispatcher
             .partitions()
             .iter()

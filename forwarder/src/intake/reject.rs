@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use forwarder_core::delivery::partition::Inputs;
 use forwarder_core::record::Invalid;
 use forwarder_service::log_limit::LogLimit;
 use tracing::warn;
@@ -30,9 +31,9 @@ impl Default for Rejects {
 
 impl Rejects {
     /// Counts a record that can never be forwarded, and says so.
-    pub(super) fn note(&mut self, letter: &DeadLetter, metrics: &Metrics) {
+    pub(super) fn note(&mut self, letter: &DeadLetter, inputs: &Inputs, metrics: &Metrics) {
         metrics.invalid(letter.reason);
-        self.log(letter);
+        self.log(letter, inputs);
     }
 
     /// Whether an error of Kafka's may be logged: an outage brings hundreds a second.
@@ -40,14 +41,15 @@ impl Rejects {
         self.kafka_errors.pass(&()).is_some()
     }
 
-    fn log(&mut self, letter: &DeadLetter) {
+    fn log(&mut self, letter: &DeadLetter, inputs: &Inputs) {
         let reason: Invalid = letter.reason;
         let Some(unnamed) = self.by_reason.pass(reason.reason()) else {
             return;
         };
         let (partition, offset) = (letter.origin.partition, letter.origin.offset);
         warn!(
-            partition,
+            topic = inputs.told(partition),
+            partition = partition.number(),
             offset,
             reason = reason.reason(),
             not_logged_since_the_last = unnamed,

@@ -53,7 +53,7 @@ impl Intake {
             && let Err(error) = self.begin_pass(job)
         {
             if self.rejects.may_log_kafka_error() {
-                warn!(%error, partition = job.partition, "failed to read parked records again; trying again");
+                warn!(%error, topic = self.inputs.told(job.partition), partition = job.partition.number(), "failed to read parked records again; trying again");
             }
             return false;
         }
@@ -96,15 +96,16 @@ impl Intake {
         let Some(consumer) = self.rereader.consumer.take() else {
             return Read::Nothing;
         };
+        let input = job.partition.input();
         let polled = consumer.poll(Duration::ZERO);
         let read = match polled {
             None => Read::Nothing,
             // Of another topic than the one that is parked. The intake is about to learn that, and wants no more of it then.
-            Some(_) if consumer.context().is_of_another(self.identity.id()) => Read::Nothing,
+            Some(_) if consumer.context().is_of_another(input, self.identity.id(input)) => Read::Nothing,
             Some(Err(KafkaError::PartitionEOF(_))) => Read::End,
             Some(Err(error)) => Read::Failed(error),
             // What was fetched for an earlier pass may still come.
-            Some(Ok(message)) if message.partition() != job.partition || message.offset() < job.from => {
+            Some(Ok(message)) if self.partition_of(&message) != Some(job.partition) || message.offset() < job.from => {
                 Read::Handled(Again::Skip)
             }
             Some(Ok(message)) => match self.ask_again(job, &message) {
@@ -120,7 +121,7 @@ impl Intake {
     fn read_up_to(&self, job: Job) -> i64 {
         let positions = self.rereader.consumer.as_ref().map(Consumer::position);
         let found = positions.and_then(Result::ok).and_then(|positions| {
-            let place = positions.find_partition(&self.config.source.topic, job.partition)?;
+            let place = positions.find_partition(self.inputs.topic_of(job.partition), job.partition.number())?;
             match place.offset() {
                 Offset::Offset(offset) => Some(offset),
                 _ => None,
@@ -152,17 +153,19 @@ impl Intake {
         let consumer = match &mut self.rereader.consumer {
             Some(consumer) => consumer,
             none => none.insert(kafka::create_reader(&self.config, |token| {
-                Context::new(&self.config.source, token)
+                Context::new(&self.config.source, &self.inputs, token)
             })?),
         };
         self.rereader.waiting = None;
         self.rereader.job = None;
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.config.source.topic, job.partition, Offset::Offset(job.from))?;
+        let topic = self.inputs.topic_of(job.partition);
+        list.add_partition_offset(topic, job.partition.number(), Offset::Offset(job.from))?;
         consumer.assign(&list)?;
         self.rereader.job = Some(job);
         debug!(
-            partition = job.partition,
+            topic = self.inputs.told(job.partition),
+            partition = job.partition.number(),
             from = job.from,
             "reading parked records again"
         );
@@ -207,17 +210,18 @@ impl Intake {
 
     /// Kafka no longer has the first parked records: that is counted and said, and the others go on.
     fn look_what_expired(&mut self, job: Job) {
-        let topic = &self.config.source.topic;
+        let (topic, number) = (self.inputs.topic_of(job.partition), job.partition.number());
         let Some(consumer) = &self.rereader.consumer else {
             return;
         };
-        match consumer.fetch_watermarks(topic, job.partition, ASK_TIMEOUT) {
+        match consumer.fetch_watermarks(topic, number, ASK_TIMEOUT) {
             Ok((low, _)) => {
                 let gone = self.dispatcher.expired(job.partition, low);
                 if gone > 0 {
-                    self.metrics.missing_offset(topic, job.partition);
+                    self.metrics.missing_offset(topic, number);
                     error!(
-                        partition = job.partition,
+                        topic = self.inputs.told(job.partition),
+                        partition = number,
                         from = job.from,
                         low,
                         gone,
@@ -226,7 +230,7 @@ impl Intake {
                 }
             }
             Err(error) => {
-                warn!(%error, partition = job.partition, "failed to ask where the partition begins; trying again")
+                warn!(%error, topic = self.inputs.told(job.partition), partition = number, "failed to ask where the partition begins; trying again")
             }
         }
     }

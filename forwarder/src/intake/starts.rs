@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use forwarder_core::delivery::commit::{self, Ahead, Metadata};
+use forwarder_core::delivery::partition::{Input, Inputs, PartitionId};
 use forwarder_core::delivery::start::{History, Known, Sameness, Start, start};
 use forwarder_core::document::{Source, StartFrom};
 use forwarder_core::fanout::dispatch::Era;
@@ -55,21 +56,22 @@ impl Questions {
     }
 }
 
-/// Where the assigned partitions begin.
+/// Where the assigned partitions of a topic begin.
 pub(super) struct Begin {
+    pub(super) input: Input,
     /// Each partition's start, as far as Kafka has said enough.
     pub(super) places: Vec<Place>,
     /// The others: they are to be asked about again.
-    pub(super) unanswered: Vec<i32>,
+    pub(super) unanswered: Vec<PartitionId>,
     /// The group has committed nothing for the topic: it begins now.
     pub(super) is_new_group: bool,
-    /// What the commits' metadata is to say.
-    pub(super) group_partitions: u32,
+    /// What the commits' metadata is to say; `None`: Kafka has said nothing of the topic.
+    pub(super) group_partitions: Option<u32>,
 }
 
 /// Where one partition begins.
 pub(super) struct Place {
-    pub(super) partition: i32,
+    pub(super) partition: PartitionId,
     /// The ring's epoch under which those before us have delivered.
     pub(super) ring: u64,
     /// Its fingerprint.
@@ -79,10 +81,14 @@ pub(super) struct Place {
     pub(super) later: Option<Ahead>,
 }
 
-/// The question where partitions begin.
+/// The question where partitions of one topic begin.
 pub(super) struct Inquiry<'a> {
     pub(super) source: &'a Source,
-    pub(super) partitions: &'a [i32],
+    /// The topic.
+    pub(super) input: Input,
+    /// Its name.
+    pub(super) name: &'a str,
+    pub(super) partitions: &'a [PartitionId],
     /// This process has had partitions of the topic already, so a group without any offset is not new; its topic is.
     pub(super) seen_before: bool,
     /// The group has begun just now: what it has committed since is not its past.
@@ -92,7 +98,7 @@ pub(super) struct Inquiry<'a> {
     /// The topic's ID, where it is known.
     pub(super) topic: Option<&'a str>,
     /// Next offsets of the topic that went by this name before, while this process read it.
-    pub(super) former: &'a BTreeMap<i32, i64>,
+    pub(super) former: &'a BTreeMap<PartitionId, i64>,
     /// Where a new group begins.
     pub(super) start_from: StartFrom,
     /// How long the questions may take together.
@@ -105,10 +111,10 @@ pub(super) struct Inquiry<'a> {
 /// Kafka answers nothing that is about all of them.
 pub(super) fn look_up(consumer: &KafkaConsumer, inquiry: &Inquiry<'_>) -> Result<Begin, KafkaError> {
     let source = inquiry.source;
-    let led = Led::ask(consumer, &source.topic, inquiry.patience.min(ASK_TIMEOUT))?;
+    let led = Led::ask(consumer, inquiry.name, inquiry.patience.min(ASK_TIMEOUT))?;
     let mut list = TopicPartitionList::with_capacity(led.0.len());
     for partition in 0..led.count() {
-        list.add_partition(&source.topic, partition);
+        list.add_partition(inquiry.name, partition);
     }
     let commits = consumer.committed_offsets(list, inquiry.patience.min(ASK_TIMEOUT))?;
     let mut texts = Vec::new();
@@ -133,7 +139,8 @@ pub(super) fn look_up(consumer: &KafkaConsumer, inquiry: &Inquiry<'_>) -> Result
     let questions = Questions::within(inquiry.patience, inquiry.partitions.len());
     let (mut places, mut unanswered) = (Vec::new(), Vec::new());
     for partition in inquiry.partitions {
-        let text = texts.iter().find(|(candidate, _)| candidate == partition);
+        let number = partition.number();
+        let text = texts.iter().find(|(candidate, _)| *candidate == number);
         let text = text.map_or("", |(_, text)| text.as_str());
         let former = inquiry.former.get(partition).copied();
         let topic = match former {
@@ -142,18 +149,18 @@ pub(super) fn look_up(consumer: &KafkaConsumer, inquiry: &Inquiry<'_>) -> Result
         };
         // What was committed of this topic already counts more than what was read of a former one.
         let is_known = Sameness::of(commit::topic_of(text), inquiry.topic) == Sameness::Same;
-        let (topic, committed) = match find(&committed, *partition) {
+        let (topic, committed) = match find(&committed, number) {
             Some(offset) if is_known => (Sameness::Same, Some(offset)),
             offset => (topic, former.or(offset)),
         };
         let is_told = match (committed, &times) {
-            (Some(_), _) => !unknown.contains(partition),
+            (Some(_), _) => !unknown.contains(&number),
             // Where it begins depends on what is committed for the others.
             (None, Ok(_)) => unknown.is_empty(),
             (None, Err(_)) => false,
         };
-        let marks = if is_told && led.has(*partition) {
-            questions.watermarks(consumer, &source.topic, *partition).ok()
+        let marks = if is_told && led.has(number) {
+            questions.watermarks(consumer, inquiry.name, number).ok()
         } else {
             None
         };
@@ -168,11 +175,11 @@ pub(super) fn look_up(consumer: &KafkaConsumer, inquiry: &Inquiry<'_>) -> Result
         };
         let said = Metadata::parse(text).unwrap_or_default();
         let known = Known {
-            partition: partition.unsigned_abs(),
+            partition: number.unsigned_abs(),
             committed,
             low,
             high,
-            at_time: times.as_ref().ok().and_then(|times| find(times, *partition)),
+            at_time: times.as_ref().ok().and_then(|times| find(times, number)),
             ahead: said.ahead.as_ref().filter(|ahead| inquiry.era.is_told_by(ahead)),
             topic,
         };
@@ -191,26 +198,33 @@ pub(super) fn look_up(consumer: &KafkaConsumer, inquiry: &Inquiry<'_>) -> Result
     }
     let is_new_group = past == History::None;
     Ok(Begin {
+        input: inquiry.input,
         places,
         is_new_group,
-        group_partitions: match (is_new_group, unanswered.is_empty()) {
+        group_partitions: Some(match (is_new_group, unanswered.is_empty()) {
             // Should this process end before the others have begun, the next one reads these from their beginning: that skips nothing.
             (true, false) => 0,
             _ => past.partitions(led.count().unsigned_abs()),
-        },
+        }),
         unanswered,
     })
 }
 
 /// Makes sure that the broker holds these positions, whatever the answer to the commit was made of.
-pub(super) fn verify(consumer: &KafkaConsumer, source: &Source, positions: &[(i32, i64)]) -> Result<(), KafkaError> {
+pub(super) fn verify(
+    consumer: &KafkaConsumer,
+    inputs: &Inputs,
+    positions: &[(PartitionId, i64)],
+) -> Result<(), KafkaError> {
     let mut list = TopicPartitionList::with_capacity(positions.len());
     for (partition, _) in positions {
-        list.add_partition(&source.topic, *partition);
+        list.add_partition(inputs.topic_of(*partition), partition.number());
     }
     let held = consumer.committed_offsets(list, ASK_TIMEOUT)?;
     for element in held.elements() {
-        let wanted = find(positions, element.partition());
+        let partition = inputs.partition(element.topic(), element.partition());
+        let mut wanted = positions.iter().filter(|(candidate, _)| Some(*candidate) == partition);
+        let wanted = wanted.next().map(|(_, offset)| *offset);
         if wanted.is_none_or(|wanted| element.offset() != Offset::Offset(wanted)) {
             return Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset));
         }
@@ -222,13 +236,14 @@ pub(super) fn verify(consumer: &KafkaConsumer, source: &Source, positions: &[(i3
 pub(super) fn after_loss(
     consumer: &KafkaConsumer,
     source: &Source,
-    partition: i32,
+    topic: &str,
+    partition: PartitionId,
     position: i64,
     questions: &Questions,
 ) -> Result<Option<Start>, KafkaError> {
-    let (low, high) = questions.watermarks(consumer, &source.topic, partition)?;
+    let (low, high) = questions.watermarks(consumer, topic, partition.number())?;
     let known = Known {
-        partition: partition.unsigned_abs(),
+        partition: partition.number().unsigned_abs(),
         committed: Some(position),
         low,
         high,
@@ -246,6 +261,15 @@ pub(super) fn after_loss(
 /// Kafka does not answer, or there is no such topic.
 pub(super) fn ask_for_topic(consumer: &KafkaConsumer, topic: &str) -> Result<(), KafkaError> {
     Led::ask(consumer, topic, ASK_TIMEOUT).map(drop)
+}
+
+/// Whether Kafka refuses a topic: what it says of that topic is no word about others.
+pub(super) fn is_of_the_topic(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::TopicAuthorizationFailed | Code::InvalidTopic)
+    )
 }
 
 /// Which partitions of a topic have a leader. The others need not be asked: nobody would answer.
@@ -282,8 +306,9 @@ fn at_time(consumer: &KafkaConsumer, inquiry: &Inquiry<'_>, led: &Led) -> Result
         return Ok(Vec::new());
     };
     let mut list = TopicPartitionList::with_capacity(inquiry.partitions.len());
-    for partition in inquiry.partitions.iter().filter(|partition| led.has(**partition)) {
-        list.add_partition_offset(&inquiry.source.topic, *partition, Offset::Offset(millis))?;
+    let numbers = inquiry.partitions.iter().map(|partition| partition.number());
+    for number in numbers.filter(|number| led.has(*number)) {
+        list.add_partition_offset(inquiry.name, number, Offset::Offset(millis))?;
     }
     if list.count() == 0 {
         return Ok(Vec::new());

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use forwarder_core::delivery::partition::PartitionId;
 use forwarder_core::document::{Engine, GroupProtocol};
 use forwarder_core::fanout::dispatch::Phase::Sought;
 use forwarder_core::status::{Assignment, ClusterStatus, Phase, RingStatus, Status};
@@ -114,11 +115,18 @@ impl Watchdog {
 impl Intake {
     pub(super) fn note_statistics(&mut self, statistics: &Statistics) {
         self.watchdog.note(statistics);
-        let Some(topic) = statistics.topics.get(&self.config.source.topic) else {
+        let topics = self.inputs.iter();
+        let found = topics.filter_map(|(input, name)| Some((input, statistics.topics.get(name)?)));
+        let found: Vec<_> = found.collect();
+        if found.is_empty() {
             return;
-        };
-        for (number, partition) in &topic.partitions {
-            if !self.dispatcher.partitions().contains_key(number) {
+        }
+        let all = found.into_iter().flat_map(|(input, topic)| {
+            let partitions = topic.partitions.iter();
+            partitions.filter_map(move |(number, partition)| Some((PartitionId::new(input, *number)?, partition)))
+        });
+        for (id, partition) in all {
+            if !self.dispatcher.partitions().contains_key(&id) {
                 continue;
             }
             // With read_committed nothing behind the last stable offset can be read, so that is the end.
@@ -128,7 +136,7 @@ impl Intake {
                 partition.hi_offset
             };
             if end >= 0 {
-                self.ends.insert(*number, end);
+                self.ends.insert(id, end);
             }
         }
         self.note_positions();
@@ -137,15 +145,16 @@ impl Intake {
     /// Lets what was read behind the last record, which is nothing to forward, count as read.
     fn note_positions(&mut self) {
         let partitions = self.dispatcher.partitions().iter();
-        let mut at_end = partitions.map(|(number, state)| self.ends.get(number).is_none_or(|end| *end <= state.next()));
+        let mut at_end = partitions.map(|(id, state)| self.ends.get(id).is_none_or(|end| *end <= state.next()));
         if at_end.all(|at_end| at_end) {
             return;
         }
         match self.consumer.position() {
             Ok(positions) => {
-                for place in positions.elements_for_topic(&self.config.source.topic) {
-                    if let Offset::Offset(offset) = place.offset() {
-                        self.dispatcher.reached(place.partition(), offset);
+                for place in positions.elements() {
+                    let partition = self.inputs.partition(place.topic(), place.partition());
+                    if let (Some(partition), Offset::Offset(offset)) = (partition, place.offset()) {
+                        self.dispatcher.reached(partition, offset);
                     }
                 }
             }
@@ -155,7 +164,6 @@ impl Intake {
 
     /// Brings gauges and status up to date.
     pub(super) fn report(&mut self) {
-        let topic = &self.config.source.topic;
         let mut status = Status {
             phase: self.phase(),
             ring_epoch: self.dispatcher.era().epoch,
@@ -169,7 +177,8 @@ impl Intake {
             let end = self.ends.get(partition).filter(|_| state.phase != Sought);
             let lag = end.map(|end| end.saturating_sub(state.position()).max(0));
             if let Some(lag) = lag {
-                self.metrics.set_lag(topic, *partition, lag);
+                let topic = self.inputs.topic_of(*partition);
+                self.metrics.set_lag(topic, partition.number(), lag);
             }
             let assignment = Assignment {
                 state: state.phase.to_string(),
@@ -178,7 +187,7 @@ impl Intake {
                 paused: self.paused || !state.is_taken(),
                 fault: self.identity.fault(*partition).cloned(),
             };
-            status.assignment.insert(*partition, assignment);
+            status.assignment.insert(partition.number(), assignment);
         }
         let parked = self.dispatcher.parked();
         let held_assets = self.dispatcher.held_assets();

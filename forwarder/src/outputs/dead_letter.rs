@@ -8,6 +8,7 @@ mod record;
 use std::sync::mpsc as blocking;
 
 use forwarder_core::delivery::DEAD_LETTER;
+use forwarder_core::delivery::partition::Inputs;
 use forwarder_core::document::{Checked, DeadLetter as Declared};
 use tokio::sync::mpsc;
 
@@ -38,7 +39,7 @@ pub enum DeadLetterError {
 /// Where the records came from: every dead letter says it.
 #[derive(Clone, Debug)]
 struct Source {
-    topic: String,
+    inputs: Inputs,
     group: String,
 }
 
@@ -110,7 +111,7 @@ impl DeadLetters {
         metrics: Metrics,
     ) -> Result<Self, DeadLetterError> {
         let source = Source {
-            topic: config.source.topic.clone(),
+            inputs: Inputs::new(config.source.topics()),
             group: config.source.group.clone(),
         };
         let target = match declared {
@@ -167,13 +168,14 @@ impl Entry for DeadLetter {
 #[cfg(test)]
 mod tests {
     use forwarder_core::delivery::offsets::Tag;
+    use forwarder_core::delivery::partition::{Input, PartitionId};
     use forwarder_core::record::Invalid;
 
     use super::*;
 
     fn letter(offset: i64) -> DeadLetter {
         let tag = Tag {
-            partition: 0,
+            partition: PartitionId::new(Input::FIRST, 0).unwrap(),
             epoch: 1,
             offset,
             sequence: 0,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use forwarder_core::delivery::partition::Inputs;
 use forwarder_core::document::{Tls, Traces};
 use http_body_util::Full;
 use hyper::header::CONTENT_TYPE;
@@ -67,13 +68,13 @@ enum ExportError {
     Silent,
 }
 
-/// Of which process, topic and group all spans are.
+/// Of which process, topics and group all spans are.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// The process.
     pub forwarder: String,
-    /// The topic.
-    pub topic: String,
+    /// The topics.
+    pub inputs: Inputs,
     /// The group.
     pub group: String,
 }

@@ -17,6 +17,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::partition::PartitionId;
+
 /// The window may hold this many entries for each unsettled one, and [`SLACK`] more, before it leaves its first behind.
 const WINDOW_PER_UNSETTLED: usize = 4;
 
@@ -30,7 +32,7 @@ const READ_AGAIN: u64 = u64::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tag {
     /// The partition.
-    pub partition: i32,
+    pub partition: PartitionId,
     /// The assignment epoch: what an older one reports is ignored.
     pub epoch: u32,
     /// The offset.

@@ -40,6 +40,7 @@ use self::lanes::Lanes;
 use self::slots::State;
 pub use self::slots::Ticket;
 use self::written::Written;
+use super::partition::PartitionId;
 
 /// A record as the outbox sees it.
 pub trait Item {
@@ -53,7 +54,7 @@ pub trait Item {
         subject_hash(self.subject())
     }
     /// Partition and assignment epoch on whose behalf it is sent.
-    fn assignment(&self) -> (i32, u32);
+    fn assignment(&self) -> (PartitionId, u32);
 }
 
 /// By which the outbox remembers a subject.

@@ -33,6 +33,13 @@ pub struct Source {
     pub protocol: GroupProtocol,
 }
 
+impl Source {
+    /// All topics that are read, the first one first.
+    pub fn topics(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.topic.as_str())
+    }
+}
+
 /// How to reach Kafka.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

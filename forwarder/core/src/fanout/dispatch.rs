@@ -49,6 +49,7 @@ use self::replay::Pass;
 pub use self::replay::{Again, Job};
 use crate::delivery::caps::{Caps, Limits, Load};
 use crate::delivery::offsets::{SLACK, Tag};
+use crate::delivery::partition::PartitionId;
 
 /// A routed record as the dispatcher sees it.
 pub trait Freight {
@@ -114,14 +115,14 @@ pub struct Dispatcher<T> {
     /// Epoch and fingerprint of the ring that commits speak of: that of `era`, or the one that is to come.
     announced: (u64, u64),
     handover_timeout: u64,
-    partitions: BTreeMap<i32, Partition>,
+    partitions: BTreeMap<PartitionId, Partition>,
     /// Grows with every assignment of any partition.
     epoch: u32,
     hand_over: HandOver<T>,
     held: HeldLanes,
     pass: Option<Pass>,
-    /// Where the last pass was, so that all partitions have their turn.
-    last_pass: i32,
+    /// Where the last pass was, if there was one, so that all partitions have their turn.
+    last_pass: Option<PartitionId>,
     /// Numbers the passes.
     passes: u64,
     /// Before that time, in microseconds, it is not asked again whether something may be read again.
@@ -151,7 +152,7 @@ impl<T: Freight> Dispatcher<T> {
             hand_over: HandOver::new(),
             held: HeldLanes::default(),
             pass: None,
-            last_pass: -1,
+            last_pass: None,
             passes: 0,
             ask_again_at: 0,
             batches: BTreeMap::new(),

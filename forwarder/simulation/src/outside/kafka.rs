@@ -1,9 +1,10 @@
 //! Kafka: a log with holes, and a group that keeps what is committed. Each commit is judged when it is performed.
 
 use forwarder_core::delivery::commit::Metadata;
+use forwarder_core::delivery::partition::PartitionId;
 
 use super::Outside;
-use crate::assets::{ASSETS, RINGS, lane, name, partition_of};
+use crate::assets::{ASSETS, RINGS, lane, name};
 
 /// A record of the log, with what became of it.
 #[derive(Clone, Copy, Debug)]
@@ -37,12 +38,17 @@ pub(crate) struct Owner {
 }
 
 impl Outside {
+    /// Where the partition is among all.
+    pub(super) fn slot(&self, partition: PartitionId) -> usize {
+        self.partitions.iter().position(|one| *one == partition).unwrap()
+    }
+
     // The log.
 
     pub(crate) fn produce(&mut self) {
         for _ in 0..1 + self.dice.below(self.plan.burst) {
             let asset = self.dice.below(ASSETS);
-            let partition = partition_of(asset);
+            let slot = asset % self.partitions.len();
             let (stray, bad) = (self.dice.chance(2), self.dice.chance(4));
             let impossible = self.plan.poison > 0 && self.dice.chance(2);
             let hole = if self.dice.chance(15) {
@@ -50,7 +56,8 @@ impl Outside {
             } else {
                 0
             };
-            let log = &mut self.logs[partition as usize];
+            let partition = self.partitions[slot];
+            let log = &mut self.logs[slot];
             let offset = log.end + hole;
             log.records.push(Record {
                 offset,
@@ -66,7 +73,7 @@ impl Outside {
             let asset = (!stray).then_some(asset);
             self.say(|| {
                 format!(
-                    "log: {partition}@{offset} of {asset:?}{}",
+                    "log: {partition:?}@{offset} of {asset:?}{}",
                     if bad { ", bad" } else { "" }
                 )
             });
@@ -74,59 +81,80 @@ impl Outside {
     }
 
     /// The first record at or after an offset.
-    pub(crate) fn record(&self, partition: i32, from: i64) -> Option<Record> {
-        let records = &self.logs[partition as usize].records;
+    pub(crate) fn record(&self, partition: PartitionId, from: i64) -> Option<Record> {
+        let records = &self.logs[self.slot(partition)].records;
         records
             .get(records.partition_point(|record| record.offset < from))
             .copied()
     }
 
-    pub(crate) fn end(&self, partition: i32) -> i64 {
-        self.logs[partition as usize].end
+    pub(crate) fn end(&self, partition: PartitionId) -> i64 {
+        self.logs[self.slot(partition)].end
     }
 
-    pub(super) fn record_mut(&mut self, partition: i32, offset: i64) -> &mut Record {
-        let records = &mut self.logs[partition as usize].records;
+    pub(super) fn record_mut(&mut self, partition: PartitionId, offset: i64) -> &mut Record {
+        let slot = self.slot(partition);
+        let records = &mut self.logs[slot].records;
         let at = records.binary_search_by_key(&offset, |record| record.offset).unwrap();
         &mut records[at]
     }
 
-    pub(crate) fn write_off(&mut self, partition: i32, offset: i64) {
+    pub(crate) fn write_off(&mut self, partition: PartitionId, offset: i64) {
         self.record_mut(partition, offset).written_off = true;
     }
 
-    pub(crate) fn give_up(&mut self, partition: i32, offset: i64) {
+    pub(crate) fn give_up(&mut self, partition: PartitionId, offset: i64) {
         self.record_mut(partition, offset).given_up = true;
     }
 
     // The group.
 
-    pub(crate) fn assign(&mut self, partition: i32, process: usize) -> u64 {
+    pub(crate) fn assign(&mut self, partition: PartitionId, process: usize) -> u64 {
         self.tokens += 1;
-        self.owners[partition as usize] = Some(Owner {
+        let slot = self.slot(partition);
+        self.owners[slot] = Some(Owner {
             process,
             token: self.tokens,
         });
         self.tokens
     }
 
-    pub(crate) fn is_member(&self, partition: i32, token: u64) -> bool {
-        self.owners[partition as usize].is_some_and(|owner| owner.token == token)
+    /// Nobody has it any more.
+    pub(crate) fn release(&mut self, partition: PartitionId) {
+        let slot = self.slot(partition);
+        self.owners[slot] = None;
+    }
+
+    pub(crate) fn owner(&self, partition: PartitionId) -> Option<Owner> {
+        self.owners[self.slot(partition)]
+    }
+
+    pub(crate) fn are_all_owned(&self) -> bool {
+        self.owners.iter().all(Option::is_some)
+    }
+
+    pub(crate) fn committed(&self, partition: PartitionId) -> Option<&(i64, String)> {
+        self.committed[self.slot(partition)].as_ref()
+    }
+
+    pub(crate) fn is_member(&self, partition: PartitionId, token: u64) -> bool {
+        self.owners[self.slot(partition)].is_some_and(|owner| owner.token == token)
     }
 
     /// Performs a commit, if whoever asks is still the owner.
-    pub(crate) fn commit(&mut self, partition: i32, token: u64, position: i64, text: &str) -> bool {
+    pub(crate) fn commit(&mut self, partition: PartitionId, token: u64, position: i64, text: &str) -> bool {
         if !self.is_member(partition, token) {
             return false;
         }
-        self.say(|| format!("committed: {partition}@{position} {text}"));
+        self.say(|| format!("committed: {partition:?}@{position} {text}"));
         self.judge_commit(partition, position, text);
-        self.committed[partition as usize] = Some((position, text.to_owned()));
+        let slot = self.slot(partition);
+        self.committed[slot] = Some((position, text.to_owned()));
         true
     }
 
     /// What would a successor not deliver? All of that must be settled. An older forwarder passes over the words about lanes.
-    fn judge_commit(&mut self, partition: i32, position: i64, text: &str) {
+    fn judge_commit(&mut self, partition: PartitionId, position: i64, text: &str) {
         self.judge_words(partition, position, text);
         if text.contains(" lanes=") {
             self.count("commits with lanes");
@@ -140,14 +168,14 @@ impl Outside {
         }
     }
 
-    fn judge_words(&mut self, partition: i32, position: i64, text: &str) {
+    fn judge_words(&mut self, partition: PartitionId, position: i64, text: &str) {
         let Some(metadata) = Metadata::parse(text) else {
             return self.fail(format!("the metadata cannot be read: {text}"));
         };
-        if let Some((before, old)) = &self.committed[partition as usize] {
+        if let Some((before, old)) = &self.committed[self.slot(partition)] {
             let old = Metadata::parse(old).unwrap();
             if position < *before || metadata.ring < old.ring {
-                let text = format!("commit: {partition} goes back from {before} {old} to {position} {metadata}");
+                let text = format!("commit: {partition:?} goes back from {before} {old} to {position} {metadata}");
                 return self.fail(text);
             }
         }
@@ -171,12 +199,12 @@ impl Outside {
                             .any(|(name, from)| Some(name) == owner.as_ref() && *from <= record.offset)
                 })
         };
-        let lost = self.logs[partition as usize]
+        let lost = self.logs[self.slot(partition)]
             .records
             .iter()
             .find(|record| covered(record) && !record.received && !record.written_off);
         if let Some(lost) = lost {
-            let text = format!("commit: {partition}@{position} {text} covers a record that nobody has: {lost:?}");
+            let text = format!("commit: {partition:?}@{position} {text} covers a record that nobody has: {lost:?}");
             self.fail(text);
         }
         if ahead.is_some() {

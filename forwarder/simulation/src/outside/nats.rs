@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use forwarder_core::delivery::outbox::{Confirmation, Refusal};
+use forwarder_core::delivery::partition::PartitionId;
 
 use super::Outside;
 use crate::assets::{ASSETS, RINGS, subject};
@@ -17,7 +18,7 @@ pub(crate) struct Server {
     /// It names a denied subject by another one that it has mapped it to.
     maps: bool,
     /// Message ids in the window for duplicates.
-    stored: BTreeSet<(i32, i64)>,
+    stored: BTreeSet<(PartitionId, i64)>,
 }
 
 impl Server {
@@ -51,7 +52,7 @@ fn poison(dice: &mut Dice, percent: usize) -> BTreeSet<Vec<u8>> {
 pub(crate) enum Sent {
     Record {
         ticket: u64,
-        partition: i32,
+        partition: PartitionId,
         offset: i64,
         subject: Vec<u8>,
     },
@@ -100,18 +101,18 @@ impl Outside {
     }
 
     /// A process sends a record to a cluster. That its assets are sent back to a former owner would show here.
-    pub(crate) fn judge_sending(&mut self, partition: i32, offset: i64, cluster: usize, ring: usize) {
+    pub(crate) fn judge_sending(&mut self, partition: PartitionId, offset: i64, cluster: usize, ring: usize) {
         let asset = self.record_mut(partition, offset).asset.unwrap();
         let mut rings = self.rings[..=ring].iter();
         let Some(under) = rings.rposition(|members| RINGS.owner(*members, asset) == cluster) else {
             return self.fail(format!(
-                "{partition}@{offset} of {asset} is sent to C{cluster}, never its owner"
+                "{partition:?}@{offset} of {asset} is sent to C{cluster}, never its owner"
             ));
         };
         if under < self.sent_under[asset] {
             let later = self.sent_under[asset] + 1;
             let text = format!(
-                "{partition}@{offset} of {asset} is sent back to C{cluster}, its owner under ring {}; ring {later} was in use",
+                "{partition:?}@{offset} of {asset} is sent back to C{cluster}, its owner under ring {}; ring {later} was in use",
                 under + 1
             );
             self.fail(text);
@@ -182,13 +183,13 @@ impl Outside {
             .retain(|other, wire| *other != number || !wire.answers.is_empty());
     }
 
-    fn receive(&mut self, cluster: usize, partition: i32, offset: i64) {
+    fn receive(&mut self, cluster: usize, partition: PartitionId, offset: i64) {
         let record = self.record_mut(partition, offset);
         let first = !std::mem::replace(&mut record.received, true);
         let (asset, given_up) = (record.asset.unwrap(), record.given_up);
         self.say(|| {
             let again = if first { "" } else { " again" };
-            format!("C{cluster} has {partition}@{offset} of {asset}{again}")
+            format!("C{cluster} has {partition:?}@{offset} of {asset}{again}")
         });
         self.count(if first { "first deliveries" } else { "repeats" });
         if !first || given_up {
@@ -196,7 +197,7 @@ impl Outside {
         }
         if offset < self.newest[asset] {
             let text = format!(
-                "order: C{cluster} gets {partition}@{offset} of {asset} after {}",
+                "order: C{cluster} gets {partition:?}@{offset} of {asset} after {}",
                 self.newest[asset]
             );
             self.fail(text);

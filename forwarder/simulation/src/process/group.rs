@@ -1,24 +1,25 @@
 //! A member of the group: partitions come and go, and what is settled is committed.
 
 use forwarder_core::delivery::commit::{CommitPoint, Metadata};
+use forwarder_core::delivery::partition::PartitionId;
 use forwarder_core::delivery::start::{History, Known, Sameness, start};
 use forwarder_core::document::{MissingOffset, StartFrom};
 use forwarder_core::fanout::dispatch::{Phase, Resume};
 
 use super::Process;
-use crate::assets::PARTITIONS;
+use crate::assets::TOPICS;
 use crate::outside::Outside;
 
 /// What the group tells a member.
 pub(crate) enum Event {
-    Assign(i32, u64),
-    Revoke(i32, u64),
-    Lost(i32, u64),
+    Assign(PartitionId, u64),
+    Revoke(PartitionId, u64),
+    Lost(PartitionId, u64),
 }
 
 /// A commit for one partition.
 pub(super) struct Wish {
-    partition: i32,
+    partition: PartitionId,
     epoch: u32,
     token: u64,
     point: CommitPoint,
@@ -41,7 +42,7 @@ impl Process {
                         self.dispatcher.set_phase(partition, Phase::Draining);
                         self.leaving.insert(partition, outside.now + outside.plan.drain_timeout);
                     } else if outside.is_member(partition, token) {
-                        outside.owners[partition as usize] = None;
+                        outside.release(partition);
                     }
                 }
                 Event::Lost(partition, token) => {
@@ -53,15 +54,15 @@ impl Process {
         }
     }
 
-    fn begin(&mut self, outside: &mut Outside, partition: i32, token: u64) {
+    fn begin(&mut self, outside: &mut Outside, partition: PartitionId, token: u64) {
         let ring = self.dispatcher.era().epoch;
         let metadata = |outside: &Outside| {
-            let committed = outside.committed[partition as usize].clone();
+            let committed = outside.committed(partition).cloned();
             committed.map(|(offset, text)| (offset, Metadata::parse(&text).unwrap()))
         };
         if metadata(outside).is_none() {
             let text = Metadata {
-                partitions: PARTITIONS as u32,
+                partitions: TOPICS[partition.input().index()].unsigned_abs(),
                 ring,
                 members: Some(self.dispatcher.era().fingerprint()),
                 ahead: None,
@@ -75,7 +76,7 @@ impl Process {
         };
         let fingerprint = self.dispatcher.era().fingerprint();
         let known = Known {
-            partition: partition.unsigned_abs(),
+            partition: partition.number().unsigned_abs(),
             committed: Some(committed),
             low: 0,
             high: outside.end(partition),
@@ -86,7 +87,7 @@ impl Process {
         let history = History::of([metadata.to_string().as_str()]);
         let begin = start(&known, history, StartFrom::Latest, MissingOffset::Stop);
         if begin.fault.is_some() {
-            return outside.fail(format!("{partition} begins with {begin:?}"));
+            return outside.fail(format!("{partition:?} begins with {begin:?}"));
         }
         let phase = match metadata.ring.cmp(&ring) {
             std::cmp::Ordering::Less => Phase::Announcing,
@@ -104,14 +105,14 @@ impl Process {
             outside.count("begun with something away");
         }
         let number = self.number;
-        outside.say(|| format!(" {number} begins {partition} {resume:?} {phase:?}"));
+        outside.say(|| format!(" {number} begins {partition:?} {resume:?} {phase:?}"));
         self.fetched.insert(partition, resume.offset);
         self.tokens.insert(partition, token);
         self.dispatcher.assign(partition, &resume, phase);
     }
 
     pub(super) fn go_on_leaving(&mut self, outside: &mut Outside) {
-        let leaving: Vec<(i32, u64)> = self.leaving.iter().map(|(a, b)| (*a, *b)).collect();
+        let leaving: Vec<(PartitionId, u64)> = self.leaving.iter().map(|(a, b)| (*a, *b)).collect();
         for (partition, deadline) in leaving {
             let lost = !outside.is_member(partition, self.tokens[&partition]);
             if self.dispatcher.awaited(partition) > 0 && !lost && outside.now < deadline {
@@ -121,7 +122,7 @@ impl Process {
         }
     }
 
-    fn give_up(&mut self, outside: &mut Outside, partition: i32) {
+    fn give_up(&mut self, outside: &mut Outside, partition: PartitionId) {
         let epoch = self.dispatcher.partitions()[&partition].epoch;
         for publisher in &mut self.publishers {
             publisher.abandon(outside, &[(partition, epoch)], &mut self.receipts);
@@ -133,16 +134,16 @@ impl Process {
             && !outside.fault(outside.plan.lost_commits)
         {
             self.serve_commit(outside);
-            outside.commit(partition, token, point.position, &text(&point));
+            outside.commit(partition, token, point.position, &text(partition, &point));
         }
         self.dispatcher.remove(partition);
         self.tokens.remove(&partition);
         self.fetched.remove(&partition);
         self.leaving.remove(&partition);
         let number = self.number;
-        outside.say(|| format!(" {number} has given {partition} up"));
+        outside.say(|| format!(" {number} has given {partition:?} up"));
         if outside.is_member(partition, token) {
-            outside.owners[partition as usize] = None;
+            outside.release(partition);
         }
     }
 
@@ -177,7 +178,12 @@ impl Process {
         };
         let mut performed = Vec::new();
         for wish in wishes {
-            if outside.commit(wish.partition, wish.token, wish.point.position, &text(&wish.point)) {
+            if outside.commit(
+                wish.partition,
+                wish.token,
+                wish.point.position,
+                &text(wish.partition, &wish.point),
+            ) {
                 performed.push(wish);
             }
         }
@@ -212,9 +218,9 @@ impl Process {
     }
 }
 
-fn text(point: &CommitPoint) -> String {
+fn text(partition: PartitionId, point: &CommitPoint) -> String {
     let metadata = Metadata {
-        partitions: PARTITIONS as u32,
+        partitions: TOPICS[partition.input().index()].unsigned_abs(),
         ring: point.ring,
         members: Some(point.members),
         ahead: point.ahead.clone(),

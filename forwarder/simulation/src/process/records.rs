@@ -2,17 +2,18 @@
 
 use forwarder_core::delivery::DEAD_LETTER;
 use forwarder_core::delivery::offsets::Tag;
+use forwarder_core::delivery::partition::PartitionId;
 use forwarder_core::fanout::dispatch::{Admission, Again, Partition};
 
 use super::Process;
-use crate::assets::{PARTITIONS, key, subject};
+use crate::assets::{key, subject};
 use crate::cargo::Cargo;
 use crate::outside::Outside;
 use crate::publisher::{Fate, Order, Report};
 
 pub(super) struct Reader {
     number: u64,
-    partition: i32,
+    partition: PartitionId,
     at: i64,
     /// The end that it has seen, and has not said yet.
     ended: Option<i64>,
@@ -24,7 +25,8 @@ impl Process {
             if !self.dispatcher.has_room() {
                 return;
             }
-            let partition = outside.dice.below(PARTITIONS as usize) as i32;
+            let slot = outside.dice.below(outside.partitions.len());
+            let partition = outside.partitions[slot];
             // As paused as a partition of the consumer is.
             if !self
                 .dispatcher
@@ -51,7 +53,7 @@ impl Process {
                 .dispatcher
                 .receive(partition, record.offset, key(asset).as_bytes(), place);
             let number = self.number;
-            outside.say(|| format!(" {number} takes {partition}@{}: {admission:?}", record.offset));
+            outside.say(|| format!(" {number} takes {partition:?}@{}: {admission:?}", record.offset));
             match admission {
                 Admission::Take(tag) if record.bad => self.reject(outside, tag),
                 Admission::Take(tag) => self.dispatcher.enter(cargo(tag, place.lane, asset), place.owner),
@@ -115,7 +117,7 @@ impl Process {
                 .dispatcher
                 .read_again(number, record.offset, asset.map(|asset| key(asset).as_bytes()));
             let process = self.number;
-            outside.say(|| format!(" {process} reads {partition}@{} again: {again:?}", record.offset));
+            outside.say(|| format!(" {process} reads {partition:?}@{} again: {again:?}", record.offset));
             match again {
                 Again::Wait | Again::Done => return,
                 Again::Skip => reader.at = record.offset + 1,

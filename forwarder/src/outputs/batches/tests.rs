@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use forwarder_core::delivery::offsets::Tag;
+use forwarder_core::delivery::partition::{Input, PartitionId};
 
 use super::*;
 
@@ -19,9 +20,13 @@ impl Entry for Line {
     }
 }
 
-fn line(partition: i32, offset: i64) -> Line {
+fn partition(number: i32) -> PartitionId {
+    PartitionId::new(Input::FIRST, number).unwrap()
+}
+
+fn line(number: i32, offset: i64) -> Line {
     let tag = Tag {
-        partition,
+        partition: partition(number),
         epoch: 1,
         offset,
         sequence: 0,
@@ -128,7 +133,7 @@ async fn what_is_given_up_leaves_the_batch_that_failed_and_what_waits_behind_it(
     commands.send(Command::Deliver(vec![line(1, 4), line(0, 5)])).unwrap();
     commands
         .send(Command::Abandon {
-            assignments: Arc::from([(0, 1)]),
+            assignments: Arc::from([(partition(0), 1)]),
             done,
         })
         .unwrap();

@@ -38,8 +38,8 @@ impl Encode<DeadLetter> for Source {
         let line = Line {
             reason: letter.reason.reason(),
             description: letter.reason.to_string(),
-            topic: &self.topic,
-            partition: letter.origin.partition,
+            topic: self.inputs.topic_of(letter.origin.partition),
+            partition: letter.origin.partition.number(),
             offset: letter.origin.offset,
             timestamp: letter.origin.timestamp.map(|timestamp| timestamp.millis),
             group: &self.group,
@@ -68,6 +68,7 @@ impl Encode<DeadLetter> for Source {
 mod tests {
     use std::path::Path;
 
+    use forwarder_core::delivery::partition::{Input, Inputs, PartitionId};
     use forwarder_core::record::Invalid;
 
     use super::*;
@@ -76,7 +77,7 @@ mod tests {
 
     fn letter(offset: i64, key: &[u8]) -> DeadLetter {
         let origin = Origin {
-            partition: 2,
+            partition: PartitionId::new(Input::FIRST, 2).unwrap(),
             epoch: 1,
             offset,
             sequence: 0,
@@ -91,7 +92,7 @@ mod tests {
         FileOutput::open(
             path,
             Source {
-                topic: "t".to_owned(),
+                inputs: Inputs::new(["t"]),
                 group: "g".to_owned(),
             },
         )

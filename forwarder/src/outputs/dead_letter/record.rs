@@ -46,8 +46,11 @@ impl Source {
         for (name, value) in [
             ("dead-letter-reason", Some(letter.reason.reason().to_owned())),
             ("dead-letter-description", Some(letter.reason.to_string())),
-            ("dead-letter-topic", Some(self.topic.clone())),
-            ("dead-letter-partition", Some(origin.partition.to_string())),
+            (
+                "dead-letter-topic",
+                Some(self.inputs.topic_of(origin.partition).to_owned()),
+            ),
+            ("dead-letter-partition", Some(origin.partition.number().to_string())),
             ("dead-letter-offset", Some(origin.offset.to_string())),
             ("dead-letter-timestamp", timestamp),
             ("dead-letter-group", Some(self.group.clone())),
@@ -64,6 +67,7 @@ impl Source {
 #[cfg(test)]
 mod tests {
     use forwarder_core::delivery::offsets::Tag;
+    use forwarder_core::delivery::partition::{Input, Inputs, PartitionId};
     use forwarder_core::record::Invalid;
     use rdkafka::message::Headers as _;
 
@@ -73,7 +77,7 @@ mod tests {
     /// A letter in a try: its key, its value, the record's own headers, and how long the value was.
     fn tried(number: usize) -> Option<[Option<String>; 4]> {
         let tag = Tag {
-            partition: 2,
+            partition: PartitionId::new(Input::FIRST, 2).unwrap(),
             epoch: 1,
             offset: 7,
             sequence: 0,
@@ -82,7 +86,7 @@ mod tests {
         Original::pack(Some(b"key"), Some(b"value"), &[("h", None)], &mut original);
         let letter = DeadLetter::new(Origin::new(tag, None), Invalid::NotJson, &original);
         let source = Source {
-            topic: "t".to_owned(),
+            inputs: Inputs::new(["t"]),
             group: "g".to_owned(),
         };
         let Encoded { key, value, headers } = source.encode(&letter, number)?;

@@ -357,7 +357,7 @@ mod tests {
     use forwarder_core::decimal;
     use forwarder_nats::protocol::Ack;
 
-    use super::super::tests::{Rig, message, rig};
+    use super::super::tests::{Rig, message, partition, rig};
     use super::*;
     use crate::outputs::Command;
 
@@ -392,7 +392,7 @@ mod tests {
         publisher.obey(Command::Deliver(vec![message(0, 1), message(1, 2), message(0, 3)]));
         let tickets = std::iter::from_fn(|| publisher.outbox.next(0).map(|(ticket, _)| ticket)).collect();
         publisher.obey(Command::Abandon {
-            assignments: Arc::from([(1, 1)]),
+            assignments: Arc::from([(partition(1), 1)]),
             done: mpsc::channel().0,
         });
         publisher.obey(Command::Recall(vec![3]));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use forwarder_core::delivery::offsets::Tag;
+use forwarder_core::delivery::partition::{Input, PartitionId};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -58,9 +59,13 @@ publish: {publish}
     }
 }
 
-pub(super) fn message(partition: i32, lane: u64) -> Message {
+pub(super) fn partition(number: i32) -> PartitionId {
+    PartitionId::new(Input::FIRST, number).unwrap()
+}
+
+pub(super) fn message(number: i32, lane: u64) -> Message {
     let tag = Tag {
-        partition,
+        partition: partition(number),
         epoch: 1,
         offset: 0,
         sequence: 0,
@@ -289,10 +294,10 @@ async fn a_server_that_asks_to_leave_and_answers_nothing_is_left_after_the_confi
 #[test]
 fn who_gave_partitions_up_is_answered_only_when_their_bytes_are_cut() {
     let mut publisher = rig("127.0.0.1:1", "{}").publisher;
-    let abandon = |publisher: &mut Publisher, partition: i32| {
+    let abandon = |publisher: &mut Publisher, number: i32| {
         let (done, answer) = blocking::channel();
         publisher.obey(Command::Abandon {
-            assignments: Arc::from([(partition, 1)]),
+            assignments: Arc::from([(partition(number), 1)]),
             done,
         });
         move || answer.try_recv() == Err(blocking::TryRecvError::Disconnected)

@@ -4,6 +4,7 @@ use hashbrown::HashSet;
 
 use super::slots::{Slot, State};
 use super::{Item, Outbox, Outcome, Spread};
+use crate::delivery::partition::PartitionId;
 
 impl<T: Item> Outbox<T> {
     /// The connection is gone: all that it left unconfirmed goes back to the front, in order, before anything newer of
@@ -32,7 +33,7 @@ impl<T: Item> Outbox<T> {
 
     /// Ends all work on behalf of the given assignments: what was not sent is dropped at once, what was sent is never
     /// sent again. Returns how many were sent and are unconfirmed: bytes of theirs may still wait in a buffer.
-    pub fn abandon(&mut self, assignments: &[(i32, u32)], outcome: &mut Outcome<T>) -> usize {
+    pub fn abandon(&mut self, assignments: &[(PartitionId, u32)], outcome: &mut Outcome<T>) -> usize {
         let ended = |slot: &Slot<T>| {
             let item = slot.item.as_ref();
             item.is_some_and(|item| assignments.contains(&item.assignment()))

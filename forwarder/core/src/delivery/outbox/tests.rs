@@ -3,13 +3,14 @@ mod model;
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::delivery::partition::first;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Record {
     lane: u64,
     number: u32,
     subject: String,
-    assignment: (i32, u32),
+    assignment: (PartitionId, u32),
 }
 
 impl Item for Record {
@@ -19,7 +20,7 @@ impl Item for Record {
     fn subject(&self) -> &[u8] {
         self.subject.as_bytes()
     }
-    fn assignment(&self) -> (i32, u32) {
+    fn assignment(&self) -> (PartitionId, u32) {
         self.assignment
     }
 }
@@ -29,7 +30,7 @@ fn record(lane: u64, number: u32, subject: &str) -> Record {
         lane,
         number,
         subject: subject.to_owned(),
-        assignment: (0, 1),
+        assignment: (first(0), 1),
     }
 }
 
@@ -288,7 +289,7 @@ fn what_is_abandoned_has_no_place_among_what_comes_back() {
     let (mut outbox, mut outcome) = (outbox(Confirmation::Fence), Outcome::default());
     prove(&mut outbox, &mut outcome);
     let other = |number| Record {
-        assignment: (1, 1),
+        assignment: (first(1), 1),
         ..record(1, number, "a")
     };
     outbox.push(record(1, 1, "a"));
@@ -303,7 +304,7 @@ fn what_is_abandoned_has_no_place_among_what_comes_back() {
     outbox.wake(1_000);
     assert_eq!(numbers(&send_all(&mut outbox)), [1]);
     outbox.fence();
-    assert_eq!(outbox.abandon(&[(0, 1)], &mut outcome), 1);
+    assert_eq!(outbox.abandon(&[(first(0), 1)], &mut outcome), 1);
     outbox.push(other(4));
     assert!(outbox.denied(b"a"));
     outbox.fence_passed(1_000, &mut outcome);
@@ -339,14 +340,14 @@ fn what_was_given_up_by_others_is_not_awaited() {
         outbox.push(record(lane, 1, "a"));
     }
     outbox.push(Record {
-        assignment: (1, 1),
+        assignment: (first(1), 1),
         ..record(4, 1, "a")
     });
     let sent = send_all(&mut outbox);
     assert!(sent.iter().all(|(ticket, _)| outbox.is_awaited(*ticket)));
     outbox.acked(sent[0].0, &mut outcome);
     outbox.recall(&[2], &mut outcome);
-    outbox.abandon(&[(1, 1)], &mut outcome);
+    outbox.abandon(&[(first(1), 1)], &mut outcome);
     let awaited: Vec<bool> = sent.iter().map(|(ticket, _)| outbox.is_awaited(*ticket)).collect();
     assert_eq!(awaited, [false, false, true, false]);
 }
@@ -433,10 +434,10 @@ fn what_is_abandoned_is_never_sent_again() {
             outbox.push(record(1, number, "a"));
         }
         let mut kept = record(1, 4, "a");
-        kept.assignment = (0, 2);
+        kept.assignment = (first(0), 2);
         outbox.push(kept);
         outbox.next(0);
-        assert_eq!(outbox.abandon(&[(0, 1)], &mut outcome), 1);
+        assert_eq!(outbox.abandon(&[(first(0), 1)], &mut outcome), 1);
         assert_eq!(outcome.dropped.len(), 2);
         outbox.connection_lost(&mut outcome);
         assert_eq!(outcome.dropped.len(), 3);
@@ -501,7 +502,7 @@ fn what_an_ended_assignment_has_sent_is_not_recalled() {
     outbox.push(record(1, 1, "a"));
     send_all(&mut outbox);
     outbox.fence();
-    assert_eq!(outbox.abandon(&[(0, 1)], &mut outcome), 1);
+    assert_eq!(outbox.abandon(&[(first(0), 1)], &mut outcome), 1);
     outbox.recall(&[1], &mut outcome);
     assert!(outcome.recalled.is_empty());
     outbox.fence_passed(0, &mut outcome);

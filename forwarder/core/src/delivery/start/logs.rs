@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Missing, Start};
+use crate::delivery::partition::PartitionId;
 use crate::document::MissingOffset;
 
 /// Whether a topic is the one of which an offset was committed: both have the same ID.
@@ -35,11 +36,11 @@ const BELIEVED_AFTER: u64 = 5_000_000;
 
 /// Since when logs have been said to end before the next offset, by partition.
 #[derive(Debug, Default)]
-pub struct Doubts(BTreeMap<i32, u64>);
+pub struct Doubts(BTreeMap<PartitionId, u64>);
 
 impl Doubts {
     /// Whether the answer about a partition can be acted upon, `now` in microseconds. If it cannot, it is to be asked for again.
-    pub fn are_settled(&mut self, partition: i32, fault: Option<Missing>, now: u64) -> bool {
+    pub fn are_settled(&mut self, partition: PartitionId, fault: Option<Missing>, now: u64) -> bool {
         if !matches!(fault, Some(Missing::Beyond { .. })) {
             self.forget(partition);
             return true;
@@ -53,7 +54,7 @@ impl Doubts {
     }
 
     /// A partition is ours no more.
-    pub fn forget(&mut self, partition: i32) {
+    pub fn forget(&mut self, partition: PartitionId) {
         self.0.remove(&partition);
     }
 }
@@ -76,6 +77,7 @@ pub fn after_cut(next: i64, at: i64, policy: MissingOffset) -> Option<Start> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::delivery::partition::first;
 
     #[test]
     fn a_topic_is_another_one_only_where_both_ids_are_known() {
@@ -106,17 +108,17 @@ mod tests {
     fn an_end_before_the_next_offset_is_believed_only_after_a_while() {
         let mut doubts = Doubts::default();
         let beyond = Some(Missing::Beyond { by: 10 });
-        assert!(doubts.are_settled(3, Some(Missing::Expired { gone: 1 }), 7));
-        assert!(!doubts.are_settled(3, beyond, 7));
-        assert!(!doubts.are_settled(3, beyond, 6 + BELIEVED_AFTER));
+        assert!(doubts.are_settled(first(3), Some(Missing::Expired { gone: 1 }), 7));
+        assert!(!doubts.are_settled(first(3), beyond, 7));
+        assert!(!doubts.are_settled(first(3), beyond, 6 + BELIEVED_AFTER));
         assert!(
-            !doubts.are_settled(4, beyond, 7 + BELIEVED_AFTER),
+            !doubts.are_settled(first(4), beyond, 7 + BELIEVED_AFTER),
             "each has its own while"
         );
-        assert!(doubts.are_settled(3, beyond, 7 + BELIEVED_AFTER));
+        assert!(doubts.are_settled(first(3), beyond, 7 + BELIEVED_AFTER));
         // A follower that lagged has caught up: the next doubt begins anew.
-        assert!(!doubts.are_settled(3, beyond, 20));
-        assert!(doubts.are_settled(3, None, 21));
-        assert!(!doubts.are_settled(3, beyond, 20 + BELIEVED_AFTER));
+        assert!(!doubts.are_settled(first(3), beyond, 20));
+        assert!(doubts.are_settled(first(3), None, 21));
+        assert!(!doubts.are_settled(first(3), beyond, 20 + BELIEVED_AFTER));
     }
 }

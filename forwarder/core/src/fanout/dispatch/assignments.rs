@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use super::backlog::Backlog;
 use super::{Dispatcher, Freight, Partition, Phase, Resume};
 use crate::delivery::offsets::Offsets;
+use crate::delivery::partition::PartitionId;
 
 impl<T: Freight> Dispatcher<T> {
     /// Takes a partition; returns the assignment's epoch. `phase` says how the ring that its committed metadata names
     /// stands to ours: [`Phase::Active`] is for the same one.
-    pub fn assign(&mut self, partition: i32, resume: &Resume, phase: Phase) -> u32 {
+    pub fn assign(&mut self, partition: PartitionId, resume: &Resume, phase: Phase) -> u32 {
         self.remove(partition);
         self.epoch += 1;
         let mut backlog = Backlog::new(self.era.clone());
@@ -38,14 +39,14 @@ impl<T: Freight> Dispatcher<T> {
     }
 
     /// Says what a partition is doing.
-    pub fn set_phase(&mut self, partition: i32, phase: Phase) {
+    pub fn set_phase(&mut self, partition: PartitionId, phase: Phase) {
         if let Some(state) = self.partitions.get_mut(&partition) {
             state.phase = phase;
         }
     }
 
     /// Gives a partition up. What outlets still have of it is to be abandoned by the caller.
-    pub fn remove(&mut self, partition: i32) {
+    pub fn remove(&mut self, partition: PartitionId) {
         if self.partitions.remove(&partition).is_none() {
             return;
         }
@@ -71,14 +72,14 @@ impl<T: Freight> Dispatcher<T> {
 
     /// The partitions that are ours.
     #[must_use]
-    pub fn partitions(&self) -> &BTreeMap<i32, Partition> {
+    pub fn partitions(&self) -> &BTreeMap<PartitionId, Partition> {
         &self.partitions
     }
 
     /// Records of a partition that are out at outlets which answer: what a drain may wait for. (Until it is over, the group
     /// leaves all partitions of this member alone, so one that does not answer would keep all the others waiting.)
     #[must_use]
-    pub fn awaited(&self, partition: i32) -> usize {
+    pub fn awaited(&self, partition: PartitionId) -> usize {
         let state = self.partitions.get(&partition);
         let places = state.into_iter().flat_map(|state| state.offsets.whereabouts());
         // A refused record may be refused for days.

@@ -7,6 +7,7 @@ use super::{Dispatcher, Freight, Partition, Phase};
 use crate::delivery::DEAD_LETTER;
 use crate::delivery::commit::{Ahead, AwayLane, CommitPoint, MAX_LANES};
 use crate::delivery::offsets::Whereabouts;
+use crate::delivery::partition::PartitionId;
 
 /// The first of them is at this offset, at the latest.
 fn note<K: Ord>(firsts: &mut BTreeMap<K, i64>, of: K, from: i64) {
@@ -17,14 +18,14 @@ fn note<K: Ord>(firsts: &mut BTreeMap<K, i64>, of: K, from: i64) {
 impl<T: Freight> Dispatcher<T> {
     /// What may be committed for a partition, where the broker does not have it yet.
     #[must_use]
-    pub fn to_commit(&self, partition: i32) -> Option<CommitPoint> {
+    pub fn to_commit(&self, partition: PartitionId) -> Option<CommitPoint> {
         let point = self.commit_point(partition)?;
         (self.partitions.get(&partition)?.committed.as_ref() != Some(&point)).then_some(point)
     }
 
     /// What may be committed for a partition. None that stands still for a decision or a newer ring has anything.
     #[must_use]
-    pub fn commit_point(&self, partition: i32) -> Option<CommitPoint> {
+    pub fn commit_point(&self, partition: PartitionId) -> Option<CommitPoint> {
         let state = self.partitions.get(&partition)?;
         if matches!(state.phase, Phase::Stopped | Phase::Behind(_) | Phase::Contested) {
             return None;
@@ -106,7 +107,7 @@ impl<T: Freight> Dispatcher<T> {
 
     /// The broker acknowledged what was asked for on behalf of this assignment. Returns whether the partition begins by
     /// that: its records are to be asked for.
-    pub fn committed(&mut self, partition: i32, epoch: u32, point: CommitPoint) -> bool {
+    pub fn committed(&mut self, partition: PartitionId, epoch: u32, point: CommitPoint) -> bool {
         let Some(state) = self.partitions.get_mut(&partition).filter(|state| state.epoch == epoch) else {
             return false;
         };

@@ -1,11 +1,12 @@
 //! A batch that cannot be read: nothing is taken before it is known which partition has it.
 
 use super::{Dispatcher, Freight, Partition, Phase};
+use crate::delivery::partition::PartitionId;
 
 impl<T: Freight> Dispatcher<T> {
     /// Kafka gave a batch that cannot be read, of a partition that is not known. Nothing is taken any more of those that were: what came
     /// behind that batch would be taken for all there is. Returns them.
-    pub fn hold_taken(&mut self) -> Vec<i32> {
+    pub fn hold_taken(&mut self) -> Vec<PartitionId> {
         let taken = self.partitions.iter_mut().filter(|(_, state)| state.is_taken());
         let held = taken.map(|(partition, state)| {
             state.phase = Phase::Examined;
@@ -15,14 +16,14 @@ impl<T: Freight> Dispatcher<T> {
     }
 
     /// The batch before `to` is stepped over: it cannot be read, and the policy is to go on.
-    pub fn step_over(&mut self, partition: i32, to: i64) {
+    pub fn step_over(&mut self, partition: PartitionId, to: i64) {
         if let Some(state) = self.examined(partition) {
             state.offsets.skip(to);
         }
     }
 
     /// A partition that was held is taken again: its records are asked for from the next one on.
-    pub fn take_again(&mut self, partition: i32) {
+    pub fn take_again(&mut self, partition: PartitionId) {
         if let Some(state) = self.examined(partition) {
             state.phase = Phase::Active;
             // What was read meanwhile and not taken proves nothing.
@@ -30,7 +31,7 @@ impl<T: Freight> Dispatcher<T> {
         }
     }
 
-    fn examined(&mut self, partition: i32) -> Option<&mut Partition> {
+    fn examined(&mut self, partition: PartitionId) -> Option<&mut Partition> {
         self.partitions
             .get_mut(&partition)
             .filter(|state| state.phase == Phase::Examined)

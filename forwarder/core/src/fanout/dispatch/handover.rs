@@ -6,6 +6,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::Freight;
+use crate::delivery::partition::PartitionId;
 
 /// See the module.
 #[derive(Debug)]
@@ -175,7 +176,7 @@ impl<T: Freight> HandOver<T> {
     }
 
     /// Drops what waits on behalf of a partition; yields it.
-    pub(super) fn forget(&mut self, partition: i32) -> Vec<T> {
+    pub(super) fn forget(&mut self, partition: PartitionId) -> Vec<T> {
         let mut gone = Vec::new();
         for lane in self.lanes.values_mut() {
             let returned = std::mem::take(&mut lane.returned);

@@ -3,11 +3,12 @@
 use super::{Admission, Dispatcher, Freight, Partition};
 use crate::delivery::DEAD_LETTER;
 use crate::delivery::offsets::{Tag, Whereabouts};
+use crate::delivery::partition::PartitionId;
 use crate::fanout::ring::Place;
 
 impl<T: Freight> Dispatcher<T> {
     /// A record came whose asset is known. `place` is the key's in the ring in use.
-    pub fn receive(&mut self, partition: i32, offset: i64, key: &[u8], place: Place) -> Admission {
+    pub fn receive(&mut self, partition: PartitionId, offset: i64, key: &[u8], place: Place) -> Admission {
         let Some(state) = self.partitions.get_mut(&partition).filter(|state| state.is_taken()) else {
             return Admission::Unwanted;
         };
@@ -34,7 +35,7 @@ impl<T: Freight> Dispatcher<T> {
     }
 
     /// A record came that belongs to no asset.
-    pub fn receive_stray(&mut self, partition: i32, offset: i64) -> Admission {
+    pub fn receive_stray(&mut self, partition: PartitionId, offset: i64) -> Admission {
         let Some(state) = self.partitions.get_mut(&partition).filter(|state| state.is_taken()) else {
             return Admission::Unwanted;
         };
@@ -45,7 +46,7 @@ impl<T: Freight> Dispatcher<T> {
         Self::take(partition, state, offset, whereabouts)
     }
 
-    fn take(partition: i32, state: &mut Partition, offset: i64, whereabouts: Whereabouts) -> Admission {
+    fn take(partition: PartitionId, state: &mut Partition, offset: i64, whereabouts: Whereabouts) -> Admission {
         match state.offsets.receive(offset, whereabouts) {
             Some(sequence) => Admission::Take(Tag {
                 partition,
@@ -59,7 +60,7 @@ impl<T: Freight> Dispatcher<T> {
 
     /// All records before `offset` have come: what follows the last one is none (a transaction's marks, say). Counts only
     /// once a record of this assignment has come, for only that proves that `offset` was read on its behalf.
-    pub fn reached(&mut self, partition: i32, offset: i64) {
+    pub fn reached(&mut self, partition: PartitionId, offset: i64) {
         let state = self.partitions.get_mut(&partition);
         if let Some(state) = state.filter(|state| state.is_taken() && state.offsets.received() > state.start) {
             state.offsets.skip(offset);

@@ -4,12 +4,13 @@
 //! cluster has room. A class that the pass has brought up to where the intake is, is parked no more.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
+use std::ops::{Bound, Range};
 
 use super::backlog::Class;
 use super::{Dispatcher, Freight};
 use crate::delivery::DEAD_LETTER;
 use crate::delivery::offsets::{Tag, Whereabouts};
+use crate::delivery::partition::PartitionId;
 
 /// How long a pass waits for a cluster that has no room, in microseconds, while it has nothing else to do.
 const PATIENCE: u64 = 100_000;
@@ -28,7 +29,7 @@ const STALLED: u64 = 30_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Job {
     /// The partition.
-    pub partition: i32,
+    pub partition: PartitionId,
     /// The first offset.
     pub from: i64,
     /// Names the pass: another one begins elsewhere, even in the same partition.
@@ -51,7 +52,7 @@ pub enum Again {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Pass {
-    partition: i32,
+    partition: PartitionId,
     from: i64,
     number: u64,
     /// Everything below was looked at.
@@ -65,12 +66,12 @@ pub(super) struct Pass {
 }
 
 impl Pass {
-    pub(super) fn is_of(&self, partition: i32) -> bool {
+    pub(super) fn is_of(&self, partition: PartitionId) -> bool {
         self.partition == partition
     }
 
     /// A class is parked, or more of it than before, that this pass has not brought up to here.
-    pub(super) fn leave_out(&mut self, partition: i32, class: Class) {
+    pub(super) fn leave_out(&mut self, partition: PartitionId, class: Class) {
         if self.is_of(partition) {
             self.left_out.insert(class);
         }
@@ -100,7 +101,7 @@ impl<T: Freight> Dispatcher<T> {
             return None;
         }
         if let Some((partition, from, left_out)) = self.next_turn(false).or_else(|| self.next_turn(true)) {
-            self.last_pass = partition;
+            self.last_pass = Some(partition);
             self.passes += 1;
             let pass = Pass {
                 partition,
@@ -124,13 +125,13 @@ impl<T: Freight> Dispatcher<T> {
     }
 
     /// The partition whose turn it is, where to begin, and what is to wait. `late`: see [`super::backlog::Backlog::ready`].
-    fn next_turn(&self, late: bool) -> Option<(i32, i64, BTreeSet<Class>)> {
+    fn next_turn(&self, late: bool) -> Option<(PartitionId, i64, BTreeSet<Class>)> {
         let may = |outlet: u32| self.caps.has_half(outlet as usize);
         let held = |lane: u64| self.held.contains(lane);
-        let turns = self
-            .partitions
-            .range(self.last_pass + 1..)
-            .chain(self.partitions.range(..=self.last_pass));
+        let after = self.last_pass.map_or(Bound::Unbounded, Bound::Excluded);
+        let later = self.partitions.range((after, Bound::Unbounded));
+        let earlier = self.last_pass.map(|last| self.partitions.range(..=last));
+        let turns = later.chain(earlier.into_iter().flatten());
         let mut turns = turns.filter(|(_, state)| !state.backlog.is_empty() && state.is_taken() && !state.backlog_held);
         turns.find_map(|(partition, state)| {
             let from = state.backlog.ready(state.offsets.next(), self.now, late, may, held)?;
@@ -261,7 +262,7 @@ impl<T: Freight> Dispatcher<T> {
     }
 
     /// The records before `low` have expired while they were parked. Returns how many offsets are gone.
-    pub fn expired(&mut self, partition: i32, low: i64) -> i64 {
+    pub fn expired(&mut self, partition: PartitionId, low: i64) -> i64 {
         self.pass.take_if(|pass| pass.is_of(partition));
         let Some(state) = self.partitions.get_mut(&partition) else {
             return 0;
@@ -281,7 +282,7 @@ impl<T: Freight> Dispatcher<T> {
 
     /// The reader came upon what cannot be read. Nothing is read again of the partition before [`Dispatcher::go_on_reading`]. Returns
     /// the partition and how far the pass came.
-    pub fn hold_reading(&mut self) -> Option<(i32, i64)> {
+    pub fn hold_reading(&mut self) -> Option<(PartitionId, i64)> {
         let pass = self.pass.take()?;
         let (partition, reached) = (pass.partition, pass.reached);
         self.finish(pass);
@@ -290,7 +291,7 @@ impl<T: Freight> Dispatcher<T> {
     }
 
     /// What could not be read can be, or is stepped over: none of the parked records in `gap` is to be read any more.
-    pub fn go_on_reading(&mut self, partition: i32, gap: Option<Range<i64>>) {
+    pub fn go_on_reading(&mut self, partition: PartitionId, gap: Option<Range<i64>>) {
         let Some(state) = self.partitions.get_mut(&partition) else {
             return;
         };

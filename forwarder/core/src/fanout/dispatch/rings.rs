@@ -7,6 +7,7 @@ use super::backlog::{Backlog, Ways};
 use super::{Dispatcher, Era, Freight, Phase};
 use crate::delivery::DEAD_LETTER;
 use crate::delivery::offsets::Offsets;
+use crate::delivery::partition::PartitionId;
 
 impl<T: Freight> Dispatcher<T> {
     /// The ring in use.
@@ -44,7 +45,7 @@ impl<T: Freight> Dispatcher<T> {
     }
 
     /// Uses another ring from now on. Returns the partitions that waited for it and begin: their records are to be asked for.
-    pub fn set_ring(&mut self, era: Era) -> Vec<i32> {
+    pub fn set_ring(&mut self, era: Era) -> Vec<PartitionId> {
         self.announce(era.epoch, era.fingerprint());
         self.era = era;
         self.make_outlets_known();

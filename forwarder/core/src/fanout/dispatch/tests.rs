@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::*;
 use crate::delivery::DEAD_LETTER;
 use crate::delivery::commit::Ahead;
+use crate::delivery::partition::first;
 use crate::fanout::ring::Ring;
 
 const SECOND: u64 = 1_000_000;
@@ -86,7 +87,7 @@ impl Desk {
             queue: 1_000,
         };
         let mut dispatcher = Dispatcher::tuned(limits, era(1, members), SECOND, TUNING);
-        dispatcher.assign(0, &Resume::default(), Phase::Active);
+        dispatcher.assign(first(0), &Resume::default(), Phase::Active);
         Self {
             dispatcher,
             now: 0,
@@ -101,7 +102,7 @@ impl Desk {
         let offset = self.log.len() as i64;
         self.log.push(key.to_owned());
         let place = self.dispatcher.era().ring.place(key.as_bytes());
-        let admission = self.dispatcher.receive(0, offset, key.as_bytes(), place);
+        let admission = self.dispatcher.receive(first(0), offset, key.as_bytes(), place);
         if let Admission::Take(tag) = admission {
             self.dispatcher.enter(Parcel { tag, lane: place.lane }, place.owner);
         }
@@ -110,7 +111,7 @@ impl Desk {
     }
 
     /// A partition begins at `offset`, and C1's records from `from` on are parked.
-    fn resumes(&mut self, partition: i32, offset: i64, from: i64) {
+    fn resumes(&mut self, partition: PartitionId, offset: i64, from: i64) {
         let resume = Resume {
             offset,
             away: vec![("C1".to_owned(), from)],
@@ -192,10 +193,10 @@ impl Desk {
     }
 
     fn position(&self) -> i64 {
-        self.dispatcher.partitions()[&0].position()
+        self.dispatcher.partitions()[&first(0)].position()
     }
 
     fn ahead(&self) -> Option<Ahead> {
-        self.dispatcher.commit_point(0).unwrap().ahead
+        self.dispatcher.commit_point(first(0)).unwrap().ahead
     }
 }

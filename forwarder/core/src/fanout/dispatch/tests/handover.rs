@@ -142,7 +142,7 @@ fn what_is_not_handed_out_yet_is_not_asked_back() {
     let mut desk = Desk::new("12", 50);
     let moves = key(&[("12", 1), ("2", 2)], 0);
     let place = desk.dispatcher.era().ring.place(moves.as_bytes());
-    let Admission::Take(tag) = desk.dispatcher.receive(0, 0, moves.as_bytes(), place) else {
+    let Admission::Take(tag) = desk.dispatcher.receive(first(0), 0, moves.as_bytes(), place) else {
         panic!("it is taken");
     };
     desk.dispatcher.enter(Parcel { tag, lane: place.lane }, place.owner);
@@ -157,9 +157,9 @@ fn what_is_not_handed_out_yet_is_not_asked_back() {
 fn an_asset_in_two_partitions_waits_only_for_the_one_that_is_left() {
     let mut desk = Desk::new("12", 50);
     let moves = key(&[("12", 1), ("2", 2)], 0);
-    desk.dispatcher.assign(1, &Resume::default(), Phase::Active);
+    desk.dispatcher.assign(first(1), &Resume::default(), Phase::Active);
     let place = desk.dispatcher.era().ring.place(moves.as_bytes());
-    let Admission::Take(other) = desk.dispatcher.receive(1, 0, moves.as_bytes(), place) else {
+    let Admission::Take(other) = desk.dispatcher.receive(first(1), 0, moves.as_bytes(), place) else {
         panic!("it is taken");
     };
     let parcel = Parcel {
@@ -170,10 +170,10 @@ fn an_asset_in_two_partitions_waits_only_for_the_one_that_is_left() {
     desk.comes(&moves);
     desk.change(2, "2");
     desk.comes(&moves);
-    desk.dispatcher.remove(1);
+    desk.dispatcher.remove(first(1));
     desk.hand_out();
     assert_eq!(desk.dispatcher.waiting(), 1, "record 0 is still at the old owner");
-    let epoch = desk.dispatcher.partitions()[&0].epoch;
+    let epoch = desk.dispatcher.partitions()[&first(0)].epoch;
     desk.out.get_mut(&1).unwrap().retain(|parcel| parcel.tag.epoch == epoch);
     desk.confirm(1, 0);
     assert_eq!((desk.at(2), desk.dispatcher.waiting()), (vec![1], 0));
@@ -218,7 +218,7 @@ fn an_asset_that_is_parked_because_it_moves_takes_no_other_with_it() {
     desk.comes(&moves);
     desk.overflow();
     assert_eq!(desk.comes(&stays), Admission::Parked);
-    let classes: Vec<_> = desk.dispatcher.partitions()[&0].backlog.classes().collect();
+    let classes: Vec<_> = desk.dispatcher.partitions()[&first(0)].backlog.classes().collect();
     assert_eq!(classes[0].0, [2]);
     assert_eq!(desk.comes(&moves), Admission::Parked);
     assert_eq!(desk.dispatcher.parked()[&2].records, 2);
@@ -235,7 +235,7 @@ fn a_hand_over_that_is_done_leaves_no_older_rings() {
     desk.comes(&moves);
     desk.overflow();
     assert_eq!(desk.comes(&moves), Admission::Parked);
-    let classes: Vec<_> = desk.dispatcher.partitions()[&0].backlog.classes().collect();
+    let classes: Vec<_> = desk.dispatcher.partitions()[&first(0)].backlog.classes().collect();
     assert_eq!(classes[0].0, [2]);
 }
 
@@ -266,7 +266,7 @@ fn what_was_given_back_goes_with_its_partition() {
     desk.wait(SECOND);
     assert_eq!(desk.dispatcher.overdue().len(), 1);
     desk.give_back(1, 0);
-    desk.dispatcher.remove(0);
+    desk.dispatcher.remove(first(0));
     desk.hand_out();
     assert_eq!(desk.dispatcher.total().records, 1, "record 1 is still at the old owner");
     assert!(desk.at(2).is_empty() && desk.dispatcher.caps.is_clear());

@@ -11,7 +11,7 @@ fn a_pass_ends_where_no_record_follows() {
     }
     desk.overflow();
     assert_eq!(desk.comes(&away), Admission::Parked);
-    desk.dispatcher.reached(0, 6);
+    desk.dispatcher.reached(first(0), 6);
     (0..4).for_each(|offset| desk.confirm(1, offset));
     desk.wait(1);
     assert_eq!(desk.read_again(), [4]);
@@ -23,18 +23,18 @@ fn a_pass_ends_where_no_record_follows() {
 #[test]
 fn a_pass_that_brings_nothing_gives_way_to_another_partition() {
     let mut desk = Desk::new("12", 50);
-    for partition in [0, 1] {
+    for partition in [0, 1].map(first) {
         desk.resumes(partition, 9, 3);
     }
-    let first = desk.dispatcher.job().unwrap();
+    let one = desk.dispatcher.job().unwrap();
     desk.wait(10 * SECOND);
-    assert_eq!(desk.dispatcher.job(), Some(first));
+    assert_eq!(desk.dispatcher.job(), Some(one));
     desk.wait(60 * SECOND);
-    let second = desk.dispatcher.job().unwrap();
-    assert_eq!((first.partition, second.partition), (0, 1));
+    let two = desk.dispatcher.job().unwrap();
+    assert_eq!((one.partition, two.partition), (first(0), first(1)));
     desk.wait(60 * SECOND);
     let again = desk.dispatcher.job().unwrap();
-    assert_eq!((again.partition, again.from), (0, 3));
+    assert_eq!((again.partition, again.from), (first(0), 3));
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn classes_are_only_those_that_assets_can_have() {
     }
     desk.overflow();
     assert_eq!(desk.comes(&away), Admission::Parked);
-    let classes = |desk: &Desk| desk.dispatcher.partitions()[&0].backlog.classes().count();
+    let classes = |desk: &Desk| desk.dispatcher.partitions()[&first(0)].backlog.classes().count();
     desk.change(2, "12345");
     assert_eq!(classes(&desk), 2, "C1's assets are C1's or C5's");
     for epoch in 1..10 {
@@ -129,7 +129,7 @@ fn parked_records_wait_for_the_dead_letter_too() {
     (0..4).for_each(|offset| desk.confirm(1, offset));
     desk.wait(1);
     for offset in 5..9 {
-        if let Admission::Take(tag) = desk.dispatcher.receive_stray(0, offset) {
+        if let Admission::Take(tag) = desk.dispatcher.receive_stray(first(0), offset) {
             desk.dispatcher.bury(tag, 10);
         }
     }
@@ -176,13 +176,13 @@ fn what_has_expired_is_not_looked_for() {
         away: vec![("C1".to_owned(), 3), ("C2".to_owned(), 7)],
         ..Resume::default()
     };
-    desk.dispatcher.assign(0, &resume, Phase::Active);
+    desk.dispatcher.assign(first(0), &resume, Phase::Active);
     assert_eq!(desk.dispatcher.job().map(|job| job.from), Some(3));
-    assert_eq!(desk.dispatcher.expired(0, 5), 2);
+    assert_eq!(desk.dispatcher.expired(first(0), 5), 2);
     assert_eq!(desk.position(), 5);
     assert_eq!(desk.dispatcher.job().map(|job| job.from), Some(5));
-    assert_eq!(desk.dispatcher.expired(0, 5), 0, "it is told once");
-    assert_eq!(desk.dispatcher.expired(0, 9), 4);
+    assert_eq!(desk.dispatcher.expired(first(0), 5), 0, "it is told once");
+    assert_eq!(desk.dispatcher.expired(first(0), 9), 4);
     assert!(desk.dispatcher.parked().is_empty(), "all that was parked is gone");
     assert_eq!((desk.dispatcher.job(), desk.position()), (None, 9));
 }
@@ -191,7 +191,7 @@ fn what_has_expired_is_not_looked_for() {
 fn a_pass_ends_with_the_partition_where_nothing_has_come_since() {
     let mut desk = Desk::new("12", 50);
     let away = key(&[("12", 1)], 0);
-    desk.resumes(0, 9, 0);
+    desk.resumes(first(0), 9, 0);
     desk.log = vec![away; 3];
     assert_eq!(desk.read_again(), [0, 1, 2]);
     assert!(
@@ -210,10 +210,10 @@ fn a_pass_ends_with_the_partition_where_nothing_has_come_since() {
 #[test]
 fn partitions_have_their_turn_to_be_read_again() {
     let mut desk = Desk::new("12", 50);
-    for partition in 0..3 {
+    for partition in (0..3).map(first) {
         desk.resumes(partition, 9, 3);
     }
-    for partition in [0, 1, 2, 0] {
+    for partition in [0, 1, 2, 0].map(first) {
         assert_eq!(desk.dispatcher.job().map(|job| job.partition), Some(partition));
         desk.dispatcher.stop_reading();
     }
@@ -235,11 +235,11 @@ fn nothing_is_read_again_of_a_partition_that_is_not_taken() {
         Phase::Announcing,
         Phase::Contested,
     ] {
-        desk.dispatcher.assign(0, &resume, phase);
+        desk.dispatcher.assign(first(0), &resume, phase);
         assert_eq!(desk.dispatcher.job(), None, "{phase:?}");
-        desk.dispatcher.set_phase(0, Phase::Active);
+        desk.dispatcher.set_phase(first(0), Phase::Active);
         let job = desk.dispatcher.job().unwrap();
-        desk.dispatcher.set_phase(0, phase);
+        desk.dispatcher.set_phase(first(0), phase);
         let again = desk.dispatcher.read_again(job.number, 3, Some(away.as_bytes()));
         assert_eq!(again, Again::Done, "{phase:?}");
         assert_eq!(desk.position(), 3);
@@ -263,11 +263,11 @@ fn a_record_seen_before_is_not_parked() {
 fn a_long_pass_makes_room_for_other_partitions_and_goes_on_later() {
     let mut desk = Desk::new("12", 50);
     let well = key(&[("12", 2)], 0);
-    for partition in 0..2 {
+    for partition in (0..2).map(first) {
         desk.resumes(partition, 1_000, 3);
     }
     let mut from = 3;
-    for partition in [0, 1, 0] {
+    for partition in [0, 1, 0].map(first) {
         let job = desk.dispatcher.job().unwrap();
         assert_eq!((job.partition, job.from), (partition, from));
         let mut looked_at = (job.from..).take_while(|offset| {
@@ -277,7 +277,7 @@ fn a_long_pass_makes_room_for_other_partitions_and_goes_on_later() {
         });
         let last = looked_at.by_ref().last().unwrap();
         assert!(last < 900, "others have their turn");
-        if partition == 1 {
+        if partition == first(1) {
             from = last + 1;
         }
     }
@@ -287,7 +287,7 @@ fn a_long_pass_makes_room_for_other_partitions_and_goes_on_later() {
 fn a_pass_waits_a_moment_for_a_cluster_without_room() {
     let mut desk = Desk::new("12", 4);
     let away = key(&[("12", 1)], 0);
-    desk.resumes(0, 9, 0);
+    desk.resumes(first(0), 9, 0);
     let job = desk.dispatcher.job().unwrap();
     let key = Some(away.as_bytes());
     let place = desk.dispatcher.era().ring.place(away.as_bytes());
@@ -308,7 +308,7 @@ fn a_pass_waits_a_moment_for_a_cluster_without_room() {
 fn a_pass_that_brings_something_goes_on() {
     let mut desk = Desk::new("12", 50);
     let well = key(&[("12", 2)], 0);
-    desk.resumes(0, 9, 3);
+    desk.resumes(first(0), 9, 3);
     let job = desk.dispatcher.job();
     for offset in 3..8 {
         desk.wait(20 * SECOND);
