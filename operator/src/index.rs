@@ -13,6 +13,7 @@ pub use self::latest::Latest;
 pub use self::readiness::Readiness;
 pub use self::references::{Name, References};
 pub use self::rings::turn::in_turn;
+pub use self::rings::watch::follow as follow_rings;
 pub use self::rings::{Key, Rings, map as ring_map};
 pub use self::secrets::{
     ALLOW_USE, Content, SecretCache, SecretWakes, Secrets, SecretsError, Woken, follow_secrets, secret_wakes,

@@ -1,10 +1,10 @@
 //! The operator: keeps clusters, channels and forwarders as their resources declare them.
 //!
 //! ```text
-//! watch ─▶ queue ─▶ reconcile: dereference ─▶ validate ─▶ build ─▶ apply ─▶ status
-//!                              (reads)        (pure)      (pure)   (writes) (one write)
+//! watch ─▶ queue ─▶ reconcile: dereference ─▶ decide ─▶ validate ─▶ build ─▶ apply ─▶ status
+//!                              (reads)        (pure)    (pure)      (pure)   (writes) (one write)
 //! ```
-//! One replica, the leader, reconciles; every replica answers the router and the probes.
+//! One replica, the leader, reconciles. Every replica fills the index and answers over HTTP.
 
 pub mod check_health;
 pub mod cli;

@@ -14,7 +14,7 @@ use tracing::{error, info};
 use crate::cli::{Cli, Format, Level};
 use crate::context::{Context, Scope, Settings};
 use crate::controllers::{asset_forwarder, kafka_channel, nats_cluster};
-use crate::index::{Readiness, Rings, follow_secrets, secret_wakes};
+use crate::index::{Readiness, Rings, follow_rings, follow_secrets, secret_wakes};
 use crate::leader::{Candidate, End};
 use crate::metrics::Metrics;
 use crate::reconcile::events::Events;
@@ -78,8 +78,10 @@ pub async fn run(cli: Cli, mut stop: Shutdown) -> anyhow::Result<()> {
     {
         let (client, scope) = (client.clone(), scope.clone());
         parts.spawn(async move {
-            router::serve(router_server, client, &scope, rings, last).await;
-            "the router"
+            tokio::select! {
+                () = router::serve(router_server, Arc::clone(&rings), last) => "the router",
+                never = follow_rings(&client, &scope, &rings) => match never {},
+            }
         });
     }
 

@@ -15,20 +15,16 @@ use axum::{Json, Router};
 use forwarder_core::fanout::table::Answer;
 use forwarder_service::http::Server;
 use forwarder_service::shutdown::Shutdown;
-use kube::Client;
 use serde::{Deserialize, Serialize};
 
-use crate::context::Scope;
 use crate::index::rings::tables::NoTable;
-use crate::index::rings::{Key, NoAnswer, Rings, watch};
+use crate::index::rings::{Key, NoAnswer, Rings};
 
-/// Answers from `rings`, which it keeps up to date, until `stop`.
-pub async fn serve(server: Server, client: Client, scope: &Scope, rings: Arc<Rings>, mut stop: Shutdown) {
-    let serving = server.serve(routes(Arc::clone(&rings)), false, async move { stop.requested().await });
-    tokio::select! {
-        () = serving => {}
-        never = watch::follow(&client, scope, &rings) => match never {},
-    }
+/// Answers from `rings` until `stop`.
+pub async fn serve(server: Server, rings: Arc<Rings>, mut stop: Shutdown) {
+    server
+        .serve(routes(rings), false, async move { stop.requested().await })
+        .await;
 }
 
 /// What is answered, from `rings`.

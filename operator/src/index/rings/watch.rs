@@ -33,7 +33,7 @@ const PAGE: u32 = 8;
 const LOOK: Duration = Duration::from_secs(30);
 
 /// Keeps `rings` up to date for ever. While a watch is down, what it said last stays.
-pub(crate) async fn follow(client: &Client, scope: &Scope, rings: &Rings) -> Infallible {
+pub async fn follow(client: &Client, scope: &Scope, rings: &Rings) -> Infallible {
     tokio::select! {
         never = documents(client, scope, rings) => never,
         never = forwarders(client, scope, rings) => never,
