@@ -43,8 +43,9 @@ const LONGEST: Duration = Duration::from_secs(180);
 /// How a reconcile has failed.
 #[derive(Debug, thiserror::Error)]
 enum Failed<E: Failure> {
+    /// In a box: the controller keeps room for an error beside every object that waits for its turn, and thousands may.
     #[error(transparent)]
-    Reconcile(E),
+    Reconcile(Box<E>),
     #[error("reconcile timed out after {LONGEST:?}")]
     TimedOut,
 }
@@ -180,7 +181,7 @@ pub async fn drive<K, F, Fut, E>(
             // In a box, since thousands may wait for a slot, and all that they need until then is small.
             let reconcile = Box::pin(reconcile(object, Arc::clone(&context)));
             let result = match tokio::time::timeout(LONGEST, reconcile).await {
-                Ok(result) => result.map_err(Failed::Reconcile),
+                Ok(result) => result.map_err(|error| Failed::Reconcile(Box::new(error))),
                 Err(_) => Err(Failed::TimedOut),
             };
             context.metrics.reconciled(name, result.is_ok(), begin.elapsed());
