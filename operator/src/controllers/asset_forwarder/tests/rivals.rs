@@ -54,7 +54,9 @@ fn who_is_scaled_by_lag_wants_pods_whatever_replicas_says() {
     let (mut old, young) = (forwarder("old", 1, 0), forwarder("young", 2, 0));
     old.spec.replicas = 0;
     assert!(!goes_before(&old, &young, false));
-    old.spec.autoscaling = Some(yaml("{maxReplicas: 2}"));
+    old.spec.autoscaling = Some(yaml(
+        "{minReplicas: 1, maxReplicas: 2, lagPerReplica: 100, scaleDownDelaySeconds: 60}",
+    ));
     assert!(goes_before(&old, &young, false));
     old.spec.suspend = true;
     assert!(!goes_before(&old, &young, false));
