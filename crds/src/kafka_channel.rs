@@ -247,7 +247,7 @@ pub struct KafkaChannelStatus {
     /// declared or the reported value changes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub differing_settings: Vec<DifferingSetting>,
-    /// Says that this channel has created its topic. Absent: it has not, or that is unknown; deleting the channel then keeps the topic.
+    /// Says whether this channel has created its topic, or has begun to. Absent: it has not, or that is unknown; deleting the channel then keeps the topic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic_creation: Option<TopicCreation>,
 }

@@ -84,7 +84,7 @@ const FORBIDDEN: &[(&str, &str, &str, &str)] = &[
         "operator",
         "index",
         "controllers",
-        "every replica has the index, and only the leader its controllers",
+        "every replica has an index, and only the leader its controllers",
     ),
     (
         "operator",

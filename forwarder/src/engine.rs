@@ -42,9 +42,9 @@
 //! | what the API says of the ring | its watch | `ring_watch` | 4 (`ring_watch.rs`) |
 //! | status | intake | `admin` | the newest |
 //! | ended traces | intake | `traces` | 2,048 (`traces.rs`); more are dropped and counted |
-//! | commits, and their answers | intake, `commit` | `commit`, intake | 2: one that is out, and the last one |
+//! | commits, and their answers | intake, `commit` | `commit`, intake | 2 for each topic: one that is out, and the last one |
 //! | events of the group | librdkafka | intake | what librdkafka says between two turns (`intake/context.rs`) |
-//! | abandonment | outputs | intake | nothing: it ends when all have answered (`intake/group.rs`) |
+//! | abandonment | publishers | intake | nothing: it ends when all have answered (`intake/group.rs`) |
 //! | stop | the process, the engine | engine, intake | one word |
 //! | end | intake | engine | one result |
 

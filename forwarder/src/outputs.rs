@@ -9,7 +9,7 @@
 //! ```
 //!
 //! - [`nats`]: a NATS cluster, with a task of its own. [`nats::Publishers`] starts and ends these tasks.
-//! - [`kafka`], [`file`]: a topic and a file. [`batches`] is the task that both need.
+//! - [`kafka`], [`mod@file`]: a topic and a file. [`batches`] is the task that both need.
 //! - [`dead_letter`]: which of the two takes the records that can never be forwarded, and how one is encoded.
 
 pub mod batches;

@@ -4,7 +4,7 @@
 //! watch ─▶ queue ─▶ reconcile: dereference ─▶ decide ─▶ validate ─▶ build ─▶ apply ─▶ status
 //!                              (reads)        (pure)    (pure)      (pure)   (writes) (one write)
 //! ```
-//! One replica, the leader, reconciles. Every replica fills the index and answers over HTTP.
+//! One replica, the leader, reconciles and fills all of the index. Every replica knows the rings and answers over HTTP.
 
 pub mod check_health;
 pub mod cli;

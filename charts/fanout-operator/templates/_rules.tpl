@@ -21,7 +21,7 @@
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, list, watch, create, patch]
-# What runs a forwarder's pods, and what makes them reachable.
+# The account that a forwarder's pods run under, and what makes them reachable.
 - apiGroups: [""]
   resources: [services, serviceaccounts]
   verbs: [get, list, watch, create, patch]

@@ -23,7 +23,7 @@ pub struct Source {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_from: Option<StartFrom>,
     /// What to do when the broker no longer has the committed offset. `Earliest` (the default): continue at the oldest
-    /// record; `Latest`: continue at the end; `Stop`: pause the partition until a person has decided. Missing records are counted. A
+    /// record; `Latest`: continue at the end; `Stop`: pause the partition until a person has decided. Each time is counted, and the log says how many offsets. A
     /// batch that is damaged in Kafka is skipped with an error; with `Stop` the partition pauses before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "MissingOffset")]
@@ -73,9 +73,9 @@ pub enum StartFromType {
 /// What to do when the broker no longer has the committed offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum MissingOffset {
-    /// Continue at the oldest record. Expired records are counted.
+    /// Continue at the oldest record. The forwarder counts each time, and logs how many offsets.
     Earliest,
-    /// Continue at the end. Skipped records are counted.
+    /// Continue at the end. The forwarder counts each time, and logs how many offsets.
     Latest,
     /// Leave the partition paused until a person has decided.
     Stop,

@@ -23,7 +23,7 @@ pub struct Traces {
     /// protobuf. The certificate of an `https` one is checked against the image's certificate authorities.
     #[schemars(schema_with = "endpoint")]
     pub endpoint: String,
-    /// The most records in a million that are traced. By default 0: none. A record without a `traceparent` begins a trace. A record
+    /// The most records in a million that are traced. By default 0: none. A record without a `traceparent` begins a trace, if it falls into the share. A record
     /// whose `traceparent` has the sampled flag continues that trace, if its trace ID falls into the share. All others pass unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "samples_per_million")]

@@ -18,9 +18,13 @@ use tokio::task::JoinHandle;
 use crate::nats::Nats;
 use crate::traffic::read_value;
 use crate::verdict::{Delivery, Ledger, Tally, Verdict};
+use crate::wait;
 
 /// Two connections are read within milliseconds of each other on an idle machine; a hand-over that is out of order on purpose takes round trips.
 const TOLERANCE_US: u64 = 20_000;
+
+/// How long servers that have restarted may take until a stream can be read to its end.
+const READABLE: Duration = Duration::from_secs(60);
 
 /// Messages of one cluster that wait to be counted. What does not fit would be dropped by the client library, and be taken for lost.
 const QUEUE: usize = 1 << 20;
@@ -252,7 +256,11 @@ pub async fn tally_stream_of(
     stream: &str,
     ledger: &Ledger,
 ) -> Result<Tally> {
-    let messages = read_stream_of(client.clone(), stream).await?;
+    // Servers that have restarted may move a stream's leader once more. What was read until then says nothing.
+    let messages = wait::value(READABLE, "the stream is read", || async {
+        read_stream_of(client.clone(), stream).await.map(Some)
+    });
+    let messages = messages.await?;
     let all = messages.into_iter().map(|message| (0, cluster, message)).collect();
     Ok(tally_messages(all, ledger, None))
 }

@@ -112,6 +112,8 @@ impl<W: Writer> Batches<W> {
                 self.batch.extend(self.waiting.drain(..BATCH.min(self.waiting.len())));
             }
             if self.batch.is_empty() {
+                // A flood is over: its room is given back.
+                self.waiting.shrink_to(BATCH);
                 return;
             }
             match self.writer.write(&mut self.batch).await {

@@ -354,7 +354,11 @@ impl Variables {
     fn number<N: std::str::FromStr>(&mut self, name: &str, default: N) -> N {
         let Some(text) = self.text(name) else { return default };
         text.parse().unwrap_or_else(|_| {
-            self.fault(name, format!("{text:?} is not a valid number"), "write a whole number");
+            self.fault(
+                name,
+                format!("{text:?} is not a valid number"),
+                "write a whole number in range",
+            );
             default
         })
     }

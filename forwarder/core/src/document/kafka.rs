@@ -134,10 +134,10 @@ pub enum StartFrom {
 /// ends before the offset is read from its end. Both do not apply to [`MissingOffset::Stop`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MissingOffset {
-    /// If it expired, continue at the oldest record. Expired records are counted.
+    /// If it expired, continue at the oldest record. The forwarder counts each time, and logs how many offsets.
     #[default]
     Earliest,
-    /// If it expired, continue at the end. Skipped records are counted.
+    /// If it expired, continue at the end. The forwarder counts each time, and logs how many offsets.
     Latest,
     /// Pause the partition until a person has decided; the others go on.
     Stop,

@@ -120,8 +120,14 @@ const UNDECIDED: SignedDuration = SignedDuration::from_secs(15);
 
 /// Whether a forwarder has pods, or is to have some.
 fn is_active(forwarder: &AssetForwarder) -> bool {
+    wants_pods(forwarder) || has_pods(forwarder)
+}
+
+/// Whether a forwarder is to have pods. Where the operator chooses their number, it is at least one, and `replicas` says nothing.
+#[must_use]
+pub fn wants_pods(forwarder: &AssetForwarder) -> bool {
     let spec = &forwarder.spec;
-    (!spec.suspend && spec.replicas > 0) || has_pods(forwarder)
+    !spec.suspend && (spec.replicas > 0 || spec.autoscaling.is_some())
 }
 
 fn has_pods(forwarder: &AssetForwarder) -> bool {

@@ -114,7 +114,7 @@ pub(super) fn username(
     let check = |value: &[u8]| {
         if is_secret {
             return Err(
-                "is for what must stay secret, and a user's name stands in a ConfigMap; name another key in usernameKey",
+                "is a key of secret data, and the user name appears in a ConfigMap; name another key in usernameKey",
             );
         }
         content::text(value)

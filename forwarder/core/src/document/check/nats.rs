@@ -298,7 +298,7 @@ fn check_stream_subjects(faults: &mut Faults<'_>, subjects: &[String], prefix: O
     {
         faults.add(
             format!("do not cover the subjects of publish.subject, which begin with {prefix:?}"),
-            format!("add {prefix}.>"),
+            format!("write {prefix}.> in place of those that it covers"),
         );
     }
 }

@@ -11,7 +11,7 @@ use super::resources::namespace_labels;
 use super::{Channel, DereferenceError, Dereferenced};
 use crate::context::Context;
 use crate::controllers::asset_forwarder::names;
-use crate::controllers::asset_forwarder::rivals::{Rival, goes_before, group, may_have_begun};
+use crate::controllers::asset_forwarder::rivals::{Rival, goes_before, group, may_have_begun, wants_pods};
 use crate::controllers::asset_forwarder::rollout;
 use crate::controllers::asset_forwarder::stores::Stores;
 use crate::reconcile::reference::grants;
@@ -75,7 +75,7 @@ impl<'a> Claim<'a> {
     /// None: it wants no pods, or it is not known yet what they would read.
     fn of(found: &'a Dereferenced) -> Option<Self> {
         let us = &found.forwarder;
-        if us.spec.suspend || us.spec.replicas == 0 {
+        if !wants_pods(us) {
             return None;
         }
         let (group, channel) = (group(us)?, found.source.channel()?);

@@ -50,6 +50,19 @@ fn the_older_one_goes_first_and_one_that_reads_before_one_that_does_not() {
 }
 
 #[test]
+fn who_is_scaled_by_lag_wants_pods_whatever_replicas_says() {
+    let (mut old, young) = (forwarder("old", 1, 0), forwarder("young", 2, 0));
+    old.spec.replicas = 0;
+    assert!(!goes_before(&old, &young, false));
+    old.spec.autoscaling = Some(yaml(
+        "{minReplicas: 1, maxReplicas: 2, lagPerReplica: 100, scaleDownDelaySeconds: 60}",
+    ));
+    assert!(goes_before(&old, &young, false));
+    old.spec.suspend = true;
+    assert!(!goes_before(&old, &young, false));
+}
+
+#[test]
 fn of_two_made_together_the_older_one_waits_for_the_words_of_the_younger() {
     let at = |second: i64| Timestamp::from_second(second).unwrap();
     let (a, b) = (forwarder("a", 10, 0), forwarder("b", 10, 0));

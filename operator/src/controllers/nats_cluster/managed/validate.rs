@@ -151,6 +151,6 @@ fn bytes(path: &'static str, text: &str) -> Result<u64, Unusable> {
         });
     parsed.ok_or_else(|| Unusable {
         path,
-        problem: format!("{text:?} is no size: write a number and Mi, Gi or Ti, such as 10Gi"),
+        problem: format!("{text:?} is not a valid size: use a number with Mi, Gi or Ti, such as 10Gi"),
     })
 }
