@@ -89,7 +89,9 @@ pub struct AssetForwarderSpec {
     /// autoscaler of your own may change it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<Autoscaling>,
-    /// What is read: for now exactly one channel. A change rolls the pods. Another channel or group begins at its own offsets.
+    /// What is read: a channel, or several of one Kafka. They need the same connection and login, and all fields but `channelRef` are the
+    /// same in each. An asset's records keep their order within each topic only. A change rolls the pods. Another channel or group begins
+    /// at its own offsets.
     #[schemars(schema_with = "sources")]
     pub sources: Vec<Source>,
     /// Which `NatsCluster`s are members of the ring.
@@ -134,7 +136,7 @@ const fn one() -> i32 {
 }
 
 fn sources(generator: &mut SchemaGenerator) -> Schema {
-    schema::list(1, 1, &generator.subschema_for::<Source>(), &[])
+    source::list(generator)
 }
 
 pub(crate) fn image(_: &mut SchemaGenerator) -> Schema {

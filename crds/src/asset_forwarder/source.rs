@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use kube::KubeSchema;
+use kube::core::Rule;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +16,7 @@ use crate::schema::{self, rule};
 pub struct Source {
     /// The `KafkaChannel`.
     pub channel_ref: ObjectRef,
-    /// The consumer group. It must not be used by anything else.
+    /// The consumer group, the same in each source. It must not be used by anything else.
     #[schemars(schema_with = "group")]
     pub group: String,
     /// Where a group without committed offsets begins. Absent: `Latest`. A group with committed offsets continues there and
@@ -88,6 +89,42 @@ pub enum GroupProtocol {
     Classic,
     /// KIP-848, where the broker assigns.
     Consumer,
+}
+
+/// The sources that a forwarder may have at most.
+const MOST: u32 = 16;
+
+/// One consumer reads all sources, so they say the same of it.
+pub(super) fn list(generator: &mut SchemaGenerator) -> Schema {
+    let rules = [
+        rule(
+            "self.all(one, self.exists_one(other, one.channelRef.name == other.channelRef.name \
+             && has(one.channelRef.__namespace__) == has(other.channelRef.__namespace__) \
+             && (!has(one.channelRef.__namespace__) \
+                 || one.channelRef.__namespace__ == other.channelRef.__namespace__)))",
+            "names a channel twice: name each KafkaChannel once",
+        ),
+        rule(
+            "self.all(source, source.group == self[0].group)",
+            "has different groups: write the same group in each source, or read the others by another AssetForwarder",
+        ),
+        same("startFrom"),
+        same("missingOffset"),
+        same("protocol"),
+        same("clientConfig"),
+    ];
+    schema::list(1, MOST, &generator.subschema_for::<Source>(), &rules)
+}
+
+/// What the consumer has once is declared the same in each source, or in none.
+fn same(field: &str) -> Rule {
+    rule(
+        format!(
+            "self.all(source, has(source.{field}) == has(self[0].{field}) \
+             && (!has(source.{field}) || source.{field} == self[0].{field}))"
+        ),
+        &format!("has different values of {field}: write the same {field} in each source, or in none"),
+    )
 }
 
 fn group(_: &mut SchemaGenerator) -> Schema {

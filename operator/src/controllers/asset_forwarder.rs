@@ -27,6 +27,7 @@ pub mod rivals;
 pub mod rollout;
 pub mod rollout_trigger;
 mod settled;
+pub mod sources;
 pub mod status;
 pub mod steps;
 pub mod stores;

@@ -33,6 +33,7 @@ mod scale;
 mod scaling;
 mod scenario;
 mod secrets;
+mod sources;
 mod tenants;
 mod upgrade;
 mod visible;

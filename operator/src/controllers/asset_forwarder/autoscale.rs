@@ -61,7 +61,7 @@ struct History {
 /// What lags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Lag {
-    /// Records that are not committed, of all partitions.
+    /// Records that are not committed, of all partitions of all topics.
     records: i64,
     /// Some wait for a cluster that is away or refuses one of them, or are not taken at all: more pods would not help.
     is_held: bool,
@@ -76,7 +76,7 @@ impl Histories {
             histories.remove(&uid(&found.forwarder));
             return None;
         };
-        let partitions = found.source.channel().and_then(|channel| channel.partitions);
+        let partitions = found.partitions();
         let bounds = Bounds::of(autoscaling, pods(found), partitions);
         let Some(pods) = pods(found).map(|pods| bounds.hold(pods)) else {
             return Some(bounds.least);
@@ -249,6 +249,7 @@ fn lag(existing: &Existing, partitions: Option<i32>) -> Option<Lag> {
                     phase,
                     ring,
                     assignment,
+                    topics,
                     clusters,
                     ..
                 }),
@@ -269,9 +270,15 @@ fn lag(existing: &Existing, partitions: Option<i32>) -> Option<Lag> {
             .values()
             .any(|cluster| !cluster.connected || cluster.held_assets > 0);
         is_held |= matches!(phase, Phase::Waiting(_)) || waits;
-        for (partition, assignment) in assignment {
+        // The first topic has no name in a status.
+        let of_first = assignment.iter().map(|assigned| (None, assigned));
+        let of_further = topics.iter().flat_map(|(name, topic)| {
+            let assigned = topic.assignment.iter();
+            assigned.map(move |assigned| (Some(name), assigned))
+        });
+        for (topic, (partition, assignment)) in of_first.chain(of_further) {
             // Two pods that both have it are between two assignments.
-            if lags.insert(*partition, assignment.lag?).is_some() {
+            if lags.insert((topic, *partition), assignment.lag?).is_some() {
                 return None;
             }
         }

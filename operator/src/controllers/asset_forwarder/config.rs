@@ -24,17 +24,23 @@ pub struct Topic<'a> {
     pub credentials: &'a KafkaCredentials,
 }
 
-/// The configuration for `source`; with `ring`, where the pods do not watch theirs.
+/// The configuration for `topics`, the first source's first, all with the settings of `source`; with `ring`, where the pods do not watch
+/// theirs.
+///
+/// Further topics are written only where there are some: a pod of an older image refuses a document with a field that it does not know.
 ///
 /// # Errors
 /// What can never work, by the path of the resource's field.
 pub fn document(
     spec: &AssetForwarderSpec,
     source: &Source,
-    topic: Topic<'_>,
+    topics: &[Topic<'_>],
     dead_letter: Option<Topic<'_>>,
     ring: Option<&RingConfig>,
 ) -> Result<Document, String> {
+    let Some((topic, further)) = topics.split_first() else {
+        return Err("spec.sources: has 0 entries; write at least one".to_owned());
+    };
     let letters = spec.dead_letter.as_ref();
     let document = Document {
         source: document::Source {
@@ -43,7 +49,7 @@ pub fn document(
                 ..topic.credentials.connection.clone()
             },
             topic: topic.name.to_owned(),
-            further_topics: Vec::new(),
+            further_topics: further.iter().map(|topic| topic.name.to_owned()).collect(),
             group: source.group.clone(),
             start_from: start_from(source.start_from.as_ref())?,
             missing_offset: match source.missing_offset {
@@ -72,7 +78,7 @@ pub fn document(
     };
     document.check().map_err(|faults| {
         let faults = faults.faults().iter();
-        let lines = faults.map(|fault| told(fault, topic.channel, dead_letter.map(|letter| letter.channel)));
+        let lines = faults.map(|fault| told(fault, topics, dead_letter.map(|letter| letter.channel)));
         lines.collect::<Vec<_>>().join("\n")
     })?;
     Ok(document)
@@ -240,8 +246,9 @@ fn telemetry(telemetry: &crds::asset_forwarder::Telemetry) -> document::Telemetr
 }
 
 /// A fault at the field that the person wrote.
-fn told(fault: &Fault, channel: &str, dead_letter: Option<&str>) -> String {
+fn told(fault: &Fault, topics: &[Topic<'_>], dead_letter: Option<&str>) -> String {
     let path = &fault.path;
+    let channel = topics.first().map_or("", |topic| topic.channel);
     let channel_field = |channel: &str, rest: &str| {
         let field = rest.replace("topic", "topic.name");
         format!("KafkaChannel {channel}: spec.{field}")
@@ -252,6 +259,12 @@ fn told(fault: &Fault, channel: &str, dead_letter: Option<&str>) -> String {
             let rest = path.strip_prefix("source.")?;
             (rest.starts_with("connection") || rest == "topic").then(|| channel_field(channel, rest))
         })
+        .or_else(|| {
+            let place = path.strip_prefix("source.furtherTopics[")?.strip_suffix(']')?;
+            let topic = topics.get(place.parse::<usize>().ok()?.checked_add(1)?)?;
+            Some(channel_field(topic.channel, "topic"))
+        })
+        .or_else(|| renamed("source.furtherTopics", "spec.sources"))
         .or_else(|| renamed("source.startFrom.millis", "spec.sources[0].startFrom.timestamp"))
         .or_else(|| renamed("source.", "spec.sources[0]."))
         .or_else(|| renamed("publish.retry.", "spec.publish."))

@@ -4,6 +4,7 @@
 //! must never be the answer of a cache that is still empty. What only needs to converge, the watches tell: channels, labels of namespaces,
 //! and Secrets that have not changed since they were read.
 
+mod claim;
 mod pods;
 mod resources;
 mod rivals;
@@ -17,6 +18,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt as _;
 use kube::core::PartialObjectMeta;
 
+pub use self::claim::{Claim, Claimed};
 use self::resources::Reading;
 pub use self::resources::current;
 pub use self::rivals::{may_have_rival, rival};
@@ -36,18 +38,27 @@ use crate::reconcile::drive::Failure;
 pub struct Dereferenced {
     /// The resource, as it is now.
     pub forwarder: AssetForwarder,
-    /// The channel that is read.
-    pub source: Reference,
+    /// The channels that are read, in the order of the spec.
+    pub sources: Vec<Reference>,
     /// The channel for dead letters, if one is declared.
     pub dead_letter: Option<Reference>,
     /// The clusters that the selector chooses.
     pub candidates: Vec<Candidate>,
     /// What there is of the forwarder.
     pub existing: Existing,
-    /// Another forwarder that has the same source and goes before this one.
+    /// Another forwarder that has a source of this one and goes before it.
     pub rival: Option<Rival>,
     /// The Secrets that clusters and channels name, as namespace and name, whether they are there or not.
     pub secrets: BTreeSet<(String, String)>,
+}
+
+impl Dereferenced {
+    /// The partitions of all topics that are read together; none: they are not known of each.
+    #[must_use]
+    pub fn partitions(&self) -> Option<i32> {
+        let mut partitions = self.sources.iter().map(|source| source.channel()?.partitions);
+        partitions.try_fold(0_i32, |sum, partitions| Some(sum.saturating_add(partitions?)))
+    }
 }
 
 /// A channel that is referred to.
@@ -266,13 +277,13 @@ async fn together(
 ) -> Result<Option<Dereferenced>, DereferenceError> {
     let mut named = BTreeSet::new();
     let spec = &forwarder.spec;
-    let source = match spec.sources.first() {
-        Some(source) => resources::channel(&secrets, us, &source.channel_ref, &mut named).await?,
-        None => Some(Reference {
-            name: String::new(),
-            found: Found::Missing,
-        }),
-    };
+    let mut sources = Vec::new();
+    for source in &spec.sources {
+        match resources::channel(&secrets, us, &source.channel_ref, &mut named).await? {
+            Some(channel) => sources.push(channel),
+            None => return Ok(None),
+        }
+    }
     let dead_letter = match spec.dead_letter.as_ref().and_then(|letter| letter.channel_ref.as_ref()) {
         Some(reference) => match resources::channel(&secrets, us, reference, &mut named).await? {
             Some(channel) => Some(channel),
@@ -281,12 +292,12 @@ async fn together(
         None => None,
     };
     let candidates = resources::candidates(&secrets, us, chosen, &mut named).await?;
-    let (Some(source), Some(candidates)) = (source, candidates) else {
+    let Some(candidates) = candidates else {
         return Ok(None);
     };
     Ok(Some(Dereferenced {
         forwarder,
-        source,
+        sources,
         dead_letter,
         candidates,
         existing,

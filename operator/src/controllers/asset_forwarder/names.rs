@@ -30,7 +30,7 @@ pub const READERS: &str = "fanout.openfactory.io/readers";
 
 /// On a Deployment: the generations of the forwarder and of its channels at the last write.
 pub const GENERATION: &str = "fanout.openfactory.io/generation";
-/// On a Deployment: what its pods read, as channel, topic and group.
+/// On a Deployment: what its pods read, as channels, topics and group: see [`super::sources::Sources`].
 pub const SOURCE: &str = "fanout.openfactory.io/source";
 /// On a Deployment: a hash of the forwarder's spec, without what scales it, and of its channels.
 pub const SPEC: &str = "fanout.openfactory.io/spec";
@@ -167,10 +167,4 @@ impl Identity {
 /// Texts as a map.
 pub fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
     pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
-}
-
-/// What is read, in one text: channel, topic and group.
-#[must_use]
-pub fn source_text(channel: &str, topic: &str, group: &str) -> String {
-    format!("{channel} {topic} {group}")
 }

@@ -3,7 +3,8 @@
 //! Kafka shares the partitions among all members of a group, whichever forwarder they belong to. So two forwarders consume each record
 //! once, but each of them by its own ring: an asset's records would go to this cluster or that one, as the partitions move.
 //!
-//! - Who runs no pods for that source begins none while another one reads it, or is older.
+//! - Who runs no pods for that source begins none while another one reads it, or is older. With several sources that is true of each: one
+//!   that is added is not taken up while another forwarder has it, and pods go on with those that they read.
 //! - Who runs pods already keeps them, also if the other one is older: an operator before this one may have let both begin. To end them
 //!   would move the whole load to pods that were not made for it, and to a ring that may name other clusters. That is for a person to
 //!   decide. Nothing is lost meanwhile: each record is still consumed by one member and confirmed. The condition says what is wrong.
@@ -29,34 +30,53 @@ pub struct Rival {
     pub group: String,
     /// Whether ours has pods that read the source.
     pub we_read: bool,
+    /// The topic of both, where ours has several.
+    pub topic: Option<String>,
 }
 
 impl Rival {
-    /// The `other` one, for the forwarder `us`.
+    /// The `other` one, for the forwarder `us`, which reads that `topic` too or wants to.
     #[must_use]
-    pub fn new(us: &AssetForwarder, other: &AssetForwarder, we_read: bool) -> Self {
+    pub fn new(us: &AssetForwarder, other: &AssetForwarder, we_read: bool, topic: &str) -> Self {
         let namespace = other.namespace().unwrap_or_default();
         let is_near = us.namespace().unwrap_or_default() == namespace;
         Self {
             name: is_near.then(|| format!("{namespace}/{}", other.name_any())),
             group: group(us).unwrap_or_default().to_owned(),
             we_read,
+            topic: (us.spec.sources.len() > 1).then(|| topic.to_owned()),
         }
     }
 
     /// What is to be told of it.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
-        let Self { name, group, we_read } = self;
+        let Self {
+            name,
+            group,
+            we_read,
+            topic,
+        } = self;
         let other = name.as_ref().map_or_else(
             || "an AssetForwarder of another namespace".to_owned(),
             |name| format!("the AssetForwarder {name}"),
         );
         let meanwhile = if *we_read {
             "the pods of both go on, and each record is consumed once, but by either of two rings"
+        } else if topic.is_some() {
+            "this one does not begin to read it, and pods that it has go on with what they read"
         } else {
             "this one begins no pods"
         };
+        if let Some(topic) = topic {
+            return Verdict::stalled(
+                Reason::SourceTaken,
+                format!(
+                    "{other} has the topic {topic:?} and the consumer group {group:?} too; {meanwhile}. Delete or suspend one of the two, \
+                     remove the source from one, or give all spec.sources of one another group"
+                ),
+            );
+        }
         Verdict::stalled(
             Reason::SourceTaken,
             format!(
@@ -67,7 +87,16 @@ impl Rival {
     }
 }
 
-/// The consumer group of a forwarder.
+/// The channels that a forwarder reads, as `namespace/name`.
+pub fn channels(forwarder: &AssetForwarder) -> impl Iterator<Item = String> {
+    let references = forwarder.spec.sources.iter().map(|source| &source.channel_ref);
+    references.filter_map(|reference| {
+        let namespace = reference.namespace.clone().or_else(|| forwarder.namespace())?;
+        Some(format!("{namespace}/{}", reference.name))
+    })
+}
+
+/// The consumer group of a forwarder, the same for all its sources.
 #[must_use]
 pub fn group(forwarder: &AssetForwarder) -> Option<&str> {
     forwarder.spec.sources.first().map(|source| source.group.as_str())
@@ -92,8 +121,13 @@ pub fn goes_before(other: &AssetForwarder, us: &AssetForwarder, we_read: bool) -
         // Of which source its pods are is known once its present spec was looked at.
         is_older && has_pods(other) && !waits(other) && is_observed(other)
     } else {
-        is_older || (has_pods(other) && !waits(other))
+        is_older || (has_pods(other) && (!waits(other) || has_several(other)))
     }
+}
+
+/// Pods of one that waits are of another source, where it has one only. Of several they may read all but the one that it waits for.
+fn has_several(forwarder: &AssetForwarder) -> bool {
+    forwarder.spec.sources.len() > 1
 }
 
 /// Whether `other`, which has the same source and is younger than `us`, may have begun without knowing of us, and has not shown yet which it is.

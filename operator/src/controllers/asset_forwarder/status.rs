@@ -230,12 +230,8 @@ fn verdict(validated: &Validated, deployment: Option<&Deployment>, pods: &Pods<'
         // While pods still end it is the members that matter.
         return of_secret.filter(|_| is_down).unwrap_or_else(|| no_clusters(validated));
     };
-    if let Some(reason) = channel_not_ready {
-        let source = spec.sources.first().map_or("", |source| &source.channel_ref.name);
-        return Verdict::reconciling(
-            Reason::ChannelNotReady,
-            format!("the KafkaChannel {source} is not ready: {reason}"),
-        );
+    if let Some(words) = channel_not_ready {
+        return Verdict::reconciling(Reason::ChannelNotReady, words);
     }
     if let Some(held) = members.held.first() {
         return Verdict::reconciling(

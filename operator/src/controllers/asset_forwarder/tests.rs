@@ -11,6 +11,7 @@ mod members;
 mod readers;
 mod rings;
 mod rivals;
+mod sources;
 mod statuses;
 mod upgrades;
 mod writes;
@@ -89,6 +90,8 @@ fn cluster_with_token(name: &str, made: u32) -> NatsCluster {
 struct World {
     forwarder: AssetForwarder,
     channel: KafkaChannel,
+    /// The channels of the sources after the first.
+    further: Vec<KafkaChannel>,
     channel_not_ready: Option<String>,
     clusters: Vec<NatsCluster>,
     secrets: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
@@ -109,6 +112,7 @@ impl World {
         Self {
             forwarder: yaml(FORWARDER),
             channel: yaml(CHANNEL),
+            further: Vec::new(),
             channel_not_ready: None,
             clusters: clusters.into_iter().collect(),
             secrets: BTreeMap::new(),
@@ -144,21 +148,27 @@ impl World {
                 )),
             }
         });
-        let prefix = credentials::prefix("kafka", "plant", "assets");
-        let channel = Channel {
-            topic: self.channel.spec.topic.name.clone(),
-            not_ready: self.channel_not_ready.clone(),
-            revision: format!("c1@{}", self.channel.metadata.generation.unwrap_or(1)),
-            partitions: Some(4),
-            connection: self.channel.spec.connection.clone(),
-            credentials: credentials::kafka(&self.channel.spec.connection, &secrets, &prefix, folder),
+        let channel = |(place, channel): (usize, &KafkaChannel)| {
+            let name = channel.name_any();
+            let prefix = credentials::prefix("kafka", "plant", &name);
+            let connection = &channel.spec.connection;
+            let found = Channel {
+                topic: channel.spec.topic.name.clone(),
+                not_ready: self.channel_not_ready.clone().filter(|_| place == 0),
+                revision: format!("c{}@{}", place + 1, channel.metadata.generation.unwrap_or(1)),
+                partitions: Some(if place == 0 { 4 } else { 2 }),
+                connection: connection.clone(),
+                credentials: credentials::kafka(connection, &secrets, &prefix, folder),
+            };
+            Reference {
+                name: format!("plant/{name}"),
+                found: Found::Channel(Box::new(found)),
+            }
         };
+        let channels = std::iter::once(&self.channel).chain(&self.further);
         Dereferenced {
             forwarder: self.forwarder.clone(),
-            source: Reference {
-                name: "plant/assets".to_owned(),
-                found: Found::Channel(Box::new(channel)),
-            },
+            sources: channels.enumerate().map(channel).collect(),
             dead_letter: None,
             candidates: candidates.collect(),
             existing: self.existing.clone(),

@@ -11,10 +11,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::Selector;
 use sha2::{Digest as _, Sha256};
 
-use self::source::{after_the_old_source, usable};
+use self::source::{after_the_old_source, common, not_ready, topics, usable};
 use super::config::{self, Topic};
 use super::decide::{Decided, Scale};
-use super::dereference::{Dereferenced, Existing, Found, Reference};
+use super::dereference::{Dereferenced, Existing, Reference};
 use super::members::{self, Members};
 use super::names::{self, Identity};
 use super::readers::{Images, Readers};
@@ -24,6 +24,7 @@ use super::ring::{self, Shape};
 use super::rivals::Rival;
 use super::rollout::{self, Rollout};
 use super::rollout_trigger::RolloutTrigger;
+use super::sources::Sources;
 use crate::context::Settings;
 use crate::reconcile::conditions::Verdict;
 use crate::reconcile::credentials::{Files, KafkaCredentials, Room};
@@ -60,9 +61,9 @@ pub struct Validated {
     pub image_pull_policy: &'static str,
     /// Whether pods that roll now name their user and groups by number.
     pub security_ids: bool,
-    /// Another forwarder that has the same source and goes before this one.
+    /// Another forwarder that has a source of this one and goes before it.
     pub rival: Option<Rival>,
-    /// Why the source's channel is not ready; none: it is, or there is no configuration at all.
+    /// Which channels of the sources are not ready, and why; none: all are, or there is no configuration at all.
     pub channel_not_ready: Option<String>,
 }
 
@@ -73,8 +74,8 @@ pub struct Configuration {
     pub text: String,
     /// Its hash.
     pub hash: String,
-    /// What is read: channel, topic and group.
-    pub source: String,
+    /// What is read: channels, topics and group.
+    pub sources: Sources,
     /// A hash of the Kafka credentials that are read at the start.
     pub kafka_credentials: String,
     /// The epoch of the ring in the document, if it holds one.
@@ -100,12 +101,7 @@ pub fn validate(decided: &Decided, settings: &Settings) -> Result<Validated, Ver
     if let Some(selector) = &spec.clusters.namespace_selector {
         check_selector("spec.clusters.namespaceSelector", selector)?;
     }
-    let [source] = spec.sources.as_slice() else {
-        return Err(invalid(format!(
-            "spec.sources: has {} entries; write exactly one",
-            spec.sources.len()
-        )));
-    };
+    let source = common(&spec.sources)?;
 
     let existing = &found.existing;
     let stored = stored(existing);
@@ -189,10 +185,7 @@ pub fn validate(decided: &Decided, settings: &Settings) -> Result<Validated, Ver
         image: spec.image.clone().unwrap_or_else(|| settings.forwarder_image.clone()),
         image_pull_policy: settings.forwarder_image_pull_policy,
         security_ids: settings.pod_security_ids,
-        channel_not_ready: match &found.source.found {
-            Found::Channel(channel) => channel.not_ready.clone(),
-            Found::Missing | Found::Denied => None,
-        },
+        channel_not_ready: not_ready(&found.sources),
         rival: found.rival.clone(),
         spec,
         scale,
@@ -242,10 +235,10 @@ fn check_selector(field: &str, selector: &LabelSelector) -> Result<(), Verdict> 
     }
 }
 
-/// The files that the usable channels need.
+/// The files that the usable channels need. All sources have one login, so the first one's files are those of the others too.
 fn channel_credentials(found: &Dereferenced, own: &str) -> Files {
     let mut files = Files::default();
-    for reference in [Some(&found.source), found.dead_letter.as_ref()].into_iter().flatten() {
+    for reference in found.sources.first().into_iter().chain(&found.dead_letter) {
         if let Ok((_, credentials)) = usable(reference, own, "") {
             files.merge(credentials.files.clone());
         }
@@ -319,14 +312,17 @@ fn uses(existing: &Existing, identity: &Identity, config: &Configuration) -> boo
 fn configuration(found: &Dereferenced, source: &Source, ring: Option<&RingConfig>) -> Result<Configuration, Verdict> {
     let spec = &found.forwarder.spec;
     let own = found.forwarder.metadata.namespace.as_deref().unwrap_or_default();
-    let topic = |reference: &'_ Reference, field| -> Result<_, Verdict> {
-        let (name, credentials) = usable(reference, own, field)?;
-        Ok((name.to_owned(), credentials.clone()))
-    };
-    let (name, credentials) = topic(&found.source, "spec.sources[0].channelRef")?;
+    let topics = topics(&found.sources, own)?;
     let letters = found.dead_letter.as_ref();
     let letters = letters
-        .map(|reference| Ok((&reference.name, topic(reference, "spec.deadLetter.channelRef")?)))
+        .map(|reference| {
+            let (name, credentials) = usable(reference, own, "spec.deadLetter.channelRef")?;
+            Ok(Topic {
+                channel: &reference.name,
+                name,
+                credentials,
+            })
+        })
         .transpose()?;
     let ring = match spec.ring.update {
         RingUpdate::Live => None,
@@ -340,33 +336,20 @@ fn configuration(found: &Dereferenced, source: &Source, ring: Option<&RingConfig
             }
         },
     };
-    let document = config::document(
-        spec,
-        source,
-        Topic {
-            channel: &found.source.name,
-            name: &name,
-            credentials: &credentials,
-        },
-        letters.as_ref().map(|(channel, (name, credentials))| Topic {
-            channel,
-            name,
-            credentials,
-        }),
-        ring,
-    )
-    .map_err(invalid)?;
+    let document = config::document(spec, source, &topics, letters, ring).map_err(invalid)?;
     let text = document
         .to_yaml()
         .map_err(|error| invalid(format!("the configuration cannot be written: {error}")))?;
-    let letters = letters.as_ref().map(|(_, (_, credentials))| credentials);
-    let kafka_credentials = read_at_start([Some(&credentials), letters]).hash();
+    // All sources have those of the first one.
+    let read_first = topics.first().into_iter().chain(&letters);
+    let logins: Vec<&KafkaCredentials> = read_first.map(|topic| topic.credentials).collect();
+    let kafka_credentials = read_at_start(&logins).hash();
     let ring_epoch = ring.map(|ring| ring.epoch);
-    let references = [Some(&found.source), found.dead_letter.as_ref()].into_iter().flatten();
+    let references = found.sources.iter().chain(&found.dead_letter);
     let channels: Vec<_> = references.filter_map(Reference::channel).collect();
     let generation = found.forwarder.metadata.generation.unwrap_or_default();
     // A user's name is in the document, and comes from a Secret.
-    let users = [Some(&credentials), letters].into_iter().flatten();
+    let users = logins.iter();
     let users: Vec<_> = users
         .filter_map(|credentials| credentials.connection.sasl.as_ref()?.username())
         .collect();
@@ -376,7 +359,7 @@ fn configuration(found: &Dereferenced, source: &Source, ring: Option<&RingConfig
         .map_err(|error| invalid(format!("spec: cannot be serialized: {error}")))?;
     Ok(Configuration {
         hash: hash(&text),
-        source: names::source_text(&found.source.name, &name, &source.group),
+        sources: Sources::new(topics.iter().map(|topic| (topic.channel, topic.name)), &source.group),
         kafka_credentials,
         ring_epoch,
         trigger,
@@ -392,9 +375,9 @@ fn hash(text: &str) -> String {
 }
 
 /// The files that a change of rolls the pods for. A token is read whenever one is wanted.
-fn read_at_start(credentials: [Option<&KafkaCredentials>; 2]) -> Files {
+fn read_at_start(logins: &[&KafkaCredentials]) -> Files {
     let mut files = Files::default();
-    for credentials in credentials.into_iter().flatten() {
+    for credentials in logins {
         let mut read = credentials.files.clone();
         if let Some(Sasl::OAuthBearer { token_file }) = &credentials.connection.sasl {
             read.retain(|name| token_file.file_name().is_none_or(|token| token != name));

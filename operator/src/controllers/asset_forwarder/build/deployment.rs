@@ -11,7 +11,7 @@ use crate::controllers::asset_forwarder::validate::{Configuration, Validated};
 pub(super) fn deployment(validated: &Validated, config: &Configuration) -> Deployment {
     let identity = &validated.identity;
     let mut metadata = identity.child(identity.name.clone());
-    metadata.annotations = Some(names::pairs([(names::SOURCE, &config.source)]));
+    metadata.annotations = Some(names::pairs([(names::SOURCE, &config.sources.to_string())]));
     Deployment {
         metadata,
         spec: Some(DeploymentSpec {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use forwarder_core::status::{Assignment, Phase};
+use forwarder_core::status::{Assignment, Phase, TopicStatus};
 
 use super::super::autoscale::{Histories, pods};
 use super::super::decide::Scale;
@@ -291,4 +291,58 @@ fn a_change_of_the_ring_does_not_change_the_number_of_pods_too() {
     let settled = scaled_to(&world, Some(2), 3);
     assert_eq!((settled.replicas, settled.scale.step()), (3, Some((2, 3))));
     assert_eq!(scaled_to(&world, Some(2), 2).scale.step(), None);
+}
+
+/// Two pods with a second topic of two partitions, of which each has one.
+fn with_a_second_topic(lags: [i64; 2]) -> Scaled {
+    let mut scaled = Scaled::new(ONE_TO_TEN);
+    sources::add(&mut scaled.world, "b");
+    scaled.world.step();
+    scaled.world.pods_follow();
+    scaled.lags([50; 4]);
+    for (partition, pod) in (0..).zip(&mut scaled.world.existing.pods) {
+        let assignment = Assignment {
+            lag: Some(lags[usize::try_from(partition).unwrap()]),
+            ..Assignment::default()
+        };
+        let topic = TopicStatus {
+            assignment: [(partition, assignment)].into(),
+        };
+        report(pod).topics = [("b".to_owned(), topic)].into();
+    }
+    scaled
+}
+
+#[test]
+fn lag_and_partitions_are_those_of_all_topics() {
+    assert_eq!(
+        with_a_second_topic([0, 0]).after(20),
+        2,
+        "exactly what two are there for"
+    );
+    assert_eq!(with_a_second_topic([0, 1]).after(20), 3);
+    assert_eq!(
+        with_a_second_topic([1_000_000; 2]).after(20),
+        6,
+        "a seventh would be idle"
+    );
+}
+
+#[test]
+fn nothing_is_changed_while_a_partition_of_a_further_topic_is_unknown() {
+    type Unrest = fn(&mut BTreeMap<String, TopicStatus>);
+    let unrest: [Unrest; 3] = [
+        BTreeMap::clear,
+        |topics| topics.get_mut("b").unwrap().assignment.get_mut(&1).unwrap().lag = None,
+        |topics| {
+            let assignment = &mut topics.get_mut("b").unwrap().assignment;
+            let of_the_other = assignment[&1].clone();
+            assignment.insert(0, of_the_other);
+        },
+    ];
+    for disturb in unrest {
+        let mut scaled = with_a_second_topic([1_000_000; 2]);
+        disturb(&mut report(&mut scaled.world.existing.pods[1]).topics);
+        assert_eq!(scaled.after(60), 2);
+    }
 }

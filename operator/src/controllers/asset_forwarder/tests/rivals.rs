@@ -2,7 +2,8 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::super::rivals::{goes_before, may_have_begun};
+use super::super::dereference::{Claim, Claimed};
+use super::super::rivals::{channels, goes_before, may_have_begun};
 use super::*;
 
 /// A forwarder as old as it says, with that many pods.
@@ -120,7 +121,7 @@ fn who_is_suspended_is_in_nobodys_way_once_its_pods_are_gone() {
 fn who_comes_second_begins_no_pods_and_names_the_first() {
     let mut world = World::new([cluster("c1", 1)]);
     let other = forwarder("first", 1, 1);
-    world.rival = Some(Rival::new(&world.forwarder, &other, false));
+    world.rival = Some(Rival::new(&world.forwarder, &other, false, "assets"));
     let pass = world.step();
     assert!(matches!(pass.resources.workload, Workload::Scaled(0)));
     let words = pass.validated.config.unwrap_err();
@@ -140,7 +141,7 @@ fn who_comes_second_begins_no_pods_and_names_the_first() {
         .as_mut()
         .unwrap()
         .replicas = Some(0);
-    world.rival = Some(Rival::new(&world.forwarder, &other, false));
+    world.rival = Some(Rival::new(&world.forwarder, &other, false, "assets"));
     assert!(matches!(world.look().resources.workload, Workload::Scaled(0)));
 }
 
@@ -153,7 +154,7 @@ fn pods_that_run_go_on_and_the_status_says_what_is_wrong() {
     let before = world.existing.deployment.clone();
     let mut other = forwarder("first", 0, 1);
     other.metadata.namespace = Some("elsewhere".to_owned());
-    world.rival = Some(Rival::new(&world.forwarder, &other, true));
+    world.rival = Some(Rival::new(&world.forwarder, &other, true, "assets"));
     let pass = world.step();
     assert_eq!(
         world.existing.deployment, before,
@@ -167,4 +168,75 @@ fn pods_that_run_go_on_and_the_status_says_what_is_wrong() {
         "another namespace is not named: {message}"
     );
     assert!(message.contains("the pods of both go on"), "{message}");
+}
+
+/// A world whose forwarder names a second channel, with what there is of a forwarder that read the first one alone.
+fn with_a_second_source() -> World {
+    let mut world = World::new([cluster("c1", 1)]);
+    world.step();
+    world.pods_follow();
+    world.step();
+    sources::add(&mut world, "second");
+    world
+}
+
+#[test]
+fn a_source_that_pods_do_not_read_yet_is_claimed_as_by_one_without_pods() {
+    let world = with_a_second_source();
+    let found = world.dereferenced();
+    let claim = Claim::of(&found).unwrap();
+    let references = |claimed: &[Claimed<'_>]| claimed.iter().map(|of| of.reference.to_owned()).collect::<Vec<_>>();
+    assert_eq!(references(&claim.read), ["plant/assets"]);
+    assert_eq!(references(&claim.wanted), ["plant/second"]);
+    // It is younger than ours, and reads: ours may go on with what it reads, and may not begin with what that one has.
+    let reads = forwarder("reads", 59, 1);
+    assert!(claim.goes_before(&reads, false) && !claim.goes_before(&reads, true) && claim.is_rival(&reads));
+
+    let mut world = world;
+    world.step();
+    let found = world.dereferenced();
+    let claim = Claim::of(&found).unwrap();
+    assert_eq!(references(&claim.read), ["plant/assets", "plant/second"]);
+    assert!(claim.wanted.is_empty() && !claim.is_rival(&reads), "ours has it now");
+
+    let mut others = world.forwarder.clone();
+    others.spec.sources[1].channel_ref.namespace = Some("elsewhere".to_owned());
+    assert_eq!(
+        channels(&others).collect::<Vec<_>>(),
+        ["plant/assets", "elsewhere/second"]
+    );
+}
+
+#[test]
+fn a_source_of_another_forwarder_is_not_taken_up_and_pods_go_on_with_those_that_they_have() {
+    let mut world = with_a_second_source();
+    let before = world.existing.deployment.clone();
+    let other = forwarder("first", 0, 1);
+    world.rival = Some(Rival::new(&world.forwarder, &other, false, "second"));
+    let pass = world.step();
+    assert!(
+        matches!(pass.resources.workload, Workload::Scaled(2)),
+        "as many as before"
+    );
+    assert_eq!(world.existing.deployment, before);
+    let words = pass.validated.config.unwrap_err().words().clone();
+    assert_eq!(words.reason, Reason::SourceTaken);
+    assert_eq!(
+        words.message,
+        "the AssetForwarder plant/first has the topic \"second\" and the consumer group \"fanout\" too; this one does not begin to read it, \
+         and pods that it has go on with what they read. Delete or suspend one of the two, remove the source from one, or give all \
+         spec.sources of one another group"
+    );
+}
+
+#[test]
+fn pods_of_one_that_waits_with_several_sources_may_read_ours() {
+    let ours = forwarder("ours", 1, 0);
+    let mut other = waiting(forwarder("other", 2, 1));
+    assert!(!goes_before(&other, &ours, false), "its pods are of another source");
+    let second = other.spec.sources[0].clone();
+    other.spec.sources.push(second);
+    assert!(goes_before(&other, &ours, false));
+    other.status.as_mut().unwrap().replicas = 0;
+    assert!(!goes_before(&other, &ours, false), "it has none");
 }

@@ -1,27 +1,116 @@
 //! What is read, and whether it may be read now.
 
-use super::Configuration;
+mod one_kafka;
+
+use crds::asset_forwarder::Source;
+use kube::ResourceExt as _;
+
+use self::one_kafka::difference;
+use super::{Configuration, invalid};
+use crate::controllers::asset_forwarder::config::Topic;
 use crate::controllers::asset_forwarder::dereference::{Existing, Found, Reference};
+use crate::controllers::asset_forwarder::sources::Sources;
 use crate::controllers::asset_forwarder::{names, rollout};
 use crate::reconcile::conditions::Verdict;
 use crate::reconcile::credentials::KafkaCredentials;
 use crate::reconcile::reason::Reason;
 
-/// Pods of another channel, topic or group must be gone before the first of this one begins: two groups at once would deliver records of
-/// one asset side by side, and no epoch is common to them.
+/// What all sources declare: one consumer reads them, so they say the same of it.
+pub(super) fn common(sources: &[Source]) -> Result<&Source, Verdict> {
+    let Some((first, further)) = sources.split_first() else {
+        return Err(invalid("spec.sources: has 0 entries; write at least one".to_owned()));
+    };
+    for (place, source) in (1..).zip(further) {
+        if let Some(field) = first_difference(first, source) {
+            return Err(invalid(format!(
+                "spec.sources[{place}].{field}: is not that of spec.sources[0]; one consumer reads all sources, so write the same {field} \
+                 in each"
+            )));
+        }
+    }
+    Ok(first)
+}
+
+fn first_difference(one: &Source, other: &Source) -> Option<&'static str> {
+    let Source {
+        channel_ref: _,
+        group,
+        start_from,
+        missing_offset,
+        protocol,
+        client_config,
+    } = one;
+    let fields = [
+        ("group", *group == other.group),
+        ("startFrom", *start_from == other.start_from),
+        ("missingOffset", *missing_offset == other.missing_offset),
+        ("protocol", *protocol == other.protocol),
+        ("clientConfig", *client_config == other.client_config),
+    ];
+    fields.into_iter().find_map(|(field, same)| (!same).then_some(field))
+}
+
+/// The topics that one consumer reads, the first source first: each of them usable, all of one Kafka, and none twice.
+pub(super) fn topics<'a>(sources: &'a [Reference], own: &str) -> Result<Vec<Topic<'a>>, Verdict> {
+    let mut topics = Vec::<Topic<'a>>::new();
+    for (place, reference) in sources.iter().enumerate() {
+        let field = format!("spec.sources[{place}].channelRef");
+        let (name, credentials) = usable(reference, own, &field)?;
+        let channel = &reference.name;
+        if let Some(first) = topics.first()
+            && let Some(differs) = difference(first.credentials, credentials)
+        {
+            return Err(invalid(format!(
+                "{field}: the KafkaChannel {channel} has another {differs} than the KafkaChannel {}; one consumer reads all sources, so \
+                 make both the same, or read {channel} by another AssetForwarder",
+                first.channel
+            )));
+        }
+        if let Some(same) = topics.iter().find(|topic| topic.name == name) {
+            return Err(invalid(format!(
+                "{field}: the KafkaChannel {channel} is of the topic {name:?}, as the KafkaChannel {} is; name each topic once",
+                same.channel
+            )));
+        }
+        topics.push(Topic {
+            channel,
+            name,
+            credentials,
+        });
+    }
+    Ok(topics)
+}
+
+/// Which channels are not ready, and why; none: all are, or nothing is known of them.
+pub(super) fn not_ready(sources: &[Reference]) -> Option<String> {
+    let sentences = sources.iter().filter_map(|reference| {
+        let reason = reference.channel()?.not_ready.as_ref()?;
+        let name = reference.name.split_once('/').map_or("", |(_, name)| name);
+        Some(format!("the KafkaChannel {name} is not ready: {reason}"))
+    });
+    let sentences: Vec<_> = sentences.collect();
+    (!sentences.is_empty()).then(|| sentences.join("; "))
+}
+
+/// Pods of other channels, topics, or of another group must be gone before the first of this one begins: two groups at once would deliver
+/// records of one asset side by side, and no epoch is common to them.
+///
+/// Where the group stays and a topic is common to both, sources come and go with a roll: Kafka gives each partition to one member of the
+/// group, whatever else that reads.
 pub(super) fn after_the_old_source(existing: &Existing, config: Configuration) -> Result<Configuration, Verdict> {
     let Some(deployment) = &existing.deployment else {
         return Ok(config);
     };
-    let annotations = deployment.metadata.annotations.as_ref();
-    let before = annotations.and_then(|annotations| annotations.get(names::SOURCE));
+    let before = deployment.annotations().get(names::SOURCE);
     let is_down = existing.pods.is_empty() && rollout::desired(deployment) == 0;
+    // What cannot be read may be anything.
+    let stays = |before: &str| Sources::parse(before).is_some_and(|before| before.overlap(&config.sources));
     match before {
-        Some(before) if *before != config.source && !is_down => Err(Verdict::reconciling(
+        Some(before) if !stays(before) && !is_down => Err(Verdict::reconciling(
             Reason::SourceChanging,
             format!(
                 "pods that read \"{before}\" (channel, topic, group) end before the first begins that reads \"{}\"",
-                config.source
+                config.sources
             ),
         )),
         _ => Ok(config),

@@ -76,6 +76,11 @@ fn whoever_uses_a_topic_is_found() {
         ]
     );
     assert_eq!(found.elsewhere, 1, "the channel other/a");
+    let mut second = forwarder("plant", "as-its-second", json!({"name": "topic"}), None);
+    let source = json!({"channelRef": {"name": "a"}, "group": "g"});
+    second.spec.sources.push(serde_json::from_value(source).unwrap());
+    let found = users(&ours, &channels[..1], &[second], &Labels::new());
+    assert_eq!(found.named, ["AssetForwarder plant/as-its-second"]);
     assert!(users(&ours, &channels[..1], &[], &Labels::new()).is_empty());
 }
 

@@ -64,7 +64,8 @@ pub(super) async fn ask(pods: Vec<Observed>) -> Vec<Observed> {
 /// The report, if there is room for it beside others that have `entries` already.
 fn fit(report: Option<Status>, entries: &mut usize) -> Option<Status> {
     let report = report?;
-    let more = report.assignment.len() + report.clusters.len() + report.ring.waits_for.len();
+    let of_further: usize = report.topics.values().map(|topic| 1 + topic.assignment.len()).sum();
+    let more = report.assignment.len() + of_further + report.clusters.len() + report.ring.waits_for.len();
     if *entries + more > MOST_ENTRIES {
         debug!(
             more,
@@ -123,7 +124,7 @@ async fn parse(mut body: Incoming) -> Result<Status, AskError> {
 
 #[cfg(test)]
 mod tests {
-    use forwarder_core::status::ClusterStatus;
+    use forwarder_core::status::{Assignment, ClusterStatus, TopicStatus};
 
     use super::*;
 
@@ -144,6 +145,20 @@ mod tests {
             "one that is left out takes no room"
         );
         assert!(fit(None, &mut entries).is_none());
+        let topic = || TopicStatus {
+            assignment: [(0, Assignment::default())].into(),
+        };
+        let of_topics = Status {
+            topics: (0..6).map(|number| (number.to_string(), topic())).collect(),
+            ..Status::default()
+        };
+        let mut entries = MOST_ENTRIES - 11;
+        assert!(
+            fit(Some(of_topics.clone()), &mut entries).is_none(),
+            "further topics count"
+        );
+        entries = MOST_ENTRIES - 12;
+        assert!(fit(Some(of_topics), &mut entries).is_some());
     }
 
     #[test]
