@@ -17,17 +17,17 @@
 //!
 //! | part | knows |
 //! |---|---|
-//! | [`Records`] | the record's path: accept → place → forward → hand out, and receipts |
-//! | [`Flow`] | what is paused, and what is to be fetched anew |
-//! | [`Group`] | what is assigned and revoked, and whether we are a member |
-//! | [`Seeking`], [`Identity`] | partitions of which nobody knows where they begin; whether the logs are those that were read |
-//! | [`Examiner`] | batches that cannot be read |
-//! | [`Replay`] | how far parked records are read again |
-//! | [`RingChanges`] | the ring that is announced |
-//! | [`Commits`] | which commits are out |
-//! | [`Reporter`], [`Watchdog`] | what is shown; whether the process had better end |
+//! | `Records` | the record's path: accept → place → forward → hand out, and receipts |
+//! | `Flow` | what is paused, and what is to be fetched anew |
+//! | `Group` | what is assigned and revoked, and whether we are a member |
+//! | `Seeking`, `Identity` | partitions of which nobody knows where they begin; whether the logs are those that were read |
+//! | `Examiner` | batches that cannot be read |
+//! | `Replay` | how far parked records are read again |
+//! | `RingChanges` | the ring that is announced |
+//! | `Commits` | which commits are out |
+//! | `Reporter`, `Watchdog` | what is shown; whether the process is a stable member |
 //!
-//! **The order.** [`Intake::turn`] is one turn of the loop, in phases. What they call for is carried out here, and in `regroup.rs`,
+//! **The order.** `Intake::turn` is one turn of the loop, in phases. What they call for is carried out here, and in `regroup.rs`,
 //! `repair.rs`, `renew.rs`, `take.rs` and `stop.rs`.
 
 mod client;
@@ -75,7 +75,7 @@ use self::flow::Flow;
 use self::group::Group;
 use self::identity::Identity;
 use self::membership::Membership;
-use self::records::{Ends, Records};
+use self::records::{Channels, Records};
 use self::replay::Replay;
 use self::report::{Reporter, View};
 use self::rings::RingChanges;
@@ -202,7 +202,7 @@ impl<P: RingProgram> Intake<P> {
         let now = Instant::now();
         let client = Client::new(config)?;
         let config = &client.config;
-        let ends = Ends {
+        let channels = Channels {
             dead_letter,
             tracer,
             receipts,
@@ -212,7 +212,7 @@ impl<P: RingProgram> Intake<P> {
         Ok(Self {
             dispatcher: Dispatcher::new(limits(&config.engine), era, handover_timeout),
             publishers,
-            records: Records::new(program, &client, ends, metrics.clone(), clock),
+            records: Records::new(program, &client, channels, metrics.clone(), clock),
             replay: Replay::default(),
             flow: Flow::default(),
             commits: Commits::start(&client, &membership, &metrics, clock, now)?,
@@ -259,7 +259,7 @@ impl<P: RingProgram> Intake<P> {
     ///
     /// - Receipts are settled first, so whatever comes next decides and commits upon what is confirmed by now.
     /// - The group's word is carried out before anything is fetched anew, because assigning is what answers a rebalance.
-    /// - A commit is made of what is settled then, before anything more goes out.
+    /// - A commit comes behind that, so it names only partitions that are still ours.
     /// - Batches go out before anything of an output is asked back: what it does not have yet it cannot give back.
     /// - Records are taken last, for only then is all that they depend on known.
     fn turn(&mut self) -> Result<(), IntakeError> {
@@ -392,7 +392,7 @@ impl<P: RingProgram> Intake<P> {
         }
     }
 
-    /// Whether this process had better end.
+    /// Ends the process if it is no stable member for too long, or nothing is committed any more.
     fn check_health(&mut self) -> Result<(), IntakeError> {
         self.watchdog.check()?;
         if self.commits.has_died() {

@@ -139,7 +139,7 @@ impl Examiner {
         );
         for partition in held {
             if let Some(state) = dispatcher.partitions().get(&partition) {
-                self.suspect(partition, state.epoch, state.next(), Whose::Intake);
+                self.suspect(partition, state.epoch, state.next(), Whose::Group);
             }
         }
         true
@@ -229,7 +229,7 @@ impl Examiner {
             return Verdict::Wait;
         }
         let case = self.cases[index];
-        if case.is_suspected() && case.whose == Whose::Intake {
+        if case.is_suspected() && case.whose == Whose::Group {
             // If that was the one, the group's consumer comes upon it again.
             return Verdict::TakeAgain;
         }
@@ -291,7 +291,7 @@ impl Examiner {
             reads,
             again_at: Instant::now() + PAUSE,
         };
-        if reads > 1 || case.whose != Whose::Intake {
+        if reads > 1 || case.whose != Whose::Group {
             return Verdict::Wait;
         }
         warn!(
@@ -319,7 +319,7 @@ impl Examiner {
             Verdict::TakeAgain => {
                 self.cases.swap_remove(index);
                 match whose {
-                    Whose::Intake => findings.begun.push(partition),
+                    Whose::Group => findings.begun.push(partition),
                     Whose::Backlog => dispatcher.go_on_reading(partition, None),
                 }
             }
@@ -341,7 +341,7 @@ impl Examiner {
                 );
                 self.remember(partition, from, end);
                 match whose {
-                    Whose::Intake => {
+                    Whose::Group => {
                         dispatcher.step_over(partition, end);
                         findings.begun.push(partition);
                     }
@@ -354,7 +354,7 @@ impl Examiner {
 
     /// One was found: if there is another one, the group's consumer says so. Returns those that begin again.
     fn close_others(&mut self, found: PartitionId) -> Vec<PartitionId> {
-        let goes_on = |case: &mut Case| case.whose == Whose::Intake && case.partition != found && case.is_suspected();
+        let goes_on = |case: &mut Case| case.whose == Whose::Group && case.partition != found && case.is_suspected();
         self.cases.extract_if(.., goes_on).map(|case| case.partition).collect()
     }
 }

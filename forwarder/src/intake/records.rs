@@ -33,8 +33,8 @@ use crate::outputs::{Command, Fate, Receipts, Undeliverable};
 use crate::traces::{End, Trace, Tracer};
 use forwarder_service::clock::{Clock, wall_millis};
 
-/// Where a record goes beside its output, and where all of them come back.
-pub(super) struct Ends {
+/// Where a record goes beside its output, and where receipts come from.
+pub(super) struct Channels {
     pub(super) dead_letter: Option<DeadLetterQueue>,
     pub(super) tracer: Option<Tracer>,
     pub(super) receipts: Receiver<Receipts>,
@@ -43,7 +43,7 @@ pub(super) struct Ends {
 /// See the module.
 pub(super) struct Records<P> {
     program: P,
-    ends: Ends,
+    channels: Channels,
     rejects: Rejects,
     inputs: Inputs,
     metrics: Metrics,
@@ -60,10 +60,10 @@ pub(super) struct Records<P> {
 
 impl<P: Program> Records<P> {
     /// Nothing is on its way.
-    pub(super) fn new(program: P, client: &Client, ends: Ends, metrics: Metrics, clock: Clock) -> Self {
+    pub(super) fn new(program: P, client: &Client, channels: Channels, metrics: Metrics, clock: Clock) -> Self {
         Self {
             program,
-            ends,
+            channels,
             rejects: Rejects::default(),
             inputs: client.inputs.clone(),
             metrics,
@@ -172,7 +172,7 @@ impl<P: Program> Records<P> {
                 offset: tag.offset,
             },
         };
-        let tracer = self.ends.tracer.as_mut();
+        let tracer = self.channels.tracer.as_mut();
         let sampled = tracer.and_then(|tracer| Some((tracer.sample(plain)?, tracer.now())));
         let written = match (&headers, &sampled) {
             (Ok(headers), None) => {
@@ -189,7 +189,7 @@ impl<P: Program> Records<P> {
         };
         let trace = sampled.map(|(sampled, taken_at)| Trace::new(sampled, taken_at, self.clock.micros()));
         self.original.clear();
-        if self.ends.dead_letter.is_some() {
+        if self.channels.dead_letter.is_some() {
             Original::pack(incoming.key, incoming.value, plain, &mut self.original);
         }
         match (written, place) {
@@ -214,7 +214,7 @@ impl<P: Program> Records<P> {
     /// too large without it.
     fn without_value(&mut self, origin: Origin, record: &impl KafkaRecord, headers: &[Header<'_>]) -> DeadLetter {
         self.original.clear();
-        if self.ends.dead_letter.is_some() {
+        if self.channels.dead_letter.is_some() {
             let fits = record_bytes(record.key(), None, headers) <= self.max_record_bytes;
             let (key, headers) = if fits { (record.key(), headers) } else { (None, &[][..]) };
             Original::pack(key, None, headers, &mut self.original);
@@ -237,7 +237,7 @@ impl<P: Program> Records<P> {
             return;
         }
         self.rejects.note(&letter, &self.inputs, &self.metrics);
-        let Some(dead_letter) = &mut self.ends.dead_letter else {
+        let Some(dead_letter) = &mut self.channels.dead_letter else {
             dispatcher.settle(tag);
             return;
         };
@@ -250,14 +250,14 @@ impl<P: Program> Records<P> {
 
     /// A record is settled; if it was traced, that is told.
     fn end_trace(&mut self, trace: Option<Box<Trace>>, tag: Tag, end: End) {
-        if let (Some(trace), Some(tracer)) = (trace, &mut self.ends.tracer) {
+        if let (Some(trace), Some(tracer)) = (trace, &mut self.channels.tracer) {
             tracer.end(trace, tag, end);
         }
     }
 
     /// Sends each output its batch. Lanes are opened first: what a batch has of them is to be taken.
     pub(super) fn hand_out(&mut self, dispatcher: &mut Dispatcher<Message>, publishers: &Publishers) {
-        if let Some(dead_letter) = &mut self.ends.dead_letter {
+        if let Some(dead_letter) = &mut self.channels.dead_letter {
             dead_letter.flush();
         }
         command_lanes(publishers, dispatcher.take_openings(), Command::Open);
@@ -272,7 +272,7 @@ impl<P: Program> Records<P> {
 
     /// Counts what came back, without waiting.
     pub(super) fn settle(&mut self, dispatcher: &mut Dispatcher<Message>, identity: &Identity) {
-        while let Ok(receipts) = self.ends.receipts.try_recv() {
+        while let Ok(receipts) = self.channels.receipts.try_recv() {
             self.count(receipts, dispatcher, identity);
         }
     }
@@ -284,7 +284,7 @@ impl<P: Program> Records<P> {
         dispatcher: &mut Dispatcher<Message>,
         identity: &Identity,
     ) {
-        match self.ends.receipts.recv_timeout(patience) {
+        match self.channels.receipts.recv_timeout(patience) {
             Ok(receipts) => self.count(receipts, dispatcher, identity),
             Err(RecvTimeoutError::Timeout) => {}
             // Cannot be while publishers live; without them there is nothing to hurry for either.

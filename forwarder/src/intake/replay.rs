@@ -41,7 +41,7 @@ pub(super) enum Turn {
     More,
     /// Nothing more can be done now.
     Waits,
-    /// The consumer could not be had read this.
+    /// The consumer could not be made, or not assigned what it is to read.
     NotBegun(Job, KafkaSetupError),
     /// Kafka answered with an error.
     Failed(Job, KafkaError),

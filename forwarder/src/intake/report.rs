@@ -24,7 +24,7 @@ use forwarder_service::clock::Clock;
 /// How often gauges and status are brought up to date.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Shows what the intake is at.
+/// Keeps gauges and the status up to date.
 pub(super) struct Reporter {
     status: watch::Sender<Status>,
     metrics: Metrics,
@@ -34,7 +34,7 @@ pub(super) struct Reporter {
     ends: BTreeMap<PartitionId, i64>,
 }
 
-/// What a report is about.
+/// What a report reads.
 pub(super) struct View<'a> {
     pub(super) client: &'a Client,
     pub(super) dispatcher: &'a Dispatcher<Message>,

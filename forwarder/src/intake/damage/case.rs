@@ -20,7 +20,7 @@ pub(super) struct Case {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whose {
     /// The group's consumer, in this partition or another one.
-    Intake,
+    Group,
     /// The reader of parked records.
     Backlog,
 }
@@ -49,7 +49,7 @@ impl Case {
     /// Whether it is still to be looked at: one that was given up is its next owner's.
     pub(super) fn is_open(&self, state: &Partition) -> bool {
         let is_held = match self.whose {
-            Whose::Intake => state.phase == Phase::Examined,
+            Whose::Group => state.phase == Phase::Examined,
             Whose::Backlog => matches!(state.phase, Phase::Active | Phase::Examined),
         };
         state.epoch == self.epoch && is_held
