@@ -63,6 +63,30 @@ const FORBIDDEN: &[(&str, &str, &str, &str)] = &[
     ),
     ("forwarder", "outputs", "intake", "records go one way"),
     (
+        "forwarder",
+        "intake::records",
+        "intake::group",
+        "a record is handled the same way, whoever is a member",
+    ),
+    (
+        "forwarder",
+        "intake::records",
+        "intake::flow",
+        "a record is handled the same way, however it was fetched",
+    ),
+    (
+        "forwarder",
+        "intake::commits",
+        "intake::records",
+        "what is committed is what the dispatcher says is settled",
+    ),
+    (
+        "forwarder",
+        "intake::group",
+        "intake::commits",
+        "who is a member does not depend on what is committed",
+    ),
+    (
         "forwarder/core",
         "program",
         "fanout",
@@ -223,6 +247,35 @@ fn arrows_that_were_cut_stay_cut() {
             let found = names.iter().find(|name| is_within(module, from) && is_within(name, to));
             assert!(found.is_none(), "{crate_}: {module} names {}: {why}", found.unwrap());
         }
+    }
+}
+
+/// The files that carry out what a phase of the intake's loop calls for. They alone reach across its parts.
+const PHASES: &[&str] = &["regroup", "repair", "renew", "take", "stop"];
+
+#[test]
+fn parts_of_the_intake_do_not_name_the_whole() {
+    let mut files = BTreeMap::new();
+    collect(&root().join("forwarder/src/intake"), "", &mut files);
+    for phase in PHASES {
+        assert!(files.contains_key(*phase), "intake/{phase}.rs was renamed or removed");
+    }
+    for (part, text) in files.iter().filter(|(part, _)| !PHASES.contains(&part.as_str())) {
+        let mut whole = Whole(false);
+        whole.visit_file(&syn::parse_file(text).unwrap());
+        assert!(
+            !whole.0,
+            "intake: {part} names `Intake`: it is to be told what it needs"
+        );
+    }
+}
+
+/// Whether a file names the intake as a whole.
+struct Whole(bool);
+
+impl<'ast> Visit<'ast> for Whole {
+    fn visit_ident(&mut self, name: &'ast syn::Ident) {
+        self.0 |= name == "Intake";
     }
 }
 

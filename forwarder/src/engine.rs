@@ -26,8 +26,8 @@
 //! | task `dead_letter` | `start_dead_letters`, where that is declared | when the intake drops its channel |
 //! | task `traces` | `start_traces`, where that is declared | when the intake drops its channel |
 //! | thread `intake` | `start_intake` | asked to stop, or by itself |
-//! | thread `commit` | the intake (`intake/commits.rs`) | with the intake |
-//! | threads of librdkafka | each of its clients: the intake's consumer, its reader of parked records (`intake/reread.rs`), its look at a recreated topic (`intake/identity.rs`), the producer of dead letters (`outputs/kafka.rs`) | with their client |
+//! | thread `commit` | the intake (`intake/committer.rs`) | with the intake |
+//! | threads of librdkafka | each of its clients: the intake's consumer, its reader of parked records (`intake/replay.rs`), its probe of damaged batches (`intake/damage/probe.rs`), the producer of dead letters (`outputs/kafka.rs`) | with their client |
 //! | threads for blocking work | tokio: writes of dead letters to a file (`outputs/file.rs`), reads of TLS files | after their work |
 //! | tasks of async-nats | a look at a stream (`outputs/nats/stream_watch.rs`, `connecting.rs`), polled by the publisher | after their answer |
 //!
@@ -72,7 +72,7 @@ use tracing::{Instrument, error, info, info_span, warn};
 
 pub use self::error::EngineError;
 use crate::admin::Admin;
-use crate::intake::{Intake, IntakeError, Links, era};
+use crate::intake::{Intake, IntakeError, Links, RingProgram, era};
 use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::outputs::Receipts;
@@ -237,7 +237,7 @@ impl Path {
             program(config, &era)?,
             era,
             Links {
-                fleet: publishers,
+                publishers,
                 dead_letter,
                 receipts,
                 shutdown: stopping,
@@ -323,7 +323,9 @@ fn start_traces(
 }
 
 /// Starts the thread that owns the consumer. Yields how it ends.
-fn start_intake(intake: Intake) -> Result<oneshot::Receiver<Result<(), IntakeError>>, EngineError> {
+fn start_intake<P: RingProgram + Send + 'static>(
+    intake: Intake<P>,
+) -> Result<oneshot::Receiver<Result<(), IntakeError>>, EngineError> {
     let (ended_in, ended) = oneshot::channel();
     std::thread::Builder::new()
         .name("intake".to_owned())

@@ -2,18 +2,37 @@
 //!
 //! ```text
 //!              ┌──────────────────────────── one thread ────────────────────────────┐
-//!   Kafka ───▶ │ poll → receive → route → enter → batch per cluster ──▶ orders       │──▶ publishers
+//!   Kafka ───▶ │ poll → receive → route → enter → batch per output ──▶ commands      │──▶ publishers
 //!     │        │          └▶ parked                                                 │
 //!     └──────▶ │ read again ──────▶ route → enter                                    │
 //!              │ commit ◀─ commit point ◀─ settle (epoch checked) ◀──── receipts     │◀── dead letter
 //!              └─────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! What is decided is decided by a [`Dispatcher`], which belongs to this thread alone, so checking a receipt's epoch and storing its offset is one
-//! step without a lock. Rebalances are noted in librdkafka's callback and carried out here, between two batches, so that
+//! What is decided is decided by a [`Dispatcher`], which belongs to this thread alone, so checking a receipt's epoch and storing its
+//! offset is one step without a lock. Rebalances are noted in librdkafka's callback and carried out here, between two batches, so that
 //! receipts, commits and status go on while a revoked partition drains.
+//!
+//! **The parts.** Each has its own state, is told what it needs, and says what is to be done. None knows the intake.
+//!
+//! | part | knows |
+//! |---|---|
+//! | `Records` | the record's path: accept → place → forward → hand out, and receipts |
+//! | `Flow` | what is paused, and what is to be fetched anew |
+//! | `Group` | what is assigned and revoked, and whether we are a member |
+//! | `Seeking`, `Identity` | partitions of which nobody knows where they begin; whether the logs are those that were read |
+//! | `Examiner` | batches that cannot be read |
+//! | `Replay` | how far parked records are read again |
+//! | `RingChanges` | the ring that is announced |
+//! | `Commits` | which commits are out |
+//! | `Reporter`, `Watchdog` | what is shown; whether the process is a stable member |
+//!
+//! **The order.** `Intake::turn` is one turn of the loop, in phases. What they call for is carried out here, and in `regroup.rs`,
+//! `repair.rs`, `renew.rs`, `take.rs` and `stop.rs`.
 
+mod client;
 mod commits;
+mod committer;
 mod context;
 mod damage;
 mod flow;
@@ -21,76 +40,72 @@ mod group;
 mod headers;
 mod identity;
 mod membership;
+mod records;
+mod regroup;
 mod reject;
-mod reread;
+mod renew;
+mod repair;
+mod replay;
+mod report;
 mod rings;
 mod seeking;
 mod starts;
+mod stop;
+mod take;
 mod watchdog;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use forwarder_core::delivery::caps::{Limits, Load};
-use forwarder_core::delivery::offsets::Tag;
-use forwarder_core::delivery::partition::{Input, Inputs, PartitionId};
-use forwarder_core::document::{Checked, RingConfig};
-use forwarder_core::fanout::dispatch::{Admission, Dispatcher, Era, Phase};
-use forwarder_core::fanout::route::Router;
-use forwarder_core::program::{Draft, Incoming, Place, Program as _};
-use forwarder_core::record::{self, Header, Invalid, Timestamp, TimestampKind};
+use forwarder_core::document::{Checked, Engine, RingConfig};
+use forwarder_core::fanout::dispatch::{Dispatcher, Era};
 use forwarder_core::status::Status;
-use forwarder_core::trace;
-use rdkafka::Message;
 use rdkafka::consumer::Consumer;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::error;
 
-use self::commits::Committer;
-use self::context::{Context, Event, OwnConsumer};
+use self::client::Client;
+use self::commits::{About, Commits};
+use self::context::Event;
 use self::damage::Examiner;
-use self::group::{Joining, Leaving};
+use self::flow::Flow;
+use self::group::Group;
 use self::identity::Identity;
 use self::membership::Membership;
-use self::reject::Rejects;
-use self::reread::Rereader;
-use self::rings::Change;
-pub use self::rings::{RingChangeError, era};
+use self::records::{Channels, Records};
+use self::replay::Replay;
+use self::report::{Reporter, View};
+use self::rings::RingChanges;
+pub use self::rings::{RingChangeError, RingProgram, era};
 use self::seeking::Seeking;
 use self::watchdog::Watchdog;
 pub use self::watchdog::WatchdogError;
 use crate::lease::Lease;
-use crate::message::{self, DeadLetter, Origin, Original, record_bytes};
+use crate::message::Message;
 use crate::metrics::Metrics;
+use crate::outputs::Receipts;
 use crate::outputs::dead_letter::DeadLetterQueue;
 use crate::outputs::nats::Publishers;
-use crate::outputs::{Command, Fate, Receipts, Undeliverable};
-use crate::traces::{End, Trace, Tracer};
+use crate::traces::Tracer;
 use forwarder_kafka as kafka;
-use forwarder_service::clock::{Clock, wall_millis};
+use forwarder_service::clock::Clock;
 use forwarder_service::heartbeat::Heartbeat;
+use forwarder_service::log_limit::LogLimit;
 use forwarder_service::shutdown::Shutdown;
 
-/// Below this long without room, records are just not polled: pausing makes librdkafka drop what it has prefetched.
-const PAUSE_AFTER: Duration = Duration::from_millis(500);
+/// How long receipts are awaited while there is nothing else to do.
+const WAIT_FOR_RECEIPTS: Duration = Duration::from_millis(20);
 
-/// Longest wait in one poll while receipts may come in: they wait that long to be counted and committed.
-const BUSY_POLL: Duration = Duration::from_millis(5);
-
-/// Records that are taken without a wait come in microseconds, and two clocks are read for so many of them at once: their
-/// times have a millisecond's precision and a bucket's.
-const RECORDS_PER_CLOCK: usize = 32;
-
-/// How often gauges and status are brought up to date.
-const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// A line of Kafka's errors per interval: an outage brings hundreds a second.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What the intake is connected to.
 pub struct Links {
     /// The publishers.
-    pub fleet: Publishers,
+    pub publishers: Publishers,
     /// The dead letter, where one is declared.
     pub dead_letter: Option<DeadLetterQueue>,
     /// What comes back from all of them.
@@ -138,123 +153,82 @@ pub enum IntakeError {
 }
 
 /// See the module.
-pub struct Intake {
-    config: Arc<Checked>,
-    inputs: Inputs,
-    consumer: Arc<OwnConsumer>,
-    router: Router,
-    links: Links,
+pub struct Intake<P> {
+    client: Client,
+    dispatcher: Dispatcher<Message>,
+    publishers: Publishers,
+    records: Records<P>,
+    replay: Replay,
+    flow: Flow,
+    group: Group,
+    seeking: Seeking,
+    identity: Identity,
+    examiner: Examiner,
+    commits: Commits,
+    rings: RingChanges,
+    reporter: Reporter,
+    watchdog: Watchdog,
+    shutdown: Shutdown,
+    heartbeat: Heartbeat,
     metrics: Metrics,
     clock: Clock,
-    dispatcher: Dispatcher<message::Message>,
-    /// The ring that is announced and not in use yet.
-    change: Option<Change>,
-    /// The share of the hash space that the last change of the ring moved.
-    moved_share: f64,
-    rereader: Rereader,
-    examiner: Examiner,
-    /// One past the newest record of each partition that the broker has, as of the last statistics.
-    ends: BTreeMap<PartitionId, i64>,
-    /// What the commits' metadata says of each topic: see [`forwarder_core::delivery::commit::Metadata`].
-    group_partitions: BTreeMap<Input, u32>,
-    /// Topics of which partitions have been ours.
-    seen: BTreeSet<Input>,
-    /// The brokers take no metadata as long as ours can be.
-    brief: bool,
-    /// Partitions that begin and are to be asked for.
-    begun: Vec<PartitionId>,
-    /// When partitions are to be taken anew because the position of one is gone.
-    repair_at: Option<Instant>,
-    committer: Committer,
-    membership: Membership,
-    identity: Identity,
-    joining: Option<Joining>,
-    seeking: Seeking,
-    leaving: Option<Leaving>,
-    rejects: Rejects,
-    watchdog: Watchdog,
-    /// When the caps were reached, whether the partitions are paused because of it, and since when there is room again.
-    full_since: Option<Instant>,
-    paused: bool,
-    room_since: Option<Instant>,
-    next_commit: Instant,
-    next_report: Instant,
-    last_commit_millis: Option<i64>,
-    /// The time of day and of the clock, as of the last look at them.
-    now_millis: i64,
-    now_micros: u64,
-    draft: Draft,
-    original: Vec<u8>,
+    errors: LogLimit,
 }
 
-impl Intake {
+impl<P: RingProgram> Intake<P> {
     /// Makes the consumer; nothing is asked of Kafka yet.
     ///
     /// # Errors
     /// Credentials that cannot be read, settings that librdkafka refuses.
     pub fn new(
         config: Arc<Checked>,
-        router: Router,
+        program: P,
         era: Era,
         links: Links,
         metrics: Metrics,
         clock: Clock,
     ) -> Result<Self, IntakeError> {
-        let inputs = Inputs::new(config.source.topics());
-        let consumer = Arc::new(OwnConsumer::new(kafka::create_consumer(&config, |token| {
-            Context::new(&config.source, &inputs, token)
-        })?));
-        let limits = Limits {
-            outlet: Load {
-                records: config.engine.max_pending_records_per_cluster,
-                bytes: config.engine.max_pending_bytes_per_cluster,
-            },
-            total: Load {
-                records: config.engine.max_pending_records,
-                bytes: config.engine.max_pending_bytes,
-            },
-            queue: config.engine.queue_size,
-        };
+        let Links {
+            publishers,
+            dead_letter,
+            receipts,
+            shutdown,
+            heartbeat,
+            rings,
+            status,
+            lease,
+            tracer,
+        } = links;
         let now = Instant::now();
-        let membership = Membership::new(links.lease.clone(), metrics.fenced.clone(), now);
-        let committer = Committer::start(Arc::clone(&consumer), membership.watch())?;
+        let client = Client::new(config)?;
+        let config = &client.config;
+        let channels = Channels {
+            dead_letter,
+            tracer,
+            receipts,
+        };
+        let handover_timeout = config.ring.handover_timeout_ms.saturating_mul(1_000);
+        let membership = Membership::new(lease, metrics.fenced.clone(), now);
         Ok(Self {
-            consumer,
-            router,
+            dispatcher: Dispatcher::new(limits(&config.engine), era, handover_timeout),
+            publishers,
+            records: Records::new(program, &client, channels, metrics.clone(), clock),
+            replay: Replay::default(),
+            flow: Flow::default(),
+            commits: Commits::start(&client, &membership, &metrics, clock, now)?,
+            group: Group::new(membership, metrics.clone()),
+            seeking: Seeking::new(now),
+            identity: Identity::default(),
+            examiner: Examiner::default(),
+            rings: RingChanges::new(rings),
+            reporter: Reporter::new(status, metrics.clone(), clock, now),
+            watchdog: Watchdog::new(&config.engine, config.source.protocol, now),
+            shutdown,
+            heartbeat,
             metrics,
             clock,
-            dispatcher: Dispatcher::new(limits, era, config.ring.handover_timeout_ms.saturating_mul(1_000)),
-            change: None,
-            moved_share: 0.0,
-            rereader: Rereader::default(),
-            examiner: Examiner::default(),
-            ends: BTreeMap::new(),
-            group_partitions: BTreeMap::new(),
-            repair_at: None,
-            seen: BTreeSet::new(),
-            brief: false,
-            begun: Vec::new(),
-            committer,
-            membership,
-            identity: Identity::default(),
-            joining: None,
-            seeking: Seeking::new(now),
-            leaving: None,
-            rejects: Rejects::default(),
-            watchdog: Watchdog::new(&config.engine, config.source.protocol, now),
-            full_since: None,
-            paused: false,
-            room_since: None,
-            next_commit: now,
-            next_report: now,
-            last_commit_millis: None,
-            now_millis: 0,
-            now_micros: 0,
-            draft: Draft::default(),
-            original: Vec::new(),
-            links,
-            inputs,
-            config,
+            errors: LogLimit::new(LOG_INTERVAL),
+            client,
         })
     }
 
@@ -272,487 +246,191 @@ impl Intake {
         result
     }
 
-    fn subscribe(&self) -> Result<(), IntakeError> {
-        let names: Vec<&str> = self.inputs.names().collect();
-        let topic = names.join(", ");
-        let subscribed = self.consumer.subscribe(&names);
-        subscribed.map_err(|source| IntakeError::Subscribe {
-            topic: topic.clone(),
-            source,
-        })?;
-        info!(topic, group = self.config.source.group, "subscribed");
-        Ok(())
-    }
-
     fn take_until_stopped(&mut self) -> Result<(), IntakeError> {
-        self.subscribe()?;
-        while !self.links.shutdown.is_requested() {
-            self.links.heartbeat.beat();
-            self.settle();
-            self.handle_events();
-            self.renew_when_due()?;
-            self.go_on_joining();
-            self.go_on_leaving();
-            self.go_on_seeking();
-            self.examine();
-            self.repair_when_due()?;
-            self.take_commit_answer();
-            self.note_ring();
-            self.go_on_changing();
-            self.commit_when_due();
-            self.look();
-            // Before anything is asked back: what an outlet does not have yet it cannot give back.
-            self.hand_out();
-            self.recall_what_is_overdue();
-            self.report_when_due();
-            self.watchdog.check()?;
-            if self.committer.has_died() {
-                return Err(IntakeError::Committer);
-            }
-            let more = self.reread();
-            self.hand_out();
-            if self.dispatcher.has_room() {
-                self.make_room_known();
-                self.take_batch(more)?;
-            } else {
-                self.wait_for_room()?;
-            }
+        self.client.subscribe()?;
+        while !self.shutdown.is_requested() {
+            self.heartbeat.beat();
+            self.turn()?;
         }
         Ok(())
     }
 
-    /// Tells the dispatcher the time, and what publishers have sent.
-    fn look(&mut self) {
-        let Self {
-            dispatcher,
-            links,
-            clock,
-            ..
-        } = self;
-        let sent = |outlet| links.fleet.get(outlet).map_or(0, |member| member.link.in_flight());
-        dispatcher.look(clock.micros(), sent);
-    }
-
-    /// Takes up to a batch of records and hands them out. `busy`: there is something else to do.
-    fn take_batch(&mut self, busy: bool) -> Result<(), IntakeError> {
-        let patience = Duration::from_millis(self.config.engine.poll_timeout_ms);
-        let quiet = self.dispatcher.is_quiet()
-            && self.joining.is_none()
-            && self.leaving.is_none()
-            && self.change.is_none()
-            && self.examiner.is_idle()
-            && self.dispatcher.job().is_none();
-        let patience = match (busy, quiet) {
-            (true, _) => Duration::ZERO,
-            (false, true) => patience,
-            (false, false) => patience.min(BUSY_POLL),
-        };
-        self.poll(patience, self.config.engine.batch_size)
-    }
-
-    /// Polls until `limit` records are taken, nothing more is there or the caps are reached; waits for the first one.
-    fn poll(&mut self, mut patience: Duration, limit: usize) -> Result<(), IntakeError> {
-        self.metrics.consume_calls.inc();
-        // Shared, so that a record that borrows it can be worked on with all the rest.
-        let consumer = Arc::clone(&self.consumer);
-        for number in 0..limit {
-            match consumer.poll(patience) {
-                None => break,
-                // Of another topic than is known here. That is noted first.
-                Some(Ok(_)) if consumer.context().has_changed() => break,
-                Some(Ok(message)) => {
-                    if number % RECORDS_PER_CLOCK == 0 {
-                        self.read_clocks();
-                    }
-                    self.accept(&message);
-                }
-                Some(Err(error)) => self.kafka_failed(error)?,
-            }
-            if !self.dispatcher.has_room() {
-                break;
-            }
-            patience = Duration::ZERO;
-        }
+    /// One turn. The order is what keeps records safe:
+    ///
+    /// - Receipts are settled first, so whatever comes next decides and commits upon what is confirmed by now.
+    /// - The group's word is carried out before anything is fetched anew, because assigning is what answers a rebalance.
+    /// - A commit comes behind that, so it names only partitions that are still ours.
+    /// - Batches go out before anything of an output is asked back: what it does not have yet it cannot give back.
+    /// - Records are taken last, for only then is all that they depend on known.
+    fn turn(&mut self) -> Result<(), IntakeError> {
+        // settle
+        self.settle();
+        // observe
+        self.observe();
+        // regroup
+        self.renew_when_due()?;
+        self.go_on_joining();
+        self.go_on_leaving();
+        self.go_on_seeking();
+        // repair
+        self.examine();
+        self.repair_when_due()?;
+        // commit
+        self.take_commit_answers();
+        self.change_ring();
+        self.commit_when_due();
+        // hand out
+        self.observe_outputs();
         self.hand_out();
-        self.metrics
-            .queue_size_histogram
-            .observe(self.dispatcher.unsent() as f64);
-        Ok(())
-    }
-
-    /// What the next records' times are.
-    fn read_clocks(&mut self) {
-        self.now_millis = wall_millis();
-        self.now_micros = self.clock.micros();
-    }
-
-    /// A record came from the group.
-    fn accept(&mut self, message: &impl Message) {
-        let offset = message.offset();
-        // One of another topic was never asked for.
-        let Some(partition) = self.partition_of(message) else {
-            return;
-        };
-        let (admission, place) = match Router::asset(message.key()) {
-            Ok(key) => {
-                let place = self.router.place(key);
-                let admission = self.dispatcher.receive(partition, offset, key, place);
-                (admission, Some(place))
-            }
-            Err(_) => (self.dispatcher.receive_stray(partition, offset), None),
-        };
-        match admission {
-            Admission::Take(tag) => {
-                self.metrics.consumed.inc();
-                self.forward(tag, place, message);
-            }
-            Admission::Parked => self.metrics.consumed.inc(),
-            Admission::Unwanted => {}
-        }
-    }
-
-    /// Whose record it is. A single topic's name need not be looked at.
-    fn partition_of(&self, message: &impl Message) -> Option<PartitionId> {
-        let input = match self.inputs.len() {
-            1 => Input::FIRST,
-            _ => self.inputs.find(message.topic())?,
-        };
-        PartitionId::new(input, message.partition())
-    }
-
-    /// Makes a message of a record that is ours to deliver. `place`: none where it belongs to no asset.
-    fn forward(&mut self, tag: Tag, place: Option<Place>, message: &impl Message) {
-        let timestamp = timestamp(message);
-        let origin = Origin::new(tag, timestamp);
-        let headers = headers::read(message);
-        let plain = headers.as_deref().unwrap_or_default();
-        // Before anything is copied: a compressed batch of a megabyte may hold a record of a gigabyte.
-        if record_bytes(message.key(), message.payload(), plain) > self.config.engine.max_record_bytes() {
-            self.refuse_for_its_size(origin, message, plain);
-            return;
-        }
-        let incoming = Incoming {
-            key: message.key(),
-            value: message.payload(),
-            timestamp,
-            origin: record::Origin {
-                topic: self.inputs.topic_of(tag.partition),
-                partition: tag.partition.number(),
-                offset: tag.offset,
-            },
-        };
-        let tracer = self.links.tracer.as_mut();
-        let sampled = tracer.and_then(|tracer| Some((tracer.sample(plain)?, tracer.now())));
-        let written = match (&headers, &sampled) {
-            (Ok(headers), None) => {
-                let headers = headers.iter().copied();
-                self.router.write(&incoming, headers, self.now_millis, &mut self.draft)
-            }
-            (Ok(headers), Some((sampled, _))) => {
-                let parent = sampled.message().text();
-                let headers = headers.iter().copied().filter(|(name, _)| !sampled.replaces(name));
-                let headers = headers.chain([(trace::TRACEPARENT, Some(parent.as_slice()))]);
-                self.router.write(&incoming, headers, self.now_millis, &mut self.draft)
-            }
-            (Err(headers::Unreadable), _) => Err(Invalid::BadHeaders),
-        };
-        let trace = sampled.map(|(sampled, taken_at)| Trace::new(sampled, taken_at, self.clock.micros()));
-        self.original.clear();
-        if self.links.dead_letter.is_some() {
-            Original::pack(incoming.key, incoming.value, plain, &mut self.original);
-        }
-        match (written, place) {
-            (Ok(()), Some(Place { owner, lane })) => {
-                let Draft {
-                    subject, headers, body, ..
-                } = &self.draft;
-                let mut parcel =
-                    message::Message::pack(origin, lane, self.now_micros, subject, headers, body, &self.original);
-                parcel.trace = trace;
-                self.dispatcher.enter(parcel, owner);
-            }
-            (written, _) => {
-                let reason = written.err().unwrap_or(Invalid::BadKey);
-                self.end_trace(trace, tag, End::Invalid(reason));
-                self.reject(DeadLetter::new(origin, reason, &self.original), None);
-            }
-        }
-    }
-
-    /// The record is too large to be handled: what is left of it says where it is. Its value is not copied, nor is anything that is
-    /// too large without it.
-    fn refuse_for_its_size(&mut self, origin: Origin, message: &impl Message, headers: &[Header<'_>]) {
-        self.original.clear();
-        if self.links.dead_letter.is_some() {
-            let fits = record_bytes(message.key(), None, headers) <= self.config.engine.max_record_bytes();
-            let (key, headers) = if fits {
-                (message.key(), headers)
-            } else {
-                (None, &[][..])
-            };
-            Original::pack(key, None, headers, &mut self.original);
-        }
-        let length = message.payload().map_or(0, <[u8]>::len);
-        let letter = DeadLetter::without_value(origin, Invalid::RecordTooLarge, &self.original, length);
-        self.reject(letter, None);
-    }
-
-    /// A record can never be forwarded. `from`: where it was, and its lane, if it had been handed out.
-    fn reject(&mut self, letter: DeadLetter, from: Option<(u32, u64)>) {
-        let (tag, weight) = (letter.origin.tag(), letter.weight());
-        // Its next owner finds that out, too. Those of a former topic have none.
-        if !self.dispatcher.is_current(tag) && !self.identity.is_former(tag) {
-            return;
-        }
-        self.rejects.note(&letter, &self.inputs, &self.metrics);
-        let Some(dead_letter) = &mut self.links.dead_letter else {
-            self.dispatcher.settle(tag);
-            return;
-        };
-        match from {
-            Some((outlet, lane)) => self.dispatcher.bury_from(outlet, tag, lane, weight),
-            None => self.dispatcher.bury(tag, weight),
-        }
-        dead_letter.push(letter);
-    }
-
-    /// A record is settled; if it was traced, that is told.
-    fn end_trace(&mut self, trace: Option<Box<Trace>>, tag: Tag, end: End) {
-        if let (Some(trace), Some(tracer)) = (trace, &mut self.links.tracer) {
-            tracer.end(trace, tag, end);
-        }
-    }
-
-    /// Sends each cluster its batch. Lanes are opened first: what a batch has of them is to be taken.
-    fn hand_out(&mut self) {
-        let Self { dispatcher, links, .. } = self;
-        if let Some(dead_letter) = &mut links.dead_letter {
-            dead_letter.flush();
-        }
-        order_lanes(&links.fleet, dispatcher.take_openings(), Command::Open);
-        dispatcher.take_batches(|outlet, batch| {
-            if let Some(member) = links.fleet.get(outlet) {
-                member.command(Command::Deliver(batch));
-            }
-        });
-        // Behind the batches: an outlet gives back only what it has.
-        order_lanes(&links.fleet, dispatcher.take_excess(), Command::Recall);
-    }
-
-    /// At the caps: lets receipts make room. Records that librdkafka has prefetched are kept for a while.
-    fn wait_for_room(&mut self) -> Result<(), IntakeError> {
-        self.room_since = None;
-        let full_since = *self.full_since.get_or_insert_with(Instant::now);
-        if !self.paused && full_since.elapsed() < PAUSE_AFTER {
-            self.await_receipts(Duration::from_millis(20));
-            return Ok(());
-        }
-        if !self.paused {
-            self.set_paused(true);
-        }
-        // Only events come now: the group must hear of us though no record is wanted. (A record that was fetched before
-        // the pause took hold is handled like any other: the caps give way by that one.)
-        self.poll(Duration::from_millis(20), 1)
-    }
-
-    fn make_room_known(&mut self) {
-        self.full_since = None;
-        if !self.paused {
-            return;
-        }
-        // A cluster that is away may have half of its cap for ever: after a while any room will do.
-        let room_since = *self.room_since.get_or_insert_with(Instant::now);
-        if self.dispatcher.has_plenty() || room_since.elapsed() >= PAUSE_AFTER {
-            self.set_paused(false);
-        }
+        rings::recall_what_is_overdue(&mut self.dispatcher, &self.publishers);
+        // report
+        self.report_when_due();
+        self.check_health()?;
+        // replay
+        let more = self.replay();
+        self.hand_out();
+        // take
+        self.take(more)
     }
 
     /// Counts what came back, without waiting.
     fn settle(&mut self) {
-        while let Ok(receipts) = self.links.receipts.try_recv() {
-            self.count(receipts);
-        }
-        // A record of a former topic may be among them, and nobody reads that again: its letter is not left to the next turn.
-        if let Some(dead_letter) = &mut self.links.dead_letter {
-            dead_letter.flush();
-        }
+        self.records.settle(&mut self.dispatcher, &self.identity);
     }
 
-    /// Waits for receipts, at most so long.
-    fn await_receipts(&mut self, patience: Duration) {
-        match self.links.receipts.recv_timeout(patience) {
-            Ok(receipts) => self.count(receipts),
-            Err(RecvTimeoutError::Timeout) => {}
-            // Cannot be while publishers live; without them there is nothing to hurry for either.
-            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(patience),
-        }
-    }
-
-    fn count(&mut self, receipts: Receipts) {
-        let Receipts {
-            output: outlet,
-            closed,
-            receipts,
-        } = receipts;
-        self.dispatcher.close(outlet, &closed);
-        let mut gone = 0_u64;
-        for receipt in receipts {
-            self.dispatcher.leave(outlet, receipt.weight);
-            match receipt.fate {
-                Fate::Confirmed => {
-                    self.dispatcher.settle(receipt.tag);
-                    self.end_trace(receipt.trace, receipt.tag, End::Confirmed);
-                }
-                Fate::Dropped => self.end_trace(receipt.trace, receipt.tag, End::Dropped),
-                Fate::Undeliverable(undeliverable) => {
-                    let Undeliverable { lane, letter } = *undeliverable;
-                    self.end_trace(receipt.trace, receipt.tag, End::Invalid(letter.reason));
-                    self.reject(letter, Some((outlet, lane)));
-                }
-                Fate::Recalled(parcel) => {
-                    gone += u64::from(self.identity.is_former(receipt.tag));
-                    self.dispatcher.take_back(outlet, *parcel);
-                }
-                Fate::Returned(lane) => {
-                    self.end_trace(receipt.trace, receipt.tag, End::Dropped);
-                    gone += u64::from(self.identity.is_former(receipt.tag));
-                    self.dispatcher.give_back(outlet, receipt.tag, lane);
-                }
-            }
-        }
-        if gone > 0 {
-            error!(
-                records = gone,
-                "NATS did not take records of the topic that was deleted; nobody can read them again"
-            );
-        }
-    }
-
-    /// Waits for what is out, within the bound, and commits it.
-    fn drain(&mut self) {
-        info!(
-            pending = self.dispatcher.total().records,
-            "stopping: no more records are taken, what is out is awaited"
-        );
-        self.report();
-        let deadline = Instant::now() + Duration::from_millis(self.config.engine.drain_timeout_ms);
-        let member = self.membership.number();
-        while self.awaited() > 0 && Instant::now() < deadline {
-            self.links.heartbeat.beat();
-            self.await_receipts(Duration::from_millis(20));
-            self.settle();
-            self.hand_out();
-            self.look();
-            // What is out is written only as long as our membership is proved.
-            self.take_commit_answer();
-            self.commit_when_due();
-            if self.membership.number() != member {
-                warn!("out of the group amid the drain: others own the partitions by now");
-                break;
-            }
-        }
-        let left = self.dispatcher.total().records;
-        if left > 0 {
-            warn!(
-                records = left,
-                "not all was confirmed in time; the rest stays uncommitted and is delivered again"
-            );
-        }
-    }
-
-    /// Records that are out and that it is worth waiting for.
-    fn awaited(&self) -> usize {
-        let partitions = self.dispatcher.partitions().keys();
-        partitions.map(|partition| self.dispatcher.awaited(*partition)).sum()
-    }
-
-    /// Gives everything up and leaves the group, so that the partitions move on at once.
-    fn leave(mut self) {
-        // Nothing more may go out once the partitions are somebody else's.
-        let ours = self.assignments();
-        // From here on a commit tells all that is not settled as what a successor has to deliver.
-        for (partition, _) in &ours {
-            let state = self.dispatcher.partitions().get(partition);
-            let tells = |phase| matches!(phase, Phase::Active | Phase::Examined | Phase::Damaged(_));
-            if state.is_some_and(|state| tells(state.phase)) {
-                self.dispatcher.set_phase(*partition, Phase::Draining);
-            }
-        }
-        self.abandon(&ours);
-        self.links.lease.revoke();
-        self.settle();
-        let ours = self.committable();
-        self.commit_at_last(&ours);
-        self.answer_what_is_owed();
-        self.consumer.leave_group();
-        self.committer.end();
-        drop(self.consumer);
-        info!("left the group");
-    }
-
-    fn kafka_failed(&mut self, error: KafkaError) -> Result<(), IntakeError> {
-        self.metrics.kafka_errors.inc();
-        match error {
-            KafkaError::MessageConsumptionFatal(code) => return Err(IntakeError::Fatal(code.to_string())),
-            // The position of some partition is gone; librdkafka does not say of which.
-            KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                self.repair_positions();
-            }
-            error if damage::is_damage(&error) => self.suspect_all(&error),
-            error => {
-                if self.rejects.may_log_kafka_error() {
-                    warn!(error = %error, "Kafka answers with an error; trying again");
-                    self.tell_missing_topics(&error);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn handle_events(&mut self) {
-        for event in self.consumer.context().take_events() {
+    /// Takes note of what librdkafka has told, and begins to act upon it.
+    fn observe(&mut self) {
+        for event in self.client.consumer.context().take_events() {
             match event {
-                Event::Assign(partitions) => self.begin_joining(partitions),
-                Event::Revoke { partitions, lost } => self.begin_leaving(partitions, lost),
-                Event::Statistics(statistics) => self.note_statistics(&statistics),
-                Event::Topic(input, id) => self.note_topic(input, id),
-                Event::Cut { partition, at } => self.note_cut(partition, at),
+                Event::Assign(partitions) => {
+                    self.watchdog.arm();
+                    self.group.assigned(partitions, &self.client);
+                    self.go_on_joining();
+                }
+                Event::Revoke { partitions, lost } => {
+                    self.group.revoked(partitions, lost, &self.client, &mut self.dispatcher);
+                    self.go_on_leaving();
+                }
+                Event::Statistics(statistics) => {
+                    self.watchdog.note(&statistics);
+                    self.reporter
+                        .note_statistics(&statistics, &self.client, &mut self.dispatcher);
+                }
+                Event::Topic(input, id) => {
+                    if self.identity.note_topic(input, id, &self.client, &self.dispatcher) {
+                        self.stop_in_former_topic(input);
+                    }
+                }
+                Event::Cut { partition, at } => {
+                    self.identity.note_cut(partition, at);
+                    self.flow.repair_soon();
+                }
                 // The examiner asks for itself, of one partition at a time.
                 Event::OutOfRange { .. } | Event::Unreadable { .. } => {}
             }
         }
     }
 
+    /// Goes on looking at what may be damaged.
+    fn examine(&mut self) {
+        let ends = self.reporter.ends();
+        let findings = self.examiner.examine(
+            &self.client,
+            &mut self.dispatcher,
+            ends,
+            &self.metrics,
+            &mut self.errors,
+        );
+        self.flow.begin(findings.begun);
+        if findings.has_stopped {
+            self.flow.refresh(&self.client, &self.dispatcher);
+        }
+    }
+
+    /// Takes the answers of the commits that are out, as far as they have come.
+    fn take_commit_answers(&mut self) {
+        let owner = !self.dispatcher.partitions().is_empty();
+        self.group.membership.observe(owner);
+        let begun = self.commits.take_answers(&mut self.dispatcher, &mut self.group);
+        self.flow.begin_behind_ring(&begun, &self.client);
+    }
+
+    /// Takes up a ring that was declared, uses one that is announced to all, and ends what is out of it.
+    fn change_ring(&mut self) {
+        self.rings.take_up(&mut self.dispatcher, &mut self.publishers);
+        let begun = self
+            .rings
+            .use_announced(&mut self.dispatcher, self.records.program(), &self.metrics);
+        self.flow.begin_behind_ring(&begun, &self.client);
+        self.rings.let_go(&self.dispatcher, &mut self.publishers);
+    }
+
+    fn commit_when_due(&mut self) {
+        let about = About {
+            client: &self.client,
+            identity: &self.identity,
+        };
+        self.commits
+            .commit_when_due(about, &self.dispatcher, &mut self.group.membership);
+    }
+
+    /// Tells the dispatcher the time, and what publishers have sent.
+    fn observe_outputs(&mut self) {
+        let publishers = &self.publishers;
+        let sent = |output| publishers.get(output).map_or(0, |member| member.link.in_flight());
+        self.dispatcher.look(self.clock.micros(), sent);
+    }
+
+    /// Sends each output its batch.
+    fn hand_out(&mut self) {
+        self.records.hand_out(&mut self.dispatcher, &self.publishers);
+    }
+
     fn report_when_due(&mut self) {
-        let now = Instant::now();
-        if now < self.next_report {
-            return;
+        if self.reporter.is_due() {
+            self.report();
         }
-        self.next_report = now + REPORT_INTERVAL;
-        self.report();
+    }
+
+    /// Ends the process if it is no stable member for too long, or nothing is committed any more.
+    fn check_health(&mut self) -> Result<(), IntakeError> {
+        self.watchdog.check()?;
+        if self.commits.has_died() {
+            return Err(IntakeError::Committer);
+        }
+        Ok(())
+    }
+
+    /// Brings gauges and status up to date.
+    fn report(&self) {
+        self.reporter.report(&View {
+            client: &self.client,
+            dispatcher: &self.dispatcher,
+            publishers: &self.publishers,
+            identity: &self.identity,
+            watchdog: &self.watchdog,
+            announced: self.rings.announced(),
+            moved_share: self.rings.moved_share(),
+            last_commit_millis: self.commits.last_commit_millis(),
+            membership_proven: self.group.membership.is_proven(),
+            is_stopping: self.shutdown.is_requested(),
+            is_rebalancing: self.group.is_rebalancing(),
+            is_paused: self.flow.is_paused(),
+        });
     }
 }
 
-/// Orders something about lanes of each outlet. An outlet that has ended has none.
-fn order_lanes(fleet: &Publishers, mut lanes: Vec<(u32, u64)>, order: impl Fn(Vec<u64>) -> Command<message::Message>) {
-    lanes.sort_unstable();
-    for of_outlet in lanes.chunk_by(|one, next| one.0 == next.0) {
-        if let Some(member) = fleet.get(of_outlet[0].0) {
-            member.command(order(of_outlet.iter().map(|(_, lane)| *lane).collect()));
-        }
-    }
-}
-
-fn timestamp(message: &impl Message) -> Option<Timestamp> {
-    match message.timestamp() {
-        rdkafka::Timestamp::NotAvailable => None,
-        rdkafka::Timestamp::CreateTime(millis) => Some(Timestamp {
-            millis,
-            kind: TimestampKind::Producer,
-        }),
-        rdkafka::Timestamp::LogAppendTime(millis) => Some(Timestamp {
-            millis,
-            kind: TimestampKind::Broker,
-        }),
+/// What may be out.
+fn limits(engine: &Engine) -> Limits {
+    Limits {
+        outlet: Load {
+            records: engine.max_pending_records_per_cluster,
+            bytes: engine.max_pending_bytes_per_cluster,
+        },
+        total: Load {
+            records: engine.max_pending_records,
+            bytes: engine.max_pending_bytes,
+        },
+        queue: engine.queue_size,
     }
 }

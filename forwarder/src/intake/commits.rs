@@ -1,251 +1,246 @@
-//! Offsets to the broker.
+//! Offsets to the broker: the settled prefix of each partition, and nothing else.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
-use std::thread::{self, JoinHandle};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use forwarder_core::delivery::commit::{CommitPoint, Metadata, text_of};
 use forwarder_core::delivery::partition::{Input, PartitionId};
-use rdkafka::consumer::{CommitMode, Consumer};
+use forwarder_core::fanout::dispatch::Dispatcher;
+use prometheus::IntCounter;
+use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tracing::warn;
 
-use super::Intake;
-use super::context::{KafkaConsumer, OwnConsumer};
-use super::membership::{Proof, Sent, is_passing};
-use forwarder_service::clock::wall_millis;
+use super::client::Client;
+use super::committer::{Answer, Committer, Points, Request};
+use super::context::OwnConsumer;
+use super::group::{Group, RETRY_COMMIT, is_worth_repeating};
+use super::identity::Identity;
+use super::membership::Membership;
+use super::starts::Begin;
+use crate::message::Message;
+use crate::metrics::Metrics;
+use forwarder_service::clock::{Clock, wall_millis};
 
-/// How long the commit that is out is awaited before the group is left.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// How long a last commit is repeated once it was refused amid a rebalance: some hundred times what one of a few members takes.
-const LAST_COMMIT: Duration = Duration::from_secs(3);
-
-/// Pause before a last commit is tried again.
-pub(super) const RETRY_COMMIT: Duration = Duration::from_millis(25);
-
-/// Partition, epoch of its assignment, and what is committed for it.
-type Points = Vec<(PartitionId, u32, CommitPoint)>;
-
-/// A commit on its way to the broker.
-struct Request {
-    points: Points,
-    list: TopicPartitionList,
-    sent: Sent,
+/// See the module.
+pub(super) struct Commits {
+    committer: Committer,
+    /// What the commits' metadata says of each topic: see [`Metadata`].
+    group_partitions: BTreeMap<Input, u32>,
+    /// The brokers take no metadata as long as ours can be.
+    brief: bool,
+    next_commit: Instant,
+    last_commit_millis: Option<i64>,
+    commits: IntCounter,
+    failures: IntCounter,
+    clock: Clock,
 }
 
-/// What the broker said to it.
-struct Answer {
-    points: Points,
-    sent: Sent,
-    result: Result<(), KafkaError>,
-    proof: Proof,
+/// What came of commits whose answers were awaited.
+#[must_use]
+pub(super) struct Committed {
+    /// Whether all were taken that were asked for now.
+    pub(super) result: Result<(), KafkaError>,
+    /// The partitions that begin by the answers.
+    pub(super) begun: Vec<PartitionId>,
 }
 
-/// A thread that commits and waits for the answer, so that the intake need not. (librdkafka's asynchronous commit tells its
-/// answer only to a callback that rdkafka does not set.)
-///
-/// It does all commits, those too whose answer the intake waits for: of two threads the one with the older offsets might come last, and what
-/// lies between would be delivered again.
-pub(super) struct Committer {
-    requests: mpsc::Sender<Request>,
-    answers: mpsc::Receiver<Answer>,
-    /// Commits without an answer yet: they are answered in their order.
-    out: usize,
-    thread: JoinHandle<()>,
+/// What a commit is made of, beside the offsets.
+#[derive(Clone, Copy)]
+pub(super) struct About<'a> {
+    pub(super) client: &'a Client,
+    pub(super) identity: &'a Identity,
 }
 
-impl Committer {
-    /// Starts the thread.
-    ///
-    /// `membership`: the number of the one that we are in, see [`super::membership`].
-    pub(super) fn start(consumer: Arc<OwnConsumer>, membership: Arc<AtomicU64>) -> std::io::Result<Self> {
-        let (requests, wanted) = mpsc::channel::<Request>();
-        let (answer, answers) = mpsc::channel();
-        let thread = thread::Builder::new().name("commit".to_owned()).spawn(move || {
-            let mut ended: Option<Sent> = None;
-            while let Ok(Request { points, list, sent }) = wanted.recv() {
-                // One that has waited while the membership ended is about partitions that others may own.
-                let is_over = ended.is_some_and(|ended| ended.membership == sent.membership)
-                    || sent.membership != membership.load(Ordering::Relaxed);
-                let (result, proof) = if is_over {
-                    (Err(KafkaError::Canceled), Proof::Nothing)
-                } else {
-                    commit(&consumer, &list)
-                };
-                if proof == Proof::Out {
-                    ended = Some(sent);
-                }
-                let answered = Answer {
-                    points,
-                    sent,
-                    result,
-                    proof,
-                };
-                if answer.send(answered).is_err() {
-                    break;
-                }
-            }
-        })?;
+impl Commits {
+    /// Starts the thread that commits.
+    pub(super) fn start(
+        client: &Client,
+        membership: &Membership,
+        metrics: &Metrics,
+        clock: Clock,
+        now: Instant,
+    ) -> std::io::Result<Self> {
         Ok(Self {
-            requests,
-            answers,
-            out: 0,
-            thread,
+            committer: Committer::start(Arc::clone(&client.consumer), membership.watch())?,
+            group_partitions: BTreeMap::new(),
+            brief: false,
+            next_commit: now,
+            last_commit_millis: None,
+            commits: metrics.commits.clone(),
+            failures: metrics.commit_failures.clone(),
+            clock,
         })
+    }
+
+    /// Commits by another consumer from now on.
+    pub(super) fn renew(&mut self, consumer: &Arc<OwnConsumer>, membership: &Membership) -> std::io::Result<()> {
+        let committer = Committer::start(Arc::clone(consumer), membership.watch())?;
+        std::mem::replace(&mut self.committer, committer).end();
+        Ok(())
     }
 
     /// Whether the thread has died: nothing is committed any more.
     pub(super) fn has_died(&self) -> bool {
-        self.thread.is_finished()
+        self.committer.has_died()
     }
 
-    /// Whether it is on its way: not, if the thread has died.
-    fn send(&mut self, request: Request) -> bool {
-        let sent = self.requests.send(request).is_ok();
-        self.out += usize::from(sent);
-        sent
-    }
-
-    /// The next answer, if it has come.
-    fn try_recv(&mut self) -> Option<Answer> {
-        let answer = self.answers.try_recv().ok()?;
-        self.out -= 1;
-        Some(answer)
-    }
-
-    /// The next answer of those that are to come.
-    fn recv(&mut self) -> Result<Answer, KafkaError> {
-        let answer = self.answers.recv().map_err(|_| KafkaError::Canceled)?;
-        self.out -= 1;
-        Ok(answer)
-    }
-
-    /// Ends the thread, with its share of the consumer; where the broker does not answer, not for longer than a bound.
+    /// Ends the thread, with its share of the consumer.
     pub(super) fn end(self) {
-        let Self { requests, thread, .. } = self;
-        drop(requests);
-        let deadline = Instant::now() + CLOSE_TIMEOUT;
-        while !thread.is_finished() && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(5));
+        self.committer.end();
+    }
+
+    pub(super) fn last_commit_millis(&self) -> Option<i64> {
+        self.last_commit_millis
+    }
+
+    /// Whether Kafka has said how the group begins with a topic.
+    pub(super) fn knows(&self, input: Input) -> bool {
+        self.group_partitions.contains_key(&input)
+    }
+
+    /// Takes note of how the group begins with a topic.
+    pub(super) fn note_group(&mut self, begin: &Begin) {
+        if let Some(count) = begin.group_partitions {
+            self.group_partitions.insert(begin.input, count);
         }
     }
-}
 
-impl Intake {
-    pub(super) fn commit_when_due(&mut self) {
+    /// Commits what is settled, at an interval, and sooner where our membership is to be proved.
+    pub(super) fn commit_when_due(
+        &mut self,
+        about: About<'_>,
+        dispatcher: &Dispatcher<Message>,
+        membership: &mut Membership,
+    ) {
         let now = Instant::now();
-        let needs_proof = self.membership.needs_proof(now);
+        let needs_proof = membership.needs_proof(now);
         if now < self.next_commit && !needs_proof {
             return;
         }
-        self.next_commit = now + Duration::from_millis(self.config.engine.commit_interval_ms);
+        self.next_commit = now + Duration::from_millis(about.client.config.engine.commit_interval_ms);
         // One at a time: librdkafka answers no rebalance while a commit is out, so an unbroken chain would starve it.
-        if self.committer.out > 0 {
+        if self.committer.out() > 0 {
             return;
         }
-        let partitions: Vec<PartitionId> = self.dispatcher.partitions().keys().copied().collect();
-        let mut points = self.points_to_commit(&partitions);
+        let partitions: Vec<PartitionId> = dispatcher.partitions().keys().copied().collect();
+        let mut points = points_to_commit(&partitions, dispatcher);
         if needs_proof {
-            self.add_proofs(&mut points);
+            add_proofs(&mut points, about.client, dispatcher);
         }
-        for (points, list) in self.requests(points) {
-            self.send_commit(points, list);
-        }
-    }
-
-    /// Commits that change nothing, for their answers: one partition is enough. But where a topic is gone, Kafka takes none for it. So each
-    /// topic that has nothing to commit gets a commit of its own.
-    fn add_proofs(&self, points: &mut Points) {
-        for (input, _) in self.inputs.iter() {
-            if points.iter().any(|(partition, ..)| partition.input() == input) {
-                continue;
-            }
-            let partitions = self.dispatcher.partitions().iter();
-            let mut ours = partitions.filter(|(partition, _)| partition.input() == input);
-            let proof = ours.find_map(|(partition, state)| {
-                Some((*partition, state.epoch, self.dispatcher.commit_point(*partition)?))
-            });
-            points.extend(proof);
+        for (points, list) in self.requests(points, about) {
+            self.send(points, list, membership);
         }
     }
 
-    fn send_commit(&mut self, points: Points, list: TopicPartitionList) -> bool {
-        let sent = self.membership.asks(self.clock.micros());
+    fn send(&mut self, points: Points, list: TopicPartitionList, membership: &mut Membership) -> bool {
+        let sent = membership.asks(self.clock.micros());
         self.committer.send(Request { points, list, sent })
     }
 
     /// Commits the settled prefix of these partitions, where the broker does not have it yet, and waits for the answer.
-    pub(super) fn commit(&mut self, partitions: &[PartitionId]) -> Result<(), KafkaError> {
-        let begun = self.commit_and_wait(partitions)?;
-        self.ask_for(begun);
-        Ok(())
+    ///
+    /// No commit is out when it returns: none comes after what is decided next.
+    pub(super) fn commit(
+        &mut self,
+        partitions: &[PartitionId],
+        about: About<'_>,
+        dispatcher: &mut Dispatcher<Message>,
+        group: &mut Group,
+    ) -> Committed {
+        let (ours, mut committed) = self.commit_and_wait(partitions, about, dispatcher, group);
+        committed.begun.extend(ours);
+        committed
+    }
+
+    /// As [`Commits::commit`], for partitions that begin: what is not committed may not begin. Whoever calls this asks for their records
+    /// next, so they are told only if not all were taken: then those of another topic begin all the same.
+    pub(super) fn commit_starts(
+        &mut self,
+        partitions: &[PartitionId],
+        about: About<'_>,
+        dispatcher: &mut Dispatcher<Message>,
+        group: &mut Group,
+    ) -> Committed {
+        let (ours, mut committed) = self.commit_and_wait(partitions, about, dispatcher, group);
+        if committed.result.is_err() {
+            committed.begun.extend(ours);
+        }
+        committed
     }
 
     /// Commits the settled prefix of partitions that are given up right after. The ends of other members are rebalances, in whose midst the
-    /// group takes no commit; what it does not take is delivered again.
-    pub(super) fn commit_at_last(&mut self, partitions: &[PartitionId]) {
-        let mut refused = None;
-        while !self.consumer.assignment_lost()
-            && let Err(error) = self.commit(partitions)
-            && is_worth_repeating(&error, &mut refused)
-        {
-            thread::sleep(RETRY_COMMIT);
-        }
-    }
-
-    /// As [`Intake::commit`], for partitions that begin: what is not committed may not begin.
-    pub(super) fn commit_starts(&mut self, partitions: &[PartitionId]) -> Result<(), KafkaError> {
-        // Whoever calls this asks for their records next.
-        self.commit_and_wait(partitions).map(drop)
-    }
-
-    /// Returns the partitions that begin by it. No commit is out when it returns: none comes after what is decided next.
-    fn commit_and_wait(&mut self, partitions: &[PartitionId]) -> Result<Vec<PartitionId>, KafkaError> {
-        let mut ours = 0;
-        for (points, list) in self.requests(self.points_to_commit(partitions)) {
-            if !self.send_commit(points, list) {
-                return Err(KafkaError::Canceled);
+    /// group takes no commit; what it does not take is delivered again. Returns the partitions that begin by it.
+    pub(super) fn commit_at_last(
+        &mut self,
+        partitions: &[PartitionId],
+        about: About<'_>,
+        dispatcher: &mut Dispatcher<Message>,
+        group: &mut Group,
+    ) -> Vec<PartitionId> {
+        let (mut begun, mut refused) = (Vec::new(), None);
+        while !about.client.consumer.assignment_lost() {
+            let committed = self.commit(partitions, about, dispatcher, group);
+            begun.extend(committed.begun);
+            match committed.result {
+                Err(error) if is_worth_repeating(&error, &mut refused) => thread::sleep(RETRY_COMMIT),
+                _ => break,
             }
-            ours += 1;
         }
-        let (mut committed, mut failed) = (Vec::new(), None);
-        while self.committer.out > 0 {
-            let is_ours = self.committer.out <= ours;
-            let answer = self.committer.recv()?;
-            match self.note_answer(answer) {
-                Ok(begun) if is_ours => committed.extend(begun),
-                Err(error) if is_ours => failed = Some(error),
-                Ok(begun) => self.ask_for(begun),
+        begun
+    }
+
+    /// Returns the partitions that begin by the commits that were asked for now, apart from those that begin by earlier ones.
+    fn commit_and_wait(
+        &mut self,
+        partitions: &[PartitionId],
+        about: About<'_>,
+        dispatcher: &mut Dispatcher<Message>,
+        group: &mut Group,
+    ) -> (Vec<PartitionId>, Committed) {
+        let mut begun = Vec::new();
+        let mut out = 0;
+        for (points, list) in self.requests(points_to_commit(partitions, dispatcher), about) {
+            if !self.send(points, list, &mut group.membership) {
+                let result = Err(KafkaError::Canceled);
+                return (Vec::new(), Committed { result, begun });
+            }
+            out += 1;
+        }
+        let (mut ours, mut result) = (Vec::new(), Ok(()));
+        while self.committer.out() > 0 {
+            let is_ours = self.committer.out() <= out;
+            let answer = match self.committer.recv() {
+                Ok(answer) => answer,
+                Err(error) => {
+                    return (
+                        Vec::new(),
+                        Committed {
+                            result: Err(error),
+                            begun,
+                        },
+                    );
+                }
+            };
+            match self.note_answer(answer, dispatcher, group) {
+                Ok(partitions) if is_ours => ours.extend(partitions),
+                Err(error) if is_ours => result = Err(error),
+                Ok(partitions) => begun.extend(partitions),
                 Err(_) => {}
             }
         }
-        match failed {
-            None => Ok(committed),
-            Some(error) => {
-                // Those of another topic that begin all the same.
-                self.ask_for(committed);
-                Err(error)
-            }
-        }
-    }
-
-    fn points_to_commit(&self, partitions: &[PartitionId]) -> Points {
-        let points = partitions.iter().filter_map(|partition| {
-            let epoch = self.dispatcher.partitions().get(partition)?.epoch;
-            Some((*partition, epoch, self.dispatcher.to_commit(*partition)?))
-        });
-        points.collect()
+        (ours, Committed { result, begun })
     }
 
     /// A request for each topic. Of one that names several topics, librdkafka says that it succeeded if any part of it did.
-    fn requests(&self, mut points: Points) -> Vec<(Points, TopicPartitionList)> {
+    fn requests(&self, mut points: Points, about: About<'_>) -> Vec<(Points, TopicPartitionList)> {
         points.sort_by_key(|(partition, ..)| partition.input());
         let input = |(partition, ..): &(PartitionId, u32, CommitPoint)| -> Input { partition.input() };
         let of_topics = points.chunk_by(|one, next| input(one) == input(next));
-        let requests = of_topics.filter_map(|points| match self.commit_list(points) {
+        let requests = of_topics.filter_map(|points| match self.list(points, about) {
             Ok(list) => Some((points.to_vec(), list)),
             Err(error) => {
                 warn!(%error, "failed to make a commit");
@@ -255,38 +250,41 @@ impl Intake {
         requests.collect()
     }
 
-    /// Takes the answer of the commit that is out, if it has come.
-    pub(super) fn take_commit_answer(&mut self) {
-        self.membership.look(!self.dispatcher.partitions().is_empty());
+    /// Takes the answers that have come. Returns the partitions that begin by them.
+    pub(super) fn take_answers(&mut self, dispatcher: &mut Dispatcher<Message>, group: &mut Group) -> Vec<PartitionId> {
+        let mut begun = Vec::new();
         while let Some(answer) = self.committer.try_recv() {
-            let begun = self.note_answer(answer).unwrap_or_default();
-            self.ask_for(begun);
+            begun.extend(self.note_answer(answer, dispatcher, group).unwrap_or_default());
         }
+        begun
     }
 
     /// Returns the partitions that begin by it.
-    fn note_answer(&mut self, answer: Answer) -> Result<Vec<PartitionId>, KafkaError> {
+    fn note_answer(
+        &mut self,
+        answer: Answer,
+        dispatcher: &mut Dispatcher<Message>,
+        group: &mut Group,
+    ) -> Result<Vec<PartitionId>, KafkaError> {
         let Answer {
             points,
             sent,
             result,
             proof,
         } = answer;
-        if self.membership.answered(sent, proof) == Proof::Out {
-            self.stop_draining();
-        }
+        group.answered(sent, proof);
         match result {
             Ok(()) => {
-                self.metrics.commits.inc();
+                self.commits.inc();
                 self.last_commit_millis = Some(wall_millis());
                 let committed = |(partition, epoch, point)| {
-                    let begins = self.dispatcher.committed(partition, epoch, point);
+                    let begins = dispatcher.committed(partition, epoch, point);
                     begins.then_some(partition)
                 };
                 Ok(points.into_iter().filter_map(committed).collect())
             }
             Err(error) => {
-                self.metrics.commit_failures.inc();
+                self.failures.inc();
                 warn!(%error, "a commit failed; it is repeated, or what it held is delivered again");
                 if error.rdkafka_error_code() == Some(RDKafkaErrorCode::OffsetMetadataTooLarge) && !self.brief {
                     self.brief = true;
@@ -300,7 +298,12 @@ impl Intake {
         }
     }
 
-    fn commit_list(&self, points: &[(PartitionId, u32, CommitPoint)]) -> Result<TopicPartitionList, KafkaError> {
+    fn list(
+        &self,
+        points: &[(PartitionId, u32, CommitPoint)],
+        about: About<'_>,
+    ) -> Result<TopicPartitionList, KafkaError> {
+        let About { client, identity } = about;
         let mut list = TopicPartitionList::with_capacity(points.len());
         for (partition, _, point) in points {
             let CommitPoint {
@@ -315,25 +318,33 @@ impl Intake {
                 members: Some(members),
                 ahead: ahead.filter(|_| !self.brief),
             };
-            let mut element = list.add_partition(self.inputs.topic_of(*partition), partition.number());
+            let mut element = list.add_partition(client.inputs.topic_of(*partition), partition.number());
             element.set_offset(Offset::Offset(position))?;
-            element.set_metadata(text_of(&metadata, self.identity.id(partition.input())));
+            element.set_metadata(text_of(&metadata, identity.id(partition.input())));
         }
         Ok(list)
     }
 }
 
-/// Commits and waits for the answer, with what it says about our membership.
-fn commit(consumer: &KafkaConsumer, list: &TopicPartitionList) -> (Result<(), KafkaError>, Proof) {
-    let result = consumer.commit(list, CommitMode::Sync);
-    let proof = Proof::of(&result, consumer.assignment_lost());
-    (result, proof)
+fn points_to_commit(partitions: &[PartitionId], dispatcher: &Dispatcher<Message>) -> Points {
+    let points = partitions.iter().filter_map(|partition| {
+        let epoch = dispatcher.partitions().get(partition)?.epoch;
+        Some((*partition, epoch, dispatcher.to_commit(*partition)?))
+    });
+    points.collect()
 }
 
-/// Whether a last commit that failed so is to be tried again. `refused`: when it was for the first time, which is noted here.
-///
-/// The refusal may take a while to come, for a broker reads nothing of a connection whose request to join the group it has not answered.
-pub(super) fn is_worth_repeating(error: &KafkaError, refused: &mut Option<Instant>) -> bool {
-    let refused = refused.get_or_insert_with(Instant::now);
-    is_passing(error) && refused.elapsed() < LAST_COMMIT
+/// Commits that change nothing, for their answers: one partition is enough. But where a topic is gone, Kafka takes none for it. So each
+/// topic that has nothing to commit gets a commit of its own.
+fn add_proofs(points: &mut Points, client: &Client, dispatcher: &Dispatcher<Message>) {
+    for (input, _) in client.inputs.iter() {
+        if points.iter().any(|(partition, ..)| partition.input() == input) {
+            continue;
+        }
+        let partitions = dispatcher.partitions().iter();
+        let mut ours = partitions.filter(|(partition, _)| partition.input() == input);
+        let proof =
+            ours.find_map(|(partition, state)| Some((*partition, state.epoch, dispatcher.commit_point(*partition)?)));
+        points.extend(proof);
+    }
 }

@@ -1,4 +1,4 @@
-//! Membership: partitions taken and given up, offsets committed.
+//! The group: partitions that are assigned and revoked, and the proof that this process is a member.
 //!
 //! A rebalance is carried out in steps, one look per turn of the loop, so that receipts, commits and status go on
 //! meanwhile. (librdkafka itself holds every partition of a member until a rebalance is answered.)
@@ -7,26 +7,25 @@
 //!   and [sought](super::seeking).
 //! - *leaving*: no more records are taken, what is out is awaited within a bound, the rest is abandoned, then commit
 //!   and release. When the partitions are lost already, there is nothing to wait for and nothing to commit.
+//!
+//! What is due is said here, and carried out by the intake (`regroup.rs`).
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use forwarder_core::delivery::partition::{Input, PartitionId};
-use forwarder_core::fanout::dispatch::Phase;
+use forwarder_core::delivery::partition::PartitionId;
+use forwarder_core::fanout::dispatch::{Dispatcher, Phase};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tracing::{debug, error, info, warn};
 
-use super::Intake;
-use super::commits::{RETRY_COMMIT, is_worth_repeating};
+use super::client::Client;
 use super::context::Event;
-use super::membership::is_out_of_the_group;
-use super::starts::{self, Begin, Place, is_of_the_topic};
-use crate::metrics::Rebalance;
+use super::membership::{Membership, Proof, Sent, is_passing};
+use crate::message::Message;
+use crate::metrics::{Metrics, Rebalance};
 use crate::outputs::Command;
-use forwarder_service::clock::wall_millis;
+use crate::outputs::nats::Publishers;
 
 /// Pause before Kafka is asked again where a partition begins.
 const RETRY_JOIN: Duration = Duration::from_secs(1);
@@ -34,199 +33,98 @@ const RETRY_JOIN: Duration = Duration::from_secs(1);
 /// How long publishers may take to drop what they have not sent. They do nothing else meanwhile.
 const ABANDON_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a last commit is repeated once it was refused amid a rebalance: some hundred times what one of a few members takes.
+const LAST_COMMIT: Duration = Duration::from_secs(3);
+
+/// Pause before a last commit is tried again.
+pub(super) const RETRY_COMMIT: Duration = Duration::from_millis(25);
+
 /// Partitions that were assigned and do not run yet.
 #[derive(Debug)]
 pub(super) struct Joining {
-    partitions: Vec<PartitionId>,
+    pub(super) partitions: Vec<PartitionId>,
     try_at: Instant,
 }
 
 /// Partitions that are to be given up.
 #[derive(Debug)]
 pub(super) struct Leaving {
-    partitions: Vec<PartitionId>,
-    lost: bool,
+    pub(super) partitions: Vec<PartitionId>,
+    pub(super) lost: bool,
     deadline: Instant,
     /// When the commit was refused for the first time, and when it is tried again.
     refused: Option<Instant>,
     try_at: Instant,
 }
 
-impl Intake {
-    pub(super) fn begin_joining(&mut self, partitions: Vec<PartitionId>) {
+impl Leaving {
+    /// Whether the commit that failed so is to be tried again.
+    pub(super) fn is_worth_repeating(&mut self, error: &KafkaError) -> bool {
+        is_worth_repeating(error, &mut self.refused)
+    }
+}
+
+/// See the module.
+pub(super) struct Group {
+    pub(super) membership: Membership,
+    joining: Option<Joining>,
+    leaving: Option<Leaving>,
+    metrics: Metrics,
+}
+
+impl Group {
+    /// Nothing is assigned.
+    pub(super) fn new(membership: Membership, metrics: Metrics) -> Self {
+        Self {
+            membership,
+            joining: None,
+            leaving: None,
+            metrics,
+        }
+    }
+
+    pub(super) fn is_rebalancing(&self) -> bool {
+        self.joining.is_some() || self.leaving.is_some()
+    }
+
+    /// The group has assigned these.
+    pub(super) fn assigned(&mut self, partitions: Vec<PartitionId>, client: &Client) {
         self.metrics.rebalance(Rebalance::Assign).inc();
-        self.watchdog.arm();
-        info!(partitions = ?self.inputs.show(&partitions), "assigned");
+        info!(partitions = ?client.inputs.show(&partitions), "assigned");
         self.joining = Some(Joining {
             partitions,
             try_at: Instant::now(),
         });
-        self.go_on_joining();
     }
 
-    /// Looks up where the assigned partitions begin, then starts them.
-    pub(super) fn go_on_joining(&mut self) {
-        let Some(joining) = self.joining.take_if(|joining| joining.try_at <= Instant::now()) else {
-            return;
-        };
-        let started = match self.knows_topics(&joining.partitions) {
-            // It comes with the next poll.
-            Ok(false) if !joining.partitions.is_empty() => return self.joining = Some(joining),
-            Err(error) if !joining.partitions.is_empty() => Err(error),
-            _ => self.start(&joining.partitions),
-        };
-        match started {
-            Ok(()) => {}
-            Err(error) if is_out_of_the_group(&error) => {
-                // The group waits for an answer before it lets us join anew. What is assigned here is not ours: its records are
-                // not taken, and it is revoked as lost.
-                warn!(%error, partitions = ?self.inputs.show(&joining.partitions), "out of the group before the assigned partitions began; joining anew");
-                self.answer(&joining.partitions);
-            }
-            Err(error) => {
-                warn!(%error, partitions = ?self.inputs.show(&joining.partitions), "failed to look up where the assigned partitions begin; trying again");
-                self.joining = Some(Joining {
-                    try_at: Instant::now() + RETRY_JOIN,
-                    ..joining
-                });
-            }
-        }
-    }
-
-    fn start(&mut self, partitions: &[PartitionId]) -> Result<(), KafkaError> {
-        if partitions.is_empty() {
-            // An idle member; the group waits for its word all the same.
-            return self.consumer.incremental_assign(&TopicPartitionList::new());
-        }
-        let begins = self.look_up(partitions, starts::ALL_TIMEOUT)?;
-        for begin in &begins {
-            self.note_group(begin);
-        }
-        let known = begins.iter().filter(|begin| begin.group_partitions.is_some());
-        let known: Vec<Input> = known.map(|begin| begin.input).collect();
-        let (mut places, new) = self.enter(begins);
-        let mut list = TopicPartitionList::new();
-        for partition in partitions {
-            // Where that is not known, nothing is fetched: it is paused.
-            let state = self.dispatcher.partitions().get(partition);
-            let offset = Offset::Offset(state.map_or(0, |state| state.next()));
-            list.add_partition_offset(self.inputs.topic_of(*partition), partition.number(), offset)?;
-        }
-        let started = self.commit_by_topic(partitions, &mut places, &new);
-        if let Err(error) = started.and_then(|()| self.consumer.incremental_assign(&list)) {
-            for partition in partitions {
-                self.dispatcher.remove(*partition);
-                self.seeking.forget(*partition);
-            }
-            return Err(error);
-        }
-        self.seen.extend(known);
-        for place in &places {
-            self.has_begun(place);
-        }
-        // Said anew for each: librdkafka remembers a pause of an earlier assignment.
-        self.set_paused(self.paused);
-        Ok(())
-    }
-
-    /// Takes note of how the group begins with a topic.
-    pub(super) fn note_group(&mut self, begin: &Begin) {
-        let Some(count) = begin.group_partitions else { return };
-        self.group_partitions.insert(begin.input, count);
-        if begin.is_new_group && !begin.unanswered.is_empty() {
-            self.seeking.note_new_group(begin.input, wall_millis());
-        }
-    }
-
-    /// Commits where partitions begin, topic by topic. One that is gone meanwhile holds up no other: its partitions are sought.
-    pub(super) fn commit_by_topic(
+    /// The group has revoked these, or they are lost.
+    pub(super) fn revoked(
         &mut self,
-        partitions: &[PartitionId],
-        places: &mut Vec<Place>,
-        new: &[(PartitionId, i64)],
-    ) -> Result<(), KafkaError> {
-        let inputs: BTreeSet<Input> = partitions.iter().map(|partition| partition.input()).collect();
-        for input in inputs {
-            let is_ours = |partition: &PartitionId| partition.input() == input;
-            let ours: Vec<_> = partitions.iter().copied().filter(is_ours).collect();
-            let new: Vec<_> = new
-                .iter()
-                .copied()
-                .filter(|(partition, _)| is_ours(partition))
-                .collect();
-            match self.commit_new_starts(&ours, &new) {
-                Ok(()) => {}
-                Err(error) if self.inputs.len() > 1 && is_of_the_topic(&error) => {
-                    warn!(%error, topic = self.inputs.topic(input), "a topic cannot begin; the others do");
-                    places.retain(|place| !is_ours(&place.partition));
-                    ours.into_iter().for_each(|partition| self.seek(partition));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// How a partition begins.
-    pub(super) fn phase_of(&self, place: &Place) -> Phase {
-        let era = self.dispatcher.era();
-        let another = place.members.is_some_and(|members| members != era.fingerprint());
-        match place.start.offset {
-            None => Phase::Stopped,
-            Some(_) if place.ring > era.epoch => Phase::Behind(place.ring),
-            Some(_) if place.ring < era.epoch => Phase::Announcing,
-            Some(_) if another => Phase::Contested,
-            Some(_) => Phase::Active,
-        }
-    }
-
-    /// A start that the broker does not hold yet is committed before anything is read from there: if this process died
-    /// after the first records, the next one would look up another end, and what lies between would be lost. The others
-    /// are committed too: that says which ring a successor needs, and the answer proves that we are a member.
-    pub(super) fn commit_new_starts(
-        &mut self,
-        partitions: &[PartitionId],
-        new: &[(PartitionId, i64)],
-    ) -> Result<(), KafkaError> {
-        self.commit_starts(partitions)?;
-        if !new.is_empty() {
-            starts::verify(&self.consumer, &self.inputs, new)?;
-            let named = new
-                .iter()
-                .map(|(partition, offset)| (self.inputs.named(*partition), *offset));
-            info!(starts = ?named.collect::<Vec<_>>(), "no committed offsets for these partitions: they begin here");
-        }
-        Ok(())
-    }
-
-    /// Answers an assignment without beginning anything.
-    fn answer(&self, partitions: &[PartitionId]) {
-        if let Err(error) = self.consumer.incremental_assign(&self.list_of(partitions)) {
-            warn!(%error, partitions = ?self.inputs.show(partitions), "failed to answer an assignment");
-        }
-    }
-
-    pub(super) fn begin_leaving(&mut self, partitions: Vec<PartitionId>, lost: bool) {
+        partitions: Vec<PartitionId>,
+        lost: bool,
+        client: &Client,
+        dispatcher: &mut Dispatcher<Message>,
+    ) {
         if lost {
             // First of all: nothing that others may own goes out any more.
             self.membership.end();
             self.metrics.rebalance(Rebalance::Lost).inc();
             warn!(
-                partitions = ?self.inputs.show(&partitions),
+                partitions = ?client.inputs.show(&partitions),
                 "lost: this member was out of the group; others may own the partitions already"
             );
         } else {
             self.metrics.rebalance(Rebalance::Revoke).inc();
-            info!(partitions = ?self.inputs.show(&partitions), "revoked: what is out is awaited, then they are given up");
+            info!(partitions = ?client.inputs.show(&partitions), "revoked: what is out is awaited, then they are given up");
         }
         // librdkafka lets go only of what it was given.
         if let Some(joining) = self.joining.take() {
-            self.answer(&joining.partitions);
+            client.answer(&joining.partitions);
         }
         for partition in &partitions {
-            self.dispatcher.set_phase(*partition, Phase::Draining);
+            dispatcher.set_phase(*partition, Phase::Draining);
         }
-        let deadline = Instant::now() + Duration::from_millis(self.config.engine.drain_timeout_ms);
+        let deadline = Instant::now() + Duration::from_millis(client.config.engine.drain_timeout_ms);
         self.leaving = Some(Leaving {
             partitions,
             lost,
@@ -234,141 +132,84 @@ impl Intake {
             refused: None,
             try_at: Instant::now(),
         });
-        self.go_on_leaving();
     }
 
-    /// Gives the revoked partitions up as soon as nothing of theirs is out, or the time for that is over.
-    pub(super) fn go_on_leaving(&mut self) {
-        let Some(mut leaving) = self.leaving.take_if(|leaving| leaving.try_at <= Instant::now()) else {
-            return;
-        };
+    /// What was assigned and is to begin now, if that is due. It comes back by [`Group::join_with_next_turn`] or
+    /// [`Group::join_later`] if it cannot.
+    pub(super) fn take_joining(&mut self) -> Option<Joining> {
+        self.joining.take_if(|joining| joining.try_at <= Instant::now())
+    }
+
+    /// What is to be known before these begin comes with the next poll.
+    pub(super) fn join_with_next_turn(&mut self, joining: Joining) {
+        self.joining = Some(joining);
+    }
+
+    /// Kafka has not said where these begin.
+    pub(super) fn join_later(&mut self, joining: Joining) {
+        self.joining = Some(Joining {
+            try_at: Instant::now() + RETRY_JOIN,
+            ..joining
+        });
+    }
+
+    /// What is to be given up now: nothing of it is out any more, the time for that is over, or it is lost, which is noted. It comes
+    /// back by [`Group::leave_later`] if it cannot.
+    pub(super) fn take_leaving(&mut self, client: &Client, dispatcher: &Dispatcher<Message>) -> Option<Leaving> {
+        let mut leaving = self.leaving.take_if(|leaving| leaving.try_at <= Instant::now())?;
         let partitions = leaving.partitions.iter();
-        let awaited: usize = partitions.map(|partition| self.dispatcher.awaited(*partition)).sum();
-        let lost = leaving.lost || self.consumer.assignment_lost();
+        let awaited: usize = partitions.map(|partition| dispatcher.awaited(*partition)).sum();
+        let lost = leaving.lost || client.consumer.assignment_lost();
         if awaited > 0 && !lost && Instant::now() < leaving.deadline {
             self.leaving = Some(leaving);
-            return;
+            return None;
         }
         if lost && !leaving.lost {
             self.membership.end();
+            leaving.lost = true;
         }
-        if self.abandon_rest(&leaving.partitions, lost) {
-            // Receipts that are still to come would let more go out: not another turn before they are given up.
-            if !lost {
-                self.commit_at_last(&leaving.partitions);
-            }
-        } else if !lost
-            && let Err(error) = self.commit(&leaving.partitions)
-            && is_worth_repeating(&error, &mut leaving.refused)
+        Some(leaving)
+    }
+
+    /// The group did not take the commit of what is settled of these.
+    pub(super) fn leave_later(&mut self, leaving: Leaving) {
+        self.leaving = Some(Leaving {
+            try_at: Instant::now() + RETRY_COMMIT,
+            ..leaving
+        });
+    }
+
+    /// What a commit's answer says of our membership. If we are out, there is nothing to wait for and nothing to commit.
+    pub(super) fn answered(&mut self, sent: Sent, proof: Proof) {
+        if self.membership.answered(sent, proof) == Proof::Out
+            && let Some(leaving) = &mut self.leaving
         {
-            leaving.try_at = Instant::now() + RETRY_COMMIT;
-            self.leaving = Some(leaving);
-            return;
-        }
-        self.give_up(&leaving.partitions);
-    }
-
-    /// Has publishers drop what is still out of these; tells whether there was anything.
-    fn abandon_rest(&mut self, partitions: &[PartitionId], lost: bool) -> bool {
-        let mut ours = self.assignments();
-        ours.retain(|(partition, _)| partitions.contains(partition));
-        let states = ours
-            .iter()
-            .filter_map(|(partition, _)| self.dispatcher.partitions().get(partition));
-        let unsettled: usize = states.map(|state| state.unsettled()).sum();
-        if unsettled == 0 {
-            return false;
-        }
-        self.abandon(&ours);
-        // Between the abandonment and now some more may have been confirmed.
-        self.settle();
-        warn!(
-            records = unsettled,
-            lost, "gave partitions up with records out; their next owner delivers them again"
-        );
-        true
-    }
-
-    fn give_up(&mut self, partitions: &[PartitionId]) {
-        for partition in partitions {
-            self.dispatcher.remove(*partition);
-            self.ends.remove(partition);
-            self.seeking.forget(*partition);
-            self.identity.forget(*partition);
-            let topic = self.inputs.topic_of(*partition);
-            self.metrics.forget_partition(topic, partition.number());
-        }
-        if let Err(error) = self.consumer.incremental_unassign(&self.list_of(partitions)) {
-            error!(%error, partitions = ?self.inputs.show(partitions), "failed to give partitions up");
-        }
-    }
-
-    /// As librdkafka wants them named.
-    fn list_of(&self, partitions: &[PartitionId]) -> TopicPartitionList {
-        let mut list = TopicPartitionList::with_capacity(partitions.len());
-        for partition in partitions {
-            list.add_partition(self.inputs.topic_of(*partition), partition.number());
-        }
-        list
-    }
-
-    /// The partitions that are still ours to commit.
-    pub(super) fn committable(&self) -> Vec<PartitionId> {
-        let lost = self.leaving.as_ref().filter(|leaving| leaving.lost);
-        let is_lost = |partition: &PartitionId| lost.is_some_and(|leaving| leaving.partitions.contains(partition));
-        let partitions = self.dispatcher.partitions().keys().copied();
-        partitions.filter(|partition| !is_lost(partition)).collect()
-    }
-
-    /// The group has turned us out: there is nothing to wait for and nothing to commit.
-    pub(super) fn stop_draining(&mut self) {
-        if let Some(leaving) = &mut self.leaving {
             leaving.lost = true;
         }
     }
 
-    /// Answers a rebalance that was being carried out, or was to be: closing would wait for it.
-    pub(super) fn answer_what_is_owed(&mut self) {
-        let mut assigned = self.joining.take().map(|joining| joining.partitions);
-        let mut revoked: Vec<Vec<PartitionId>> = self
-            .leaving
-            .take()
-            .map(|leaving| leaving.partitions)
-            .into_iter()
-            .collect();
-        for event in self.consumer.context().take_events() {
-            match event {
-                Event::Assign(partitions) => assigned = Some(partitions),
-                Event::Revoke { partitions, .. } => revoked.push(partitions),
-                Event::Statistics(_)
-                | Event::Topic(..)
-                | Event::Cut { .. }
-                | Event::OutOfRange { .. }
-                | Event::Unreadable { .. } => {}
-            }
-        }
-        let mut answers = Vec::new();
-        // All of them, although nothing is begun: librdkafka lets go only of what it was given, and closing waits until it has.
-        if let Some(partitions) = assigned {
-            answers.push(self.consumer.incremental_assign(&self.list_of(&partitions)));
-        }
-        for partitions in revoked {
-            answers.push(self.consumer.incremental_unassign(&self.list_of(&partitions)));
-        }
-        for error in answers.into_iter().filter_map(Result::err) {
-            debug!(%error, "failed to answer a rebalance before closing");
-        }
+    /// The partitions that are still ours to commit.
+    pub(super) fn committable(&self, dispatcher: &Dispatcher<Message>) -> Vec<PartitionId> {
+        let lost = self.leaving.as_ref().filter(|leaving| leaving.lost);
+        let is_lost = |partition: &PartitionId| lost.is_some_and(|leaving| leaving.partitions.contains(partition));
+        let partitions = dispatcher.partitions().keys().copied();
+        partitions.filter(|partition| !is_lost(partition)).collect()
     }
 
     /// Makes publishers drop what they have not sent for these assignments. Returns when they have, so that nothing of
     /// theirs is sent after the partitions are given up.
-    pub(super) fn abandon(&mut self, assignments: &[(PartitionId, u32)]) {
-        if assignments.is_empty() || self.dispatcher.is_idle() {
+    pub(super) fn abandon(
+        &mut self,
+        assignments: &[(PartitionId, u32)],
+        dispatcher: &Dispatcher<Message>,
+        publishers: &Publishers,
+    ) {
+        if assignments.is_empty() || dispatcher.is_idle() {
             return;
         }
         let assignments: Arc<[(PartitionId, u32)]> = assignments.into();
         let (done, all_done) = mpsc::channel();
-        for (_, member) in self.links.fleet.members() {
+        for (_, member) in publishers.members() {
             member.command(Command::Abandon {
                 assignments: Arc::clone(&assignments),
                 done: done.clone(),
@@ -382,12 +223,59 @@ impl Intake {
         }
     }
 
-    /// All that is ours, with epochs.
-    pub(super) fn assignments(&self) -> Vec<(PartitionId, u32)> {
-        self.dispatcher
-            .partitions()
-            .iter()
-            .map(|(partition, state)| (*partition, state.epoch))
-            .collect()
+    /// Nothing is assigned any more.
+    pub(super) fn forget_all(&mut self) {
+        self.joining = None;
+        self.leaving = None;
     }
+
+    /// Answers a rebalance that was being carried out, or was to be: closing would wait for it.
+    pub(super) fn answer_what_is_owed(&mut self, client: &Client) {
+        let mut assigned = self.joining.take().map(|joining| joining.partitions);
+        let mut revoked: Vec<Vec<PartitionId>> = self
+            .leaving
+            .take()
+            .map(|leaving| leaving.partitions)
+            .into_iter()
+            .collect();
+        for event in client.consumer.context().take_events() {
+            match event {
+                Event::Assign(partitions) => assigned = Some(partitions),
+                Event::Revoke { partitions, .. } => revoked.push(partitions),
+                Event::Statistics(_)
+                | Event::Topic(..)
+                | Event::Cut { .. }
+                | Event::OutOfRange { .. }
+                | Event::Unreadable { .. } => {}
+            }
+        }
+        let mut answers = Vec::new();
+        // All of them, although nothing is begun: librdkafka lets go only of what it was given, and closing waits until it has.
+        if let Some(partitions) = assigned {
+            answers.push(client.consumer.incremental_assign(&client.list_of(&partitions)));
+        }
+        for partitions in revoked {
+            answers.push(client.consumer.incremental_unassign(&client.list_of(&partitions)));
+        }
+        for error in answers.into_iter().filter_map(Result::err) {
+            debug!(%error, "failed to answer a rebalance before closing");
+        }
+    }
+}
+
+/// All that is ours, with epochs.
+pub(super) fn assignments(dispatcher: &Dispatcher<Message>) -> Vec<(PartitionId, u32)> {
+    dispatcher
+        .partitions()
+        .iter()
+        .map(|(partition, state)| (*partition, state.epoch))
+        .collect()
+}
+
+/// Whether a last commit that failed so is to be tried again. `refused`: when it was for the first time, which is noted here.
+///
+/// The refusal may take a while to come, for a broker reads nothing of a connection whose request to join the group it has not answered.
+pub(super) fn is_worth_repeating(error: &KafkaError, refused: &mut Option<Instant>) -> bool {
+    let refused = refused.get_or_insert_with(Instant::now);
+    is_passing(error) && refused.elapsed() < LAST_COMMIT
 }

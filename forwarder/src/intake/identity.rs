@@ -6,21 +6,20 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use forwarder_core::delivery::offsets::Tag;
 use forwarder_core::delivery::partition::{Input, PartitionId};
 use forwarder_core::delivery::start::{Doubts, Missing, Start, after_cut};
-use forwarder_core::fanout::dispatch::Phase;
+use forwarder_core::document::MissingOffset;
+use forwarder_core::fanout::dispatch::{Dispatcher, Phase};
 use rdkafka::error::KafkaError;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
-use super::commits::Committer;
-use super::context::{Context, OwnConsumer};
-use super::reread::Rereader;
-use super::{Intake, IntakeError, starts};
-use forwarder_kafka as kafka;
+use super::client::Client;
+use super::starts;
+use crate::message::Message;
+use crate::metrics::Metrics;
 
 /// How long the topic's ID is waited for before the first partition begins. Old brokers have none.
 const ID_TIMEOUT: Duration = Duration::from_secs(2);
@@ -85,60 +84,51 @@ impl Identity {
         self.doubts.forget(partition);
         self.faults.remove(&partition);
     }
-}
 
-impl Intake {
     /// Whether these partitions may begin: the IDs of their topics are known, or there seem to be none. Asks for them.
-    pub(super) fn knows_topics(&mut self, partitions: &[PartitionId]) -> Result<bool, KafkaError> {
+    pub(super) fn knows_topics(&mut self, partitions: &[PartitionId], client: &Client) -> Result<bool, KafkaError> {
         let inputs: BTreeSet<Input> = partitions.iter().map(|partition| partition.input()).collect();
         let mut all = true;
         for input in inputs {
-            all &= match self.knows_topic(input) {
+            all &= match self.knows_topic(input, client) {
                 // That one begins later.
-                Err(error) if self.inputs.len() > 1 && starts::is_of_the_topic(&error) => true,
+                Err(error) if client.inputs.len() > 1 && starts::is_of_the_topic(&error) => true,
                 known => known?,
             };
         }
         Ok(all)
     }
 
-    fn knows_topic(&mut self, input: Input) -> Result<bool, KafkaError> {
-        if self.identity.ids.contains_key(&input) {
+    fn knows_topic(&mut self, input: Input, client: &Client) -> Result<bool, KafkaError> {
+        if self.ids.contains_key(&input) {
             return Ok(true);
         }
-        let asked_at = match self.identity.asked_at.entry(input) {
+        let asked_at = match self.asked_at.entry(input) {
             Entry::Occupied(asked_at) => *asked_at.get(),
             Entry::Vacant(none) => {
-                starts::ask_for_topic(&self.consumer, self.inputs.topic(input))?;
+                starts::ask_for_topic(&client.consumer, client.inputs.topic(input))?;
                 *none.insert(Instant::now())
             }
         };
         Ok(asked_at.elapsed() >= ID_TIMEOUT)
     }
 
-    /// With several topics, says which of them Kafka does not have: librdkafka's error does not name it.
-    pub(super) fn tell_missing_topics(&self, error: &KafkaError) {
-        if self.inputs.len() == 1 || !starts::is_of_the_topic(error) {
-            return;
-        }
-        for (_, topic) in self.inputs.iter() {
-            match starts::ask_for_topic(&self.consumer, topic) {
-                Err(error) if starts::is_of_the_topic(&error) => {
-                    warn!(%error, topic, "Kafka does not have the topic; the others go on");
-                }
-                // The next error tells of it.
-                Err(_) => return,
-                Ok(()) => {}
+    /// librdkafka has told a topic's ID. Returns whether it is another one than before: the topic was made anew then, and this client is of
+    /// the former one.
+    pub(super) fn note_topic(
+        &mut self,
+        input: Input,
+        id: String,
+        client: &Client,
+        dispatcher: &Dispatcher<Message>,
+    ) -> bool {
+        let topic = client.inputs.topic(input);
+        match self.ids.insert(input, id.clone()) {
+            None => {
+                info!(topic, id, "the topic's ID is known");
+                return false;
             }
-        }
-    }
-
-    /// librdkafka has told a topic's ID. Where it is another one than before, the topic was made anew.
-    pub(super) fn note_topic(&mut self, input: Input, id: String) {
-        let topic = self.inputs.topic(input);
-        match self.identity.ids.insert(input, id.clone()) {
-            None => return info!(topic, id, "the topic's ID is known"),
-            Some(former) if former == id => return,
+            Some(former) if former == id => return false,
             Some(former) => error!(
                 topic,
                 former,
@@ -147,100 +137,57 @@ impl Intake {
                  of it is gone"
             ),
         }
-        self.identity.is_outdated = true;
-        let mut ours = self.assignments();
-        ours.retain(|(partition, _)| partition.input() == input);
-        let last = ours.iter().map(|(_, epoch)| *epoch).max();
-        self.identity.last_former.insert(input, last.unwrap_or(0));
-        let states = self.dispatcher.partitions().iter();
-        let states = states.filter(|(partition, _)| partition.input() == input);
-        let began = states.filter(|(_, state)| state.phase != Phase::Sought);
-        let read: Vec<_> = began.map(|(partition, state)| (*partition, state.next())).collect();
-        self.identity.former.extend(read);
-        // What is in batches would be dropped with the assignments.
-        self.hand_out();
-        self.give_up_others(input);
-        self.forget_all();
+        self.is_outdated = true;
+        let states = dispatcher.partitions().iter();
+        let ours = states.filter(|(partition, _)| partition.input() == input);
+        let last = ours.clone().map(|(_, state)| state.epoch).max();
+        self.last_former.insert(input, last.unwrap_or(0));
+        let began = ours.filter(|(_, state)| state.phase != Phase::Sought);
+        self.former
+            .extend(began.map(|(partition, state)| (*partition, state.next())));
+        true
     }
 
-    /// A topic was made anew. What was read of the others is committed before this client is replaced, and their next owner, which may be
-    /// this process, reads the rest again.
-    fn give_up_others(&mut self, anew: Input) {
-        let mut others = self.assignments();
-        others.retain(|(partition, _)| partition.input() != anew);
-        if others.is_empty() {
-            return;
-        }
-        self.abandon(&others);
-        self.settle();
-        let ours = self.committable();
-        let others: Vec<PartitionId> = ours.into_iter().filter(|partition| partition.input() != anew).collect();
-        self.commit_at_last(&others);
+    /// Whether the client is to be replaced. Asked once.
+    pub(super) fn take_outdated(&mut self) -> bool {
+        std::mem::take(&mut self.is_outdated)
     }
 
-    /// Goes on with a new client, as another member of the group, if the topic was made anew.
-    pub(super) fn renew_when_due(&mut self) -> Result<(), IntakeError> {
-        if !std::mem::take(&mut self.identity.is_outdated) {
-            return Ok(());
-        }
-        let source = &self.config.source;
-        let client = kafka::create_consumer(&self.config, |token| Context::new(source, &self.inputs, token))?;
-        let consumer = Arc::new(OwnConsumer::new(client));
-        // No answer to a commit of the former member proves anything for the new one.
-        self.membership.end();
-        let committer = Committer::start(Arc::clone(&consumer), self.membership.watch())?;
-        std::mem::replace(&mut self.committer, committer).end();
-        let former = std::mem::replace(&mut self.consumer, consumer);
-        former.leave_group();
-        drop(former);
-        self.rereader = Rereader::default();
-        // An assignment may have come with the news.
-        self.forget_all();
-        self.identity.asked_at.clear();
-        self.subscribe()
+    /// Another client is there: the IDs are asked for anew.
+    pub(super) fn is_renewed(&mut self) {
+        self.asked_at.clear();
     }
 
     /// Nothing is assigned any more.
-    fn forget_all(&mut self) {
-        let ours: Vec<PartitionId> = self.dispatcher.partitions().keys().copied().collect();
-        for partition in ours {
-            self.dispatcher.remove(partition);
-            self.ends.remove(&partition);
-            self.seeking.forget(partition);
-            let topic = self.inputs.topic_of(partition);
-            self.metrics.forget_partition(topic, partition.number());
-        }
-        self.identity.cuts.clear();
-        self.identity.faults.clear();
-        self.identity.doubts = Doubts::default();
-        self.examiner.forget_stepped_over(None);
-        self.begun.clear();
-        self.repair_at = None;
-        self.joining = None;
-        self.leaving = None;
+    pub(super) fn forget_all(&mut self) {
+        self.cuts.clear();
+        self.faults.clear();
+        self.doubts = Doubts::default();
     }
 
     /// librdkafka has told that a log was cut short before what it read of it.
     pub(super) fn note_cut(&mut self, partition: PartitionId, at: i64) {
-        self.identity.cuts.insert(partition, at);
-        self.repair_positions();
+        self.cuts.insert(partition, at);
     }
 
     /// Partitions whose logs were cut short before what was read of them, with the next offset and where to go on.
-    pub(super) fn take_cuts(&mut self) -> Vec<(PartitionId, i64, Start)> {
-        let policy = self.config.source.missing_offset;
-        let partitions = self.dispatcher.partitions();
+    pub(super) fn take_cuts(
+        &mut self,
+        dispatcher: &Dispatcher<Message>,
+        policy: MissingOffset,
+    ) -> Vec<(PartitionId, i64, Start)> {
+        let partitions = dispatcher.partitions();
         let is_examined = |partition: PartitionId| {
             let state = partitions.get(&partition);
             state.is_some_and(|state| state.phase == Phase::Examined)
         };
         // One that is looked at for damage goes on later, and the cut is to be known then.
-        let (later, cuts): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.identity.cuts)
+        let (later, cuts): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.cuts)
             .into_iter()
             .partition(|(partition, _)| is_examined(*partition));
-        self.identity.cuts = later;
+        self.cuts = later;
         let cut = cuts.into_iter().filter_map(|(partition, at)| {
-            let state = self.dispatcher.partitions().get(&partition)?;
+            let state = dispatcher.partitions().get(&partition)?;
             let next = state.is_taken().then(|| state.next())?;
             Some((partition, next, after_cut(next, at, policy)?))
         });
@@ -248,11 +195,18 @@ impl Intake {
     }
 
     /// A partition cannot go on where it was. That is never done in silence.
-    pub(super) fn tell_fault(&mut self, partition: PartitionId, fault: Missing, goes_on: Option<i64>) {
-        let policy = self.config.source.missing_offset;
-        let (topic, number) = (self.inputs.topic_of(partition), partition.number());
-        self.metrics.missing_offset(topic, number);
-        self.identity.faults.insert(partition, fault.to_string());
-        error!(topic = self.inputs.told(partition), partition = number, %fault, ?policy, goes_on, "a partition cannot go on where it was");
+    pub(super) fn report_fault(
+        &mut self,
+        partition: PartitionId,
+        fault: Missing,
+        goes_on: Option<i64>,
+        client: &Client,
+        metrics: &Metrics,
+    ) {
+        let policy = client.config.source.missing_offset;
+        let (topic, number) = (client.inputs.topic_of(partition), partition.number());
+        metrics.missing_offset(topic, number);
+        self.faults.insert(partition, fault.to_string());
+        error!(topic = client.inputs.told(partition), partition = number, %fault, ?policy, goes_on, "a partition cannot go on where it was");
     }
 }

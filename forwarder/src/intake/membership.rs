@@ -68,7 +68,7 @@ pub(super) struct Membership {
     /// Publishers that have not dropped yet what is not ours any more: each channel ends when all of them have.
     abandoning: Vec<Receiver<()>>,
     next_proof: Instant,
-    /// Whether the lease was held at the last look.
+    /// Whether the lease was held when that was last observed.
     proven: bool,
 }
 
@@ -89,7 +89,7 @@ impl Membership {
         self.number.load(Ordering::Relaxed)
     }
 
-    /// The number, to be looked at by another thread.
+    /// The number, to be read by another thread.
     pub(super) fn watch(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.number)
     }
@@ -132,8 +132,13 @@ impl Membership {
     pub(super) fn end(&mut self) {
         self.number.fetch_add(1, Ordering::Relaxed);
         self.lease.revoke();
-        self.look(true);
+        self.observe(true);
         self.next_proof = Instant::now() + self.pause();
+    }
+
+    /// We are about to leave the group: nothing is published any more.
+    pub(super) fn revoke(&self) {
+        self.lease.revoke();
     }
 
     /// Publishers did not say in time that they have dropped what is not ours any more. Nothing is written until they have.
@@ -148,7 +153,7 @@ impl Membership {
     }
 
     /// Notices that the lease has run out. `owner`: there is something to own, so it should not have.
-    pub(super) fn look(&mut self, owner: bool) {
+    pub(super) fn observe(&mut self, owner: bool) {
         let held = self.lease.is_held();
         if self.proven && !held && owner {
             self.fenced.inc();

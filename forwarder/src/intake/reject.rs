@@ -17,14 +17,12 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Rejects {
     by_reason: LogLimit<String>,
-    kafka_errors: LogLimit,
 }
 
 impl Default for Rejects {
     fn default() -> Self {
         Self {
             by_reason: LogLimit::new(LOG_INTERVAL),
-            kafka_errors: LogLimit::new(LOG_INTERVAL),
         }
     }
 }
@@ -34,11 +32,6 @@ impl Rejects {
     pub(super) fn note(&mut self, letter: &DeadLetter, inputs: &Inputs, metrics: &Metrics) {
         metrics.invalid(letter.reason);
         self.log(letter, inputs);
-    }
-
-    /// Whether an error of Kafka's may be logged: an outage brings hundreds a second.
-    pub(super) fn may_log_kafka_error(&mut self) -> bool {
-        self.kafka_errors.pass(&()).is_some()
     }
 
     fn log(&mut self, letter: &DeadLetter, inputs: &Inputs) {

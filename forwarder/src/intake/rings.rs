@@ -7,12 +7,17 @@
 
 use std::sync::Arc;
 
-use forwarder_core::document::RingConfig;
-use forwarder_core::fanout::dispatch::Era;
+use forwarder_core::delivery::partition::PartitionId;
+use forwarder_core::document::{Checked, RingConfig};
+use forwarder_core::fanout::dispatch::{Dispatcher, Era};
 use forwarder_core::fanout::ring::{Ring, RingError, moved};
+use forwarder_core::fanout::route::Router;
+use forwarder_core::program::Program;
+use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::Intake;
+use crate::message::Message;
+use crate::metrics::Metrics;
 use crate::outputs::Command;
 use crate::outputs::nats::Publishers;
 use forwarder_nats::server::AddressError;
@@ -33,10 +38,30 @@ pub enum RingChangeError {
     },
 }
 
-/// A ring that is announced.
-#[derive(Debug)]
-pub(super) struct Change {
-    pub(super) era: Era,
+/// A program that places assets by a hash ring.
+pub trait RingProgram: Program {
+    /// Goes by another ring from the next record on.
+    fn use_ring(&mut self, ring: &Arc<Ring>);
+}
+
+impl RingProgram for Router {
+    fn use_ring(&mut self, ring: &Arc<Ring>) {
+        self.set_ring(Arc::clone(ring));
+    }
+}
+
+/// See the module.
+pub(super) struct RingChanges {
+    /// Rings that are declared while the engine runs.
+    declared: watch::Receiver<Option<Arc<Checked<RingConfig>>>>,
+    /// The ring that is announced and not in use yet.
+    announced: Option<Announced>,
+    /// The share of the hash space that the last change of the ring moved.
+    moved_share: f64,
+}
+
+struct Announced {
+    era: Era,
     handover_timeout_ms: u64,
 }
 
@@ -44,43 +69,58 @@ pub(super) struct Change {
 ///
 /// # Errors
 /// See [`RingChangeError`].
-pub fn era(config: &RingConfig, fleet: &mut Publishers) -> Result<Era, RingChangeError> {
+pub fn era(config: &RingConfig, publishers: &mut Publishers) -> Result<Era, RingChangeError> {
     let members = config
         .clusters
         .iter()
         .map(|cluster| (cluster.name.clone(), cluster.weight));
     let ring = Ring::new(members, config.replicas)?;
-    let mut outlets = Vec::with_capacity(config.clusters.len());
+    let mut outputs = Vec::with_capacity(config.clusters.len());
     for cluster in &config.clusters {
-        outlets.push(fleet.open(cluster).map_err(|source| RingChangeError::Server {
+        outputs.push(publishers.open(cluster).map_err(|source| RingChangeError::Server {
             cluster: cluster.name.clone(),
             source,
         })?);
     }
-    Ok(Era::new(config.epoch, Arc::new(ring), outlets))
+    Ok(Era::new(config.epoch, Arc::new(ring), outputs))
 }
 
-impl Intake {
-    /// Takes up a ring that somebody has declared since the last look.
-    pub(super) fn note_ring(&mut self) {
-        if !self.links.rings.has_changed().unwrap_or(false) {
+impl RingChanges {
+    pub(super) fn new(declared: watch::Receiver<Option<Arc<Checked<RingConfig>>>>) -> Self {
+        Self {
+            declared,
+            announced: None,
+            moved_share: 0.0,
+        }
+    }
+
+    /// The epoch of the ring that is announced and not in use yet.
+    pub(super) fn announced(&self) -> Option<u64> {
+        self.announced.as_ref().map(|announced| announced.era.epoch)
+    }
+
+    /// The share of the hash space that the last change moved.
+    pub(super) fn moved_share(&self) -> f64 {
+        self.moved_share
+    }
+
+    /// Takes up a ring that somebody has declared since this was last asked.
+    pub(super) fn take_up(&mut self, dispatcher: &mut Dispatcher<Message>, publishers: &mut Publishers) {
+        if !self.declared.has_changed().unwrap_or(false) {
             return;
         }
-        let Some(config) = self.links.rings.borrow_and_update().clone() else {
+        let Some(config) = self.declared.borrow_and_update().clone() else {
             return;
         };
-        let newest = self
-            .change
-            .as_ref()
-            .map_or(self.dispatcher.era().epoch, |change| change.era.epoch);
+        let newest = self.announced().unwrap_or(dispatcher.era().epoch);
         if config.epoch <= newest {
             return;
         }
-        match era(&config, &mut self.links.fleet) {
+        match era(&config, publishers) {
             Ok(era) => {
                 info!(epoch = era.epoch, members = ?era.ring.names(), "a new ring: announcing it");
-                self.dispatcher.announce(era.epoch, era.fingerprint());
-                self.change = Some(Change {
+                dispatcher.announce(era.epoch, era.fingerprint());
+                self.announced = Some(Announced {
                     era,
                     handover_timeout_ms: config.handover_timeout_ms,
                 });
@@ -91,63 +131,65 @@ impl Intake {
         }
     }
 
-    /// Uses the announced ring once every successor is sure to have it; lets go of members that have left.
-    pub(super) fn go_on_changing(&mut self) {
-        if let Some(change) = self.change.take_if(|_| self.dispatcher.is_announced()) {
-            let Change {
-                era,
-                handover_timeout_ms,
-            } = change;
-            self.moved_share = moved(&self.dispatcher.era().ring, &era.ring)
-                .iter()
-                .map(|shift| shift.share)
-                // Not `sum`: of nothing that is a negative zero, which people would see.
-                .fold(0.0, |sum, share| sum + share);
-            self.dispatcher
-                .set_handover_timeout(handover_timeout_ms.saturating_mul(1_000));
-            self.router.set_ring(Arc::clone(&era.ring));
-            self.metrics
-                .ring_epoch
-                .set(i64::try_from(era.epoch).unwrap_or(i64::MAX));
-            let epoch = era.epoch;
-            let begun = self.dispatcher.set_ring(era);
-            info!(
-                epoch,
-                moved_share = self.moved_share,
-                waiting_assets = self.dispatcher.waiting(),
-                "the new ring is in use"
-            );
-            self.ask_for(begun);
-        }
-        self.let_go();
+    /// Uses the announced ring once every successor is sure to have it. Returns the partitions that begin by that.
+    pub(super) fn use_announced(
+        &mut self,
+        dispatcher: &mut Dispatcher<Message>,
+        program: &mut impl RingProgram,
+        metrics: &Metrics,
+    ) -> Vec<PartitionId> {
+        let Some(Announced {
+            era,
+            handover_timeout_ms,
+        }) = self.announced.take_if(|_| dispatcher.is_announced())
+        else {
+            return Vec::new();
+        };
+        self.moved_share = moved(&dispatcher.era().ring, &era.ring)
+            .iter()
+            .map(|shift| shift.share)
+            // Not `sum`: of nothing that is a negative zero, which people would see.
+            .fold(0.0, |sum, share| sum + share);
+        dispatcher.set_handover_timeout(handover_timeout_ms.saturating_mul(1_000));
+        program.use_ring(&era.ring);
+        metrics.ring_epoch.set(i64::try_from(era.epoch).unwrap_or(i64::MAX));
+        let epoch = era.epoch;
+        let begun = dispatcher.set_ring(era);
+        info!(
+            epoch,
+            moved_share = self.moved_share,
+            waiting_assets = dispatcher.waiting(),
+            "the new ring is in use"
+        );
+        begun
     }
 
     /// Ends the publishers of members that have left and have nothing more.
-    fn let_go(&mut self) {
-        if self.links.fleet.size() <= self.dispatcher.era().outlets().len() {
+    pub(super) fn let_go(&self, dispatcher: &Dispatcher<Message>, publishers: &mut Publishers) {
+        if publishers.size() <= dispatcher.era().outlets().len() {
             return;
         }
-        let announced = self.change.as_ref().map(|change| change.era.outlets().to_vec());
-        let Self { dispatcher, links, .. } = self;
-        links.fleet.keep(|outlet| {
-            !dispatcher.is_done_with(outlet) || announced.iter().flatten().any(|member| *member == outlet)
-        });
+        let announced = self
+            .announced
+            .as_ref()
+            .map_or(&[][..], |announced| announced.era.outlets());
+        publishers.keep(|output| !dispatcher.is_done_with(output) || announced.contains(&output));
     }
+}
 
-    /// Asks old owners that have not answered in time to give back what they have of assets that are others' now.
-    pub(super) fn recall_what_is_overdue(&mut self) {
-        let overdue = self.dispatcher.overdue();
-        for lanes in overdue.chunk_by(|a, b| a.0 == b.0) {
-            let Some((outlet, _)) = lanes.first() else { continue };
-            let Some(member) = self.links.fleet.get(*outlet) else {
-                continue;
-            };
-            warn!(
-                cluster = member.cluster.name,
-                assets = lanes.len(),
-                "the old owner has not confirmed in time; its unconfirmed records go to the new one and may come twice"
-            );
-            member.command(Command::Recall(lanes.iter().map(|(_, lane)| *lane).collect()));
-        }
+/// Asks old owners that have not answered in time to give back what they have of assets that are others' now.
+pub(super) fn recall_what_is_overdue(dispatcher: &mut Dispatcher<Message>, publishers: &Publishers) {
+    let overdue = dispatcher.overdue();
+    for lanes in overdue.chunk_by(|a, b| a.0 == b.0) {
+        let Some((output, _)) = lanes.first() else { continue };
+        let Some(member) = publishers.get(*output) else {
+            continue;
+        };
+        warn!(
+            cluster = member.cluster.name,
+            assets = lanes.len(),
+            "the old owner has not confirmed in time; its unconfirmed records go to the new one and may come twice"
+        );
+        member.command(Command::Recall(lanes.iter().map(|(_, lane)| *lane).collect()));
     }
 }

@@ -5,18 +5,21 @@ use std::time::{Duration, Instant};
 
 use forwarder_core::delivery::partition::{Input, PartitionId};
 use forwarder_core::document::StartFrom;
-use forwarder_core::fanout::dispatch::{Phase, Resume};
+use forwarder_core::fanout::dispatch::{Dispatcher, Era, Phase, Resume};
 use rdkafka::error::KafkaError;
-use tracing::{debug, error, info, warn};
+use tracing::{info, warn};
 
-use super::Intake;
+use super::client::Client;
+use super::identity::Identity;
 use super::starts::{self, Begin, Inquiry, Place, is_of_the_topic};
+use crate::message::Message;
+use forwarder_service::clock::{Clock, wall_millis};
 
 /// Pause before Kafka is asked again.
 const SEEK_AGAIN: Duration = Duration::from_millis(500);
 
 /// How long the questions may take, for the others stand still meanwhile.
-const SEEK_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const SEEK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The questions' share of the time: for each part of it nine go to the others.
 const OTHERS_SHARE: u32 = 9;
@@ -27,6 +30,18 @@ pub(super) struct Seeking {
     /// When the group began with a topic, as long as some of its first partitions there have not: with `Latest` these begin there too.
     group_since: BTreeMap<Input, i64>,
     next_try: Instant,
+    /// Topics of which partitions have been ours.
+    seen: BTreeSet<Input>,
+}
+
+/// Partitions whose beginning was looked up.
+pub(super) struct Entered {
+    /// They have a place, so that it may be committed.
+    pub(super) places: Vec<Place>,
+    /// Starts among them that the broker does not hold yet.
+    pub(super) new: Vec<(PartitionId, i64)>,
+    /// The others: they are sought.
+    pub(super) sought: Vec<PartitionId>,
 }
 
 impl Seeking {
@@ -35,12 +50,31 @@ impl Seeking {
             partitions: BTreeSet::new(),
             group_since: BTreeMap::new(),
             next_try: now,
+            seen: BTreeSet::new(),
         }
     }
 
-    /// The group begins with a topic now, and not with all of its partitions.
-    pub(super) fn note_new_group(&mut self, input: Input, now_millis: i64) {
-        self.group_since.insert(input, now_millis);
+    /// The partitions to be asked about now, if that is due at `now`.
+    pub(super) fn due(&self, now: Instant) -> Option<Vec<PartitionId>> {
+        let is_due = !self.partitions.is_empty() && now >= self.next_try;
+        is_due.then(|| self.partitions.iter().copied().collect())
+    }
+
+    /// They were asked about from `asked_at` until now: the others have stood still meanwhile.
+    pub(super) fn has_asked(&mut self, asked_at: Instant) {
+        self.next_try = Instant::now() + SEEK_AGAIN.max(asked_at.elapsed() * OTHERS_SHARE);
+    }
+
+    /// Partitions of these topics have been ours.
+    pub(super) fn has_seen(&mut self, inputs: impl IntoIterator<Item = Input>) {
+        self.seen.extend(inputs);
+    }
+
+    /// Takes note of a group that begins with a topic now, and not with all of its partitions.
+    pub(super) fn note_group(&mut self, begin: &Begin) {
+        if begin.group_partitions.is_some() && begin.is_new_group && !begin.unanswered.is_empty() {
+            self.group_since.insert(begin.input, wall_millis());
+        }
     }
 
     /// A partition has begun, or is ours no more.
@@ -51,15 +85,20 @@ impl Seeking {
             self.group_since.remove(&input);
         }
     }
-}
 
-impl Intake {
     /// Asks Kafka where these begin.
     ///
     /// # Errors
     /// Kafka answers nothing that is about all of them. That it says so of a single one of several topics is no error: none of the topic's
     /// partitions has a place then.
-    pub(super) fn look_up(&self, partitions: &[PartitionId], patience: Duration) -> Result<Vec<Begin>, KafkaError> {
+    pub(super) fn look_up(
+        &self,
+        partitions: &[PartitionId],
+        patience: Duration,
+        client: &Client,
+        identity: &Identity,
+        era: &Era,
+    ) -> Result<Vec<Begin>, KafkaError> {
         let mut by_topic = BTreeMap::<Input, Vec<PartitionId>>::new();
         for partition in partitions {
             by_topic.entry(partition.input()).or_default().push(*partition);
@@ -70,10 +109,10 @@ impl Intake {
         for (input, partitions) in by_topic {
             let patience = until.saturating_duration_since(Instant::now()) / left;
             left -= 1;
-            match self.look_up_topic(input, &partitions, patience) {
+            match self.look_up_topic(input, &partitions, patience, client, identity, era) {
                 Ok(begin) => begins.push(begin),
-                Err(error) if self.inputs.len() > 1 && is_of_the_topic(&error) => {
-                    warn!(%error, topic = self.inputs.topic(input), "Kafka does not have the topic; the others go on");
+                Err(error) if client.inputs.len() > 1 && is_of_the_topic(&error) => {
+                    warn!(%error, topic = client.inputs.topic(input), "Kafka does not have the topic; the others go on");
                     begins.push(Begin {
                         input,
                         places: Vec::new(),
@@ -88,50 +127,68 @@ impl Intake {
         Ok(begins)
     }
 
-    fn look_up_topic(&self, input: Input, partitions: &[PartitionId], patience: Duration) -> Result<Begin, KafkaError> {
-        let source = &self.config.source;
-        let (is_new_group, start_from) = match (self.seeking.group_since.get(&input), source.start_from) {
+    fn look_up_topic(
+        &self,
+        input: Input,
+        partitions: &[PartitionId],
+        patience: Duration,
+        client: &Client,
+        identity: &Identity,
+        era: &Era,
+    ) -> Result<Begin, KafkaError> {
+        let source = &client.config.source;
+        let (is_new_group, start_from) = match (self.group_since.get(&input), source.start_from) {
             (Some(millis), StartFrom::Latest) => (true, StartFrom::Timestamp { millis: *millis }),
             (since, start_from) => (since.is_some(), start_from),
         };
         let inquiry = Inquiry {
             source,
             input,
-            name: self.inputs.topic(input),
+            name: client.inputs.topic(input),
             partitions,
             seen_before: self.seen.contains(&input),
             is_new_group,
-            era: self.dispatcher.era(),
-            topic: self.identity.id(input),
-            former: self.identity.former(),
+            era,
+            topic: identity.id(input),
+            former: identity.former(),
             start_from,
             patience,
         };
-        starts::look_up(&self.consumer, &inquiry)
+        starts::look_up(&client.consumer, &inquiry)
     }
 
-    /// Enters what was found, so that it may be committed. Returns the partitions that have a place, and the starts that the broker does not
-    /// hold yet. The others are sought.
-    pub(super) fn enter(&mut self, begins: Vec<Begin>) -> (Vec<Place>, Vec<(PartitionId, i64)>) {
-        let (mut places, mut new) = (Vec::new(), Vec::new());
+    /// Enters what was found. The identity is asked whether an end that seems to be before the committed offset is to be believed.
+    pub(super) fn enter(
+        &mut self,
+        begins: Vec<Begin>,
+        client: &Client,
+        dispatcher: &mut Dispatcher<Message>,
+        identity: &mut Identity,
+        clock: Clock,
+    ) -> Entered {
+        let (mut places, mut new, mut sought) = (Vec::new(), Vec::new(), Vec::new());
         let mut found = Vec::new();
         for begin in begins {
-            begin.unanswered.into_iter().for_each(|partition| self.seek(partition));
+            for partition in begin.unanswered {
+                self.seek(partition, client, dispatcher);
+                sought.push(partition);
+            }
             found.extend(begin.places);
         }
         for place in found {
             let (partition, fault) = (place.partition, place.start.fault);
-            if !self.identity.is_settled(partition, fault, self.clock.micros()) {
+            if !identity.is_settled(partition, fault, clock.micros()) {
                 warn!(
-                    topic = self.inputs.told(partition),
+                    topic = client.inputs.told(partition),
                     partition = partition.number(),
                     ?fault,
                     "the log seems to end before the committed offset: Kafka is asked again"
                 );
-                self.seek(partition);
+                self.seek(partition, client, dispatcher);
+                sought.push(partition);
                 continue;
             }
-            let phase = self.phase_of(&place);
+            let phase = place.phase(dispatcher.era());
             let offset = place.start.offset.unwrap_or(0);
             if !place.start.committed && !matches!(phase, Phase::Behind(_) | Phase::Contested | Phase::Stopped) {
                 new.push((partition, offset));
@@ -143,104 +200,21 @@ impl Intake {
                 members: place.members,
                 later: place.later.clone(),
             };
-            self.dispatcher.assign(partition, &resume, phase);
+            dispatcher.assign(partition, &resume, phase);
             places.push(place);
         }
-        (places, new)
+        Entered { places, new, sought }
     }
 
     /// A partition waits until Kafka says where it begins. Nothing of it is taken or committed until then.
-    pub(super) fn seek(&mut self, partition: PartitionId) {
-        self.dispatcher.assign(partition, &Resume::default(), Phase::Sought);
-        self.ends.remove(&partition);
-        if self.seeking.partitions.insert(partition) {
+    pub(super) fn seek(&mut self, partition: PartitionId, client: &Client, dispatcher: &mut Dispatcher<Message>) {
+        dispatcher.assign(partition, &Resume::default(), Phase::Sought);
+        if self.partitions.insert(partition) {
             info!(
-                topic = self.inputs.told(partition),
+                topic = client.inputs.told(partition),
                 partition = partition.number(),
                 "where the partition begins is not known yet: it waits, the others go on"
             );
         }
-    }
-
-    /// A partition has begun, and that may go on.
-    pub(super) fn has_begun(&mut self, place: &Place) {
-        let Place { partition, start, .. } = place;
-        self.seeking.forget(*partition);
-        self.identity.has_begun(*partition);
-        let (topic, number) = (self.inputs.told(*partition), partition.number());
-        debug!(topic, partition = number, offset = start.offset, away = ?start.away, "begins");
-        if let Some(fault) = start.fault {
-            self.tell_fault(*partition, fault, start.offset);
-        }
-        let (topic, number) = (self.inputs.told(*partition), partition.number());
-        let ours = self.dispatcher.era().epoch;
-        match self.phase_of(place) {
-            Phase::Behind(needed) => warn!(
-                topic,
-                partition = number,
-                needed,
-                ours,
-                "others have delivered under a newer ring: the partition waits until this process has it too"
-            ),
-            Phase::Contested => error!(
-                topic,
-                partition = number,
-                epoch = ours,
-                "others have delivered under another ring of the same epoch: the partition waits; give all forwarders one ring \
-                 with a higher ring.epoch"
-            ),
-            Phase::Active
-            | Phase::Draining
-            | Phase::Stopped
-            | Phase::Examined
-            | Phase::Damaged(_)
-            | Phase::Announcing
-            | Phase::Sought => {}
-        }
-    }
-
-    /// Begins those of which Kafka says by now where. Not while a rebalance is being carried out.
-    pub(super) fn go_on_seeking(&mut self) {
-        let asked_at = Instant::now();
-        if self.seeking.partitions.is_empty() || asked_at < self.seeking.next_try || self.is_rebalancing() {
-            return;
-        }
-        let partitions: Vec<PartitionId> = self.seeking.partitions.iter().copied().collect();
-        let found = self.look_up(&partitions, SEEK_TIMEOUT);
-        if let Err(error) = found.and_then(|begins| self.begin_sought(begins)) {
-            warn!(%error, partitions = ?self.inputs.show(&partitions), "failed to look up where these partitions begin; trying again");
-        }
-        self.seeking.next_try = Instant::now() + SEEK_AGAIN.max(asked_at.elapsed() * OTHERS_SHARE);
-    }
-
-    fn begin_sought(&mut self, begins: Vec<Begin>) -> Result<(), KafkaError> {
-        for begin in &begins {
-            // Of a topic that Kafka did not have before.
-            if !self.group_partitions.contains_key(&begin.input) {
-                self.note_group(begin);
-            }
-        }
-        let (mut places, new) = self.enter(begins);
-        if places.is_empty() {
-            return Ok(());
-        }
-        let partitions: Vec<PartitionId> = places.iter().map(|place| place.partition).collect();
-        if let Err(error) = self.commit_by_topic(&partitions, &mut places, &new) {
-            partitions.iter().for_each(|partition| self.seek(*partition));
-            return Err(error);
-        }
-        if places.is_empty() {
-            return Ok(());
-        }
-        let partitions: Vec<PartitionId> = places.iter().map(|place| place.partition).collect();
-        info!(partitions = ?self.inputs.show(&partitions), "Kafka says where these partitions begin: taken");
-        for place in &places {
-            self.has_begun(place);
-            let state = self.dispatcher.partitions().get(&place.partition);
-            if state.is_some_and(|state| state.is_taken()) {
-                self.begun.push(place.partition);
-            }
-        }
-        Ok(())
     }
 }

@@ -9,11 +9,11 @@ use forwarder_core::delivery::commit::{self, Ahead, Metadata};
 use forwarder_core::delivery::partition::{Input, Inputs, PartitionId};
 use forwarder_core::delivery::start::{History, Known, Sameness, Start, start};
 use forwarder_core::document::{Source, StartFrom};
-use forwarder_core::fanout::dispatch::Era;
+use forwarder_core::fanout::dispatch::{Era, Phase};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
-use tracing::debug;
+use tracing::{debug, error, warn};
 
 use super::context::KafkaConsumer;
 
@@ -79,6 +79,49 @@ pub(super) struct Place {
     pub(super) start: Start,
     /// What they have settled behind the committed offset, as told under another ring than ours.
     pub(super) later: Option<Ahead>,
+}
+
+impl Place {
+    /// How the partition begins under this ring.
+    pub(super) fn phase(&self, era: &Era) -> Phase {
+        let another = self.members.is_some_and(|members| members != era.fingerprint());
+        match self.start.offset {
+            None => Phase::Stopped,
+            Some(_) if self.ring > era.epoch => Phase::Behind(self.ring),
+            Some(_) if self.ring < era.epoch => Phase::Announcing,
+            Some(_) if another => Phase::Contested,
+            Some(_) => Phase::Active,
+        }
+    }
+
+    /// Says what the partition waits for, if it does.
+    pub(super) fn log_wait(&self, inputs: &Inputs, era: &Era) {
+        let (topic, number) = (inputs.told(self.partition), self.partition.number());
+        let ours = era.epoch;
+        match self.phase(era) {
+            Phase::Behind(needed) => warn!(
+                topic,
+                partition = number,
+                needed,
+                ours,
+                "others have delivered under a newer ring: the partition waits until this process has it too"
+            ),
+            Phase::Contested => error!(
+                topic,
+                partition = number,
+                epoch = ours,
+                "others have delivered under another ring of the same epoch: the partition waits; give all forwarders one ring \
+                 with a higher ring.epoch"
+            ),
+            Phase::Active
+            | Phase::Draining
+            | Phase::Stopped
+            | Phase::Examined
+            | Phase::Damaged(_)
+            | Phase::Announcing
+            | Phase::Sought => {}
+        }
+    }
 }
 
 /// The question where partitions of one topic begin.

@@ -107,8 +107,8 @@ fn a_lease_that_runs_out_is_counted_once_where_it_matters() {
         let sent = bench.membership.asks(bench.clock.micros());
         bench.membership.answered(sent, Proof::Member);
         bench.lease.revoke();
-        bench.membership.look(owner);
-        bench.membership.look(owner);
+        bench.membership.observe(owner);
+        bench.membership.observe(owner);
         assert_eq!(bench.fenced.get(), counted);
     }
 }
