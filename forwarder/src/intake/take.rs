@@ -54,7 +54,8 @@ impl<P: RingProgram> Intake<P> {
     /// Takes records while there is room for them. `busy`: there is something else to do.
     pub(super) fn take(&mut self, busy: bool) -> Result<(), IntakeError> {
         if self.dispatcher.has_room() {
-            if self.flow.has_room(self.dispatcher.has_plenty()) {
+            let plenty = self.flow.is_paused() && self.dispatcher.has_plenty();
+            if self.flow.has_room(plenty) {
                 self.flow.set_paused(false, &self.client, &self.dispatcher);
             }
             let patience = self.patience(busy);
