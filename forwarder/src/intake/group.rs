@@ -10,6 +10,9 @@
 //!
 //! What is due is said here, and carried out by the intake (`regroup.rs`).
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
