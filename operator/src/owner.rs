@@ -1,6 +1,7 @@
 //! Whose child an object says it is.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt as _};
 
 /// The longest UID of an owner that is believed. The API server makes UUIDs of 36 characters, but takes any text in an owner reference.
@@ -20,6 +21,13 @@ pub fn controller_named<'a, K: Resource<DynamicType = ()>>(
     };
     let owner = controller(object).filter(is_of_kind)?;
     (owner.name == name && (1..=MAX_UID).contains(&owner.uid.len())).then_some(owner)
+}
+
+/// The resource of the kind `K` that controls an object, by the object's own word.
+pub fn controlling<K: Resource<DynamicType = ()>>(object: &impl Resource) -> Option<ObjectRef<K>> {
+    let owner = controller(object)?;
+    let is_of_kind = owner.kind == K::kind(&()) && owner.api_version == K::api_version(&());
+    is_of_kind.then(|| ObjectRef::new(&owner.name).within(&object.namespace().unwrap_or_default()))
 }
 
 /// The controller of an object. The API server lets there be one.

@@ -36,7 +36,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 
-pub use self::validate::{InvalidSpec, Validated, validate};
+pub use self::validate::{Validated, validate};
 
 use self::keep::Keeper;
 use self::removal::{Removal, Tried, removal};

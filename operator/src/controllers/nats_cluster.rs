@@ -39,7 +39,7 @@ use kube::{Api, Resource, ResourceExt as _};
 use tracing::warn;
 
 pub use self::dereference::members_of;
-pub use self::validate::{InvalidSpec, Validated, validate};
+pub use self::validate::{Validated, validate};
 
 use self::dereference::{DereferenceError, PATIENCE, Remaining, dereference};
 use self::drain::{Departure, Leaving};
@@ -48,10 +48,12 @@ use self::status::{Facts, Served};
 use crate::context::Context;
 use crate::error::describe;
 use crate::index::Name;
+use crate::owner::controlling;
 use crate::reconcile::cluster::DRAIN;
 use crate::reconcile::credentials::{ClusterAccess, secrets_of_nats};
 use crate::reconcile::drive::{self, Failure, Slots, drive};
 use crate::reconcile::finalizer::{self, FinalizerError};
+use crate::reconcile::invalid_spec::InvalidSpec;
 use crate::watch::{changes, declared, hash, metadata, stored, watching};
 
 /// The annotation that lets a deleted cluster go at once, with the value `true`: records that wait for it go to others.
@@ -195,19 +197,7 @@ where
     K: Resource<DynamicType = ()> + std::fmt::Debug + Send + 'static,
 {
     let changed = changes(events, |child| child.resource_version().map(|version| hash(&version)));
-    let owners = changed.flat_map(|child| {
-        let namespace = child.namespace().unwrap_or_default();
-        let owners = child.owner_references().iter().filter(|owner| {
-            owner.controller == Some(true)
-                && owner.kind == NatsCluster::kind(&())
-                && owner.api_version == NatsCluster::api_version(&())
-        });
-        let owners: Vec<_> = owners
-            .map(|owner| ObjectRef::new(&owner.name).within(&namespace))
-            .collect();
-        stream::iter(owners)
-    });
-    owners.boxed()
+    changed.filter_map(|child| future::ready(controlling(&child))).boxed()
 }
 
 async fn reconcile(
@@ -304,7 +294,7 @@ async fn serve(context: &Context, cluster: &NatsCluster, declared: &Managed) -> 
                     .collect();
                 seen = Some(probe::probe(&validated.cluster, folder.path()).await);
             }
-            Err(refused) => outcome.verdict = status::refused(&refused),
+            Err(refused) => outcome.verdict = refused.verdict(),
         }
     }
     Ok(Served { outcome, seen })

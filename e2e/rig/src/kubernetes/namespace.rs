@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 use kube::{Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::Kubernetes;
 use crate::{cluster, wait};
@@ -51,6 +52,21 @@ impl Namespace {
     /// `kubectl apply` of these documents.
     pub async fn apply(&self, manifests: &str) -> Result<String> {
         self.kubectl_with(&["apply", "-f", "-"], manifests).await
+    }
+
+    /// Writes an object, as it was read and then changed, in the operator's name: what an operator of another version would have written.
+    pub async fn apply_as_operator(&self, mut object: Value) -> Result<String> {
+        let metadata = object["metadata"].as_object_mut().context("an object has metadata")?;
+        metadata.retain(|field, _| ["name", "labels", "annotations", "ownerReferences"].contains(&field.as_str()));
+        let apply = [
+            "apply",
+            "--server-side",
+            "--field-manager=fanout-operator",
+            "--force-conflicts",
+            "-f",
+            "-",
+        ];
+        self.kubectl_with(&apply, &object.to_string()).await
     }
 
     /// Runs kubectl with this as its input.

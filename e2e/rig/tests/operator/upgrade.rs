@@ -21,8 +21,6 @@ async fn by_another_version(site: &Site) {
     deployment["apiVersion"] = json!("apps/v1");
     deployment["kind"] = json!("Deployment");
     deployment.as_object_mut().unwrap().remove("status");
-    let metadata = deployment["metadata"].as_object_mut().unwrap();
-    metadata.retain(|field, _| ["name", "labels", "annotations", "ownerReferences"].contains(&field.as_str()));
     let noted = deployment["metadata"]["annotations"][TEMPLATE].as_str().unwrap();
     let mut template: Value = serde_json::from_str(noted).unwrap();
     let container = &mut template["spec"]["containers"][0];
@@ -33,18 +31,7 @@ async fn by_another_version(site: &Site) {
     container["livenessProbe"]["periodSeconds"] = json!(20);
     deployment["metadata"]["annotations"][TEMPLATE] = json!(template.to_string());
     deployment["spec"]["template"] = template;
-    let apply = [
-        "apply",
-        "--server-side",
-        "--field-manager=fanout-operator",
-        "--force-conflicts",
-        "-f",
-        "-",
-    ];
-    site.namespace
-        .kubectl_with(&apply, &deployment.to_string())
-        .await
-        .unwrap();
+    site.namespace.apply_as_operator(deployment).await.unwrap();
     let rollout = ["rollout", "status", "deployment", FORWARDER, "--timeout=120s"];
     site.namespace.kubectl(&rollout).await.unwrap();
 }

@@ -51,17 +51,10 @@ impl Publisher {
                 latency.observe(seconds(now.saturating_sub(message.taken_at)));
                 processing.observe(seconds(now.saturating_sub(sent_at)));
                 queueing.observe(seconds(sent_at.saturating_sub(message.taken_at)));
-                let weight = message.weight();
-                let mut trace = message.trace.take();
-                if let Some(trace) = &mut trace {
+                if let Some(trace) = &mut message.trace {
                     trace.published(&self.cluster.name, sent_at, now);
                 }
-                receipts.push(Receipt {
-                    tag: message.origin.tag(),
-                    weight,
-                    trace,
-                    fate: Fate::Confirmed,
-                });
+                receipts.push(receipt(&mut message, Fate::Confirmed));
             }
             latency.flush();
             processing.flush();
@@ -79,18 +72,15 @@ impl Publisher {
         );
         let sent = returned.iter().filter(|(_, sent)| *sent).count();
         self.counters.repeats_possible.inc_by(sent as u64);
-        receipts.extend(returned.drain(..).map(|(mut message, _)| Receipt {
-            tag: message.origin.tag(),
-            weight: message.weight(),
-            trace: message.trace.take(),
-            fate: Fate::Returned(message.lane),
+        receipts.extend(returned.drain(..).map(|(mut message, _)| {
+            let fate = Fate::Returned(message.lane);
+            receipt(&mut message, fate)
         }));
-        receipts.extend(dropped.drain(..).map(|mut message| Receipt {
-            tag: message.origin.tag(),
-            weight: message.weight(),
-            trace: message.trace.take(),
-            fate: Fate::Dropped,
-        }));
+        receipts.extend(
+            dropped
+                .drain(..)
+                .map(|mut message| receipt(&mut message, Fate::Dropped)),
+        );
         let sent = recalled.iter().filter(|(_, sent)| *sent).count();
         self.counters.repeats_possible.inc_by(sent as u64);
         receipts.extend(recalled.drain(..).map(|(message, _)| Receipt {
@@ -112,6 +102,17 @@ impl Publisher {
                 receipts,
             })
             .ok();
+    }
+}
+
+/// Of a message that goes no further. Its trace ends with the receipt.
+fn receipt(message: &mut Message, fate: Fate) -> Receipt {
+    Receipt {
+        tag: message.origin.tag(),
+        // With its trace, as it was counted.
+        weight: message.weight(),
+        trace: message.trace.take(),
+        fate,
     }
 }
 

@@ -8,6 +8,7 @@ use kube::{Resource, ResourceExt as _};
 
 pub use crate::index::ring_map::{COMPONENT, FORWARDER, IDLE, RING, RING_FILE};
 use crate::owner::controller_named;
+use crate::reconcile::child::{self, pairs};
 
 /// The longest name that a forwarder may have: its pods' names and labels are longer, and end at 63 characters.
 pub const MAX_NAME: usize = 50;
@@ -154,17 +155,6 @@ impl Identity {
     /// The metadata of a child.
     #[must_use]
     pub fn child(&self, name: String) -> ObjectMeta {
-        ObjectMeta {
-            name: Some(name),
-            namespace: Some(self.namespace.clone()),
-            labels: Some(self.labels()),
-            owner_references: self.owner.clone().map(|owner| vec![owner]),
-            ..ObjectMeta::default()
-        }
+        child::metadata(&self.namespace, name, self.labels(), self.owner.as_ref())
     }
-}
-
-/// Texts as a map.
-pub fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
-    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
 }

@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::dereference::Channel;
 use super::names;
+use crate::reconcile::child::pairs;
 
 /// For what a pod template was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +72,7 @@ impl RolloutTrigger {
 
     /// As the Deployment notes it.
     pub(super) fn annotations(&self) -> BTreeMap<String, String> {
-        names::pairs([
+        pairs([
             (names::GENERATION, &self.generations),
             (names::SPEC, &self.declared),
             (names::READ_AT_START, &self.read),

@@ -27,6 +27,7 @@ use super::rivals;
 use super::stores::Stores;
 use crate::context::{Context, Scope};
 use crate::index::{Children, WATCHED, version};
+use crate::owner::controlling;
 use crate::reconcile::apply::MANAGER;
 use crate::reconcile::cluster::DRAIN;
 use crate::reconcile::drive;
@@ -229,15 +230,7 @@ fn owners<K: Resource<DynamicType = ()>>(child: &K, children: &Children) -> Vec<
     if child.meta().deletion_timestamp.is_none() && children.knows(child) {
         return Vec::new();
     }
-    let namespace = child.namespace().unwrap_or_default();
-    let owners = child.owner_references().iter().filter(|owner| {
-        let is_forwarder =
-            owner.kind == AssetForwarder::kind(&()) && owner.api_version == AssetForwarder::api_version(&());
-        owner.controller == Some(true) && is_forwarder
-    });
-    owners
-        .map(|owner| ObjectRef::new(&owner.name).within(&namespace))
-        .collect()
+    controlling(child).into_iter().collect()
 }
 
 fn of_pods(events: impl Stream<Item = watcher::Result<Event<Pod>>> + Send + 'static) -> Wakes {

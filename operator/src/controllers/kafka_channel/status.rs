@@ -13,8 +13,8 @@ use super::deletes_topic;
 use super::refusals::{self, Refusal};
 use super::seen::{Failure, Kind, Seen};
 use super::users::Users;
-use super::validate::InvalidSpec;
 use crate::reconcile::conditions::{Verdict, Words, conditions};
+use crate::reconcile::invalid_spec::InvalidSpec;
 use crate::reconcile::reason::Reason;
 
 /// Between two looks at a topic that is well, or that only a person can mend.
@@ -103,8 +103,7 @@ fn verdict(channel: &KafkaChannel, facts: &Facts, record: Option<&TopicCreation>
     let deleted = channel.meta().deletion_timestamp.is_some();
     let topic = &channel.spec.topic.name;
     match facts {
-        Facts::Refused(InvalidSpec::Spec(faults)) => Verdict::stalled(Reason::InvalidSpec, faults.clone()),
-        Facts::Refused(InvalidSpec::Credentials(error)) => Verdict::reconciling(error.reason(), error.to_string()),
+        Facts::Refused(invalid) => invalid.verdict(),
         // A deletion ends by itself, at its bound: nobody must do anything.
         Facts::Failed(Failure { kind: _, message }) if deleted => {
             Verdict::reconciling(Reason::TopicDeletionFailed, message.clone())

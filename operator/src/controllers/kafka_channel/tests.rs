@@ -17,6 +17,7 @@ use super::seen::{Kind, Seen, SeenTopic, Setting, TopicId};
 use super::status::{again_after, status};
 use super::*;
 use crate::reconcile::credentials::Secrets;
+use crate::reconcile::invalid_spec::InvalidSpec;
 
 /// The channel `plant/a` with this topic, beside its name, and these metadata.
 fn channel(topic: Value, metadata: Value) -> KafkaChannel {

@@ -9,7 +9,8 @@ use forwarder_core::document::{
 };
 use kube::ResourceExt as _;
 
-use crate::reconcile::credentials::{self, CredentialsError, Files, KafkaCredentials, Secrets, prefix};
+use crate::reconcile::credentials::{self, Files, KafkaCredentials, Secrets, prefix};
+use crate::reconcile::invalid_spec::InvalidSpec;
 
 /// A connection that the forwarder's rules take.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,17 +19,6 @@ pub struct Validated {
     pub connection: KafkaConnection,
     /// The files that it names.
     pub files: Files,
-}
-
-/// Why a channel cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidSpec {
-    /// A person must change the spec: every fault by its path.
-    #[error("{0}")]
-    Spec(String),
-    /// A Secret must come, or change.
-    #[error(transparent)]
-    Credentials(#[from] CredentialsError),
 }
 
 /// The channel's connection, its files named in `folder`.

@@ -10,10 +10,10 @@ use super::SKIP_DRAIN;
 use super::managed::Outcome;
 use super::membership::SHOWN;
 use super::probe::{Failure, Seen};
-use super::validate::InvalidSpec;
 use crate::reconcile::cluster::ring_name;
 use crate::reconcile::conditions::{Verdict, conditions};
 use crate::reconcile::credentials::ClusterAccess;
+use crate::reconcile::invalid_spec::InvalidSpec;
 use crate::reconcile::reason::Reason;
 
 /// Between two looks at a cluster that is well, and the most for one that is not.
@@ -127,7 +127,7 @@ fn verdict(cluster: &NatsCluster, member_of: &[String], until: Option<Timestamp>
         );
     }
     match facts {
-        Facts::Refused(invalid) => refused(invalid),
+        Facts::Refused(invalid) => invalid.verdict(),
         Facts::Leaving if deleted => Verdict::reconciling(Reason::Draining, "no forwarder publishes to it any more"),
         Facts::Leaving => drained(),
         Facts::Unread(why) => draining(
@@ -148,14 +148,6 @@ fn verdict(cluster: &NatsCluster, member_of: &[String], until: Option<Timestamp>
             Reason::Connected,
             format!("a server of version {version} lets the operator in"),
         ),
-    }
-}
-
-/// Of what no forwarder could use.
-pub(super) fn refused(invalid: &InvalidSpec) -> Verdict {
-    match invalid {
-        InvalidSpec::Spec(faults) => Verdict::stalled(Reason::InvalidSpec, faults.clone()),
-        InvalidSpec::Credentials(error) => Verdict::reconciling(error.reason(), error.to_string()),
     }
 }
 

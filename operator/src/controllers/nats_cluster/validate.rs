@@ -7,7 +7,8 @@ use forwarder_core::document::{Cluster, RingConfig};
 use kube::ResourceExt as _;
 
 use crate::reconcile::cluster::{ring_name, spec_field};
-use crate::reconcile::credentials::{self, ClusterAccess, CredentialsError, Files, NatsCredentials, Secrets, prefix};
+use crate::reconcile::credentials::{self, ClusterAccess, Files, NatsCredentials, Secrets, prefix};
+use crate::reconcile::invalid_spec::InvalidSpec;
 
 /// A cluster that a forwarder takes as a member of its ring.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,17 +17,6 @@ pub struct Validated {
     pub cluster: Cluster,
     /// The files that it names.
     pub files: Files,
-}
-
-/// Why a cluster cannot be a member.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidSpec {
-    /// A person must change the spec: every fault by its path.
-    #[error("{0}")]
-    Spec(String),
-    /// A Secret must come, or change.
-    #[error(transparent)]
-    Credentials(#[from] CredentialsError),
 }
 
 /// The cluster as a member of a ring, its files named in `folder`.

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt as _};
 
 use crate::context::Context;
+use crate::owner::controller;
 
 /// The Secrets of one namespace that a resource refers to, as far as they are there. Its debug form shows names only.
 #[derive(Clone)]
@@ -118,10 +119,9 @@ impl fmt::Debug for Secrets {
 /// What may be used of a Secret. Where it must say so, one that the operator has made for the resource `of` need not: whom that is sent to
 /// is no choice of anybody's.
 fn content(secret: Secret, must_say_so: bool, of: Option<&str>) -> Content {
-    let mut owners = secret.owner_references().iter();
     let may_be_used = !must_say_so
         || secret.labels().get(ALLOW_USE).map(String::as_str) == Some("true")
-        || owners.any(|owner| owner.controller == Some(true) && Some(owner.uid.as_str()) == of);
+        || controller(&secret).is_some_and(|owner| Some(owner.uid.as_str()) == of);
     let data = secret.data.unwrap_or_default().into_iter();
     may_be_used.then(|| data.map(|(key, value)| (key, value.0)).collect())
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::APPLIED;
+use crate::owner::controller;
 
 /// The declared object as JSON, with kind, version and the annotation of its own hash.
 pub(super) fn stamped<K: Resource<DynamicType = ()> + Serialize>(declared: &K) -> serde_json::Result<(Value, String)> {
@@ -32,8 +33,7 @@ pub(super) fn digest(value: &Value) -> String {
 pub(super) type Owner = (String, String, String);
 
 pub(super) fn owner<K: Resource<DynamicType = ()>>(object: &K) -> Option<Owner> {
-    let mut owners = object.owner_references().iter();
-    let owner = owners.find(|owner| owner.controller == Some(true))?;
+    let owner = controller(object)?;
     Some((owner.kind.clone(), owner.name.clone(), owner.uid.clone()))
 }
 

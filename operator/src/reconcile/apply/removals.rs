@@ -16,6 +16,7 @@ use tracing::warn;
 use super::error::{About, ApplyError};
 use super::surplus::Surplus;
 use super::{Applier, MANAGER, TRIES};
+use crate::owner::controller;
 use crate::reconcile::reason::Reason;
 
 /// The reason of the event: items are gone.
@@ -124,8 +125,7 @@ impl Applier {
     }
 
     async fn tell_owner<K: Resource<DynamicType = ()>>(&self, child: &K, reason: Reason, note: String) {
-        let owners = child.owner_references().iter();
-        for owner in owners.filter(|owner| owner.controller == Some(true)) {
+        if let Some(owner) = controller(child) {
             let about = ObjectReference {
                 api_version: Some(owner.api_version.clone()),
                 kind: Some(owner.kind.clone()),

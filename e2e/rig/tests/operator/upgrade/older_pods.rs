@@ -63,20 +63,10 @@ async fn by_the_operator_of_before(site: &Site) {
     let mut map = serde_json::to_value(&live).unwrap();
     map["apiVersion"] = json!("v1");
     map["kind"] = json!("ConfigMap");
-    let metadata = map["metadata"].as_object_mut().unwrap();
-    metadata.retain(|field, _| ["name", "labels", "annotations", "ownerReferences"].contains(&field.as_str()));
     let annotations = map["metadata"]["annotations"].as_object_mut().unwrap();
     annotations.retain(|name, _| name != "fanout.openfactory.io/readers");
     map["data"]["ring.yaml"] = json!(ring.to_yaml().unwrap());
-    let apply = [
-        "apply",
-        "--server-side",
-        "--field-manager=fanout-operator",
-        "--force-conflicts",
-        "-f",
-        "-",
-    ];
-    site.namespace.kubectl_with(&apply, &map.to_string()).await.unwrap();
+    site.namespace.apply_as_operator(map).await.unwrap();
 }
 
 #[tokio::test]

@@ -7,11 +7,12 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::pod;
 use crate::controllers::asset_forwarder::names;
 use crate::controllers::asset_forwarder::validate::{Configuration, Validated};
+use crate::reconcile::child::pairs;
 
 pub(super) fn deployment(validated: &Validated, config: &Configuration) -> Deployment {
     let identity = &validated.identity;
     let mut metadata = identity.child(identity.name.clone());
-    metadata.annotations = Some(names::pairs([(names::SOURCE, &config.sources.to_string())]));
+    metadata.annotations = Some(pairs([(names::SOURCE, &config.sources.to_string())]));
     Deployment {
         metadata,
         spec: Some(DeploymentSpec {

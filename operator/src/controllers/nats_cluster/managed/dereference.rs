@@ -18,6 +18,7 @@ use super::validate::{Plan, shared_hash};
 use super::{ManagedError, random};
 use crate::context::Context;
 use crate::controllers::nats_cluster::managed::validate::Passwords;
+use crate::owner::controller;
 
 /// No cluster is declared with more: a pod of a higher number is not what it seems.
 const MOST_SERVERS: u32 = 5;
@@ -167,8 +168,7 @@ pub(super) fn most_servers(cluster: &NatsCluster, plan: &Plan, pods: &[String]) 
 
 /// Whether a pod is the StatefulSet's, and not only labelled and named as if it were.
 pub(super) fn belongs(pod: &Pod, set: &StatefulSet) -> bool {
-    let mut owners = pod.owner_references().iter();
-    owners.any(|owner| owner.controller == Some(true) && Some(&owner.uid) == set.metadata.uid.as_ref())
+    controller(pod).is_some_and(|owner| Some(&owner.uid) == set.metadata.uid.as_ref())
 }
 
 /// Whether the kubelet has said for minutes that a pod is not ready.

@@ -7,6 +7,7 @@ use crds::NatsCluster;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource as _, ResourceExt as _};
 
+use crate::reconcile::child::{self, pairs};
 pub(super) use crate::reconcile::cluster::CLIENT_PORT;
 use crate::reconcile::cluster::{client_secret, servers};
 
@@ -88,37 +89,26 @@ impl Identity {
 
     /// What chooses the pods.
     pub(super) fn selector(&self) -> BTreeMap<String, String> {
-        [
+        pairs([
             ("app.kubernetes.io/name", "nats"),
             ("app.kubernetes.io/instance", &self.name),
             (CLUSTER, &self.name),
-        ]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .into()
+        ])
     }
 
     /// The labels of every child.
     pub(super) fn labels(&self) -> BTreeMap<String, String> {
         let mut labels = self.selector();
-        labels.extend(
-            [
-                ("app.kubernetes.io/managed-by", "fanout-operator"),
-                ("app.kubernetes.io/part-of", "fanout"),
-            ]
-            .map(|(key, value)| (key.to_owned(), value.to_owned())),
-        );
+        labels.extend(pairs([
+            ("app.kubernetes.io/managed-by", "fanout-operator"),
+            ("app.kubernetes.io/part-of", "fanout"),
+        ]));
         labels
     }
 
     /// The metadata of a child.
     pub(super) fn child(&self, name: String) -> ObjectMeta {
-        ObjectMeta {
-            name: Some(name),
-            namespace: Some(self.namespace.clone()),
-            labels: Some(self.labels()),
-            owner_references: self.owner.clone().map(|owner| vec![owner]),
-            ..ObjectMeta::default()
-        }
+        child::metadata(&self.namespace, name, self.labels(), self.owner.as_ref())
     }
 }
 
