@@ -81,7 +81,7 @@ use crate::schema::{self, rule};
         )
 )]
 pub struct AssetForwarderSpec {
-    /// Number of pods. Pods beyond the topic's partitions are idle. 0: nothing is forwarded, offsets stay.
+    /// Number of pods. Pods beyond the partitions of all sources are idle. 0: nothing is forwarded, offsets stay.
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: i32,

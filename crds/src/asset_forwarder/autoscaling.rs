@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::schema::rule;
 
-/// The number of pods by the group's lag. It never exceeds the topic's partitions: pods beyond them would be idle.
+/// The number of pods by the group's lag. It never exceeds the partitions of all sources: pods beyond them would be idle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rule(

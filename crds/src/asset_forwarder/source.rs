@@ -19,8 +19,9 @@ pub struct Source {
     /// The consumer group, the same in each source. It must not be used by anything else.
     #[schemars(schema_with = "group")]
     pub group: String,
-    /// Where a group without committed offsets begins. Absent: `Latest`. A group with committed offsets continues there and
-    /// ignores this field.
+    /// Where the group begins in a topic of which it has no committed offsets: the same in each source. Absent: `Latest`. In a topic with
+    /// committed offsets the group continues there and ignores this field. Kafka forgets the offsets of a topic that nobody in the group
+    /// reads, by default after 7 days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_from: Option<StartFrom>,
     /// What to do when the broker no longer has the committed offset. `Earliest` (the default): continue at the oldest
@@ -50,7 +51,7 @@ pub struct Source {
         .message("timestamp is used with type: Timestamp only: write that, or remove it")
 )]
 pub struct StartFrom {
-    /// `Latest`: at the end, as of the group's first assignment; partitions that appear later are read from their beginning.
+    /// `Latest`: at the end, as of the group's first assignment of the topic; partitions that appear later are read from their beginning.
     /// `Earliest`: at the oldest record. `Timestamp`: at the first record of a time or later.
     #[serde(rename = "type")]
     pub type_: StartFromType,
@@ -63,7 +64,7 @@ pub struct StartFrom {
 /// The kind of place where a group begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum StartFromType {
-    /// At the end, as of the group's first assignment; partitions that appear later are read from their beginning.
+    /// At the end, as of the group's first assignment of the topic; partitions that appear later are read from their beginning.
     Latest,
     /// At the oldest record.
     Earliest,

@@ -18,7 +18,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt as _;
 use kube::core::PartialObjectMeta;
 
-pub use self::claim::{Claim, Claimed};
+pub use self::claim::{Claim, Claimed, Read};
 use self::resources::Reading;
 pub use self::resources::current;
 pub use self::rivals::{may_have_rival, rival};

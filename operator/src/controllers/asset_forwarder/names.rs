@@ -33,6 +33,8 @@ pub const READERS: &str = "fanout.openfactory.io/readers";
 pub const GENERATION: &str = "fanout.openfactory.io/generation";
 /// On a Deployment: what its pods read, as channels, topics and group: see [`super::sources::Sources`].
 pub const SOURCE: &str = "fanout.openfactory.io/source";
+/// On a Deployment: what its pods may read besides, in the same form, until its rollout is complete. Absent where that is nothing.
+pub const FORMER_SOURCE: &str = "fanout.openfactory.io/former-source";
 /// On a Deployment: a hash of the forwarder's spec, without what scales it, and of its channels.
 pub const SPEC: &str = "fanout.openfactory.io/spec";
 /// On a Deployment: what else its pods read at their start: a hash of Kafka credentials, and the epoch of the ring in the configuration.

@@ -3,14 +3,16 @@
 //! Kafka shares the partitions among all members of a group, whichever forwarder they belong to. So two forwarders consume each record
 //! once, but each of them by its own ring: an asset's records would go to this cluster or that one, as the partitions move.
 //!
-//! - Who runs no pods for that source begins none while another one reads it, or is older. With several sources that is true of each: one
-//!   that is added is not taken up while another forwarder has it, and pods go on with those that they read.
+//! - Who runs no pods for a source begins none while pods of another forwarder may read it, or while an older one declares it. With several
+//!   sources that is true of each: one that is added is not taken up while another forwarder has it, and pods go on with those that they read.
+//! - What pods may read says their Deployment, not the spec: a spec is edited long before the last pod has followed it. So nobody waits for
+//!   one that only waits itself, unless that one is older. Ages are in one order, so two never wait for each other because of one source.
 //! - Who runs pods already keeps them, also if the other one is older: an operator before this one may have let both begin. To end them
 //!   would move the whole load to pods that were not made for it, and to a ring that may name other clusters. That is for a person to
 //!   decide. Nothing is lost meanwhile: each record is still consumed by one member and confirmed. The condition says what is wrong.
 //!
-//! - Of two that were made within moments the younger one may have begun before it could know of the older one: names break a tie, and clocks
-//!   of API servers differ. The older one waits until the younger one waits for it, or shows pods.
+//! - A younger one may have begun before it could know of the older one: both were made within moments, or both were edited. The older one
+//!   waits until the younger one has shown what it does with its present spec.
 //!
 //! So nobody is stopped by another one, and who changes its source does not get in the way of one that reads there.
 
@@ -105,45 +107,60 @@ pub fn group(forwarder: &AssetForwarder) -> Option<&str> {
 /// Whether a forwarder waits for another one to let its source go.
 #[must_use]
 pub fn waits(forwarder: &AssetForwarder) -> bool {
+    has_reason(forwarder, Reason::SourceTaken)
+}
+
+/// Whether a forwarder waits until its pods of another source have ended.
+#[must_use]
+pub fn changes_source(forwarder: &AssetForwarder) -> bool {
+    has_reason(forwarder, Reason::SourceChanging)
+}
+
+/// Whether that is the reason of its condition `Ready`.
+fn has_reason(forwarder: &AssetForwarder, reason: Reason) -> bool {
     let mut conditions = forwarder.status.iter().flat_map(|status| &status.conditions);
-    conditions
-        .any(|condition| condition.type_ == "Ready" && Reason::parse(&condition.reason) == Some(Reason::SourceTaken))
+    conditions.any(|condition| condition.type_ == "Ready" && Reason::parse(&condition.reason) == Some(reason))
 }
 
-/// Whether `other`, which has the same source, goes before `us`. `we_read`: pods of ours read the source.
+/// What another forwarder has to do with a source of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// Pods of it may read the source.
+    Reads,
+    /// Its spec declares the source.
+    Declares,
+}
+
+/// Whether `other`, which has that claim to a source of ours, goes before `us`. `we_read`: pods of ours read the source.
 #[must_use]
-pub fn goes_before(other: &AssetForwarder, us: &AssetForwarder, we_read: bool) -> bool {
-    if !is_active(other) {
-        return false;
-    }
+pub fn goes_before(other: &AssetForwarder, us: &AssetForwarder, theirs: Claim, we_read: bool, now: Timestamp) -> bool {
     let is_older = age(other) < age(us);
-    if we_read {
-        // Of which source its pods are is known once its present spec was looked at.
-        is_older && has_pods(other) && !waits(other) && is_observed(other)
-    } else {
-        is_older || (has_pods(other) && (!waits(other) || has_several(other)))
+    match (theirs, we_read) {
+        (Claim::Reads, false) => true,
+        (Claim::Reads, true) => is_older,
+        (Claim::Declares, false) => wants_pods(other) && (is_older || may_have_begun(other, us, now)),
+        (Claim::Declares, true) => false,
     }
 }
 
-/// Pods of one that waits are of another source, where it has one only. Of several they may read all but the one that it waits for.
-fn has_several(forwarder: &AssetForwarder) -> bool {
-    forwarder.spec.sources.len() > 1
-}
-
-/// Whether `other`, which has the same source and is younger than `us`, may have begun without knowing of us, and has not shown yet which it is.
-/// Neither has pods that are known.
-#[must_use]
-pub fn may_have_begun(other: &AssetForwarder, us: &AssetForwarder, now: Timestamp) -> bool {
+/// Whether `other`, which declares a source of ours and is younger, may have begun to read it without knowing of us, and has not shown yet
+/// what it does.
+fn may_have_begun(other: &AssetForwarder, us: &AssetForwarder, now: Timestamp) -> bool {
     let (Some(theirs), Some(ours)) = (other.creation_timestamp(), us.creation_timestamp()) else {
         return false;
     };
-    is_active(other)
-        && age(us) < age(other)
-        && theirs.0.duration_since(ours.0) <= TOGETHER
-        // What cannot begin for another reason never shows it.
-        && now.duration_since(theirs.0) < UNDECIDED
-        && !waits(other)
-        && !has_pods(other)
+    if waits(other) {
+        return false;
+    }
+    // Of an edited spec nobody says when that was.
+    let was_edited =
+        |forwarder: &AssetForwarder| forwarder.metadata.generation.is_some_and(|generation| generation > 1);
+    if has_pods(other) {
+        return was_edited(other) && !is_observed(other);
+    }
+    // What cannot begin for another reason never shows it.
+    let is_new = now.duration_since(theirs.0) < UNDECIDED;
+    is_new && (was_edited(us) || theirs.0.duration_since(ours.0) <= TOGETHER)
 }
 
 /// Who was made so long after another one knows of it. It is made of the seconds of a timestamp, and of how far clocks may differ.
@@ -153,7 +170,8 @@ const TOGETHER: SignedDuration = SignedDuration::from_secs(2);
 const UNDECIDED: SignedDuration = SignedDuration::from_secs(15);
 
 /// Whether a forwarder has pods, or is to have some.
-fn is_active(forwarder: &AssetForwarder) -> bool {
+#[must_use]
+pub fn is_active(forwarder: &AssetForwarder) -> bool {
     wants_pods(forwarder) || has_pods(forwarder)
 }
 
@@ -164,12 +182,16 @@ pub fn wants_pods(forwarder: &AssetForwarder) -> bool {
     !spec.suspend && (spec.replicas > 0 || spec.autoscaling.is_some())
 }
 
-fn has_pods(forwarder: &AssetForwarder) -> bool {
+/// Whether a forwarder has pods, by its status.
+#[must_use]
+pub fn has_pods(forwarder: &AssetForwarder) -> bool {
     let status = forwarder.status.as_ref();
     status.is_some_and(|status| status.replicas > 0 || status.desired_replicas.is_some_and(|desired| desired > 0))
 }
 
-fn is_observed(forwarder: &AssetForwarder) -> bool {
+/// Whether a forwarder's present spec was looked at to the end.
+#[must_use]
+pub fn is_observed(forwarder: &AssetForwarder) -> bool {
     let observed = forwarder.status.as_ref().and_then(|status| status.observed_generation);
     observed == forwarder.metadata.generation
 }

@@ -37,6 +37,38 @@ impl Sources {
         Self::parse(deployment.annotations().get(names::SOURCE)?)
     }
 
+    /// All that the Deployment's pods may read: what it notes, and what its rollout has not replaced yet. None: it does not say so.
+    #[must_use]
+    pub fn of_pods(deployment: &Deployment) -> Option<Self> {
+        let mut sources = Self::noted(deployment)?;
+        let former = deployment.annotations().get(names::FORMER_SOURCE);
+        if let Some(former) = former.and_then(|former| Self::parse(former))
+            && former.group == sources.group
+        {
+            sources.topics.extend(former.topics);
+        }
+        Some(sources)
+    }
+
+    /// What is read here and not there, in the group of both; none: nothing.
+    #[must_use]
+    pub fn without(mut self, others: &Self) -> Option<Self> {
+        let group = self.group.clone();
+        self.topics
+            .retain(|(channel, topic)| !others.contains(channel, topic, &group));
+        (self.group == others.group && !self.topics.is_empty()).then_some(self)
+    }
+
+    /// The channels and topics that are read in that group.
+    pub fn in_group<'a>(&'a self, group: &str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let topics = if self.group == group {
+            self.topics.as_slice()
+        } else {
+            &[]
+        };
+        topics.iter().map(|(channel, topic)| (channel.as_str(), topic.as_str()))
+    }
+
     /// Of the text that a Deployment notes; none: it cannot be read.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -114,5 +146,29 @@ mod tests {
             "the channel is another one by now"
         );
         assert!(of(&[a, b], "g").contains("n/b", "b", "g") && !of(&[a, b], "g").contains("n/b", "b", "h"));
+    }
+
+    #[test]
+    fn what_a_rollout_replaces_counts_as_read_until_it_is_noted_no_more() {
+        let of = |topics: &[(&'static str, &'static str)], group| Sources::new(topics.iter().copied(), group);
+        let (a, b) = (("n/a", "a"), ("n/b", "b"));
+        assert_eq!(of(&[a, b], "g").without(&of(&[b], "g")), Some(of(&[a], "g")));
+        assert_eq!(of(&[a], "g").without(&of(&[a, b], "g")), None);
+        assert_eq!(
+            of(&[a], "h").without(&of(&[b], "g")),
+            None,
+            "its pods end before the others begin"
+        );
+        let mut deployment = Deployment::default();
+        deployment
+            .annotations_mut()
+            .insert(names::SOURCE.to_owned(), of(&[b], "g").to_string());
+        assert_eq!(Sources::of_pods(&deployment), Some(of(&[b], "g")));
+        deployment
+            .annotations_mut()
+            .insert(names::FORMER_SOURCE.to_owned(), of(&[a], "g").to_string());
+        let all = Sources::of_pods(&deployment).unwrap();
+        assert_eq!(all.in_group("g").collect::<Vec<_>>(), [b, a]);
+        assert_eq!(all.in_group("h").count(), 0);
     }
 }

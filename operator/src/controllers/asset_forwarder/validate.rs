@@ -76,6 +76,8 @@ pub struct Configuration {
     pub hash: String,
     /// What is read: channels, topics and group.
     pub sources: Sources,
+    /// What pods may still read besides, until the rollout is complete.
+    pub former_sources: Option<Sources>,
     /// A hash of the Kafka credentials that are read at the start.
     pub kafka_credentials: String,
     /// The epoch of the ring in the document, if it holds one.
@@ -177,8 +179,11 @@ pub fn validate(decided: &Decided, settings: &Settings) -> Result<Validated, Ver
         replicas: if spec.suspend || is_idle || changes_source {
             0
         } else if is_taken {
-            // Pods that there are read what they read; there is to be none more.
-            existing.deployment.as_ref().map_or(0, rollout::desired)
+            let live = existing.deployment.as_ref().map_or(0, rollout::desired);
+            let has_several = found.rival.as_ref().is_some_and(|rival| rival.topic.is_some());
+            // Pods that there are read what they read. Of one source there is to be none more. Where a further one is taken, they are
+            // scaled as ever, but none begins where there is none: what they would read may be another's by now.
+            if has_several && live > 0 { spec.replicas } else { live }
         } else {
             spec.replicas
         },
@@ -360,6 +365,7 @@ fn configuration(found: &Dereferenced, source: &Source, ring: Option<&RingConfig
     Ok(Configuration {
         hash: hash(&text),
         sources: Sources::new(topics.iter().map(|topic| (topic.channel, topic.name)), &source.group),
+        former_sources: None,
         kafka_credentials,
         ring_epoch,
         trigger,

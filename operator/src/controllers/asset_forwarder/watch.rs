@@ -295,6 +295,7 @@ fn forwarder_facts(forwarder: &AssetForwarder) -> u64 {
         declared(forwarder),
         status.map(|status| (status.replicas, status.desired_replicas)),
         rivals::waits(forwarder),
+        rivals::is_observed(forwarder),
     ))
 }
 

@@ -875,7 +875,11 @@ fn further_topics_are_topics_each_named_once_and_none_is_the_dead_letters() {
     assert_eq!(faults(&["b", "c.d"], "dead"), None);
     for (topics, dead, fault) in [
         (&["b", ""][..], "dead", "source.furtherTopics[1]: is empty"),
-        (&["^b"], "dead", "source.furtherTopics[0]: \"^b\" is no name of a topic"),
+        (
+            &["^b"],
+            "dead",
+            "source.furtherTopics[0]: \"^b\" is not a valid topic name",
+        ),
         (&["a"], "dead", "source.furtherTopics[0]: \"a\" is named twice"),
         (&["b", "b"], "dead", "source.furtherTopics[1]: \"b\" is named twice"),
         (&["b", "c"], "c", "deadLetter.topic: is the topic of the source"),

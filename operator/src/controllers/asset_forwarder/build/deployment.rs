@@ -12,7 +12,11 @@ use crate::reconcile::child::pairs;
 pub(super) fn deployment(validated: &Validated, config: &Configuration) -> Deployment {
     let identity = &validated.identity;
     let mut metadata = identity.child(identity.name.clone());
-    metadata.annotations = Some(pairs([(names::SOURCE, &config.sources.to_string())]));
+    let mut annotations = pairs([(names::SOURCE, &config.sources.to_string())]);
+    if let Some(former) = &config.former_sources {
+        annotations.insert(names::FORMER_SOURCE.to_owned(), former.to_string());
+    }
+    metadata.annotations = Some(annotations);
     Deployment {
         metadata,
         spec: Some(DeploymentSpec {

@@ -1,18 +1,23 @@
-//! What a forwarder wants to read, source by source. Pure.
+//! What a forwarder wants to read, and what another one has to do with that. Pure.
 
 use crds::AssetForwarder;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use super::{Channel, Dereferenced};
-use crate::controllers::asset_forwarder::rivals::{goes_before, group, may_have_begun, wants_pods};
+use crate::controllers::asset_forwarder::names::Identity;
+use crate::controllers::asset_forwarder::rivals::{
+    self, channels, goes_before, group, has_pods, is_active, wants_pods,
+};
 use crate::controllers::asset_forwarder::rollout;
 use crate::controllers::asset_forwarder::sources::Sources;
 
 /// What a forwarder wants to read.
 pub struct Claim<'a> {
     us: &'a AssetForwarder,
-    group: &'a str,
+    /// The consumer group.
+    pub group: &'a str,
     /// The sources that pods of ours read, or are about to.
     pub read: Vec<Claimed<'a>>,
     /// The others.
@@ -26,6 +31,17 @@ pub struct Claimed<'a> {
     pub reference: &'a str,
     /// The channel itself.
     pub channel: &'a Channel,
+}
+
+/// What pods of another forwarder may read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// Nothing: there are none.
+    Nothing,
+    /// These sources.
+    Sources(Sources),
+    /// Nobody has noted it. It may be all that the spec declares.
+    Unknown,
 }
 
 impl<'a> Claim<'a> {
@@ -57,20 +73,58 @@ impl<'a> Claim<'a> {
         })
     }
 
-    /// Whether `other` goes before us with any source, if it has that one too.
+    /// Whether `other` may have to do with this group: by its spec, or by pods that follow an edit of it.
     #[must_use]
-    pub fn is_rival(&self, other: &AssetForwarder) -> bool {
-        (!self.read.is_empty() && self.goes_before(other, true))
-            || (!self.wanted.is_empty() && self.goes_before(other, false))
+    pub fn concerns(&self, other: &AssetForwarder) -> bool {
+        let has_group = || group(other) == Some(self.group) || (has_pods(other) && is_behind(other));
+        other.uid() != self.us.uid() && is_active(other) && has_group()
     }
 
-    /// Whether `other` goes before us with a source that it has too. `we_read`: pods of ours read it.
+    /// Whether `other`, whose pods may read a source of ours, goes before us.
     #[must_use]
-    pub fn goes_before(&self, other: &AssetForwarder, we_read: bool) -> bool {
-        let may_read =
-            || goes_before(other, self.us, we_read) || (!we_read && may_have_begun(other, self.us, Timestamp::now()));
-        other.uid() != self.us.uid() && group(other) == Some(self.group) && may_read()
+    pub fn reader_goes_before(&self, other: &AssetForwarder, we_read: bool) -> bool {
+        goes_before(other, self.us, rivals::Claim::Reads, we_read, Timestamp::now())
     }
+
+    /// Whether `other`, which declares a source that we want to read, goes before us.
+    #[must_use]
+    pub fn declarer_goes_before(&self, other: &AssetForwarder) -> bool {
+        let declares = rivals::Claim::Declares;
+        group(other) == Some(self.group) && goes_before(other, self.us, declares, false, Timestamp::now())
+    }
+
+    /// The first source that pods of ours read, and those of another one too, by the channel that both refer to.
+    #[must_use]
+    pub fn read_by_both(&self, other: &AssetForwarder, read: &Read) -> Option<&Claimed<'a>> {
+        self.read.iter().find(|ours| match read {
+            Read::Nothing => false,
+            Read::Sources(sources) => sources.contains(ours.reference, &ours.channel.topic, self.group),
+            Read::Unknown => {
+                group(other) == Some(self.group) && channels(other).any(|channel| channel == ours.reference)
+            }
+        })
+    }
+}
+
+impl Read {
+    /// What the pods of `other` may read, by its Deployment; none: there is none of that name.
+    #[must_use]
+    pub fn by(other: &AssetForwarder, deployment: Option<&Deployment>) -> Self {
+        let owned = deployment.filter(|deployment| Identity::of(other).owns(*deployment));
+        let may_have = |deployment: &Deployment| {
+            let status = deployment.status.as_ref().and_then(|status| status.replicas);
+            rollout::desired(deployment) > 0 || status.unwrap_or(0) > 0
+        };
+        if !has_pods(other) && !owned.is_some_and(may_have) {
+            return Self::Nothing;
+        }
+        owned.and_then(Sources::of_pods).map_or(Self::Unknown, Self::Sources)
+    }
+}
+
+/// Whether pods may still be of an earlier spec.
+fn is_behind(forwarder: &AssetForwarder) -> bool {
+    !rivals::is_observed(forwarder) || rivals::changes_source(forwarder)
 }
 
 /// What pods of ours read, or are about to; none: there are no such pods.
@@ -78,5 +132,5 @@ fn noted(found: &Dereferenced) -> Option<Sources> {
     let existing = &found.existing;
     let deployment = existing.deployment.as_ref()?;
     let has_pods = rollout::desired(deployment) > 0 || !existing.pods.is_empty();
-    Sources::noted(deployment).filter(|_| has_pods)
+    Sources::of_pods(deployment).filter(|_| has_pods)
 }

@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 
 use crds::{AssetForwarder, KafkaChannel};
+use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::ListParams;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 
 use super::resources::namespace_labels;
-use super::{Channel, Claim, Claimed, DereferenceError, Dereferenced};
+use super::{Channel, Claim, Claimed, DereferenceError, Dereferenced, Read};
 use crate::context::Context;
-use crate::controllers::asset_forwarder::rivals::{Rival, channels};
+use crate::controllers::asset_forwarder::rivals::{Rival, channels, group};
 use crate::controllers::asset_forwarder::stores::Stores;
 use crate::reconcile::reference::grants;
 
@@ -43,8 +45,7 @@ async fn before_a_wanted_one(
 ) -> Result<Option<Rival>, DereferenceError> {
     // One watch tells of all forwarders in their order: whoever is in it knows of all that were made before. One that was made after it and
     // goes before it all the same waits for it.
-    let is_candidate = |other: &AssetForwarder| claim.goes_before(other, false);
-    if claim.wanted.is_empty() || stores.forwarders.find(is_candidate).is_none() {
+    if !may_be_before_a_wanted_one(stores, claim) {
         return Ok(None);
     }
     let api = context.scope.api::<AssetForwarder>(&context.client);
@@ -52,8 +53,35 @@ async fn before_a_wanted_one(
         .list(&ListParams::default())
         .await
         .map_err(DereferenceError::api("the AssetForwarders"))?;
-    for other in listed.items.iter().filter(|other| is_candidate(other)) {
-        if let Some(shared) = shared(context, stores, found, &claim.wanted, other).await? {
+    for other in listed.items.iter().filter(|other| claim.concerns(other)) {
+        // What it has just written no watch has told yet.
+        let read = Read::by(other, deployment(context, other).await?.as_ref());
+        let rivalry = Rivalry {
+            context,
+            stores,
+            found,
+            claim,
+            other,
+        };
+        let reads = match &read {
+            Read::Nothing => None,
+            Read::Sources(sources) if claim.reader_goes_before(other, false) => {
+                let topics = sources.in_group(claim.group);
+                rivalry
+                    .shared(topics.map(|(channel, topic)| (channel.to_owned(), Some(topic))))
+                    .await?
+            }
+            Read::Unknown if claim.reader_goes_before(other, false) && group(other) == Some(claim.group) => {
+                rivalry.shared(channels(other).map(|channel| (channel, None))).await?
+            }
+            Read::Sources(_) | Read::Unknown => None,
+        };
+        let shared = match reads {
+            Some(shared) => Some(shared),
+            None if claim.declarer_goes_before(other) => rivalry.declared().await?,
+            None => None,
+        };
+        if let Some(shared) = shared {
             return Ok(Some(Rival::new(&found.forwarder, other, false, &shared.channel.topic)));
         }
     }
@@ -64,58 +92,109 @@ fn before_one_that_is_read(stores: &Stores, found: &Dereferenced, claim: &Claim<
     if claim.read.is_empty() {
         return None;
     }
-    let others = stores.forwarders.state_filter(|other| claim.goes_before(other, true));
+    let is_older = |other: &AssetForwarder| claim.concerns(other) && claim.reader_goes_before(other, true);
+    let others = stores.forwarders.state_filter(is_older);
     others.iter().find_map(|other| {
-        let theirs: BTreeSet<String> = channels(other).collect();
-        let shared = claim.read.iter().find(|ours| theirs.contains(ours.reference))?;
+        let deployment = stores.deployments.get(&name_of(other));
+        let shared = claim.read_by_both(other, &Read::by(other, deployment.as_deref()))?;
         Some(Rival::new(&found.forwarder, other, true, &shared.channel.topic))
     })
 }
 
 /// Whether there may be one, by the word of the watches alone.
 pub fn may_have_rival(stores: &Stores, found: &Dereferenced) -> bool {
-    let claim = Claim::of(found);
-    claim.is_some_and(|claim| stores.forwarders.find(|other| claim.is_rival(other)).is_some())
+    Claim::of(found).is_some_and(|claim| {
+        may_be_before_a_wanted_one(stores, &claim) || before_one_that_is_read(stores, found, &claim).is_some()
+    })
 }
 
-/// The first of our sources that `other` has too: a channel of it lets it in and names the topic.
-async fn shared<'a>(
-    context: &Context,
-    stores: &Stores,
-    found: &Dereferenced,
-    ours: &[Claimed<'a>],
-    other: &AssetForwarder,
-) -> Result<Option<Claimed<'a>>, DereferenceError> {
-    for theirs in channels(other) {
-        let (namespace, name) = theirs.split_once('/').unwrap_or_default();
-        if !context.scope.includes(namespace) {
-            continue;
+fn may_be_before_a_wanted_one(stores: &Stores, claim: &Claim<'_>) -> bool {
+    !claim.wanted.is_empty() && stores.forwarders.find(|other| claim.concerns(other)).is_some()
+}
+
+fn name_of(forwarder: &AssetForwarder) -> ObjectRef<Deployment> {
+    ObjectRef::new(&forwarder.name_any()).within(&forwarder.namespace().unwrap_or_default())
+}
+
+async fn deployment(context: &Context, of: &AssetForwarder) -> Result<Option<Deployment>, DereferenceError> {
+    let namespace = of.namespace().unwrap_or_default();
+    let api = Api::<Deployment>::namespaced(context.client.clone(), &namespace);
+    let found = api.get_opt(&of.name_any()).await;
+    found.map_err(DereferenceError::api(format!(
+        "the Deployment {namespace}/{}",
+        of.name_any()
+    )))
+}
+
+/// Two forwarders, of which one wants to read what the other one may have.
+#[derive(Clone, Copy)]
+struct Rivalry<'a> {
+    context: &'a Context,
+    stores: &'a Stores,
+    found: &'a Dereferenced,
+    claim: &'a Claim<'a>,
+    other: &'a AssetForwarder,
+}
+
+impl<'a> Rivalry<'a> {
+    /// The first source that we want and that pods of the other one may read: these channels, with the topic that is read by way of each,
+    /// or with the one that it names now. What a Deployment notes its namespace could forge, so the channel must let that one in all the same.
+    async fn shared(
+        self,
+        theirs: impl Iterator<Item = (String, Option<&str>)> + Send,
+    ) -> Result<Option<Claimed<'a>>, DereferenceError> {
+        // Whoever may write a channel may name any topic. Only pods that Kafka has let in show that it is more than a name.
+        let status = self.other.status.as_ref();
+        let is_ready = status.is_some_and(|status| status.ready_replicas > 0);
+        for (reference, topic) in theirs {
+            if let Some(claimed) = self.by_channel(&reference, topic, is_ready).await? {
+                return Ok(Some(claimed));
+            }
         }
-        let api = Api::<KafkaChannel>::namespaced(context.client.clone(), namespace);
+        Ok(None)
+    }
+
+    /// The first source that we want and that the other one declares too.
+    async fn declared(self) -> Result<Option<Claimed<'a>>, DereferenceError> {
+        for reference in channels(self.other) {
+            if let Some(claimed) = self.by_channel(&reference, None, false).await? {
+                return Ok(Some(claimed));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The source of ours that the other one has by that channel, which lets it in and names the topic. By another channel than ours, and
+    /// from another namespace, it counts only `if_foreign`.
+    async fn by_channel(
+        self,
+        reference: &str,
+        topic: Option<&str>,
+        if_foreign: bool,
+    ) -> Result<Option<Claimed<'a>>, DereferenceError> {
+        let (namespace, name) = reference.split_once('/').unwrap_or_default();
+        if !self.context.scope.includes(namespace) {
+            return Ok(None);
+        }
+        let api = Api::<KafkaChannel>::namespaced(self.context.client.clone(), namespace);
         let channel = api
             .get_opt(name)
             .await
-            .map_err(DereferenceError::api(format!("the KafkaChannel {theirs}")))?;
-        let Some(channel) = channel else {
-            continue;
+            .map_err(DereferenceError::api(format!("the KafkaChannel {reference}")))?;
+        let Some(channel) = channel.filter(|channel| topic.is_none_or(|topic| topic == channel.spec.topic.name)) else {
+            return Ok(None);
         };
-        let is_shared = |claimed: &&Claimed<'_>| claimed.reference == theirs;
-        let named = ours.iter().find(is_shared);
-        let Some(claimed) = named.or_else(|| ours.iter().find(|ours| is_same_topic(ours.channel, &channel))) else {
-            continue;
+        let wanted = &self.claim.wanted;
+        let named = wanted.iter().find(|ours| ours.reference == reference);
+        let Some(claimed) = named.or_else(|| wanted.iter().find(|ours| is_same_topic(ours.channel, &channel))) else {
+            return Ok(None);
         };
-        let from = other.namespace().unwrap_or_default();
-        let labels = namespace_labels(stores, &from);
-        if !grants(channel.spec.allowed_namespaces.as_ref(), namespace, &from, &labels) {
-            continue;
-        }
-        // Whoever may write a channel may name any topic. Only pods that Kafka has let in show that it is more than a name.
-        let is_ready = || other.status.as_ref().is_some_and(|status| status.ready_replicas > 0);
-        if named.is_some() || other.namespace() == found.forwarder.namespace() || is_ready() {
-            return Ok(Some(*claimed));
-        }
+        let from = self.other.namespace().unwrap_or_default();
+        let labels = namespace_labels(self.stores, &from);
+        let lets_in = grants(channel.spec.allowed_namespaces.as_ref(), namespace, &from, &labels);
+        let counts = named.is_some() || self.other.namespace() == self.found.forwarder.namespace() || if_foreign;
+        Ok((lets_in && counts).then_some(*claimed))
     }
-    Ok(None)
 }
 
 fn is_same_topic(ours: &Channel, theirs: &KafkaChannel) -> bool {

@@ -2,8 +2,9 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::super::dereference::{Claim, Claimed};
-use super::super::rivals::{channels, goes_before, may_have_begun};
+use super::super::dereference::{Claim, Claimed, Read};
+use super::super::rivals::{self, channels, goes_before};
+use super::super::sources::Sources;
 use super::*;
 
 /// A forwarder as old as it says, with that many pods.
@@ -28,93 +29,180 @@ fn waiting(mut forwarder: AssetForwarder) -> AssetForwarder {
     forwarder
 }
 
+/// Whether `other`, which declares the source of `us` too, goes before that, which does not read it yet.
+fn declarer_goes_before(other: &AssetForwarder, us: &AssetForwarder) -> bool {
+    goes_before(other, us, rivals::Claim::Declares, false, at(1_000))
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
 #[test]
 fn the_older_one_goes_first_and_one_that_reads_before_one_that_does_not() {
     let (old, young) = (forwarder("old", 1, 0), forwarder("young", 2, 0));
-    assert!(goes_before(&old, &young, false) && !goes_before(&young, &old, false));
+    assert!(declarer_goes_before(&old, &young) && !declarer_goes_before(&young, &old));
     let twin = forwarder("a", 1, 0);
     assert!(
-        goes_before(&twin, &old, false) && !goes_before(&old, &twin, false),
+        declarer_goes_before(&twin, &old) && !declarer_goes_before(&old, &twin),
         "by name"
     );
 
     let young = forwarder("young", 2, 1);
+    let reader_goes_before = |other, us, we_read| goes_before(other, us, rivals::Claim::Reads, we_read, at(1_000));
     assert!(
-        goes_before(&young, &old, false),
+        reader_goes_before(&young, &old, false),
         "who reads is not stopped by who does not"
     );
-    assert!(!goes_before(&old, &young, true));
-    assert!(
-        !goes_before(&waiting(young), &old, false),
-        "its pods are of another source"
-    );
+    assert!(!goes_before(&old, &young, rivals::Claim::Declares, true, at(1_000)));
+    assert!(!declarer_goes_before(&young, &old), "its pods are of another source");
+    assert!(reader_goes_before(&old, &young, true) && !reader_goes_before(&young, &old, true));
 }
 
 #[test]
 fn who_is_scaled_by_lag_wants_pods_whatever_replicas_says() {
     let (mut old, young) = (forwarder("old", 1, 0), forwarder("young", 2, 0));
     old.spec.replicas = 0;
-    assert!(!goes_before(&old, &young, false));
+    assert!(!declarer_goes_before(&old, &young));
     old.spec.autoscaling = Some(yaml(
         "{minReplicas: 1, maxReplicas: 2, lagPerReplica: 100, scaleDownDelaySeconds: 60}",
     ));
-    assert!(goes_before(&old, &young, false));
+    assert!(declarer_goes_before(&old, &young));
     old.spec.suspend = true;
-    assert!(!goes_before(&old, &young, false));
+    assert!(!declarer_goes_before(&old, &young));
 }
 
 #[test]
-fn of_two_made_together_the_older_one_waits_for_the_words_of_the_younger() {
-    let at = |second: i64| Timestamp::from_second(second).unwrap();
+fn the_older_one_waits_for_the_words_of_a_younger_one_that_may_have_begun() {
+    let goes_before = |other: &AssetForwarder, us: &AssetForwarder, second| {
+        goes_before(other, us, rivals::Claim::Declares, false, at(second))
+    };
     let (a, b) = (forwarder("a", 10, 0), forwarder("b", 10, 0));
     assert!(
-        may_have_begun(&b, &a, at(11)),
+        goes_before(&b, &a, 11),
         "it came first, and did not know of the other one"
     );
-    assert!(
-        !may_have_begun(&a, &b, at(11)) && goes_before(&a, &b, false),
-        "one of them goes on"
-    );
-    assert!(!may_have_begun(&waiting(b.clone()), &a, at(11)), "it waits for us");
-    let begun = forwarder("b", 10, 1);
-    assert!(
-        !may_have_begun(&begun, &a, at(11)) && goes_before(&begun, &a, false),
-        "it has begun"
-    );
-    assert!(!may_have_begun(&b, &a, at(60)), "it does not begin for another reason");
+    assert!(goes_before(&a, &b, 11));
+    assert!(!goes_before(&waiting(b.clone()), &a, 11), "it waits for us");
+    assert!(!goes_before(&b, &a, 60), "it does not begin for another reason");
     let mut suspended = b.clone();
     suspended.spec.suspend = true;
-    assert!(!may_have_begun(&suspended, &a, at(11)));
-    assert!(may_have_begun(&forwarder("b", 12, 0), &a, at(13)), "clocks differ");
-    assert!(!may_have_begun(&forwarder("b", 13, 0), &a, at(13)), "it knew of us");
+    assert!(!goes_before(&suspended, &a, 11));
+    assert!(goes_before(&forwarder("b", 12, 0), &a, 13), "clocks differ");
+    assert!(!goes_before(&forwarder("b", 13, 0), &a, 13), "it knew of us");
+
+    // Ours is old, and declares the source since a moment ago: nobody who was made since knew of that.
+    let mut edited = a.clone();
+    edited.metadata.generation = Some(2);
+    assert!(goes_before(&forwarder("b", 50, 0), &edited, 51));
+    assert!(!goes_before(&waiting(forwarder("b", 50, 0)), &edited, 51));
+    assert!(
+        !goes_before(&forwarder("b", 34, 0), &edited, 51),
+        "it would have shown it"
+    );
+
+    // The younger one declares it since a moment ago, and reads others.
+    let mut reads = forwarder("b", 50, 1);
+    assert!(!goes_before(&reads, &edited, 51), "it has shown what it reads");
+    reads.metadata.generation = Some(2);
+    assert!(
+        goes_before(&reads, &edited, 500),
+        "it has not looked at its present spec"
+    );
+    reads.status.as_mut().unwrap().observed_generation = Some(2);
+    assert!(!goes_before(&reads, &edited, 500));
+}
+
+fn deployment_of(world: &World) -> Deployment {
+    world.existing.deployment.clone().unwrap()
+}
+
+#[test]
+fn what_pods_of_another_one_may_read_says_its_deployment() {
+    let mut world = World::new([cluster("c1", 1)]);
+    world.step();
+    world.pods_follow();
+    world.forwarder.status = None;
+    let (other, deployment) = (&world.forwarder, deployment_of(&world));
+    let assets = Sources::new([("plant/assets", "assets")], "fanout");
+    assert_eq!(Read::by(other, Some(&deployment)), Read::Sources(assets.clone()));
+
+    let mut edited = other.clone();
+    edited.spec.sources[0].channel_ref.name = "second".to_owned();
+    let read = Read::by(&edited, Some(&deployment));
+    assert_eq!(read, Read::Sources(assets), "its pods have not followed its spec");
+
+    let mut foreign = deployment.clone();
+    foreign.metadata.owner_references = None;
+    assert_eq!(Read::by(other, Some(&foreign)), Read::Nothing);
+    let mut counted = other.clone();
+    counted.status.get_or_insert_default().replicas = 1;
+    assert_eq!(Read::by(&counted, Some(&foreign)), Read::Unknown);
+    assert_eq!(Read::by(&counted, None), Read::Unknown);
+
+    let mut ended = deployment;
+    ended.spec.as_mut().unwrap().replicas = Some(0);
+    ended.status.get_or_insert_default().replicas = Some(1);
+    assert!(
+        matches!(Read::by(other, Some(&ended)), Read::Sources(_)),
+        "one is ending"
+    );
+    ended.status.as_mut().unwrap().replicas = Some(0);
+    assert_eq!(Read::by(other, Some(&ended)), Read::Nothing);
 }
 
 #[test]
 fn of_two_that_read_the_younger_one_says_so_and_the_older_one_does_not() {
-    let (old, young) = (forwarder("old", 1, 2), forwarder("young", 2, 2));
-    assert!(goes_before(&old, &young, true) && !goes_before(&waiting(young.clone()), &old, true));
-    let mut changed = old.clone();
-    changed.metadata.generation = Some(2);
-    assert!(
-        !goes_before(&changed, &young, true),
-        "its pods may still be of another source"
-    );
-    assert!(!goes_before(&waiting(old), &young, true));
+    let mut world = World::new([cluster("c1", 1)]);
+    world.step();
+    world.pods_follow();
+    let found = world.dereferenced();
+    let claim = Claim::of(&found).unwrap();
+    let shared = |topics: &[(&'static str, &'static str)], group| {
+        let read = Read::Sources(Sources::new(topics.iter().copied(), group));
+        claim.read_by_both(&world.forwarder, &read).is_some()
+    };
+    assert!(shared(
+        &[("plant/first", "first"), ("plant/assets", "assets")],
+        "fanout"
+    ));
+    assert!(!shared(&[("plant/first", "first")], "fanout"), "its spec may name ours");
+    assert!(!shared(&[("plant/assets", "assets")], "another"));
+    assert!(claim.read_by_both(&world.forwarder, &Read::Unknown).is_some());
+    assert!(claim.read_by_both(&world.forwarder, &Read::Nothing).is_none());
 }
 
 #[test]
 fn who_is_suspended_is_in_nobodys_way_once_its_pods_are_gone() {
-    let young = forwarder("young", 2, 0);
+    let mut world = World::new([cluster("c1", 1)]);
+    world.step();
+    world.pods_follow();
+    let found = world.dereferenced();
+    let claim = Claim::of(&found).unwrap();
     for stop in [(|old| old.spec.suspend = true) as fn(&mut AssetForwarder), |old| {
         old.spec.replicas = 0
     }] {
         let mut old = forwarder("old", 1, 1);
         stop(&mut old);
-        assert!(goes_before(&old, &young, false), "its pods are ending");
+        assert!(claim.concerns(&old), "its pods are ending");
         let mut old = forwarder("old", 1, 0);
         stop(&mut old);
-        assert!(!goes_before(&old, &young, false));
+        assert!(!claim.concerns(&old));
     }
+}
+
+#[test]
+fn two_that_want_one_source_more_do_not_wait_for_each_other() {
+    // Both have pods of a source of their own, and both declare one source more.
+    let edited = |name: &str, made| {
+        let mut forwarder = forwarder(name, made, 1);
+        forwarder.metadata.generation = Some(2);
+        forwarder.status.as_mut().unwrap().observed_generation = Some(2);
+        forwarder
+    };
+    let (old, young) = (edited("old", 1), waiting(edited("young", 2)));
+    assert!(declarer_goes_before(&old, &young));
+    assert!(!declarer_goes_before(&young, &old), "one of them goes on");
 }
 
 #[test]
@@ -190,14 +278,15 @@ fn a_source_that_pods_do_not_read_yet_is_claimed_as_by_one_without_pods() {
     assert_eq!(references(&claim.wanted), ["plant/second"]);
     // It is younger than ours, and reads: ours may go on with what it reads, and may not begin with what that one has.
     let reads = forwarder("reads", 59, 1);
-    assert!(claim.goes_before(&reads, false) && !claim.goes_before(&reads, true) && claim.is_rival(&reads));
+    assert!(claim.concerns(&reads));
+    assert!(claim.reader_goes_before(&reads, false) && !claim.reader_goes_before(&reads, true));
 
     let mut world = world;
     world.step();
     let found = world.dereferenced();
     let claim = Claim::of(&found).unwrap();
     assert_eq!(references(&claim.read), ["plant/assets", "plant/second"]);
-    assert!(claim.wanted.is_empty() && !claim.is_rival(&reads), "ours has it now");
+    assert!(claim.wanted.is_empty(), "ours has it now");
 
     let mut others = world.forwarder.clone();
     others.spec.sources[1].channel_ref.namespace = Some("elsewhere".to_owned());
@@ -219,6 +308,18 @@ fn a_source_of_another_forwarder_is_not_taken_up_and_pods_go_on_with_those_that_
         "as many as before"
     );
     assert_eq!(world.existing.deployment, before);
+    world.forwarder.spec.replicas = 3;
+    assert!(
+        matches!(world.look().resources.workload, Workload::Scaled(3)),
+        "they are scaled as ever"
+    );
+    let mut down = world.existing.deployment.clone().unwrap();
+    down.spec.as_mut().unwrap().replicas = Some(0);
+    world.existing.deployment = Some(down);
+    assert!(
+        matches!(world.look().resources.workload, Workload::Scaled(0)),
+        "what they would read may be another's by now"
+    );
     let words = pass.validated.config.unwrap_err().words().clone();
     assert_eq!(words.reason, Reason::SourceTaken);
     assert_eq!(
@@ -227,16 +328,4 @@ fn a_source_of_another_forwarder_is_not_taken_up_and_pods_go_on_with_those_that_
          and pods that it has go on with what they read. Delete or suspend one of the two, remove the source from one, or give all \
          spec.sources of one another group"
     );
-}
-
-#[test]
-fn pods_of_one_that_waits_with_several_sources_may_read_ours() {
-    let ours = forwarder("ours", 1, 0);
-    let mut other = waiting(forwarder("other", 2, 1));
-    assert!(!goes_before(&other, &ours, false), "its pods are of another source");
-    let second = other.spec.sources[0].clone();
-    other.spec.sources.push(second);
-    assert!(goes_before(&other, &ours, false));
-    other.status.as_mut().unwrap().replicas = 0;
-    assert!(!goes_before(&other, &ours, false), "it has none");
 }

@@ -108,6 +108,33 @@ fn sources_come_and_go_with_a_roll() {
 }
 
 #[test]
+fn a_source_that_goes_is_noted_until_no_pod_reads_it() {
+    let mut world = several(&["b"]);
+    world.step();
+    world.pods_follow();
+    let former = |world: &mut World| {
+        world.step();
+        let deployment = world.existing.deployment.clone().unwrap();
+        deployment.annotations().get(names::FORMER_SOURCE).cloned()
+    };
+    assert_eq!(former(&mut world), None);
+    world.forwarder.spec.sources.pop();
+    world.further.clear();
+    let noted = Some("plant/b b fanout".to_owned());
+    assert_eq!(former(&mut world), noted);
+    let status = |world: &mut World| {
+        let deployment = world.existing.deployment.as_mut().unwrap();
+        deployment.status.as_mut().unwrap().updated_replicas = Some(1);
+    };
+    status(&mut world);
+    assert_eq!(former(&mut world), noted, "a pod that is not replaced yet may read it");
+    world.existing.pods[0].terminating = true;
+    assert_eq!(former(&mut world), noted, "one is ending");
+    world.existing.pods.remove(0);
+    assert_eq!(former(&mut world), None);
+}
+
+#[test]
 fn another_group_ends_all_pods_first_and_so_does_what_nobody_can_read() {
     let mut world = several(&["b"]);
     world.step();

@@ -3,12 +3,14 @@
 mod one_kafka;
 
 use crds::asset_forwarder::Source;
+use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;
 
 use self::one_kafka::difference;
 use super::{Configuration, invalid};
 use crate::controllers::asset_forwarder::config::Topic;
 use crate::controllers::asset_forwarder::dereference::{Existing, Found, Reference};
+use crate::controllers::asset_forwarder::rollout::Rollout;
 use crate::controllers::asset_forwarder::sources::Sources;
 use crate::controllers::asset_forwarder::{names, rollout};
 use crate::reconcile::conditions::Verdict;
@@ -105,16 +107,34 @@ pub(super) fn after_the_old_source(existing: &Existing, config: Configuration) -
     let is_down = existing.pods.is_empty() && rollout::desired(deployment) == 0;
     // What cannot be read may be anything.
     let stays = |before: &str| Sources::parse(before).is_some_and(|before| before.overlap(&config.sources));
-    match before {
-        Some(before) if !stays(before) && !is_down => Err(Verdict::reconciling(
+    if let Some(before) = before.filter(|before| !stays(before) && !is_down) {
+        return Err(Verdict::reconciling(
             Reason::SourceChanging,
             format!(
                 "pods that read \"{before}\" (channel, topic, group) end before the first begins that reads \"{}\"",
                 config.sources
             ),
-        )),
-        _ => Ok(config),
+        ));
     }
+    let former_sources = if is_down {
+        None
+    } else {
+        still_read(existing, deployment, &config.sources)
+    };
+    Ok(Configuration {
+        former_sources,
+        ..config
+    })
+}
+
+/// What pods may still read beside `sources`: another forwarder must not begin to read it before they are gone.
+fn still_read(existing: &Existing, live: &Deployment, sources: &Sources) -> Option<Sources> {
+    let is_noted = Sources::noted(live).as_ref() == Some(sources);
+    let are_all_new = Rollout::of(live) == Rollout::Complete && existing.pods.iter().all(|pod| !pod.terminating);
+    if is_noted && are_all_new {
+        return None;
+    }
+    Sources::of_pods(live)?.without(sources)
 }
 
 /// The topic and credentials behind a reference from the namespace `own`.
