@@ -9,6 +9,7 @@ use crate::index::{Children, Readiness, References, SecretCache};
 use crate::metrics::Metrics;
 use crate::reconcile::apply::Applier;
 use crate::reconcile::events::Events;
+use crate::reconcile::own_writes::OwnWrites;
 
 /// What every reconcile is given.
 pub struct Context {
@@ -30,6 +31,8 @@ pub struct Context {
     pub applier: Applier,
     /// Which children are as declared.
     pub children: Arc<Children>,
+    /// Our own last write of each status.
+    pub own_writes: OwnWrites,
     /// The Secrets that resources refer to.
     pub secrets: SecretCache,
     /// Which resources refer to which Secrets.
@@ -76,6 +79,7 @@ impl Context {
             metrics,
             readiness,
             children,
+            own_writes: OwnWrites::default(),
             secrets: SecretCache::default(),
             references: SecretReferences::default(),
         }

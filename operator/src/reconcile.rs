@@ -9,6 +9,7 @@ pub mod drive;
 pub mod events;
 pub mod finalizer;
 pub mod invalid_spec;
+pub mod own_writes;
 pub(crate) mod pod;
 pub mod reason;
 pub mod reference;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use crds::{AssetForwarder, KafkaChannel, NatsCluster};
 use forwarder_core::document::{LogFormat, LogLevel, Logging};
 use forwarder_service::http::Server;
 use forwarder_service::shutdown::{self, Shutdown};
@@ -19,7 +20,7 @@ use crate::leader::{Candidate, End};
 use crate::metrics::Metrics;
 use crate::reconcile::events::Events;
 use crate::serve::{probes, router};
-use crate::watch::WATCH;
+use crate::watch::{Shared, WATCH};
 
 /// A request of which nothing is heard for so long has failed; a watch is ended by the server before.
 const SILENCE: Duration = Duration::from_secs(WATCH.as_secs() + 15);
@@ -28,7 +29,7 @@ const SILENCE: Duration = Duration::from_secs(WATCH.as_secs() + 15);
 ///
 /// ```text
 /// every replica   metrics and probes · router (watches the rings' ConfigMaps) · candidate for the Lease
-/// the leader      NatsCluster · KafkaChannel · AssetForwarder
+/// the leader      NatsCluster · KafkaChannel · AssetForwarder, beside one watch of each · the Secrets that they refer to
 /// ```
 /// Whatever ends ends the process: a replica that does a part of its work looks well and is not.
 ///
@@ -140,17 +141,36 @@ async fn lead(
     let mut controllers = JoinSet::new();
     let (wakes, (of_clusters, of_channels, of_forwarders)) = secret_wakes();
     controllers.spawn(follow_secrets(Arc::clone(&context), wakes, controllers_stop.clone()));
+    let mut clusters = Shared::<NatsCluster>::of(&context);
+    let mut channels = Shared::<KafkaChannel>::of(&context);
+    let mut forwarders = Shared::<AssetForwarder>::of(&context);
     controllers.spawn(nats_cluster::run(
         Arc::clone(&context),
+        clusters.subscribe(),
+        forwarders.subscribe(),
         of_clusters,
         controllers_stop.clone(),
     ));
     controllers.spawn(kafka_channel::run(
         Arc::clone(&context),
+        channels.subscribe(),
         of_channels,
         controllers_stop.clone(),
     ));
-    controllers.spawn(asset_forwarder::run(context, of_forwarders, controllers_stop));
+    let resources = asset_forwarder::watch::Resources {
+        forwarders: forwarders.subscribe(),
+        clusters: clusters.subscribe(),
+        channels: channels.subscribe(),
+    };
+    controllers.spawn(asset_forwarder::run(
+        context,
+        resources,
+        of_forwarders,
+        controllers_stop.clone(),
+    ));
+    controllers.spawn(clusters.run(controllers_stop.clone()));
+    controllers.spawn(channels.run(controllers_stop.clone()));
+    controllers.spawn(forwarders.run(controllers_stop));
     let end = tokio::select! {
         end = candidate.hold(renewed, &mut stop) => end,
         Some(ended) = parts.join_next() => return Err(ended_early(ended)),

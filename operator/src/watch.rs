@@ -1,6 +1,7 @@
 //! What is watched and listed, and which of its events say something new.
 
 mod changes;
+mod shared;
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use serde::de::DeserializeOwned;
 use tracing::warn;
 
 pub use self::changes::{changes, declared, hash};
+pub use self::shared::{Shared, Subscription};
 use crate::context::Context;
 use crate::error::describe;
 

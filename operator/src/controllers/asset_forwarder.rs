@@ -52,12 +52,13 @@ use crate::reconcile::drive::{Slots, drive};
 /// Runs the controller until `stop`. `of_secrets` says whose Secrets have changed.
 pub async fn run(
     context: Arc<Context>,
+    resources: watch::Resources,
     of_secrets: impl Stream<Item = ObjectRef<AssetForwarder>> + Send + 'static,
     stop: Shutdown,
 ) {
     let memory = Arc::new(Memory::default());
     let histories = Arc::new(Histories::default());
-    let (controller, stores) = watch::controller(&context, &memory, &histories, of_secrets);
+    let (controller, stores) = watch::controller(&context, resources, &memory, &histories, of_secrets);
     context
         .metrics
         .show_ready(controller.store(), |forwarder: &AssetForwarder| {

@@ -47,7 +47,8 @@ use crate::index::Name;
 use crate::reconcile::credentials::{Secrets, SecretsError, secrets_of_kafka};
 use crate::reconcile::drive::{self, Slots, drive};
 use crate::reconcile::finalizer::{self, FinalizerError};
-use crate::watch::{changes, declared, hash, stored, watching};
+use crate::reconcile::own_writes::{Newest, SOON};
+use crate::watch::{Subscription, changes, declared, hash};
 
 /// On channels whose deletion deletes the topic, and only on them.
 pub const FINALIZER: &str = "fanout.openfactory.io/topic";
@@ -115,24 +116,23 @@ const LOOKS: u16 = 64;
 /// Runs the controller until `stop`. `of_secrets` says whose Secrets have changed.
 pub async fn run(
     context: Arc<Context>,
+    channels: Subscription<KafkaChannel>,
     of_secrets: impl Stream<Item = ObjectRef<KafkaChannel>> + Send + 'static,
     stop: Shutdown,
 ) {
-    let (channels, own) = stored::<KafkaChannel>(&context, watching());
-    context.readiness.wants_store("KafkaChannels", channels.clone());
+    let Subscription {
+        store: channels,
+        events: own,
+    } = channels;
     context.metrics.show_ready(channels.clone(), |channel: &KafkaChannel| {
         let status = channel.status.as_ref()?;
         Some((status.observed_generation, &status.conditions))
     });
     let own = own.inspect({
         let context = Arc::clone(&context);
-        move |event| {
-            if let Ok(event) = event {
-                context.references.channels.hear(event, secrets_of);
-            }
-        }
+        move |event| context.references.channels.hear(event, secrets_of)
     });
-    let own = changes(own, |channel| {
+    let own = changes(own.map(Ok), |channel| {
         Some(hash(&(
             declared(channel),
             channel.annotations().get(SKIP_TOPIC_DELETION),
@@ -152,6 +152,12 @@ fn secrets_of(channel: &KafkaChannel) -> BTreeSet<Name> {
 
 async fn reconcile(channel: Arc<KafkaChannel>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let api = Api::<KafkaChannel>::namespaced(context.client.clone(), &channel.namespace().unwrap_or_default());
+    let newest = context.own_writes.newest(&api, channel).await;
+    let channel = match newest.map_err(ReconcileError::channel)? {
+        Newest::Known(channel) => channel,
+        Newest::Behind => return Ok(Action::requeue(SOON)),
+        Newest::Gone => return Ok(Action::await_change()),
+    };
     let now = Timestamp::now();
     let mut next = removal(&channel, false, now);
     if matches!(next, Removal::Deletes { .. }) {

@@ -54,7 +54,8 @@ use crate::reconcile::credentials::{ClusterAccess, secrets_of_nats};
 use crate::reconcile::drive::{self, Failure, Slots, drive};
 use crate::reconcile::finalizer::{self, FinalizerError};
 use crate::reconcile::invalid_spec::InvalidSpec;
-use crate::watch::{changes, declared, hash, metadata, stored, watching};
+use crate::reconcile::own_writes::{Newest, SOON};
+use crate::watch::{Subscription, changes, declared, hash, metadata, watching};
 
 /// The annotation that lets a deleted cluster go at once, with the value `true`: records that wait for it go to others.
 pub const SKIP_DRAIN: &str = "fanout.openfactory.io/skip-drain";
@@ -64,6 +65,8 @@ pub const SKIP_DRAIN: &str = "fanout.openfactory.io/skip-drain";
 enum ReconcileError {
     #[error(transparent)]
     Dereference(#[from] DereferenceError),
+    #[error("failed to read the NatsCluster anew")]
+    Cluster(#[source] Box<kube::Error>),
     #[error(transparent)]
     Finalizer(#[from] FinalizerError),
     #[error(transparent)]
@@ -77,7 +80,7 @@ enum ReconcileError {
 impl Failure for ReconcileError {
     fn reason(&self) -> &'static str {
         match self {
-            Self::Dereference(_) => "dereference",
+            Self::Dereference(_) | Self::Cluster(_) => "dereference",
             Self::Finalizer(_) => "finalizer",
             Self::Managed(_) => "managed",
             Self::Folder(_) => "folder",
@@ -97,43 +100,35 @@ const LOOKS: u16 = 64;
 /// Runs the controller until `stop`. `of_secrets` says whose Secrets have changed.
 pub async fn run(
     context: Arc<Context>,
+    clusters: Subscription<NatsCluster>,
+    forwarders: Subscription<AssetForwarder>,
     of_secrets: impl Stream<Item = ObjectRef<NatsCluster>> + Send + 'static,
     stop: Shutdown,
 ) {
-    let (clusters, own) = stored::<NatsCluster>(&context, watching());
+    let Subscription {
+        store: clusters,
+        events: own,
+    } = clusters;
     context.metrics.show_ready(clusters.clone(), |cluster: &NatsCluster| {
         let status = cluster.status.as_ref()?;
         Some((status.observed_generation, &status.conditions))
     });
-    context.readiness.wants_store("NatsClusters", clusters.clone());
     let own = own.inspect({
         let context = Arc::clone(&context);
-        move |event| {
-            if let Ok(event) = event {
-                context.references.clusters.hear(event, secrets_of);
-            }
-        }
+        move |event| context.references.clusters.hear(event, secrets_of)
     });
-    let own = changes(own, |cluster| {
+    let own = changes(own.map(Ok), |cluster| {
         Some(hash(&(declared(cluster), cluster.annotations().get(SKIP_DRAIN))))
     });
-    // Through one stream, so that a reconcile that a change has caused finds it in the store.
-    let (forwarders, of_forwarders) = stored::<AssetForwarder>(&context, watching());
-    context
-        .readiness
-        .wants_store("AssetForwarders for the NatsClusters", forwarders.clone());
+    let Subscription {
+        store: forwarders,
+        events: of_forwarders,
+    } = forwarders;
     let membership = Arc::new(Membership::default());
     let of_forwarders = of_forwarders.flat_map({
         let (membership, clusters) = (Arc::clone(&membership), clusters.clone());
         move |event| {
-            let concerned = event.map(|event| membership.hear(&event)).unwrap_or_else(|error| {
-                warn!(
-                    kind = "AssetForwarder",
-                    error = describe(&error),
-                    "a watch failed; it is tried again"
-                );
-                Vec::new()
-            });
+            let concerned = membership.hear(&event);
             let is_concerned = |concerned: &Concerned| {
                 let cluster = clusters.get(&concerned.cluster);
                 concerned.is_shown || cluster.is_some_and(|cluster| is_leaving(&cluster))
@@ -212,6 +207,12 @@ async fn reconcile(
     if let Some(leaving) = Leaving::of(&cluster, began) {
         return depart(&context, &api, leaving, now).await;
     }
+    let newest = context.own_writes.newest(&api, cluster).await;
+    let cluster = match newest.map_err(|error| ReconcileError::Cluster(Box::new(error)))? {
+        Newest::Known(cluster) => cluster,
+        Newest::Behind => return Ok(Action::requeue(SOON)),
+        Newest::Gone => return Ok(Action::await_change()),
+    };
     let found = dereference(&cluster, &context, &forwarders).await?;
     finalizer::set(&context, &api, &cluster, DRAIN, true).await?;
     let facts = match &cluster.spec.managed {

@@ -1,6 +1,7 @@
 //! Writes a status: one patch, and none where nothing has changed.
 
 use std::fmt::Debug;
+use std::time::Instant;
 
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Resource, ResourceExt as _};
@@ -64,7 +65,10 @@ where
         .patch_status(&object.name_any(), &params, &Patch::Apply(&patch))
         .await
     {
-        Ok(written) => Ok(Some(written)),
+        Ok(written) => {
+            context.own_writes.note(&written, Instant::now());
+            Ok(Some(written))
+        }
         Err(kube::Error::Api(refusal)) if refusal.code == 404 => Ok(None),
         // Another object has the name now: its own reconcile is on its way.
         Err(kube::Error::Api(refusal)) if refusal.code == 409 && refusal.message.contains("UID") => Ok(None),

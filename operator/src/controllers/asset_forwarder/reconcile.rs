@@ -1,7 +1,7 @@
 //! One reconcile: all stages in order, and one status at the end.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crds::AssetForwarder;
 use kube::Resource as _;
@@ -10,7 +10,6 @@ use tracing::debug;
 
 use super::decide::{Decided, decide};
 use super::dereference::{self, DereferenceError, dereference};
-use super::memory::{Memory, View};
 use super::names::Identity;
 use super::steps::{Known, POLL, RESYNC, ReconcileError, jittered, pause, put, with_new_members, write};
 use super::validate::{Validated, measured, validate};
@@ -19,10 +18,8 @@ use super::{apply, events, settled, status, upgrade};
 use crate::context::Context;
 use crate::error::describe;
 use crate::reconcile::conditions::Verdict;
+use crate::reconcile::own_writes::{SOON, View};
 use crate::reconcile::reason::Reason;
-
-/// How soon to look again at a forwarder whose own status has not come back by the watch yet.
-const SOON: Duration = Duration::from_millis(500);
 
 /// What a reconcile has left of its forwarder. Dropped with the reconcile, however that ends, it is forgotten if the forwarder is gone by
 /// then. Nobody else would forget it: the deletion was told before.
@@ -62,7 +59,7 @@ pub async fn reconcile(
         context: Arc::clone(&context),
         known,
     };
-    let view = memory.view(&forwarder, Instant::now());
+    let view = context.own_writes.view(forwarder.as_ref(), Instant::now());
     match view {
         View::Behind => return Ok(Action::requeue(SOON)),
         View::Current => {
@@ -82,17 +79,18 @@ pub async fn reconcile(
             context.references.forwarders.forget(forwarder.as_ref());
             histories.forget(&forwarder);
             memory.forget(&forwarder);
+            context.own_writes.forget(forwarder.as_ref());
             return Ok(Action::await_change());
         }
         Err(error) => {
             if error.is_refused() {
-                tell_refusal(&context, memory, &forwarder, &error).await?;
+                tell_refusal(&context, &forwarder, &error).await?;
             }
             return Err(error.into());
         }
     };
     if view == View::Stuck {
-        memory.status_read(&found.forwarder);
+        context.own_writes.note(&found.forwarder, Instant::now());
     }
     context
         .references
@@ -109,13 +107,13 @@ pub async fn reconcile(
         Ok(validated) => validated,
         Err(verdict) => {
             let status = status::counted(&old, &identity, found.existing.deployment.as_ref());
-            write(&context, memory, &found.forwarder, status, &verdict, &[]).await?;
+            write(&context, &found.forwarder, status, &verdict, &[]).await?;
             return Ok(Action::requeue(jittered(&found.forwarder, RESYNC)));
         }
     };
     let resources = upgrade::build(&validated, &found.existing)?;
     if let Some(registered) = with_new_members(&old, &validated, found.forwarder.metadata.generation) {
-        put(&context, memory, &found.forwarder, &old, &registered).await?;
+        put(&context, &found.forwarder, &old, &registered).await?;
         found.forwarder.status = Some(registered);
         // Who was deleted before that was written was let go without us.
         if !dereference::are_there(&context, stores, &old, &found.forwarder, validated.ring.as_ref()).await? {
@@ -137,14 +135,14 @@ pub async fn reconcile(
     if let Some(error) = outcome.failure.take() {
         let known = found.forwarder.status.clone().unwrap_or_default();
         let status = status::counted(&known, &identity, outcome.deployment.as_ref());
-        write(&context, memory, &found.forwarder, status, &error.verdict(), &[]).await?;
+        write(&context, &found.forwarder, status, &error.verdict(), &[]).await?;
         return Err(error.into());
     }
     let concerns = events::of_concerns(&found, &validated);
     context.events.publish_all(&about, concerns).await;
     let (status, verdict) = status::status(&old, &validated, outcome.deployment.as_ref(), &found.existing);
     let further = status::further(&validated);
-    write(&context, memory, &found.forwarder, status, &verdict, &further).await?;
+    write(&context, &found.forwarder, status, &verdict, &further).await?;
     Ok(Action::requeue(jittered(
         &found.forwarder,
         pause(&verdict, &validated, &found),
@@ -171,7 +169,6 @@ async fn judge(decided: Decided, context: &Arc<Context>) -> (Decided, Result<Val
 /// Says in the status what may not be read: nothing else would, and `Ready` would stay as it was.
 async fn tell_refusal(
     context: &Context,
-    memory: &Memory,
     forwarder: &AssetForwarder,
     error: &DereferenceError,
 ) -> Result<(), ReconcileError> {
@@ -182,5 +179,5 @@ async fn tell_refusal(
     };
     let status = current.status.clone().unwrap_or_default();
     let verdict = Verdict::reconciling(Reason::ReadFailed, describe(error));
-    write(context, memory, &current, status, &verdict, &[]).await
+    write(context, &current, status, &verdict, &[]).await
 }

@@ -51,7 +51,7 @@ pub(super) async fn settle(
         Ok(validated) => validated,
         Err(verdict) => {
             let status = status::counted(&old, &identity, found.existing.deployment.as_ref());
-            write(context, memory, &found.forwarder, status, &verdict, &[]).await?;
+            write(context, &found.forwarder, status, &verdict, &[]).await?;
             return Ok(Some(Action::requeue(jittered(&found.forwarder, RESYNC))));
         }
     };
@@ -68,7 +68,7 @@ pub(super) async fn settle(
     let live = found.existing.deployment.as_ref();
     let (status, verdict) = status::status(&old, &validated, live, &found.existing);
     let further = status::further(&validated);
-    write(context, memory, &found.forwarder, status, &verdict, &further).await?;
+    write(context, &found.forwarder, status, &verdict, &further).await?;
     let pause = pause(&verdict, &validated, &found);
     Ok(Some(Action::requeue(jittered(&found.forwarder, pause))))
 }

@@ -139,7 +139,6 @@ pub(super) fn with_new_members(
 
 pub(super) async fn write(
     context: &Context,
-    memory: &Memory,
     forwarder: &AssetForwarder,
     status: AssetForwarderStatus,
     verdict: &Verdict,
@@ -152,23 +151,19 @@ pub(super) async fn write(
         conditions: conditions(&old.conditions, generation, verdict, further, Timestamp::now()),
         ..status
     };
-    put(context, memory, forwarder, &old, &status).await
+    put(context, forwarder, &old, &status).await
 }
 
 pub(super) async fn put(
     context: &Context,
-    memory: &Memory,
     forwarder: &AssetForwarder,
     old: &AssetForwarderStatus,
     status: &AssetForwarderStatus,
 ) -> Result<(), ReconcileError> {
     let namespace = forwarder.namespace().unwrap_or_default();
     let api = Api::<AssetForwarder>::namespaced(context.client.clone(), &namespace);
-    let written = crate::reconcile::status::write(context, &api, forwarder, Some(old), status)
+    crate::reconcile::status::write(context, &api, forwarder, Some(old), status)
         .await
         .map_err(|error| ReconcileError::Status(Box::new(error)))?;
-    if let Some(written) = written {
-        memory.status_written(&written);
-    }
     Ok(())
 }

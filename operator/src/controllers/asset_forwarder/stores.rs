@@ -40,8 +40,8 @@ pub struct Stores {
 }
 
 const FORWARDERS: &str = "AssetForwarders";
-const CLUSTERS: &str = "NatsClusters for the AssetForwarders";
-const CHANNELS: &str = "KafkaChannels for the AssetForwarders";
+const CLUSTERS: &str = "NatsClusters";
+const CHANNELS: &str = "KafkaChannels";
 const NAMESPACES: &str = "Namespaces for the AssetForwarders";
 const DEPLOYMENTS: &str = "Deployments of the AssetForwarders";
 const PODS: &str = "Pods of the AssetForwarders";

@@ -32,7 +32,7 @@ use crate::reconcile::apply::MANAGER;
 use crate::reconcile::cluster::DRAIN;
 use crate::reconcile::drive;
 use crate::reconcile::reference::{channels_of, chooses, grants};
-use crate::watch::{changes, declared, hash, metadata, stored, watch, watching};
+use crate::watch::{Subscription, changes, declared, hash, metadata, stored, watch, watching};
 
 /// Whose turn it is.
 type Wakes = BoxStream<'static, ObjectRef<AssetForwarder>>;
@@ -53,6 +53,7 @@ pub(super) fn forget_if_gone(
         return;
     }
     memory.forget(forwarder);
+    context.own_writes.forget(forwarder);
     histories.forget(forwarder);
     if there.is_none() {
         context.references.forwarders.forget(forwarder);
@@ -72,7 +73,8 @@ pub(super) fn forget_all_gone(
         .filter_map(|forwarder| forwarder.uid())
         .collect();
     histories.retain(|uid| uids.contains(uid));
-    for gone in memory.retain(|uid| uids.contains(uid)) {
+    for (uid, gone) in memory.retain(|uid| uids.contains(uid)) {
+        context.own_writes.forget_uid(&uid);
         let (namespace, name) = &gone;
         if forwarders.get(&ObjectRef::new(name).within(namespace)).is_none() {
             context.references.forwarders.forget_name(&gone);
@@ -80,17 +82,39 @@ pub(super) fn forget_all_gone(
     }
 }
 
+/// Our own resources, as they are watched for all controllers.
+pub struct Resources {
+    /// The forwarders.
+    pub forwarders: Subscription<AssetForwarder>,
+    /// All clusters in scope.
+    pub clusters: Subscription<NatsCluster>,
+    /// All channels in scope.
+    pub channels: Subscription<KafkaChannel>,
+}
+
 /// The controller with all its watches, and what they tell. Of most children, and of namespaces, only the metadata is read.
 pub fn controller(
     context: &Arc<Context>,
+    resources: Resources,
     memory: &Arc<Memory>,
     histories: &Arc<Histories>,
     of_secrets: impl Stream<Item = ObjectRef<AssetForwarder>> + Send + 'static,
 ) -> (Controller<AssetForwarder>, Stores) {
     let labelled = children_alone;
-    let (forwarders, own) = stored::<AssetForwarder>(context, watching());
-    let (clusters, cluster_events) = stored::<NatsCluster>(context, watching());
-    let (channels, channel_events) = stored::<KafkaChannel>(context, watching());
+    let Resources {
+        forwarders: Subscription {
+            store: forwarders,
+            events: own,
+        },
+        clusters: Subscription {
+            store: clusters,
+            events: cluster_events,
+        },
+        channels: Subscription {
+            store: channels,
+            events: channel_events,
+        },
+    } = resources;
     // All that a list by a forwarder's selector has, whoever has made them.
     let [(kind, value), _] = WATCHED;
     let (pods, pod_events) = stored::<Pod>(context, watching().labels(&format!("{kind}={value}")));
@@ -120,12 +144,12 @@ pub fn controller(
         let (context, memory, histories) = (Arc::clone(context), Arc::clone(memory), Arc::clone(histories));
         let forwarders = forwarders.clone();
         move |event| match event {
-            Ok(Event::Delete(forwarder)) => forget_if_gone(&context, &memory, &histories, &forwarders, forwarder),
-            Ok(Event::InitDone) => forget_all_gone(&context, &memory, &histories, &forwarders),
-            Ok(Event::Init | Event::InitApply(_) | Event::Apply(_)) | Err(_) => {}
+            Event::Delete(forwarder) => forget_if_gone(&context, &memory, &histories, &forwarders, forwarder),
+            Event::InitDone => forget_all_gone(&context, &memory, &histories, &forwarders),
+            Event::Init | Event::InitApply(_) | Event::Apply(_) => {}
         }
     });
-    let own = changes(own, |forwarder| Some(forwarder_facts(forwarder))).flat_map({
+    let own = changes(own.map(Ok), |forwarder| Some(forwarder_facts(forwarder))).flat_map({
         let forwarders = forwarders.clone();
         move |forwarder| {
             let mut woken = of_rival(&forwarder, &forwarders);
@@ -149,14 +173,14 @@ pub fn controller(
     ];
     // One that is new is a member only after it was looked at, which puts the finalizer on it.
     let is_observed = |cluster: &NatsCluster| cluster.finalizers().iter().any(|finalizer| finalizer == DRAIN);
-    let clusters = changes(cluster_events, move |cluster| {
+    let clusters = changes(cluster_events.map(Ok), move |cluster| {
         is_observed(cluster).then(|| declared(cluster))
     });
     wakes.push(concerned(clusters, {
         let stores = stores.clone();
         move |cluster| of_cluster(cluster, &stores)
     }));
-    let channels = changes(channel_events, |channel| Some(channel_facts(channel)));
+    let channels = changes(channel_events.map(Ok), |channel| Some(channel_facts(channel)));
     wakes.push(concerned(channels, {
         let forwarders = forwarders.clone();
         move |channel| of_channel(channel, &forwarders)

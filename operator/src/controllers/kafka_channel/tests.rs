@@ -16,6 +16,7 @@ use super::removal::Why;
 use super::seen::{Kind, Seen, SeenTopic, Setting, TopicId};
 use super::status::{again_after, status};
 use super::*;
+use crate::fake_api;
 use crate::reconcile::credentials::Secrets;
 use crate::reconcile::invalid_spec::InvalidSpec;
 
@@ -30,6 +31,18 @@ fn channel(topic: Value, metadata: Value) -> KafkaChannel {
         part.extend(more.as_object().unwrap().clone());
     }
     serde_json::from_value(object).unwrap()
+}
+
+/// Else a condition that has not changed would get a new time.
+#[tokio::test]
+async fn a_channel_without_our_own_last_status_is_looked_at_later() {
+    let context = fake_api::context(fake_api::client(|parts, _| {
+        panic!("nobody is to be asked: {}", parts.uri)
+    }));
+    let of = |version: &str| Arc::new(channel(json!({}), json!({"uid": "u", "resourceVersion": version})));
+    context.own_writes.note(of("9").as_ref(), std::time::Instant::now());
+    let action = reconcile(of("8"), Arc::clone(&context)).await.unwrap();
+    assert_eq!(action, Action::requeue(SOON));
 }
 
 fn no_secrets() -> Secrets {

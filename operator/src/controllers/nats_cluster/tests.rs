@@ -47,6 +47,21 @@ fn forwarder(name: &str, ring: Value) -> Arc<AssetForwarder> {
     Arc::new(serde_json::from_value(object).unwrap())
 }
 
+/// Else a condition that has not changed would get a new time.
+#[tokio::test]
+async fn a_cluster_without_our_own_last_status_is_looked_at_later() {
+    let context = fake_api::context(fake_api::client(|parts, _| {
+        panic!("nobody is to be asked: {}", parts.uri)
+    }));
+    let of = |version: &str| Arc::new(cluster(json!({}), json!({"uid": "u", "resourceVersion": version})));
+    context.own_writes.note(of("9").as_ref(), std::time::Instant::now());
+    let (forwarders, _writer) = reflector::store();
+    let action = reconcile(of("8"), Arc::clone(&context), forwarders, at(0))
+        .await
+        .unwrap();
+    assert_eq!(action, Action::requeue(SOON));
+}
+
 fn no_secrets() -> Secrets {
     Secrets::new("plant", BTreeMap::new())
 }

@@ -13,7 +13,7 @@ use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::Event;
 
-use super::super::memory::{Memory, View};
+use super::super::memory::Memory;
 use super::super::reconcile::reconcile;
 use super::super::steps::Known;
 use super::super::stores::Stores;
@@ -22,6 +22,7 @@ use super::*;
 use crate::context::Context;
 use crate::fake_api;
 use crate::index::Readiness;
+use crate::reconcile::own_writes::View;
 
 /// What reconciles are given where the API server answers nothing.
 fn mute() -> Arc<Context> {
@@ -72,7 +73,7 @@ fn remembered(context: &Context, memory: &Memory, uid: &str) -> [bool; 3] {
     };
     let users: Vec<ObjectRef<AssetForwarder>> = context.references.forwarders.to(&secret);
     [
-        memory.view(&earlier, Instant::now()) != View::Current,
+        context.own_writes.view(&earlier, Instant::now()) != View::Current,
         memory.ring(&earlier, 0).is_some(),
         !users.is_empty(),
     ]
@@ -81,7 +82,7 @@ fn remembered(context: &Context, memory: &Memory, uid: &str) -> [bool; 3] {
 fn remember(context: &Context, memory: &Memory, uid: &str) {
     let written = forwarder(uid, "9");
     let ring: ConfigMap = yaml("metadata: {name: assets-ring, namespace: plant, resourceVersion: '5'}");
-    memory.status_written(&written);
+    context.own_writes.note(&written, Instant::now());
     memory.ring_seen(&written, Some(&ring));
     let token = ("plant".to_owned(), "token".to_owned());
     context.references.forwarders.note(&written, [token].into());
@@ -166,10 +167,7 @@ async fn a_store_that_is_not_filled_is_named_and_waited_for_only_for_moments() {
     let readiness = Readiness::default();
     stores.wanted_by(&readiness);
     let fault = readiness.fault().unwrap();
-    assert!(
-        fault.contains("NatsClusters for the AssetForwarders, KafkaChannels for"),
-        "{fault}"
-    );
+    assert!(fault.contains("NatsClusters, KafkaChannels, "), "{fault}");
     assert!(fault.contains("Pods of the AssetForwarders"), "{fault}");
 
     cluster_writer.apply_watcher_event(&Event::Init);
@@ -178,7 +176,7 @@ async fn a_store_that_is_not_filled_is_named_and_waited_for_only_for_moments() {
     let unread = stores.wait_until_ready().await.unwrap_err().to_string();
     let waited = began.elapsed();
     assert!((10..11).contains(&waited.as_secs()), "{waited:?}");
-    let expected = "the KafkaChannels for the AssetForwarders have not been read from the API server within 10s";
+    let expected = "the KafkaChannels have not been read from the API server within 10s";
     assert_eq!(unread, expected);
     let fault = readiness.fault().unwrap();
     assert!(

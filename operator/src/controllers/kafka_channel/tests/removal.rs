@@ -9,7 +9,6 @@ use super::super::creation::{NotOurs, Whose};
 use super::super::removal::{Tried, concluded, may_delete};
 use super::super::users::{self, Labels, Users, users};
 use super::*;
-use crate::fake_api;
 
 fn named(namespace: &str, name: &str, servers: &[&str], topic: &str) -> KafkaChannel {
     let mut channel = channel(json!({"name": topic}), json!({"namespace": namespace, "name": name}));
