@@ -159,6 +159,7 @@ async fn lead(
     ));
     let resources = asset_forwarder::watch::Resources {
         forwarders: forwarders.subscribe(),
+        rivals: forwarders.subscribe(),
         clusters: clusters.subscribe(),
         channels: channels.subscribe(),
     };

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use crds::AssetForwarder;
 use e2e_rig::kafka::unique;
 use e2e_rig::manifests;
-use e2e_rig::site::{Site, status};
+use e2e_rig::site::{Site, condition, status};
 use e2e_rig::stage::{ASSETS, PARTITIONS, SOON};
 use e2e_rig::traffic::{Amount, Flow, Plan, Traffic, read_value};
 use e2e_rig::verdict::{Delivery, Ledger, Tally, Verdict};
@@ -237,4 +238,45 @@ async fn a_source_that_cannot_be_read_with_the_first_one_is_told_and_pods_go_on(
 
     site.stage.traffic.send(1_000).await.unwrap();
     judge::exactly_once(&site).await;
+}
+
+/// A second forwarder of the same group, of one pod.
+const TAKER: &str = "taker";
+
+/// Waits until the second forwarder's `Ready` of its present generation has this reason.
+async fn wait_taker(site: &Site, reason: &str) {
+    wait::eventually(SOON, &format!("the second forwarder is {reason}"), || async {
+        let forwarder = site.namespace.get::<AssetForwarder>(TAKER).await?;
+        let ready = condition(&forwarder, "Ready");
+        let is_observed = status(&forwarder).observed_generation == forwarder.metadata.generation;
+        Ok(is_observed && ready.is_some_and(|ready| ready.reason == reason))
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_source_that_moves_to_another_forwarder_is_begun_when_no_pod_of_the_first_one_reads_it() {
+    let site = Site::new(PublishMode::Core, 2).await;
+    let second = Second::new(&site).await;
+    start(&site, &second, &["assets", "second"]).await;
+    let flow = second.flow(300);
+    let before = judge::pods(&site).await;
+
+    // In one apply, as a person divides a forwarder in two.
+    let mut taker = reading(&site, &["second"]);
+    taker["metadata"]["name"] = json!(TAKER);
+    taker["spec"]["replicas"] = json!(1);
+    site.apply(&[reading(&site, &["assets"]), taker]).await;
+    wait_taker(&site, "SourceTaken").await;
+    let pods = site.namespace.pods(TAKER).await.unwrap();
+    assert_eq!(pods.len(), 0, "it has begun beside pods that read its source");
+
+    wait_taker(&site, "Forwarding").await;
+    let left = judge::pods(&site).await;
+    assert!(before.is_disjoint(&left), "{before:?} {left:?}");
+    site.wait_ready().await;
+    flow.stop().await.unwrap();
+    site.stage.traffic.send(1_000).await.unwrap();
+    both_exactly_once(&site, &second).await;
 }

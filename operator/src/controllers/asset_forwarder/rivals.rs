@@ -104,6 +104,13 @@ pub fn group(forwarder: &AssetForwarder) -> Option<&str> {
     forwarder.spec.sources.first().map(|source| source.group.as_str())
 }
 
+/// Whether a forwarder's condition `Ready` is true.
+#[must_use]
+pub fn is_ready(forwarder: &AssetForwarder) -> bool {
+    let mut conditions = forwarder.status.iter().flat_map(|status| &status.conditions);
+    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
 /// Whether a forwarder waits for another one to let its source go.
 #[must_use]
 pub fn waits(forwarder: &AssetForwarder) -> bool {

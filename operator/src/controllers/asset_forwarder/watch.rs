@@ -86,6 +86,8 @@ pub(super) fn forget_all_gone(
 pub struct Resources {
     /// The forwarders.
     pub forwarders: Subscription<AssetForwarder>,
+    /// The same once more: what it tells wakes others.
+    pub rivals: Subscription<AssetForwarder>,
     /// All clusters in scope.
     pub clusters: Subscription<NatsCluster>,
     /// All channels in scope.
@@ -105,6 +107,10 @@ pub fn controller(
         forwarders: Subscription {
             store: forwarders,
             events: own,
+        },
+        rivals: Subscription {
+            store: _,
+            events: rivals,
         },
         clusters: Subscription {
             store: clusters,
@@ -149,16 +155,14 @@ pub fn controller(
             Event::Init | Event::InitApply(_) | Event::Apply(_) => {}
         }
     });
-    let own = changes(own.map(Ok), |forwarder| Some(forwarder_facts(forwarder))).flat_map({
-        let forwarders = forwarders.clone();
-        move |forwarder| {
-            let mut woken = of_rival(&forwarder, &forwarders);
-            woken.push(key(&forwarder));
-            stream::iter(woken)
-        }
-    });
+    let own = changes(own.map(Ok), |forwarder| Some(forwarder_facts(forwarder)));
+    let of_rivals = changes(rivals.map(Ok), |forwarder| Some(rival_facts(forwarder)));
     let mut wakes: Vec<Wakes> = vec![
-        own.boxed(),
+        own.map(|forwarder| key(&forwarder)).boxed(),
+        concerned(of_rivals, {
+            let forwarders = forwarders.clone();
+            move |forwarder| of_rival(forwarder, &forwarders)
+        }),
         of_secrets.boxed(),
         of_children(context, deployment_events),
         of_children(context, map_events),
@@ -312,14 +316,22 @@ fn is_let_in(cluster: &NatsCluster, namespace: &str, forwarder: &AssetForwarder,
     grants(allowed, namespace, &own, &labels(&own)) && chooses(selector, &labels(namespace))
 }
 
-/// What of a forwarder it depends on itself, and those that wait for it.
+/// What of a forwarder it depends on itself.
 fn forwarder_facts(forwarder: &AssetForwarder) -> u64 {
     let status = forwarder.status.as_ref();
     hash(&(
         declared(forwarder),
         status.map(|status| (status.replicas, status.desired_replicas)),
         rivals::waits(forwarder),
+    ))
+}
+
+/// What of a forwarder those depend on that wait for it: when it is ready, its pods read no more than it declares.
+fn rival_facts(forwarder: &AssetForwarder) -> u64 {
+    hash(&(
+        forwarder_facts(forwarder),
         rivals::is_observed(forwarder),
+        rivals::is_ready(forwarder),
     ))
 }
 
