@@ -73,11 +73,15 @@ impl<'a> Claim<'a> {
         })
     }
 
-    /// Whether `other` may have to do with this group: by its spec, or by pods that follow an edit of it.
+    /// Whether `other` may have to do with this group: by its spec, or by pods that have not followed an edit of it. `noted` is asked only
+    /// then: what its Deployment notes.
     #[must_use]
-    pub fn concerns(&self, other: &AssetForwarder) -> bool {
-        let has_group = || group(other) == Some(self.group) || (has_pods(other) && is_behind(other));
-        other.uid() != self.us.uid() && is_active(other) && has_group()
+    pub fn concerns(&self, other: &AssetForwarder, noted: impl FnOnce() -> Option<Sources>) -> bool {
+        let have_pods_the_group = || {
+            let noted = (has_pods(other) && is_behind(other)).then(noted).flatten();
+            noted.is_some_and(|noted| noted.in_group(self.group).next().is_some())
+        };
+        other.uid() != self.us.uid() && is_active(other) && (group(other) == Some(self.group) || have_pods_the_group())
     }
 
     /// Whether `other`, whose pods may read a source of ours, goes before us.

@@ -12,6 +12,7 @@ use super::resources::namespace_labels;
 use super::{Channel, Claim, Claimed, DereferenceError, Dereferenced, Read};
 use crate::context::Context;
 use crate::controllers::asset_forwarder::rivals::{Rival, channels, group};
+use crate::controllers::asset_forwarder::sources::Sources;
 use crate::controllers::asset_forwarder::stores::Stores;
 use crate::reconcile::reference::grants;
 
@@ -53,7 +54,7 @@ async fn before_a_wanted_one(
         .list(&ListParams::default())
         .await
         .map_err(DereferenceError::api("the AssetForwarders"))?;
-    for other in listed.items.iter().filter(|other| claim.concerns(other)) {
+    for other in listed.items.iter().filter(|other| concerns(stores, claim, other)) {
         // What it has just written no watch has told yet.
         let read = Read::by(other, deployment(context, other).await?.as_ref());
         let rivalry = Rivalry {
@@ -92,7 +93,7 @@ fn before_one_that_is_read(stores: &Stores, found: &Dereferenced, claim: &Claim<
     if claim.read.is_empty() {
         return None;
     }
-    let is_older = |other: &AssetForwarder| claim.concerns(other) && claim.reader_goes_before(other, true);
+    let is_older = |other: &AssetForwarder| concerns(stores, claim, other) && claim.reader_goes_before(other, true);
     let others = stores.forwarders.state_filter(is_older);
     others.iter().find_map(|other| {
         let deployment = stores.deployments.get(&name_of(other));
@@ -109,7 +110,14 @@ pub fn may_have_rival(stores: &Stores, found: &Dereferenced) -> bool {
 }
 
 fn may_be_before_a_wanted_one(stores: &Stores, claim: &Claim<'_>) -> bool {
-    !claim.wanted.is_empty() && stores.forwarders.find(|other| claim.concerns(other)).is_some()
+    !claim.wanted.is_empty() && stores.forwarders.find(|other| concerns(stores, claim, other)).is_some()
+}
+
+fn concerns(stores: &Stores, claim: &Claim<'_>, other: &AssetForwarder) -> bool {
+    claim.concerns(other, || {
+        let deployment = stores.deployments.get(&name_of(other));
+        deployment.and_then(|deployment| Sources::of_pods(&deployment))
+    })
 }
 
 fn name_of(forwarder: &AssetForwarder) -> ObjectRef<Deployment> {

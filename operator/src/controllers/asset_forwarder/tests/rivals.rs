@@ -184,11 +184,31 @@ fn who_is_suspended_is_in_nobodys_way_once_its_pods_are_gone() {
     }] {
         let mut old = forwarder("old", 1, 1);
         stop(&mut old);
-        assert!(claim.concerns(&old), "its pods are ending");
+        assert!(claim.concerns(&old, || None), "its pods are ending");
         let mut old = forwarder("old", 1, 0);
         stop(&mut old);
-        assert!(!claim.concerns(&old));
+        assert!(!claim.concerns(&old, || None));
     }
+}
+
+#[test]
+fn pods_that_have_not_followed_another_group_count_in_the_old_one() {
+    let mut world = World::new([cluster("c1", 1)]);
+    world.step();
+    world.pods_follow();
+    let found = world.dereferenced();
+    let claim = Claim::of(&found).unwrap();
+    let noted = |group| move || Some(Sources::new([("plant/assets", "assets")], group));
+    let mut other = forwarder("other", 1, 1);
+    other.spec.sources[0].group = "another".to_owned();
+    assert!(
+        !claim.concerns(&other, noted("fanout")),
+        "all its pods have the other group"
+    );
+    other.metadata.generation = Some(2);
+    assert!(claim.concerns(&other, noted("fanout")) && !claim.concerns(&other, noted("another")));
+    other.status.as_mut().unwrap().replicas = 0;
+    assert!(!claim.concerns(&other, noted("fanout")));
 }
 
 #[test]
@@ -278,7 +298,7 @@ fn a_source_that_pods_do_not_read_yet_is_claimed_as_by_one_without_pods() {
     assert_eq!(references(&claim.wanted), ["plant/second"]);
     // It is younger than ours, and reads: ours may go on with what it reads, and may not begin with what that one has.
     let reads = forwarder("reads", 59, 1);
-    assert!(claim.concerns(&reads));
+    assert!(claim.concerns(&reads, || panic!("its spec says it")));
     assert!(claim.reader_goes_before(&reads, false) && !claim.reader_goes_before(&reads, true));
 
     let mut world = world;
