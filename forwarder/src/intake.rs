@@ -308,7 +308,7 @@ impl<P: RingProgram> Intake<P> {
                     self.go_on_joining();
                 }
                 Event::Revoke { partitions, lost } => {
-                    self.group.revoked(partitions, lost, &self.client, &mut self.dispatcher);
+                    self.revoked(partitions, lost);
                     self.go_on_leaving();
                 }
                 Event::Statistics(statistics) => {
@@ -389,6 +389,7 @@ impl<P: RingProgram> Intake<P> {
     fn report_when_due(&mut self) {
         if self.reporter.is_due() {
             self.report();
+            self.client.report_missing_topics();
         }
     }
 

@@ -1,6 +1,10 @@
 //! The client that is a member of the group, and the topics that it reads.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use forwarder_core::delivery::partition::{Input, Inputs, PartitionId};
 use forwarder_core::document::Checked;
@@ -14,6 +18,9 @@ use super::context::{Context, OwnConsumer};
 use super::{IntakeError, starts};
 use forwarder_kafka::{self as kafka, KafkaSetupError};
 
+/// How long it may take to find out which topics are missing: all else stands still meanwhile.
+const MISSING_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// See the module.
 pub(super) struct Client {
     /// What is declared.
@@ -22,6 +29,8 @@ pub(super) struct Client {
     pub(super) inputs: Inputs,
     /// Shared with the thread that commits.
     pub(super) consumer: Arc<OwnConsumer>,
+    /// Whether Kafka has refused a topic without saying which.
+    misses_topic: bool,
 }
 
 impl Client {
@@ -33,6 +42,7 @@ impl Client {
             config,
             inputs,
             consumer,
+            misses_topic: false,
         })
     }
 
@@ -75,13 +85,24 @@ impl Client {
         }
     }
 
-    /// With several topics, says which of them Kafka does not have: librdkafka's error does not name it.
-    pub(super) fn report_missing_topics(&self, error: &KafkaError) {
-        if self.inputs.len() == 1 || !starts::is_of_the_topic(error) {
+    /// Takes note of an error that may be about one of several topics. Kafka is not asked here: the caller is amid a poll.
+    pub(super) fn note_error(&mut self, error: &KafkaError) {
+        self.misses_topic |= self.inputs.len() > 1 && starts::is_of_the_topic(error);
+    }
+
+    /// Says which topics Kafka does not have, if it has refused one: librdkafka's error does not name it.
+    pub(super) fn report_missing_topics(&mut self) {
+        if !std::mem::take(&mut self.misses_topic) {
             return;
         }
+        let until = Instant::now() + MISSING_TIMEOUT;
+        let mut left = u32::try_from(self.inputs.len()).unwrap_or(u32::MAX);
         for (_, topic) in self.inputs.iter() {
-            match starts::ask_for_topic(&self.consumer, topic) {
+            let Some(patience) = starts::share(until.saturating_duration_since(Instant::now()), left) else {
+                return;
+            };
+            left -= 1;
+            match starts::ask_for_topic(&self.consumer, topic, patience) {
                 Err(error) if starts::is_of_the_topic(&error) => {
                     warn!(%error, topic, "Kafka does not have the topic; the others go on");
                 }

@@ -109,6 +109,11 @@ impl Commits {
         }
     }
 
+    /// Nothing of a topic is ours any more. Should it be made anew, the group begins with it anew.
+    pub(super) fn forget_group(&mut self, input: Input) {
+        self.group_partitions.remove(&input);
+    }
+
     /// Commits what is settled, at an interval, and sooner where our membership is to be proved.
     pub(super) fn commit_when_due(
         &mut self,

@@ -61,6 +61,24 @@ pub(super) struct Leaving {
 }
 
 impl Leaving {
+    /// Adds what was leaving before: librdkafka loses a deleted topic's partitions amid another revocation. If the one is lost, the other
+    /// is given up at once too. Its next owner delivers again what is out.
+    fn with(mut self, former: Option<Self>) -> Self {
+        let Some(former) = former else {
+            return self;
+        };
+        // Of a list that names a partition twice librdkafka lets nothing go.
+        self.partitions
+            .retain(|partition| !former.partitions.contains(partition));
+        Self {
+            partitions: [former.partitions, self.partitions].concat(),
+            lost: former.lost || self.lost,
+            deadline: former.deadline.min(self.deadline),
+            refused: former.refused,
+            try_at: self.try_at,
+        }
+    }
+
     /// Whether the commit that failed so is to be tried again.
     pub(super) fn is_worth_repeating(&mut self, error: &KafkaError) -> bool {
         is_worth_repeating(error, &mut self.refused)
@@ -100,14 +118,16 @@ impl Group {
         });
     }
 
-    /// The group has revoked these, or they are lost.
+    /// The group has revoked these, or they are lost. Returns those that were to begin and stay ours: librdkafka has them from now on,
+    /// and they are to be sought.
+    #[must_use]
     pub(super) fn revoked(
         &mut self,
         partitions: Vec<PartitionId>,
         lost: bool,
         client: &Client,
         dispatcher: &mut Dispatcher<Message>,
-    ) {
+    ) -> Vec<PartitionId> {
         if lost {
             // First of all: nothing that others may own goes out any more.
             self.membership.end();
@@ -121,20 +141,24 @@ impl Group {
             info!(partitions = ?client.inputs.show(&partitions), "revoked: what is out is awaited, then they are given up");
         }
         // librdkafka lets go only of what it was given.
-        if let Some(joining) = self.joining.take() {
-            client.answer(&joining.partitions);
+        let mut stay = self.joining.take().map(|joining| joining.partitions);
+        if let Some(joining) = &mut stay {
+            client.answer(joining);
+            joining.retain(|partition| !partitions.contains(partition));
         }
         for partition in &partitions {
             dispatcher.set_phase(*partition, Phase::Draining);
         }
         let deadline = Instant::now() + Duration::from_millis(client.config.engine.drain_timeout_ms);
-        self.leaving = Some(Leaving {
+        let leaving = Leaving {
             partitions,
             lost,
             deadline,
             refused: None,
             try_at: Instant::now(),
-        });
+        };
+        self.leaving = Some(leaving.with(self.leaving.take()));
+        stay.unwrap_or_default()
     }
 
     /// What was assigned and is to begin now, if that is due. It comes back by [`Group::join_with_next_turn`] or

@@ -4,6 +4,9 @@
 //! does. Each commit names the ID, so that a successor knows too. The client is replaced then: it holds on to the leader epochs of the former
 //! topic, and no broker answers it as long as those of the new one are lower.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -17,7 +20,7 @@ use rdkafka::error::KafkaError;
 use tracing::{error, info};
 
 use super::client::Client;
-use super::starts;
+use super::starts::{self, Begin};
 use crate::message::Message;
 use crate::metrics::Metrics;
 
@@ -106,11 +109,27 @@ impl Identity {
         let asked_at = match self.asked_at.entry(input) {
             Entry::Occupied(asked_at) => *asked_at.get(),
             Entry::Vacant(none) => {
-                starts::ask_for_topic(&client.consumer, client.inputs.topic(input))?;
+                starts::ask_for_topic(&client.consumer, client.inputs.topic(input), starts::ASK_TIMEOUT)?;
                 *none.insert(Instant::now())
             }
         };
         Ok(asked_at.elapsed() >= ID_TIMEOUT)
+    }
+
+    /// Holds back each topic that Kafka has by now, as long as its ID may still be told. The look-up has asked for it, and the next poll
+    /// tells it. Without the ID a commit that names another one would be trusted.
+    pub(super) fn hold_back(&mut self, begins: &mut [Begin], now: Instant) {
+        for begin in begins.iter_mut().filter(|begin| begin.group_partitions.is_some()) {
+            if self.ids.contains_key(&begin.input) {
+                continue;
+            }
+            let asked_at = *self.asked_at.entry(begin.input).or_insert(now);
+            if now.saturating_duration_since(asked_at) < ID_TIMEOUT {
+                let mut held = std::mem::take(&mut begin.unanswered);
+                held.extend(begin.places.iter().map(|place| place.partition));
+                *begin = Begin::untold(begin.input, held);
+            }
+        }
     }
 
     /// librdkafka has told a topic's ID. Returns whether it is another one than before: the topic was made anew then, and this client is of

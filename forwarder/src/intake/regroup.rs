@@ -1,5 +1,8 @@
 //! Carries out what the group asks for: partitions begin, and are given up.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -50,15 +53,15 @@ impl<P: RingProgram> Intake<P> {
             return self.client.consumer.incremental_assign(&TopicPartitionList::new());
         }
         let era = self.dispatcher.era();
-        let begins = self
+        let mut begins = self
             .seeking
             .look_up(partitions, starts::ALL_TIMEOUT, &self.client, &self.identity, era)?;
+        self.identity.hold_back(&mut begins, Instant::now());
         for begin in &begins {
             self.commits.note_group(begin);
             self.seeking.note_group(begin);
         }
-        let known = begins.iter().filter(|begin| begin.group_partitions.is_some());
-        let known: Vec<Input> = known.map(|begin| begin.input).collect();
+        let known = starts::known(&begins);
         let (mut places, new) = self.enter(begins);
         let mut list = TopicPartitionList::new();
         for partition in partitions {
@@ -180,7 +183,11 @@ impl<P: RingProgram> Intake<P> {
         let found = self
             .seeking
             .look_up(&partitions, SEEK_TIMEOUT, &self.client, &self.identity, era);
-        if let Err(error) = found.and_then(|begins| self.begin_sought(begins)) {
+        let begun = found.and_then(|mut begins| {
+            self.identity.hold_back(&mut begins, Instant::now());
+            self.begin_sought(begins)
+        });
+        if let Err(error) = begun {
             warn!(%error, partitions = ?self.client.inputs.show(&partitions), "failed to look up where these partitions begin; trying again");
         }
         self.seeking.has_asked(asked_at);
@@ -194,15 +201,15 @@ impl<P: RingProgram> Intake<P> {
                 self.seeking.note_group(begin);
             }
         }
+        let known = starts::known(&begins);
         let (mut places, new) = self.enter(begins);
-        if places.is_empty() {
-            return Ok(());
-        }
         let partitions: Vec<PartitionId> = places.iter().map(|place| place.partition).collect();
         if let Err(error) = self.commit_by_topic(&partitions, &mut places, &new) {
             partitions.iter().for_each(|partition| self.seek(*partition));
             return Err(error);
         }
+        // A topic that is made anew later begins with its first record, as one that began when it was assigned.
+        self.seeking.has_seen(known);
         if places.is_empty() {
             return Ok(());
         }
@@ -216,6 +223,17 @@ impl<P: RingProgram> Intake<P> {
             }
         }
         Ok(())
+    }
+
+    /// The group has revoked partitions, or they are lost.
+    pub(super) fn revoked(&mut self, partitions: Vec<PartitionId>, lost: bool) {
+        let stay = self.group.revoked(partitions, lost, &self.client, &mut self.dispatcher);
+        if stay.is_empty() {
+            return;
+        }
+        // A deleted topic's partitions are lost while others are about to begin. These begin when that is answered.
+        stay.into_iter().for_each(|partition| self.seek(partition));
+        self.flow.refresh(&self.client, &self.dispatcher);
     }
 
     /// Gives the revoked partitions up as soon as nothing of theirs is out, or the time for that is over.
@@ -290,10 +308,19 @@ impl<P: RingProgram> Intake<P> {
             self.seeking.forget(*partition);
             self.identity.forget(*partition);
             self.reporter.forget(&self.client, *partition);
+            self.forget_group(partition.input());
         }
         let list = self.client.list_of(partitions);
         if let Err(error) = self.client.consumer.incremental_unassign(&list) {
             error!(%error, partitions = ?self.client.inputs.show(partitions), "failed to give partitions up");
+        }
+    }
+
+    /// What is known of the group's beginning with a topic goes with its last partition.
+    fn forget_group(&mut self, input: Input) {
+        let mut ours = self.dispatcher.partitions().keys();
+        if ours.all(|partition| partition.input() != input) {
+            self.commits.forget_group(input);
         }
     }
 }

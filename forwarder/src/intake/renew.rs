@@ -56,6 +56,7 @@ impl<P: RingProgram> Intake<P> {
             self.dispatcher.remove(partition);
             self.seeking.forget(partition);
             self.reporter.forget(&self.client, partition);
+            self.commits.forget_group(partition.input());
         }
         self.identity.forget_all();
         self.examiner.forget_stepped_over(None);

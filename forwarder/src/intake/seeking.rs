@@ -1,9 +1,12 @@
 //! Partitions of which Kafka has not said where they begin: they are asked about again and begin then, while the others go on.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use forwarder_core::delivery::partition::{Input, PartitionId};
+use forwarder_core::delivery::partition::{Input, Inputs, PartitionId};
 use forwarder_core::document::StartFrom;
 use forwarder_core::fanout::dispatch::{Dispatcher, Era, Phase, Resume};
 use rdkafka::error::KafkaError;
@@ -11,6 +14,7 @@ use tracing::{info, warn};
 
 use super::client::Client;
 use super::identity::Identity;
+use super::membership::is_out_of_the_group;
 use super::starts::{self, Begin, Inquiry, Place, is_of_the_topic};
 use crate::message::Message;
 use forwarder_service::clock::{Clock, wall_millis};
@@ -32,6 +36,16 @@ pub(super) struct Seeking {
     next_try: Instant,
     /// Topics of which partitions have been ours.
     seen: BTreeSet<Input>,
+    turns: Turns,
+}
+
+/// In which order topics are asked about.
+#[derive(Default)]
+struct Turns {
+    /// How many have been asked about so far.
+    asked: u64,
+    /// Topics that were last asked about in vain, at least in part, and at which count.
+    in_vain: BTreeMap<Input, u64>,
 }
 
 /// Partitions whose beginning was looked up.
@@ -51,6 +65,7 @@ impl Seeking {
             group_since: BTreeMap::new(),
             next_try: now,
             seen: BTreeSet::new(),
+            turns: Turns::default(),
         }
     }
 
@@ -68,6 +83,11 @@ impl Seeking {
     /// Partitions of these topics have been ours.
     pub(super) fn has_seen(&mut self, inputs: impl IntoIterator<Item = Input>) {
         self.seen.extend(inputs);
+    }
+
+    /// Whether partitions of a topic have been ours.
+    pub(super) fn has_been_seen(&self, input: Input) -> bool {
+        self.seen.contains(&input)
     }
 
     /// Takes note of a group that begins with a topic now, and not with all of its partitions.
@@ -89,42 +109,21 @@ impl Seeking {
     /// Asks Kafka where these begin.
     ///
     /// # Errors
-    /// Kafka answers nothing that is about all of them. That it says so of a single one of several topics is no error: none of the topic's
-    /// partitions has a place then.
+    /// Kafka answers nothing about any topic, or says that we are out of the group.
     pub(super) fn look_up(
-        &self,
+        &mut self,
         partitions: &[PartitionId],
         patience: Duration,
         client: &Client,
         identity: &Identity,
         era: &Era,
     ) -> Result<Vec<Begin>, KafkaError> {
-        let mut by_topic = BTreeMap::<Input, Vec<PartitionId>>::new();
-        for partition in partitions {
-            by_topic.entry(partition.input()).or_default().push(*partition);
-        }
-        let until = Instant::now() + patience;
-        let mut left = u32::try_from(by_topic.len()).unwrap_or(u32::MAX);
-        let mut begins = Vec::with_capacity(by_topic.len());
-        for (input, partitions) in by_topic {
-            let patience = until.saturating_duration_since(Instant::now()) / left;
-            left -= 1;
-            match self.look_up_topic(input, &partitions, patience, client, identity, era) {
-                Ok(begin) => begins.push(begin),
-                Err(error) if client.inputs.len() > 1 && is_of_the_topic(&error) => {
-                    warn!(%error, topic = client.inputs.topic(input), "Kafka does not have the topic; the others go on");
-                    begins.push(Begin {
-                        input,
-                        places: Vec::new(),
-                        unanswered: partitions,
-                        is_new_group: false,
-                        group_partitions: None,
-                    });
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(begins)
+        let mut turns = std::mem::take(&mut self.turns);
+        let begins = turns.ask(partitions, patience, &client.inputs, |input, partitions, patience| {
+            self.look_up_topic(input, partitions, patience, client, identity, era)
+        });
+        self.turns = turns;
+        begins
     }
 
     fn look_up_topic(
@@ -146,13 +145,14 @@ impl Seeking {
             input,
             name: client.inputs.topic(input),
             partitions,
-            seen_before: self.seen.contains(&input),
+            seen_before: self.has_been_seen(input),
             is_new_group,
             era,
             topic: identity.id(input),
             former: identity.former(),
             start_from,
             patience,
+            others_wait: client.inputs.len() > 1,
         };
         starts::look_up(&client.consumer, &inquiry)
     }
@@ -215,6 +215,74 @@ impl Seeking {
                 partition = partition.number(),
                 "where the partition begins is not known yet: it waits, the others go on"
             );
+        }
+    }
+}
+
+impl Turns {
+    /// Asks about the topics of these partitions, one after the other, each within its share of the time.
+    ///
+    /// A topic that is not answered for keeps no other one waiting: its partitions have no places then. Nor is a topic asked about when
+    /// the time is over. It comes first the next time, and those that were asked about in vain come last.
+    ///
+    /// # Errors
+    /// None of the topics is answered for, or we are out of the group.
+    fn ask(
+        &mut self,
+        partitions: &[PartitionId],
+        patience: Duration,
+        inputs: &Inputs,
+        mut ask: impl FnMut(Input, &[PartitionId], Duration) -> Result<Begin, KafkaError>,
+    ) -> Result<Vec<Begin>, KafkaError> {
+        let mut by_topic = BTreeMap::<Input, Vec<PartitionId>>::new();
+        for partition in partitions {
+            by_topic.entry(partition.input()).or_default().push(*partition);
+        }
+        let mut topics: Vec<_> = by_topic.into_iter().collect();
+        topics.sort_by_key(|(input, _)| self.in_vain.get(input).copied());
+        let until = Instant::now() + patience;
+        let mut left = u32::try_from(topics.len()).unwrap_or(u32::MAX);
+        let mut begins = Vec::with_capacity(topics.len());
+        let (mut is_answered, mut failed) = (false, None);
+        for (input, partitions) in topics {
+            let Some(patience) = starts::share(until.saturating_duration_since(Instant::now()), left) else {
+                begins.push(Begin::untold(input, partitions));
+                continue;
+            };
+            left -= 1;
+            let answer = ask(input, &partitions, patience);
+            self.note(input, answer.as_ref().is_ok_and(|begin| begin.unanswered.is_empty()));
+            match answer {
+                Ok(begin) => {
+                    is_answered = true;
+                    begins.push(begin);
+                }
+                Err(error) if inputs.len() > 1 && is_of_the_topic(&error) => {
+                    is_answered = true;
+                    warn!(%error, topic = inputs.topic(input), "Kafka does not have the topic; the others go on");
+                    begins.push(Begin::untold(input, partitions));
+                }
+                Err(error) if inputs.len() == 1 || is_out_of_the_group(&error) => return Err(error),
+                Err(error) => {
+                    warn!(%error, topic = inputs.topic(input), "failed to look up where the topic's partitions begin; the others go on");
+                    failed = Some(error);
+                    begins.push(Begin::untold(input, partitions));
+                }
+            }
+        }
+        match failed {
+            Some(error) if !is_answered => Err(error),
+            _ => Ok(begins),
+        }
+    }
+
+    /// A topic was asked about.
+    fn note(&mut self, input: Input, is_answered: bool) {
+        self.asked += 1;
+        if is_answered {
+            self.in_vain.remove(&input);
+        } else {
+            self.in_vain.insert(input, self.asked);
         }
     }
 }

@@ -19,7 +19,7 @@ use super::context::KafkaConsumer;
 
 /// How long one question may take. The loop stands still meanwhile: publishers go on, the group is served by
 /// librdkafka's own thread.
-const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the questions about all partitions may take together, so that many partitions without a leader do not keep the
 /// loop for minutes.
@@ -27,6 +27,10 @@ pub(super) const ALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The least that a question may take, however many there are.
 const LEAST_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// The least that the questions about a topic may take, however many there are: a slow Kafka answers too. When the time is over, the
+/// others have their turn later.
+pub(super) const LEAST_SHARE: Duration = Duration::from_millis(500);
 
 /// Questions about partitions, one after the other. Each has its share of the time that is left, so that those that are not
 /// answered leave some for the others.
@@ -67,6 +71,25 @@ pub(super) struct Begin {
     pub(super) is_new_group: bool,
     /// What the commits' metadata is to say; `None`: Kafka has said nothing of the topic.
     pub(super) group_partitions: Option<u32>,
+}
+
+impl Begin {
+    /// Kafka has said nothing of the topic: these are to be asked about again.
+    pub(super) fn untold(input: Input, partitions: Vec<PartitionId>) -> Self {
+        Self {
+            input,
+            places: Vec::new(),
+            unanswered: partitions,
+            is_new_group: false,
+            group_partitions: None,
+        }
+    }
+}
+
+/// The topics among these of which Kafka has said anything.
+pub(super) fn known(begins: &[Begin]) -> Vec<Input> {
+    let known = begins.iter().filter(|begin| begin.group_partitions.is_some());
+    known.map(|begin| begin.input).collect()
 }
 
 /// Where one partition begins.
@@ -144,8 +167,21 @@ pub(super) struct Inquiry<'a> {
     pub(super) former: &'a BTreeMap<PartitionId, i64>,
     /// Where a new group begins.
     pub(super) start_from: StartFrom,
-    /// How long the questions may take together.
+    /// How long each question about the whole topic may take, and all those about its partitions.
     pub(super) patience: Duration,
+    /// Other topics wait meanwhile: the questions may take that long together.
+    pub(super) others_wait: bool,
+}
+
+impl Inquiry<'_> {
+    /// How long the next question may take after the former ones have taken so long.
+    fn patience_after(&self, used: Duration) -> Duration {
+        if self.others_wait {
+            self.patience.saturating_sub(used).max(LEAST_TIMEOUT)
+        } else {
+            self.patience
+        }
+    }
 }
 
 /// Asks. One partition that Kafka cannot answer for keeps no other one waiting.
@@ -154,12 +190,14 @@ pub(super) struct Inquiry<'a> {
 /// Kafka answers nothing that is about all of them.
 pub(super) fn look_up(consumer: &KafkaConsumer, inquiry: &Inquiry<'_>) -> Result<Begin, KafkaError> {
     let source = inquiry.source;
-    let led = Led::ask(consumer, inquiry.name, inquiry.patience.min(ASK_TIMEOUT))?;
+    let asked_at = Instant::now();
+    let patience = || inquiry.patience_after(asked_at.elapsed());
+    let led = Led::ask(consumer, inquiry.name, patience().min(ASK_TIMEOUT))?;
     let mut list = TopicPartitionList::with_capacity(led.0.len());
     for partition in 0..led.count() {
         list.add_partition(inquiry.name, partition);
     }
-    let commits = consumer.committed_offsets(list, inquiry.patience.min(ASK_TIMEOUT))?;
+    let commits = consumer.committed_offsets(list, patience().min(ASK_TIMEOUT))?;
     let mut texts = Vec::new();
     let mut committed = Vec::new();
     let mut unknown = Vec::new();
@@ -178,8 +216,8 @@ pub(super) fn look_up(consumer: &KafkaConsumer, inquiry: &Inquiry<'_>) -> Result
         past => past,
     };
     let history = if inquiry.is_new_group { History::None } else { past };
-    let times = at_time(consumer, inquiry, &led);
-    let questions = Questions::within(inquiry.patience, inquiry.partitions.len());
+    let times = at_time(consumer, inquiry, &led, patience().min(ASK_TIMEOUT));
+    let questions = Questions::within(patience(), inquiry.partitions.len());
     let (mut places, mut unanswered) = (Vec::new(), Vec::new());
     for partition in inquiry.partitions {
         let number = partition.number();
@@ -302,8 +340,13 @@ pub(super) fn after_loss(
 ///
 /// # Errors
 /// Kafka does not answer, or there is no such topic.
-pub(super) fn ask_for_topic(consumer: &KafkaConsumer, topic: &str) -> Result<(), KafkaError> {
-    Led::ask(consumer, topic, ASK_TIMEOUT).map(drop)
+pub(super) fn ask_for_topic(consumer: &KafkaConsumer, topic: &str, patience: Duration) -> Result<(), KafkaError> {
+    Led::ask(consumer, topic, patience).map(drop)
+}
+
+/// The share of one of so many topics in the time that is left; `None`: nothing is left.
+pub(super) fn share(left: Duration, topics: u32) -> Option<Duration> {
+    (left > Duration::ZERO).then(|| (left / topics.max(1)).max(LEAST_SHARE))
 }
 
 /// Whether Kafka refuses a topic: what it says of that topic is no word about others.
@@ -344,7 +387,12 @@ impl Led {
     }
 }
 
-fn at_time(consumer: &KafkaConsumer, inquiry: &Inquiry<'_>, led: &Led) -> Result<Vec<(i32, i64)>, KafkaError> {
+fn at_time(
+    consumer: &KafkaConsumer,
+    inquiry: &Inquiry<'_>,
+    led: &Led,
+    patience: Duration,
+) -> Result<Vec<(i32, i64)>, KafkaError> {
     let StartFrom::Timestamp { millis } = inquiry.start_from else {
         return Ok(Vec::new());
     };
@@ -356,7 +404,7 @@ fn at_time(consumer: &KafkaConsumer, inquiry: &Inquiry<'_>, led: &Led) -> Result
     if list.count() == 0 {
         return Ok(Vec::new());
     }
-    let found = consumer.offsets_for_times(list, inquiry.patience.min(ASK_TIMEOUT))?;
+    let found = consumer.offsets_for_times(list, patience)?;
     Ok(found
         .elements()
         .iter()

@@ -134,7 +134,7 @@ impl<P: RingProgram> Intake<P> {
             error => {
                 if self.errors.pass(&()).is_some() {
                     warn!(error = %error, "Kafka answers with an error; trying again");
-                    self.client.report_missing_topics(&error);
+                    self.client.note_error(&error);
                 }
             }
         }

@@ -70,8 +70,14 @@ impl Bench {
     }
 
     fn revoke(&mut self, lost: bool) {
-        self.group
-            .revoked(vec![partition(0)], lost, &self.client, &mut self.dispatcher);
+        let stay = self.revoke_these(&[0], lost);
+        assert!(stay.is_empty());
+    }
+
+    /// Returns those that were to begin and stay.
+    fn revoke_these(&mut self, numbers: &[i32], lost: bool) -> Vec<PartitionId> {
+        let partitions = numbers.iter().copied().map(partition).collect();
+        self.group.revoked(partitions, lost, &self.client, &mut self.dispatcher)
     }
 
     fn take_leaving(&mut self) -> Option<Leaving> {
@@ -131,4 +137,45 @@ fn a_refused_commit_lets_the_partition_wait() {
     bench.group.leave_later(leaving);
     assert!(bench.group.is_rebalancing());
     assert!(bench.take_leaving().is_none(), "not at once");
+}
+
+#[test]
+fn partitions_that_are_to_begin_stay_when_others_are_lost() {
+    let mut bench = bench();
+    bench.group.assigned(vec![partition(2), partition(3)], &bench.client);
+    assert_eq!(bench.revoke_these(&[0, 3], true), [partition(2)]);
+    assert!(bench.group.take_joining().is_none());
+    assert_eq!(bench.take_leaving().unwrap().partitions, [partition(0), partition(3)]);
+    let given = bench.client.consumer.assignment().unwrap();
+    let mut given: Vec<i32> = given.elements().iter().map(|element| element.partition()).collect();
+    given.sort_unstable();
+    assert_eq!(given, [2, 3], "librdkafka lets go only of what it was given");
+}
+
+#[test]
+fn what_leaves_already_is_given_up_with_what_is_lost_amid_that() {
+    let mut bench = bench();
+    bench.hand_out();
+    bench.revoke(false);
+    assert!(bench.take_leaving().is_none(), "a record is out");
+    bench.revoke_these(&[1], true);
+    assert!(bench.group.committable(&bench.dispatcher).is_empty());
+    let leaving = bench.take_leaving().unwrap();
+    assert!(leaving.lost);
+    assert_eq!(leaving.partitions, [partition(0), partition(1)]);
+    assert!(!bench.group.is_rebalancing());
+}
+
+#[test]
+fn what_leaves_already_is_awaited_when_more_is_revoked() {
+    let mut bench = bench();
+    let (tag, weight) = bench.hand_out();
+    bench.revoke(false);
+    bench.revoke_these(&[0, 1], false);
+    assert!(bench.take_leaving().is_none(), "a record is out");
+    bench.dispatcher.leave(OUTPUT, weight);
+    bench.dispatcher.settle(tag);
+    let leaving = bench.take_leaving().unwrap();
+    assert!(!leaving.lost);
+    assert_eq!(leaving.partitions, [partition(0), partition(1)], "each once");
 }
