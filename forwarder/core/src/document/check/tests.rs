@@ -427,7 +427,9 @@ fn a_ring_has_members_and_bounds() {
         .replace("name: C1,", "name: C1, weight: 1000,");
     assert_faults(
         &faults(&many),
-        &["ring.replicas: times the clusters' weights it gives 100100000 virtual nodes, more than 1048576; lower it"],
+        &[
+            "ring.replicas: multiplied by the clusters' weights, it gives 100100000 virtual nodes, more than 1048576; lower it",
+        ],
     );
 }
 
@@ -875,7 +877,11 @@ fn further_topics_are_topics_each_named_once_and_none_is_the_dead_letters() {
     assert_eq!(faults(&["b", "c.d"], "dead"), None);
     for (topics, dead, fault) in [
         (&["b", ""][..], "dead", "source.furtherTopics[1]: is empty"),
-        (&["^b"], "dead", "source.furtherTopics[0]: \"^b\" is no name of a topic"),
+        (
+            &["^b"],
+            "dead",
+            "source.furtherTopics[0]: \"^b\" is not a valid topic name",
+        ),
         (&["a"], "dead", "source.furtherTopics[0]: \"a\" is named twice"),
         (&["b", "b"], "dead", "source.furtherTopics[1]: \"b\" is named twice"),
         (&["b", "c"], "c", "deadLetter.topic: is the topic of the source"),
