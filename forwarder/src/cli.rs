@@ -112,7 +112,7 @@ impl Cli {
                 logging::init(&logging)?;
                 let table = Table::new(&ring)?;
                 let server = Server::bind(&address, port).await?;
-                info!(address = %server.address(), epoch = ring.epoch, "answering who owns which asset");
+                info!(address = %server.address(), epoch = ring.epoch, "serving the asset router");
                 router::serve(table, server, logging.http_requests, shutdown).await;
                 Ok(())
             }

@@ -59,7 +59,7 @@ use std::time::Duration;
 
 use forwarder_core::delivery::partition::Inputs;
 use forwarder_core::document::{Checked, Document, PublishMode, RingConfig};
-use forwarder_core::fanout::dispatch::Era;
+use forwarder_core::fanout::dispatch::RingEpoch;
 use forwarder_core::fanout::route::{RouteOptions, Router};
 use forwarder_core::status::{Phase, Status};
 use forwarder_core::subject::Template;
@@ -72,7 +72,7 @@ use tracing::{Instrument, error, info, info_span, warn};
 
 pub use self::error::EngineError;
 use crate::admin::Admin;
-use crate::intake::{Intake, IntakeError, Links, RingProgram, era};
+use crate::intake::{Intake, IntakeError, Links, RingProgram, open_ring};
 use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::outputs::Receipts;
@@ -108,7 +108,7 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(1);
 pub async fn run(document: Checked<Document>, ring: RingOrigin, shutdown: Shutdown) -> Result<(), EngineError> {
     let mut surroundings = Surroundings::start(&document, ring, shutdown.clone()).await?;
     let Some(ring) = surroundings.first_ring(shutdown.clone()).await? else {
-        info!("asked to stop before there was a ring");
+        info!("stopping: the process got a stop signal before it had a ring");
         return Ok(());
     };
     let config = Arc::new(document.with_ring(ring));
@@ -223,7 +223,7 @@ impl Path {
             lease.clone(),
             tasks.clone(),
         );
-        let era = era(&config.ring, &mut publishers)?;
+        let ring_epoch = open_ring(&config.ring, &mut publishers)?;
         let dead_letter = start_dead_letters(config, receipts_in, &metrics, &tasks)?;
         let (tracer, exporting) = start_traces(config, &metrics, clock)?.unzip();
 
@@ -234,8 +234,8 @@ impl Path {
             .set(i64::try_from(config.ring.epoch).unwrap_or(i64::MAX));
         let intake = Intake::new(
             Arc::clone(config),
-            program(config, &era)?,
-            era,
+            program(config, &ring_epoch)?,
+            ring_epoch,
             Links {
                 publishers,
                 dead_letter,
@@ -344,7 +344,7 @@ async fn end_outputs(tasks: &Tasks) {
     let running = tasks.take();
     let aborts: Vec<_> = running.iter().map(JoinHandle::abort_handle).collect();
     if tokio::time::timeout(TASKS_TIMEOUT, join_all(running)).await.is_err() {
-        warn!("not every task ended in time");
+        warn!("some tasks did not end in time");
         aborts.iter().for_each(AbortHandle::abort);
     }
 }
@@ -364,7 +364,7 @@ async fn export(exporter: Exporter) {
         let reason = tasks::said(panic.as_ref());
         error!(
             reason,
-            "the task `traces` has panicked: spans are dropped until the process is started again, records go on. Please report this fault"
+            "the task `traces` has panicked. Spans are dropped until the process restarts; records are not affected. Please report this fault"
         );
     }
 }
@@ -379,11 +379,11 @@ fn identity(config: &Checked) -> Identity {
 }
 
 /// The fan-out's program: from a record to its cluster, subject, headers and body.
-fn program(config: &Checked, era: &Era) -> Result<Router, EngineError> {
+fn program(config: &Checked, ring_epoch: &RingEpoch) -> Result<Router, EngineError> {
     let template = Template::parse(&config.publish.subject)?;
     let options = RouteOptions {
         message_id: config.publish.mode == PublishMode::JetStream,
         origin_headers: config.publish.headers.origin,
     };
-    Ok(Router::new(Arc::clone(&era.ring), template, options))
+    Ok(Router::new(Arc::clone(&ring_epoch.ring), template, options))
 }

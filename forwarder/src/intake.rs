@@ -22,7 +22,7 @@
 //! | `Group` | what is assigned and revoked, and whether we are a member |
 //! | `Seeking`, `Identity` | partitions of which nobody knows where they begin; whether the logs are those that were read |
 //! | `Examiner` | batches that cannot be read |
-//! | `Replay` | how far parked records are read again |
+//! | `ReplayReader` | how far parked records are read again |
 //! | `RingChanges` | the ring that is announced |
 //! | `Commits` | which commits are out |
 //! | `Reporter`, `Watchdog` | what is shown; whether the process is a stable member |
@@ -60,7 +60,7 @@ use std::time::{Duration, Instant};
 
 use forwarder_core::delivery::caps::{Limits, Load};
 use forwarder_core::document::{Checked, Engine, RingConfig};
-use forwarder_core::fanout::dispatch::{Dispatcher, Era};
+use forwarder_core::fanout::dispatch::{Dispatcher, RingEpoch};
 use forwarder_core::status::Status;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
@@ -76,10 +76,10 @@ use self::group::Group;
 use self::identity::Identity;
 use self::membership::Membership;
 use self::records::{Channels, Records};
-use self::replay::Replay;
+use self::replay::ReplayReader;
 use self::report::{Reporter, View};
 use self::rings::RingChanges;
-pub use self::rings::{RingChangeError, RingProgram, era};
+pub use self::rings::{RingChangeError, RingProgram, open_ring};
 use self::seeking::Seeking;
 use self::watchdog::Watchdog;
 pub use self::watchdog::WatchdogError;
@@ -134,7 +134,7 @@ pub enum IntakeError {
     #[error("failed to start a thread")]
     Thread(#[from] std::io::Error),
     /// The thread that commits has died.
-    #[error("the thread that commits has died; see the log")]
+    #[error("the commit thread has ended unexpectedly; see the log")]
     Committer,
     /// The topic could not be subscribed to.
     #[error("failed to subscribe to topic `{topic}`")]
@@ -145,7 +145,7 @@ pub enum IntakeError {
         source: KafkaError,
     },
     /// librdkafka says that this client can never work again.
-    #[error("the Kafka client has failed for good: {0}")]
+    #[error("the Kafka client has failed permanently: {0}")]
     Fatal(String),
     /// The process was no stable member of its group for too long.
     #[error(transparent)]
@@ -158,7 +158,7 @@ pub struct Intake<P> {
     dispatcher: Dispatcher<Message>,
     publishers: Publishers,
     records: Records<P>,
-    replay: Replay,
+    replay: ReplayReader,
     flow: Flow,
     group: Group,
     seeking: Seeking,
@@ -183,7 +183,7 @@ impl<P: RingProgram> Intake<P> {
     pub fn new(
         config: Arc<Checked>,
         program: P,
-        era: Era,
+        ring_epoch: RingEpoch,
         links: Links,
         metrics: Metrics,
         clock: Clock,
@@ -210,10 +210,10 @@ impl<P: RingProgram> Intake<P> {
         let handover_timeout = config.ring.handover_timeout_ms.saturating_mul(1_000);
         let membership = Membership::new(lease, metrics.fenced.clone(), now);
         Ok(Self {
-            dispatcher: Dispatcher::new(limits(&config.engine), era, handover_timeout),
+            dispatcher: Dispatcher::new(limits(&config.engine), ring_epoch, handover_timeout),
             publishers,
             records: Records::new(program, &client, channels, metrics.clone(), clock),
-            replay: Replay::default(),
+            replay: ReplayReader::default(),
             flow: Flow::default(),
             commits: Commits::start(&client, &membership, &metrics, clock, now)?,
             group: Group::new(membership, metrics.clone()),
@@ -240,7 +240,7 @@ impl<P: RingProgram> Intake<P> {
         let result = self.take_until_stopped();
         match &result {
             Ok(()) => self.drain(),
-            Err(error) => error!(%error, "the intake ends; what is uncommitted is delivered again"),
+            Err(error) => error!(%error, "the intake has failed; uncommitted records will be delivered again"),
         }
         self.leave();
         result
@@ -378,7 +378,7 @@ impl<P: RingProgram> Intake<P> {
     fn observe_outputs(&mut self) {
         let publishers = &self.publishers;
         let sent = |output| publishers.get(output).map_or(0, |member| member.link.in_flight());
-        self.dispatcher.look(self.clock.micros(), sent);
+        self.dispatcher.observe(self.clock.micros(), sent);
     }
 
     /// Sends each output its batch.
@@ -424,7 +424,7 @@ impl<P: RingProgram> Intake<P> {
 /// What may be out.
 fn limits(engine: &Engine) -> Limits {
     Limits {
-        outlet: Load {
+        output: Load {
             records: engine.max_pending_records_per_cluster,
             bytes: engine.max_pending_bytes_per_cluster,
         },

@@ -120,9 +120,9 @@ impl WriteGate for Guard {
     }
 }
 
-/// Records were to be written, and nothing proves that we may.
+/// Bytes of records were to be written without the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the membership of the consumer group is not proved any more")]
+#[error("the lease is lost: no recent commit proves that this process is a member of its consumer group")]
 pub struct NotHeld;
 
 impl NotHeld {

@@ -5,10 +5,9 @@
 mod dead_letter;
 mod original;
 
+use forwarder_core::delivery::deliverable::{Deliverable, subject_hash};
 use forwarder_core::delivery::offsets::Tag;
-use forwarder_core::delivery::outbox::{Item, subject_hash};
 use forwarder_core::delivery::partition::PartitionId;
-use forwarder_core::fanout::dispatch::Freight;
 use forwarder_core::record::{Invalid, Timestamp};
 use forwarder_core::trace::TRACEPARENT;
 use memchr::memmem;
@@ -169,25 +168,7 @@ impl Message {
     }
 }
 
-impl Item for Message {
-    fn lane(&self) -> u64 {
-        self.lane
-    }
-
-    fn subject(&self) -> &[u8] {
-        &self.bytes[..self.subject_end]
-    }
-
-    fn subject_hash(&self) -> u64 {
-        self.subject_hash
-    }
-
-    fn assignment(&self) -> (PartitionId, u32) {
-        (self.origin.partition, self.origin.epoch)
-    }
-}
-
-impl Freight for Message {
+impl Deliverable for Message {
     fn tag(&self) -> Tag {
         self.origin.tag()
     }
@@ -198,6 +179,14 @@ impl Freight for Message {
 
     fn weight(&self) -> usize {
         Self::weight(self)
+    }
+
+    fn subject(&self) -> &[u8] {
+        &self.bytes[..self.subject_end]
+    }
+
+    fn subject_hash(&self) -> u64 {
+        self.subject_hash
     }
 }
 

@@ -145,12 +145,12 @@ impl Metrics {
             )?)?,
             fenced: builder.add(IntCounter::new(
                 "asset_forwarder_fenced_total",
-                "Times that the membership of the group was not proved any more, so that nothing was published",
+                "Times that the process lost its lease, so that it published nothing",
             )?)?,
             ring_epoch: builder.add(IntGauge::new("asset_forwarder_ring_epoch", "Epoch of the ring in use")?)?,
             ring_epoch_declared: builder.add(IntGauge::new(
                 "asset_forwarder_ring_epoch_declared",
-                "Epoch of the newest ring that is declared, in use or not",
+                "Epoch of the newest declared ring, in use or not",
             )?)?,
             handover_waiting: builder.add(IntGauge::new(
                 "asset_forwarder_handover_waiting",
@@ -158,13 +158,16 @@ impl Metrics {
             )?)?,
             spans_exported: builder.add(IntCounter::new(
                 "asset_forwarder_spans_exported_total",
-                "Spans that the collector has taken",
+                "Spans that the collector has accepted",
             )?)?,
             spans_dropped: builder.add(IntCounter::new(
                 "asset_forwarder_spans_dropped_total",
-                "Spans that were dropped, because the queue was full or the collector did not take them",
+                "Spans that were dropped, because the queue was full or the collector did not accept them",
             )?)?,
-            ready: builder.add(IntGauge::new("asset_forwarder_ready", "1 while /readyz answers so")?)?,
+            ready: builder.add(IntGauge::new(
+                "asset_forwarder_ready",
+                "1 while /readyz says that the process is ready",
+            )?)?,
             invalid: builder.counters(
                 "asset_forwarder_invalid_total",
                 "Messages that can never be forwarded, by reason",
@@ -192,7 +195,7 @@ impl Metrics {
             )?,
             damaged_batches: builder.counters(
                 "asset_forwarder_damaged_batches_total",
-                "Batches of a partition that are damaged in Kafka, each once",
+                "Damaged batches of a partition in Kafka, each counted once",
                 &["topic", "partition"],
             )?,
             clusters: ClusterVecs::new(&builder)?,

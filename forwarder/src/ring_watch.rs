@@ -182,7 +182,7 @@ impl RingWatch {
             tokio::select! {
                 _ = interval.tick() => {
                     if let Some(file) = &mut self.file
-                        && let Some(said) = file.look().await
+                        && let Some(said) = file.observe().await
                     {
                         self.hear(Source::File, said);
                     }
@@ -197,16 +197,16 @@ impl RingWatch {
     fn hear(&mut self, source: Source, said: Said) {
         match self.declared.hear(source, said) {
             Verdict::Nothing => {}
-            Verdict::Older(epoch) => info!(%source, epoch, "an older copy of the ring; the newer one stays"),
+            Verdict::Older(epoch) => info!(%source, epoch, "read an older copy of the ring; the newer ring stays"),
             Verdict::New(epoch) => info!(%source, epoch, "a new ring is declared"),
             Verdict::Refused(reason) => {
-                error!(%source, reason, "the ring cannot be used; what was read before stays in use");
+                error!(%source, reason, "the declared ring cannot be used; the previous ring stays");
             }
             Verdict::Silent(reason) => match source {
                 Source::File => warn!(%source, reason, "no ring yet"),
                 Source::Api => {
                     if self.api_lines.pass(&()).is_some() {
-                        warn!(%source, reason, "no ring from there now; trying again for ever, and the file goes on");
+                        warn!(%source, reason, "failed to get the ring from the Kubernetes API; trying again, and still reading the ring file");
                     }
                 }
             },
@@ -250,7 +250,7 @@ impl RingWatch {
             warn!(
                 epoch,
                 ?missing,
-                "the new ring waits for credential files that are missing, empty or unreadable; the one in use goes on"
+                "the new ring waits for credential files that are missing, empty or unreadable; the current ring stays in use"
             );
         }
         self.waits_for = missing;

@@ -126,7 +126,7 @@ impl Tracer {
     ) -> Result<(Self, Exporter), ExporterError> {
         if declared.samples_per_million == 0 {
             warn!(
-                "telemetry.traces.samplesPerMillion is 0 or absent: no record is traced; declare how many in a million"
+                "telemetry.traces.samplesPerMillion is 0 or absent, so no record is traced; set how many in a million are"
             );
         }
         let (ended, to_export) = mpsc::channel(QUEUE);

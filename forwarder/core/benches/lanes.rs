@@ -2,7 +2,9 @@
 #![allow(missing_docs, reason = "criterion's macros make functions without")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use forwarder_core::delivery::outbox::{Backoff, Confirmation, Item, Outbox, Outcome, Ticket};
+use forwarder_core::delivery::deliverable::Deliverable;
+use forwarder_core::delivery::offsets::Tag;
+use forwarder_core::delivery::outbox::{Backoff, Confirmation, Outbox, Outcome, Ticket};
 use forwarder_core::delivery::partition::{Input, PartitionId};
 
 const PARTITION: PartitionId = PartitionId::new(Input::FIRST, 0).unwrap();
@@ -16,7 +18,7 @@ struct Record {
     subject: Box<[u8]>,
 }
 
-impl Item for Record {
+impl Deliverable for Record {
     fn lane(&self) -> u64 {
         self.lane
     }
@@ -25,8 +27,17 @@ impl Item for Record {
         &self.subject
     }
 
-    fn assignment(&self) -> (PartitionId, u32) {
-        (PARTITION, 1)
+    fn tag(&self) -> Tag {
+        Tag {
+            partition: PARTITION,
+            epoch: 1,
+            offset: 0,
+            sequence: 0,
+        }
+    }
+
+    fn weight(&self) -> usize {
+        self.subject.len()
     }
 }
 

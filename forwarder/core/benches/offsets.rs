@@ -12,7 +12,7 @@ const WINDOW: u64 = 16_384;
 /// Receives a window of records, settles them in the given order, and asks what may be committed.
 fn round(order: &[u64]) -> i64 {
     let mut offsets = Offsets::new(0);
-    let places = (0..WINDOW).map(|lane| Whereabouts { lane, outlet: Some(1) });
+    let places = (0..WINDOW).map(|lane| Whereabouts { lane, output: Some(1) });
     let names: Vec<_> = (0..)
         .zip(places)
         .filter_map(|(offset, place)| offsets.receive(black_box(offset), place))

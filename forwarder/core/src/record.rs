@@ -141,10 +141,12 @@ impl fmt::Display for Invalid {
             Self::BadAttributes => "the member `attributes` is not an object",
             Self::NoId => "no member `id` holds a non-empty string or a number other than zero",
             Self::BadHeaders => "the name of a header is not UTF-8",
-            Self::BadSubject => "key and ID make a subject that is not allowed",
-            Self::TooLarge => "larger than the NATS server takes",
-            Self::Refused => "refused by the NATS server as often as allowed",
-            Self::Impossible => "refused by the NATS server, and no configuration of it would take the record",
+            Self::BadSubject => "key and ID make an invalid subject",
+            Self::TooLarge => "the message is larger than the NATS server accepts",
+            Self::Refused => "the NATS server refused the record as often as publish.retry.maxAttempts allows",
+            Self::Impossible => {
+                "the NATS server refused the record, and no configuration of the server would accept it"
+            }
             Self::RecordTooLarge => "key, value and headers are larger than engine.maxRecordBytes",
         })
     }

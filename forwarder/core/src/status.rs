@@ -61,7 +61,7 @@ impl Phase {
             .map(|(words, count)| format!("{count} × \"{words}\""))
             .collect();
         Self::Waiting(format!(
-            "no records of the assigned partitions are taken: {}; the ring in use has epoch {ring}",
+            "this member takes no records of its partitions: {}; its ring has epoch {ring}",
             reasons.join(", ")
         ))
     }
@@ -74,7 +74,7 @@ impl Phase {
             Self::Starting => Some("not yet a member of the group".to_owned()),
             Self::WithoutRing(reason) => Some(format!("there is no ring yet: {reason}")),
             Self::Waiting(reason) => Some(reason.clone()),
-            Self::Outside(reason) => Some(format!("no stable member of the group: {reason}")),
+            Self::Outside(reason) => Some(format!("not a stable member of the consumer group: {reason}")),
             Self::Draining => Some("stopping".to_owned()),
         }
     }
@@ -237,13 +237,16 @@ mod tests {
         }
         for (partitions, why) in [
             (&[Stopped][..], "1 × \"stopped: the committed offset is gone\""),
-            (&[Announcing, Announcing], "2 × \"announces its ring\""),
+            (
+                &[Announcing, Announcing],
+                "2 × \"waits for the commit that announces its ring\"",
+            ),
             (
                 &[Behind(9), Stopped, Behind(9)],
                 "1 × \"stopped: the committed offset is gone\", 2 × \"waits for ring epoch 9\"",
             ),
         ] {
-            let said = format!("no records of the assigned partitions are taken: {why}; the ring in use has epoch 8");
+            let said = format!("this member takes no records of its partitions: {why}; its ring has epoch 8");
             assert_eq!(phase(partitions).not_ready(), Some(said));
         }
     }

@@ -108,7 +108,7 @@ pub async fn connect(server: &ServerAddress, login: Login<'_>, timeout: Duration
         return Err(handshake.unsupported(&info, "has no headers; enable them, or update it to 2.2 or later"));
     }
     if info.proto < 1 {
-        return Err(handshake.unsupported(&info, "speaks too old a protocol; update it to 2.2 or later"));
+        return Err(handshake.unsupported(&info, "speaks a protocol that is too old; update it to 2.2 or later"));
     }
     let wants_tls = server.url.tls || login.tls.is_some();
     let mut io = if wants_tls || info.tls_required {

@@ -240,7 +240,7 @@ impl ServerPool {
             .filter_map(|text| match ServerAddress::parse(text) {
                 Ok(address) => Some(address),
                 Err(error) => {
-                    tracing::debug!(%teacher, %error, "ignoring a server that the cluster announces");
+                    tracing::debug!(%teacher, %error, "ignoring an invalid server address that the cluster announces");
                     None
                 }
             })

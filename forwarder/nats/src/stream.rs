@@ -179,11 +179,11 @@ fn judge(
     let (cluster, stream) = (cluster.name.clone(), declared.name.clone());
     let is = |field: &str| config.get(field).and_then(Value::as_bool).unwrap_or(false);
     let problem = if is("no_ack") {
-        Some("has no_ack set, so that nothing is ever confirmed; clear it")
+        Some("has no_ack set, so it confirms nothing; clear no_ack")
     } else if is("sealed") {
-        Some("is sealed and takes no messages; use another one")
+        Some("is sealed and accepts no messages; use another stream")
     } else if config.get("mirror").is_some_and(|mirror| !mirror.is_null()) {
-        Some("is a mirror and takes no messages of its own; use another one")
+        Some("is a mirror and accepts no published messages; use another stream")
     } else {
         None
     };

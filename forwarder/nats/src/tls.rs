@@ -55,7 +55,7 @@ pub enum TlsError {
     #[error("failed to set up TLS")]
     Setup(#[source] rustls::Error),
     /// The reader of the files was stopped.
-    #[error("failed to read the TLS files: the process is stopping")]
+    #[error("failed to read the TLS files, because the process is stopping")]
     Stopping,
 }
 
@@ -160,7 +160,7 @@ pub fn advice(error: &io::Error) -> &'static str {
              CA:FALSE (openssl req -x509 -addext basicConstraints=critical,CA:FALSE)"
         }
         "EndEntityUsedAsCa" => {
-            "its certificate is signed by one that is not a CA certificate (CA:TRUE): only a CA certificate may sign others"
+            "its certificate is signed by a certificate without CA:TRUE; only a CA certificate may sign others"
         }
         _ => "check caFile, certFile and the server's names",
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// A task that has panicked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the task `{task}` has panicked: {reason}. The process ends, because that part would not run again. Please report this fault"
+    "the task `{task}` has panicked: {reason}. The process ends, because this task does not restart. Please report this fault"
 )]
 pub struct Panicked {
     /// The task.

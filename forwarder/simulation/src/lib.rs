@@ -9,18 +9,18 @@
 //! record is sent under which ring, what late reports change, the caps, and at the end whether anything is lost, stuck or
 //! left over.
 //!
-//! A seed that fails is replayed, with all that happens:
+//! A seed that fails can be run again, and then prints all that happens:
 //! `SIMULATION_SEED=123 cargo test -p forwarder-simulation -- --nocapture`
 
 #![allow(
     clippy::unwrap_used,
     reason = "What the simulated world lacks is a fault of the simulation. It ends the run, which reports it."
 )]
-#![allow(clippy::print_stdout, reason = "A replay tells all that happens.")]
+#![allow(clippy::print_stdout, reason = "A verbose run prints all that happens.")]
 
 mod assets;
-mod cargo;
 mod dice;
+mod message;
 mod outside;
 mod plan;
 mod process;
@@ -51,10 +51,10 @@ pub const ONE_TOPIC: &[i32] = &[3];
 pub const TWO_TOPICS: &[i32] = &[3, 2];
 
 /// Runs a seed to its end, or to the first thing that goes wrong. The same seed always runs in the same way for the same topics. With
-/// `replay` all that happens is printed.
+/// `verbose` all that happens is printed.
 #[must_use]
-pub fn run(seed: u64, topics: &'static [i32], replay: bool) -> Run {
-    let mut world = World::new(seed, topics, replay);
+pub fn run(seed: u64, topics: &'static [i32], verbose: bool) -> Run {
+    let mut world = World::new(seed, topics, verbose);
     let panicked = catch_unwind(AssertUnwindSafe(|| world.run())).is_err();
     Run {
         failure: world.outside.failure.or(panicked.then(|| "panicked".to_owned())),

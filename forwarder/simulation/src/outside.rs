@@ -37,13 +37,13 @@ pub(crate) struct Outside {
     sent_under: Vec<Vec<usize>>,
     /// No faults any more.
     pub(crate) healed: bool,
-    pub(crate) replay: bool,
+    pub(crate) verbose: bool,
     pub(crate) failure: Option<String>,
     pub(crate) tally: BTreeMap<&'static str, u64>,
 }
 
 impl Outside {
-    pub(crate) fn new(seed: u64, topics: &'static [i32], replay: bool) -> Self {
+    pub(crate) fn new(seed: u64, topics: &'static [i32], verbose: bool) -> Self {
         let mut dice = Dice::new(seed);
         let plan = Plan::new(&mut dice);
         let first = 1 + dice.below((1 << CLUSTERS) - 1);
@@ -65,7 +65,7 @@ impl Outside {
             newest: vec![vec![-1; ASSETS]; topics.len()],
             sent_under: vec![vec![0; ASSETS]; topics.len()],
             healed: false,
-            replay,
+            verbose,
             failure: None,
             tally: BTreeMap::new(),
             dice,
@@ -73,7 +73,7 @@ impl Outside {
     }
 
     pub(crate) fn say(&self, text: impl FnOnce() -> String) {
-        if self.replay {
+        if self.verbose {
             println!("{:>9} {}", self.now, text());
         }
     }

@@ -53,16 +53,16 @@ impl Plan {
         let rings = percent(5, 40);
         let poison = percent(30, 100);
         let closing = if poison > 0 { 100 } else { percent(20, 100) };
-        let outlet = 2 + dice.below(8);
+        let output = 2 + dice.below(8);
         Self {
             processes: 1 + dice.below(3),
             limits: Limits {
-                outlet: Load {
-                    records: outlet,
+                output: Load {
+                    records: output,
                     bytes: 100 + dice.below(300),
                 },
                 total: Load {
-                    records: outlet + 2 + dice.below(4 * outlet),
+                    records: output + 2 + dice.below(4 * output),
                     bytes: 200 + dice.below(1_000),
                 },
                 queue: 2 + dice.below(12),

@@ -14,8 +14,8 @@ use forwarder_core::fanout::dispatch::{Dispatcher, Partition, Tuning};
 use self::group::Commit;
 pub(crate) use self::group::Event;
 use self::records::Reader;
-use self::rings::era;
-use crate::cargo::Cargo;
+use self::rings::open_ring;
+use crate::message::Message;
 use crate::outside::Outside;
 use crate::publisher::{Publisher, Report};
 
@@ -28,7 +28,7 @@ const TUNING: Tuning = Tuning {
 
 pub(crate) struct Process {
     number: usize,
-    pub(crate) dispatcher: Dispatcher<Cargo>,
+    pub(crate) dispatcher: Dispatcher<Message>,
     /// The assignments' numbers at the group.
     tokens: BTreeMap<PartitionId, u64>,
     /// Where the consumer is.
@@ -40,7 +40,7 @@ pub(crate) struct Process {
     pub(crate) ring: usize,
     pub(crate) next_ring: usize,
     pub(crate) publishers: Vec<Publisher>,
-    outlets: u32,
+    outputs: u32,
     pub(crate) receipts: VecDeque<Report>,
     commit: Option<Commit>,
     reader: Option<Reader>,
@@ -51,12 +51,12 @@ pub(crate) struct Process {
 impl Process {
     pub(crate) fn new(number: usize, ring: usize, outside: &mut Outside) -> Self {
         let mut publishers = Vec::new();
-        let mut outlets = outside.dice.below(3) as u32;
-        let era = era(ring, &mut publishers, &mut outlets, outside);
+        let mut outputs = outside.dice.below(3) as u32;
+        let ring_epoch = open_ring(ring, &mut publishers, &mut outputs, outside);
         outside.say(|| format!("process {number} begins with ring {}", ring + 1));
         Self {
             number,
-            dispatcher: Dispatcher::tuned(outside.plan.limits, era, outside.plan.handover_timeout, TUNING),
+            dispatcher: Dispatcher::tuned(outside.plan.limits, ring_epoch, outside.plan.handover_timeout, TUNING),
             tokens: BTreeMap::new(),
             fetched: BTreeMap::new(),
             events: VecDeque::new(),
@@ -64,7 +64,7 @@ impl Process {
             ring,
             next_ring: ring,
             publishers,
-            outlets,
+            outputs,
             receipts: VecDeque::new(),
             commit: None,
             reader: None,
@@ -80,7 +80,7 @@ impl Process {
         self.take_commit_answer(outside);
         self.ask_commit(outside);
         self.change_ring(outside);
-        self.look(outside);
+        self.observe(outside);
         self.take(outside, 8);
         self.read_again(outside, 12);
         self.hand_out();
@@ -98,7 +98,7 @@ impl Process {
             4 => self.take_commit_answer(outside),
             5 | 6 => self.ask_commit(outside),
             7 => self.change_ring(outside),
-            8 => self.look(outside),
+            8 => self.observe(outside),
             9 | 10 => self.take(outside, few),
             11 | 12 => self.read_again(outside, few),
             13 => self.hand_out(),
@@ -158,8 +158,8 @@ impl Process {
     /// What must not be left when nothing is to be done.
     pub(crate) fn judge_the_end(&self, outside: &mut Outside) {
         let dispatcher = &self.dispatcher;
-        let loads: Vec<_> = (0..=self.outlets + 1)
-            .map(|outlet| dispatcher.load(outlet))
+        let loads: Vec<_> = (0..=self.outputs + 1)
+            .map(|output| dispatcher.load(output))
             .filter(|load| *load != Load::default())
             .collect();
         let unsettled: usize = dispatcher.partitions().values().map(Partition::unsettled).sum();

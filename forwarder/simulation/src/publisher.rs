@@ -7,14 +7,14 @@ use forwarder_core::delivery::outbox::{Backoff, Confirmation, Outbox, Outcome, T
 use forwarder_core::delivery::partition::PartitionId;
 use forwarder_core::fanout::dispatch::Closed;
 
-use crate::cargo::Cargo;
+use crate::message::Message;
 use crate::outside::{Answer, Outside, Sent};
 
 /// When an ack is overdue, in microseconds.
 const CONFIRM_TIMEOUT: u64 = 400_000;
 
-pub(crate) enum Order {
-    Publish(Vec<Cargo>),
+pub(crate) enum Command {
+    Publish(Vec<Message>),
     Recall(Vec<u64>),
     Open(u64),
 }
@@ -30,32 +30,32 @@ pub(crate) enum Fate {
 }
 
 pub(crate) enum Report {
-    Receipt { outlet: u32, item: Cargo, fate: Fate },
-    Closed { outlet: u32, closed: Closed },
+    Receipt { output: u32, item: Message, fate: Fate },
+    Closed { output: u32, closed: Closed },
 }
 
 pub(crate) struct Publisher {
-    pub(crate) outlet: u32,
+    pub(crate) output: u32,
     pub(crate) cluster: usize,
-    pub(crate) orders: VecDeque<Order>,
-    pub(crate) outbox: Outbox<Cargo>,
-    outcome: Outcome<Cargo>,
+    pub(crate) commands: VecDeque<Command>,
+    pub(crate) outbox: Outbox<Message>,
+    outcome: Outcome<Message>,
     pub(crate) wire: Option<u64>,
     /// For each fence that is out, the record that it covers alone.
     fences: VecDeque<Option<Ticket>>,
 }
 
 impl Publisher {
-    pub(crate) fn new(outlet: u32, cluster: usize, outside: &Outside) -> Self {
+    pub(crate) fn new(output: u32, cluster: usize, outside: &Outside) -> Self {
         let backoff = Backoff {
             initial: 10_000,
             max: 200_000,
             attempts: outside.plan.attempts,
         };
         Self {
-            outlet,
+            output,
             cluster,
-            orders: VecDeque::new(),
+            commands: VecDeque::new(),
             outbox: Outbox::new(outside.servers[cluster].confirmation, backoff),
             outcome: Outcome::default(),
             wire: None,
@@ -66,7 +66,7 @@ impl Publisher {
     /// Any one thing that the task may do next. `ring` is the one that its process uses.
     pub(crate) fn step(&mut self, outside: &mut Outside, ring: usize, fenced: bool, receipts: &mut VecDeque<Report>) {
         match outside.dice.below(8) {
-            0 | 1 => self.take_orders(1 + outside.dice.below(4)),
+            0 | 1 => self.take_commands(1 + outside.dice.below(4)),
             2 | 3 => self.read(outside),
             4 => self.keep_time(outside),
             _ => self.write(outside, ring, fenced),
@@ -77,21 +77,21 @@ impl Publisher {
     /// All of it, in order.
     pub(crate) fn turn(&mut self, outside: &mut Outside, ring: usize, fenced: bool, receipts: &mut VecDeque<Report>) {
         self.read(outside);
-        self.take_orders(usize::MAX);
+        self.take_commands(usize::MAX);
         self.keep_time(outside);
         self.write(outside, ring, fenced);
         self.hand_out(outside, receipts);
     }
 
-    pub(crate) fn take_orders(&mut self, count: usize) {
+    pub(crate) fn take_commands(&mut self, count: usize) {
         for _ in 0..count {
-            match self.orders.pop_front() {
-                Some(Order::Publish(items)) => {
+            match self.commands.pop_front() {
+                Some(Command::Publish(items)) => {
                     let closed = items.into_iter().filter_map(|item| self.outbox.push(item));
                     self.outcome.returned.extend(closed.map(|item| (item, false)));
                 }
-                Some(Order::Open(lane)) => self.outbox.open(lane),
-                Some(Order::Recall(lanes)) => self.outbox.recall(&lanes, &mut self.outcome),
+                Some(Command::Open(lane)) => self.outbox.open(lane),
+                Some(Command::Recall(lanes)) => self.outbox.recall(&lanes, &mut self.outcome),
                 None => return,
             }
         }
@@ -104,7 +104,7 @@ impl Publisher {
         assignments: &[(PartitionId, u32)],
         receipts: &mut VecDeque<Report>,
     ) {
-        self.take_orders(usize::MAX);
+        self.take_commands(usize::MAX);
         self.outbox.abandon(assignments, &mut self.outcome);
         self.hand_out(outside, receipts);
     }
@@ -231,20 +231,20 @@ impl Publisher {
     }
 
     fn hand_out(&mut self, outside: &mut Outside, receipts: &mut VecDeque<Report>) {
-        let outlet = self.outlet;
+        let output = self.output;
         for item in self.outcome.given_up.iter().chain(&self.outcome.impossible) {
             outside.count("given up");
             outside.give_up(item.tag.partition, item.tag.offset);
         }
         for lane in std::mem::take(&mut self.outcome.denied) {
             // Whoever does not close it keeps its records, against the caps.
-            let weight = |item: &Cargo| item.weight;
+            let weight = |item: &Message| item.weight;
             if outside.dice.chance(outside.plan.closing)
                 && let Some(weight) = self.outbox.close(lane, &mut self.outcome).map(weight)
             {
                 outside.count("lanes closed");
                 let closed = Closed { lane, weight };
-                receipts.push_back(Report::Closed { outlet, closed });
+                receipts.push_back(Report::Closed { output, closed });
             }
         }
         let Outcome {
@@ -264,6 +264,6 @@ impl Publisher {
         let recalled = recalled.drain(..).map(|(item, _)| (item, Fate::Recalled));
         let all = confirmed.chain(given_up).chain(impossible).chain(dropped);
         let all = all.chain(recalled).chain(returned);
-        receipts.extend(all.map(|(item, fate)| Report::Receipt { outlet, item, fate }));
+        receipts.extend(all.map(|(item, fate)| Report::Receipt { output, item, fate }));
     }
 }

@@ -17,8 +17,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, topics: &'static [i32], replay: bool) -> Self {
-        let mut outside = Outside::new(seed, topics, replay);
+    pub(crate) fn new(seed: u64, topics: &'static [i32], verbose: bool) -> Self {
+        let mut outside = Outside::new(seed, topics, verbose);
         let processes = (0..outside.plan.processes).map(|number| Some(Process::new(number, 0, &mut outside)));
         let processes = processes.collect();
         Self { outside, processes }

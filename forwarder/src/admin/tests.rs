@@ -117,7 +117,7 @@ async fn a_member_is_ready_with_or_without_partitions() {
         (Phase::Rebalancing, (200, "ok\n")),
         (
             Phase::Outside("no broker".to_owned()),
-            (503, "no stable member of the group: no broker\n"),
+            (503, "not a stable member of the consumer group: no broker\n"),
         ),
         (Phase::Draining, (503, "stopping\n")),
         (Phase::Waiting("for a reason".to_owned()), (503, "for a reason\n")),

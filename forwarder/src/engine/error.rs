@@ -17,7 +17,7 @@ pub enum EngineError {
     #[error(transparent)]
     Ring(#[from] RingChangeError),
     /// The subject's template cannot be used.
-    #[error("failed to read the subject's template")]
+    #[error("failed to read the subject template")]
     Subject(#[from] TemplateError),
     /// The dead letter cannot be opened.
     #[error(transparent)]
@@ -41,6 +41,6 @@ pub enum EngineError {
     #[error("failed to run the intake's thread: {0}")]
     Thread(String),
     /// Closing took longer than its bound. Everything confirmed in time was committed.
-    #[error("closing took longer than {0:?}; leaving at once")]
+    #[error("closing took longer than {0:?}; the process exits at once")]
     CloseTimeout(Duration),
 }

@@ -81,7 +81,7 @@ impl Client {
     /// Answers an assignment without beginning anything.
     pub(super) fn answer(&self, partitions: &[PartitionId]) {
         if let Err(error) = self.consumer.incremental_assign(&self.list_of(partitions)) {
-            warn!(%error, partitions = ?self.inputs.show(partitions), "failed to answer an assignment");
+            warn!(%error, partitions = ?self.inputs.show(partitions), "failed to accept an assignment");
         }
     }
 
@@ -104,7 +104,7 @@ impl Client {
             left -= 1;
             match starts::ask_for_topic(&self.consumer, topic, patience) {
                 Err(error) if starts::is_of_the_topic(&error) => {
-                    warn!(%error, topic, "Kafka does not have the topic; the others go on");
+                    warn!(%error, topic, "the topic does not exist in Kafka; the other topics go on");
                 }
                 // The next error tells of it.
                 Err(_) => return,

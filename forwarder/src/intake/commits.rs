@@ -248,7 +248,7 @@ impl Commits {
         let requests = of_topics.filter_map(|points| match self.list(points, about) {
             Ok(list) => Some((points.to_vec(), list)),
             Err(error) => {
-                warn!(%error, "failed to make a commit");
+                warn!(%error, "failed to build a commit request");
                 None
             }
         });
@@ -290,12 +290,13 @@ impl Commits {
             }
             Err(error) => {
                 self.failures.inc();
-                warn!(%error, "a commit failed; it is repeated, or what it held is delivered again");
+                warn!(%error, "a commit failed; the forwarder repeats it, or its records are delivered again");
                 if error.rdkafka_error_code() == Some(RDKafkaErrorCode::OffsetMetadataTooLarge) && !self.brief {
                     self.brief = true;
                     warn!(
-                        "the brokers' offset.metadata.max.bytes has no room for what is settled behind the committed offset: it is \
-                         committed without, and a restart while a cluster is away repeats everything since; 4096 is enough"
+                        "the commit metadata exceeds the brokers' offset.metadata.max.bytes, so the forwarder leaves out what is settled \
+                         behind the committed offset. A restart while a cluster is away then delivers all of that again. 4096 bytes \
+                         are enough"
                     );
                 }
                 Err(error)

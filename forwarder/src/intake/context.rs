@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use forwarder_core::delivery::outbox::subject_hash;
+use forwarder_core::delivery::deliverable::subject_hash;
 use forwarder_core::delivery::partition::{Input, Inputs, PartitionId};
 use forwarder_core::document::Source;
 use rdkafka::bindings::rd_kafka_resp_err_t as RespErr;

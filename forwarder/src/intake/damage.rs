@@ -135,7 +135,7 @@ impl Examiner {
         }
         warn!(
             %error,
-            "Kafka gave a batch that cannot be read, and librdkafka does not say of which partition: the next record of each is looked at"
+            "Kafka returned an unreadable batch of an unknown partition; examining the next record of each partition"
         );
         for partition in held {
             if let Some(state) = dispatcher.partitions().get(&partition) {
@@ -150,14 +150,14 @@ impl Examiner {
         let Some((partition, from)) = dispatcher.hold_reading() else {
             return;
         };
-        let topic = client.inputs.told(partition);
+        let topic = client.inputs.topic_to_log(partition);
         if let Some(end) = self.known_end(partition, from) {
             debug!(
                 topic,
                 partition = partition.number(),
                 from,
                 end,
-                "parked records lie before what was stepped over"
+                "parked records lie before the skipped offsets"
             );
             dispatcher.go_on_reading(partition, Some(from..end));
             return;
@@ -165,7 +165,7 @@ impl Examiner {
         let Some(state) = dispatcher.partitions().get(&partition) else {
             return;
         };
-        warn!(%error, topic, partition = partition.number(), from, "Kafka gave a batch of parked records that cannot be read: it is read again");
+        warn!(%error, topic, partition = partition.number(), from, "Kafka returned an unreadable batch of parked records; reading it again");
         self.suspect(partition, state.epoch, from, Whose::Backlog);
     }
 
@@ -200,7 +200,7 @@ impl Examiner {
         let partition = self.cases[index].partition;
         if let Err(error) = self.probe.connect(client) {
             if errors.pass(&()).is_some() {
-                warn!(%error, "failed to look for a batch that cannot be read; trying again");
+                warn!(%error, "failed to search for the unreadable batch; trying again");
             }
             return Findings::default();
         }
@@ -216,7 +216,7 @@ impl Examiner {
             Ok(Seen::Missing) => Verdict::TakeAgain,
             Err(error) => {
                 if errors.pass(&()).is_some() {
-                    warn!(%error, topic = client.inputs.told(partition), partition = partition.number(), "failed to look at a partition; trying again");
+                    warn!(%error, topic = client.inputs.topic_to_log(partition), partition = partition.number(), "failed to examine a partition; trying again");
                 }
                 Verdict::Wait
             }
@@ -234,9 +234,9 @@ impl Examiner {
             return Verdict::TakeAgain;
         }
         warn!(
-            topic = client.inputs.told(case.partition),
+            topic = client.inputs.topic_to_log(case.partition),
             partition = case.partition.number(),
-            "nothing is heard of a partition with a batch that could not be read; asking again"
+            "Kafka has not answered about a partition with an unreadable batch; asking again"
         );
         self.probe.ask_anew();
         Verdict::Wait
@@ -247,10 +247,10 @@ impl Examiner {
         let Stage::Measured(extent) = &mut case.stage else {
             if let Stage::Unreadable { .. } = case.stage {
                 info!(
-                    topic = client.inputs.told(case.partition),
+                    topic = client.inputs.topic_to_log(case.partition),
                     partition = case.partition.number(),
                     offset,
-                    "the batch that could not be read can be read now"
+                    "the unreadable batch is readable now"
                 );
             }
             return Verdict::TakeAgain;
@@ -295,10 +295,10 @@ impl Examiner {
             return Verdict::Wait;
         }
         warn!(
-            topic = client.inputs.told(case.partition),
+            topic = client.inputs.topic_to_log(case.partition),
             partition = case.partition.number(),
             offset = from,
-            "the batch that cannot be read is found: it is read again, and the other partitions go on"
+            "found the unreadable batch; reading it again while the other partitions go on"
         );
         Verdict::TakeOthersAgain
     }
@@ -337,7 +337,7 @@ impl Examiner {
                     to = end - 1,
                     offsets = end - from,
                     policy = ?client.config.source.missing_offset,
-                    "a damaged batch in Kafka is stepped over: no record of these offsets is delivered"
+                    "skipped a damaged batch in Kafka; the records at these offsets are not delivered"
                 );
                 self.remember(partition, from, end);
                 match whose {
@@ -382,8 +382,8 @@ fn stays_damaged(case: &mut Case, from: i64, extent: Extent, client: &Client, me
                 partition = case.partition.number(),
                 offset = from,
                 ?policy,
-                "a batch in Kafka is damaged and stays so: the partition stops before it; mend the topic, or commit an offset behind it \
-                 for the group, then restart"
+                "a batch in Kafka is damaged, so the partition stops before it. Repair the topic, or commit an offset behind the \
+                 batch for the group. Then restart"
             );
             Verdict::Stop { at: from }
         }
@@ -393,7 +393,7 @@ fn stays_damaged(case: &mut Case, from: i64, extent: Extent, client: &Client, me
                 partition = case.partition.number(),
                 offset = from,
                 ?policy,
-                "a batch in Kafka is damaged and stays so: looking for what is behind it"
+                "a batch in Kafka is damaged; searching for the first readable offset behind it"
             );
             case.stage = Stage::Measured(extent);
             Verdict::Wait

@@ -101,7 +101,7 @@ impl Flow {
         match consumer.pause(&pause).and_then(|()| consumer.resume(&resume)) {
             Ok(()) => {
                 if self.paused != paused {
-                    debug!(paused, "all partitions");
+                    debug!(paused, "paused or resumed all partitions");
                 }
                 self.paused = paused;
             }
@@ -122,7 +122,7 @@ impl Flow {
     /// Partitions begin that have waited for a ring: while they were assigned, nothing of theirs was fetched.
     pub(super) fn begin_behind_ring(&mut self, partitions: &[PartitionId], client: &Client) {
         if !partitions.is_empty() {
-            info!(partitions = ?client.inputs.show(partitions), "no longer behind the ring of those who had them: taken");
+            info!(partitions = ?client.inputs.show(partitions), "ring caught up; resuming partitions");
             self.begin(partitions.iter().copied());
         }
     }

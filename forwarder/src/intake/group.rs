@@ -111,7 +111,7 @@ impl Group {
     /// The group has assigned these.
     pub(super) fn assigned(&mut self, partitions: Vec<PartitionId>, client: &Client) {
         self.metrics.rebalance(Rebalance::Assign).inc();
-        info!(partitions = ?client.inputs.show(&partitions), "assigned");
+        info!(partitions = ?client.inputs.show(&partitions), "partitions assigned");
         self.joining = Some(Joining {
             partitions,
             try_at: Instant::now(),
@@ -134,11 +134,11 @@ impl Group {
             self.metrics.rebalance(Rebalance::Lost).inc();
             warn!(
                 partitions = ?client.inputs.show(&partitions),
-                "lost: this member was out of the group; others may own the partitions already"
+                "partitions lost: the group had removed this member, and other members may own them already"
             );
         } else {
             self.metrics.rebalance(Rebalance::Revoke).inc();
-            info!(partitions = ?client.inputs.show(&partitions), "revoked: what is out is awaited, then they are given up");
+            info!(partitions = ?client.inputs.show(&partitions), "partitions revoked; waiting for their unconfirmed records before giving them up");
         }
         // librdkafka lets go only of what it was given.
         let mut stay = self.joining.take().map(|joining| joining.partitions);
@@ -245,7 +245,9 @@ impl Group {
         drop(done);
         // Nobody sends: the channel ends when the last publisher has dropped its end.
         if let Err(mpsc::RecvTimeoutError::Timeout) = all_done.recv_timeout(ABANDON_TIMEOUT) {
-            error!("publishers did not answer in time; nothing is published until they have dropped what is given up");
+            error!(
+                "publishers did not answer in time; nothing is published until they have dropped the records of these partitions"
+            );
             self.membership.await_abandonment(all_done);
         }
     }

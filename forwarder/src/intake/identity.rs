@@ -144,7 +144,7 @@ impl Identity {
         let topic = client.inputs.topic(input);
         match self.ids.insert(input, id.clone()) {
             None => {
-                info!(topic, id, "the topic's ID is known");
+                info!(topic, id, "Kafka has returned the topic's ID");
                 return false;
             }
             Some(former) if former == id => return false,
@@ -152,8 +152,8 @@ impl Identity {
                 topic,
                 former,
                 id,
-                "the topic was deleted and made anew. What is on its way to NATS of the former one may still be delivered; all else \
-                 of it is gone"
+                "the topic was deleted and recreated. Records of the former topic that are on their way to NATS may still be \
+                 delivered. Its other records are lost"
             ),
         }
         self.is_outdated = true;
@@ -226,6 +226,6 @@ impl Identity {
         let (topic, number) = (client.inputs.topic_of(partition), partition.number());
         metrics.missing_offset(topic, number);
         self.faults.insert(partition, fault.to_string());
-        error!(topic = client.inputs.told(partition), partition = number, %fault, ?policy, goes_on, "a partition cannot go on where it was");
+        error!(topic = client.inputs.topic_to_log(partition), partition = number, %fault, ?policy, goes_on, "the partition cannot continue from its last offset");
     }
 }

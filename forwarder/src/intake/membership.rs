@@ -157,7 +157,9 @@ impl Membership {
         let held = self.lease.is_held();
         if self.proven && !held && owner {
             self.fenced.inc();
-            warn!("the membership of the group is not proved any more: nothing is published until a commit succeeds");
+            warn!(
+                "the lease is lost: this process publishes nothing until a commit proves its membership of the group"
+            );
         }
         self.proven = held;
     }

@@ -331,7 +331,7 @@ impl<P: Program> Records<P> {
         if gone > 0 {
             error!(
                 records = gone,
-                "NATS did not take records of the topic that was deleted; nobody can read them again"
+                "NATS did not accept records of the deleted topic, and they cannot be read again"
             );
         }
     }

@@ -37,11 +37,11 @@ impl<P: RingProgram> Intake<P> {
             Err(error) if is_out_of_the_group(&error) => {
                 // The group waits for an answer before it lets us join anew. What is assigned here is not ours: its records are
                 // not taken, and it is revoked as lost.
-                warn!(%error, partitions = ?self.client.inputs.show(partitions), "out of the group before the assigned partitions began; joining anew");
+                warn!(%error, partitions = ?self.client.inputs.show(partitions), "the group removed this member before it started its assigned partitions; joining again");
                 self.client.answer(partitions);
             }
             Err(error) => {
-                warn!(%error, partitions = ?self.client.inputs.show(partitions), "failed to look up where the assigned partitions begin; trying again");
+                warn!(%error, partitions = ?self.client.inputs.show(partitions), "failed to look up the start offsets of the assigned partitions; trying again");
                 self.group.join_later(joining);
             }
         }
@@ -52,10 +52,14 @@ impl<P: RingProgram> Intake<P> {
             // An idle member; the group waits for its word all the same.
             return self.client.consumer.incremental_assign(&TopicPartitionList::new());
         }
-        let era = self.dispatcher.era();
-        let mut begins = self
-            .seeking
-            .look_up(partitions, starts::ALL_TIMEOUT, &self.client, &self.identity, era)?;
+        let ring_epoch = self.dispatcher.ring_epoch();
+        let mut begins = self.seeking.look_up(
+            partitions,
+            starts::ALL_TIMEOUT,
+            &self.client,
+            &self.identity,
+            ring_epoch,
+        )?;
         self.identity.hold_back(&mut begins, Instant::now());
         for begin in &begins {
             self.commits.note_group(begin);
@@ -125,7 +129,7 @@ impl<P: RingProgram> Intake<P> {
             match self.commit_starts(&ours, &new) {
                 Ok(()) => {}
                 Err(error) if self.client.inputs.len() > 1 && is_of_the_topic(&error) => {
-                    warn!(%error, topic = self.client.inputs.topic(input), "a topic cannot begin; the others do");
+                    warn!(%error, topic = self.client.inputs.topic(input), "failed to start a topic; the other topics go on");
                     places.retain(|place| !is_ours(&place.partition));
                     ours.into_iter().for_each(|partition| self.seek(partition));
                 }
@@ -153,7 +157,7 @@ impl<P: RingProgram> Intake<P> {
             let named = new
                 .iter()
                 .map(|(partition, offset)| (self.client.inputs.named(*partition), *offset));
-            info!(starts = ?named.collect::<Vec<_>>(), "no committed offsets for these partitions: they begin here");
+            info!(starts = ?named.collect::<Vec<_>>(), "these partitions have no committed offsets and start here");
         }
         Ok(())
     }
@@ -163,13 +167,13 @@ impl<P: RingProgram> Intake<P> {
         let Place { partition, start, .. } = place;
         self.seeking.forget(*partition);
         self.identity.has_begun(*partition);
-        let (topic, number) = (self.client.inputs.told(*partition), partition.number());
-        debug!(topic, partition = number, offset = start.offset, away = ?start.away, "begins");
+        let (topic, number) = (self.client.inputs.topic_to_log(*partition), partition.number());
+        debug!(topic, partition = number, offset = start.offset, away = ?start.away, "the partition starts");
         if let Some(fault) = start.fault {
             self.identity
                 .report_fault(*partition, fault, start.offset, &self.client, &self.metrics);
         }
-        place.log_wait(&self.client.inputs, self.dispatcher.era());
+        place.log_wait(&self.client.inputs, self.dispatcher.ring_epoch());
     }
 
     /// Begins those of which Kafka says by now where. Not while a rebalance is being carried out.
@@ -179,16 +183,16 @@ impl<P: RingProgram> Intake<P> {
         let Some(partitions) = due.filter(|_| !self.group.is_rebalancing()) else {
             return;
         };
-        let era = self.dispatcher.era();
+        let ring_epoch = self.dispatcher.ring_epoch();
         let found = self
             .seeking
-            .look_up(&partitions, SEEK_TIMEOUT, &self.client, &self.identity, era);
+            .look_up(&partitions, SEEK_TIMEOUT, &self.client, &self.identity, ring_epoch);
         let begun = found.and_then(|mut begins| {
             self.identity.hold_back(&mut begins, Instant::now());
             self.begin_sought(begins)
         });
         if let Err(error) = begun {
-            warn!(%error, partitions = ?self.client.inputs.show(&partitions), "failed to look up where these partitions begin; trying again");
+            warn!(%error, partitions = ?self.client.inputs.show(&partitions), "failed to look up the start offsets of these partitions; trying again");
         }
         self.seeking.has_asked(asked_at);
     }
@@ -214,7 +218,7 @@ impl<P: RingProgram> Intake<P> {
             return Ok(());
         }
         let partitions: Vec<PartitionId> = places.iter().map(|place| place.partition).collect();
-        info!(partitions = ?self.client.inputs.show(&partitions), "Kafka says where these partitions begin: taken");
+        info!(partitions = ?self.client.inputs.show(&partitions), "Kafka has returned the start offsets of these partitions; reading them");
         for place in &places {
             self.has_begun(place);
             let state = self.dispatcher.partitions().get(&place.partition);
@@ -272,7 +276,7 @@ impl<P: RingProgram> Intake<P> {
         warn!(
             records = unsettled,
             lost = leaving.lost,
-            "gave partitions up with records out; their next owner delivers them again"
+            "gave up partitions with unconfirmed records; their next owner delivers these again"
         );
         true
     }
@@ -312,7 +316,7 @@ impl<P: RingProgram> Intake<P> {
         }
         let list = self.client.list_of(partitions);
         if let Err(error) = self.client.consumer.incremental_unassign(&list) {
-            error!(%error, partitions = ?self.client.inputs.show(partitions), "failed to give partitions up");
+            error!(%error, partitions = ?self.client.inputs.show(partitions), "failed to give up partitions");
         }
     }
 

@@ -41,7 +41,7 @@ impl Rejects {
         };
         let (partition, offset) = (letter.origin.partition, letter.origin.offset);
         warn!(
-            topic = inputs.told(partition),
+            topic = inputs.topic_to_log(partition),
             partition = partition.number(),
             offset,
             reason = reason.reason(),

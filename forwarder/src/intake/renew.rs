@@ -1,7 +1,7 @@
 //! Goes on in a topic that was made anew: with another client, as another member of the group.
 
 use super::group::assignments;
-use super::replay::Replay;
+use super::replay::ReplayReader;
 use super::rings::RingProgram;
 use super::{Intake, IntakeError};
 use forwarder_core::delivery::partition::{Input, PartitionId};
@@ -42,7 +42,7 @@ impl<P: RingProgram> Intake<P> {
         let former = std::mem::replace(&mut self.client.consumer, consumer);
         former.leave_group();
         drop(former);
-        self.replay = Replay::default();
+        self.replay = ReplayReader::default();
         // An assignment may have come with the news.
         self.forget_all();
         self.identity.is_renewed();

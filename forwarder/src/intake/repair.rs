@@ -63,7 +63,7 @@ impl<P: RingProgram> Intake<P> {
         }
         self.flow.note_repair(scope, asked_all, asked_at);
         if let Err(error) = self.reassign(scope, lost) {
-            warn!(%error, "failed to take partitions anew; trying again");
+            warn!(%error, "failed to reassign partitions; trying again");
             self.flow.repair_later();
         }
         Ok(())
@@ -111,10 +111,10 @@ impl<P: RingProgram> Intake<P> {
         };
         self.dispatcher.assign(partition, &resume, Phase::Active);
         info!(
-            topic = self.client.inputs.told(partition),
+            topic = self.client.inputs.topic_to_log(partition),
             partition = partition.number(),
             offset = resume.offset,
-            "begins anew"
+            "the partition starts again"
         );
     }
 }
@@ -141,10 +141,10 @@ fn find_losses(
                     lost.extend(start.map(|start| (partition, next, start)));
                 } else {
                     warn!(
-                        topic = client.inputs.told(partition),
+                        topic = client.inputs.topic_to_log(partition),
                         partition = partition.number(),
                         ?fault,
-                        "the log seems to end before what was read: Kafka is asked again"
+                        "the log seems to end before the last offset that was read; asking Kafka again"
                     );
                     asked_all = false;
                 }
@@ -152,7 +152,7 @@ fn find_losses(
             Err(error) => {
                 // A partition without a leader must not keep the others waiting: it goes on where it was, and if that is gone,
                 // fetching will say so.
-                warn!(%error, topic = client.inputs.told(partition), partition = partition.number(), "failed to ask what there is of a partition");
+                warn!(%error, topic = client.inputs.topic_to_log(partition), partition = partition.number(), "failed to ask Kafka for the offsets of a partition");
                 asked_all = false;
             }
         }

@@ -27,7 +27,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The consumer, made when it is first needed.
 #[derive(Default)]
-pub(super) struct Replay {
+pub(super) struct ReplayReader {
     consumer: Option<BaseConsumer<Context>>,
     /// What it is reading.
     job: Option<Job>,
@@ -56,7 +56,7 @@ enum Read {
     Failed(KafkaError),
 }
 
-impl Replay {
+impl ReplayReader {
     /// Goes on reading parked records again.
     pub(super) fn go_on<P: Program>(
         &mut self,
@@ -162,7 +162,7 @@ impl Replay {
         consumer.assign(&list)?;
         self.job = Some(job);
         debug!(
-            topic = client.inputs.told(job.partition),
+            topic = client.inputs.topic_to_log(job.partition),
             partition = job.partition.number(),
             from = job.from,
             "reading parked records again"
@@ -182,9 +182,9 @@ impl Replay {
             && let Some(consumer) = &self.consumer
         {
             if let Err(error) = consumer.unassign() {
-                debug!(%error, "failed to let the reader rest");
+                debug!(%error, "failed to unassign the reader's partition");
             }
-            debug!("all parked records that can be delivered are read again");
+            debug!("read all parked records that can be delivered now");
         }
         // Events of a consumer at rest: tokens, statistics.
         if let Some(consumer) = &self.consumer {
@@ -211,17 +211,17 @@ impl Replay {
                 if gone > 0 {
                     metrics.missing_offset(topic, number);
                     error!(
-                        topic = client.inputs.told(job.partition),
+                        topic = client.inputs.topic_to_log(job.partition),
                         partition = number,
                         from = job.from,
                         low,
                         gone,
-                        "records have expired in Kafka before their cluster was back; so many offsets are gone"
+                        "Kafka deleted parked records before their cluster was back; these offsets are lost"
                     );
                 }
             }
             Err(error) => {
-                warn!(%error, topic = client.inputs.told(job.partition), partition = number, "failed to ask where the partition begins; trying again")
+                warn!(%error, topic = client.inputs.topic_to_log(job.partition), partition = number, "failed to ask Kafka where the log of the partition begins; trying again")
             }
         }
     }

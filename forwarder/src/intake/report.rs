@@ -130,7 +130,7 @@ impl Reporter {
                     }
                 }
             }
-            Err(error) => debug!(%error, "librdkafka does not say how far it has read"),
+            Err(error) => debug!(%error, "librdkafka did not return its position"),
         }
     }
 
@@ -148,7 +148,7 @@ impl Reporter {
     pub(super) fn report(&self, view: &View<'_>) {
         let mut status = Status {
             phase: phase(view),
-            ring_epoch: view.dispatcher.era().epoch,
+            ring_epoch: view.dispatcher.ring_epoch().epoch,
             ring: ring_status(view),
             last_commit_millis: view.last_commit_millis,
             membership_proven: view.membership_proven,
@@ -189,7 +189,7 @@ impl Reporter {
                 paused: view.is_paused || !state.is_taken(),
                 fault: view.identity.fault(*partition).cloned(),
             };
-            let topic = inputs.told(*partition);
+            let topic = inputs.topic_to_log(*partition);
             let assigned = match topic.and_then(|topic| status.topics.get_mut(topic)) {
                 Some(topic) => &mut topic.assignment,
                 None => &mut status.assignment,
@@ -231,7 +231,7 @@ impl Reporter {
 }
 
 fn ring_status(view: &View<'_>) -> RingStatus {
-    let epoch = view.dispatcher.era().epoch;
+    let epoch = view.dispatcher.ring_epoch().epoch;
     let partitions = view.dispatcher.partitions().values();
     RingStatus {
         epoch,
@@ -255,6 +255,6 @@ fn phase(view: &View<'_>) -> Phase {
         Phase::Outside(view.watchdog.state().to_owned())
     } else {
         let partitions = view.dispatcher.partitions().values();
-        Phase::of_member(view.dispatcher.era().epoch, partitions.map(|state| state.phase))
+        Phase::of_member(view.dispatcher.ring_epoch().epoch, partitions.map(|state| state.phase))
     }
 }

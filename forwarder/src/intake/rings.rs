@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use forwarder_core::delivery::partition::PartitionId;
 use forwarder_core::document::{Checked, RingConfig};
-use forwarder_core::fanout::dispatch::{Dispatcher, Era};
+use forwarder_core::fanout::dispatch::{Dispatcher, RingEpoch};
 use forwarder_core::fanout::ring::{Ring, RingError, moved};
 use forwarder_core::fanout::route::Router;
 use forwarder_core::program::Program;
@@ -61,7 +61,7 @@ pub(super) struct RingChanges {
 }
 
 struct Announced {
-    era: Era,
+    ring_epoch: RingEpoch,
     handover_timeout_ms: u64,
 }
 
@@ -69,7 +69,7 @@ struct Announced {
 ///
 /// # Errors
 /// See [`RingChangeError`].
-pub fn era(config: &RingConfig, publishers: &mut Publishers) -> Result<Era, RingChangeError> {
+pub fn open_ring(config: &RingConfig, publishers: &mut Publishers) -> Result<RingEpoch, RingChangeError> {
     let members = config
         .clusters
         .iter()
@@ -82,7 +82,7 @@ pub fn era(config: &RingConfig, publishers: &mut Publishers) -> Result<Era, Ring
             source,
         })?);
     }
-    Ok(Era::new(config.epoch, Arc::new(ring), outputs))
+    Ok(RingEpoch::new(config.epoch, Arc::new(ring), outputs))
 }
 
 impl RingChanges {
@@ -96,7 +96,7 @@ impl RingChanges {
 
     /// The epoch of the ring that is announced and not in use yet.
     pub(super) fn announced(&self) -> Option<u64> {
-        self.announced.as_ref().map(|announced| announced.era.epoch)
+        self.announced.as_ref().map(|announced| announced.ring_epoch.epoch)
     }
 
     /// The share of the hash space that the last change moved.
@@ -112,21 +112,21 @@ impl RingChanges {
         let Some(config) = self.declared.borrow_and_update().clone() else {
             return;
         };
-        let newest = self.announced().unwrap_or(dispatcher.era().epoch);
+        let newest = self.announced().unwrap_or(dispatcher.ring_epoch().epoch);
         if config.epoch <= newest {
             return;
         }
-        match era(&config, publishers) {
-            Ok(era) => {
-                info!(epoch = era.epoch, members = ?era.ring.names(), "a new ring: announcing it");
-                dispatcher.announce(era.epoch, era.fingerprint());
+        match open_ring(&config, publishers) {
+            Ok(ring_epoch) => {
+                info!(epoch = ring_epoch.epoch, members = ?ring_epoch.ring.names(), "announcing the new ring");
+                dispatcher.announce(ring_epoch.epoch, ring_epoch.fingerprint());
                 self.announced = Some(Announced {
-                    era,
+                    ring_epoch,
                     handover_timeout_ms: config.handover_timeout_ms,
                 });
             }
             Err(error) => {
-                error!(epoch = config.epoch, error = %forwarder_service::chain(&error), "the new ring cannot be used; the old one stays")
+                error!(epoch = config.epoch, error = %forwarder_service::chain(&error), "the new ring cannot be used; the current ring stays in use")
             }
         }
     }
@@ -139,22 +139,24 @@ impl RingChanges {
         metrics: &Metrics,
     ) -> Vec<PartitionId> {
         let Some(Announced {
-            era,
+            ring_epoch,
             handover_timeout_ms,
         }) = self.announced.take_if(|_| dispatcher.is_announced())
         else {
             return Vec::new();
         };
-        self.moved_share = moved(&dispatcher.era().ring, &era.ring)
+        self.moved_share = moved(&dispatcher.ring_epoch().ring, &ring_epoch.ring)
             .iter()
             .map(|shift| shift.share)
             // Not `sum`: of nothing that is a negative zero, which people would see.
             .fold(0.0, |sum, share| sum + share);
         dispatcher.set_handover_timeout(handover_timeout_ms.saturating_mul(1_000));
-        program.use_ring(&era.ring);
-        metrics.ring_epoch.set(i64::try_from(era.epoch).unwrap_or(i64::MAX));
-        let epoch = era.epoch;
-        let begun = dispatcher.set_ring(era);
+        program.use_ring(&ring_epoch.ring);
+        metrics
+            .ring_epoch
+            .set(i64::try_from(ring_epoch.epoch).unwrap_or(i64::MAX));
+        let epoch = ring_epoch.epoch;
+        let begun = dispatcher.set_ring(ring_epoch);
         info!(
             epoch,
             moved_share = self.moved_share,
@@ -166,13 +168,13 @@ impl RingChanges {
 
     /// Ends the publishers of members that have left and have nothing more.
     pub(super) fn let_go(&self, dispatcher: &Dispatcher<Message>, publishers: &mut Publishers) {
-        if publishers.size() <= dispatcher.era().outlets().len() {
+        if publishers.size() <= dispatcher.ring_epoch().outputs().len() {
             return;
         }
         let announced = self
             .announced
             .as_ref()
-            .map_or(&[][..], |announced| announced.era.outlets());
+            .map_or(&[][..], |announced| announced.ring_epoch.outputs());
         publishers.keep(|output| !dispatcher.is_done_with(output) || announced.contains(&output));
     }
 }
@@ -188,7 +190,7 @@ pub(super) fn recall_what_is_overdue(dispatcher: &mut Dispatcher<Message>, publi
         warn!(
             cluster = member.cluster.name,
             assets = lanes.len(),
-            "the old owner has not confirmed in time; its unconfirmed records go to the new one and may come twice"
+            "the old owner has not confirmed in time; its unconfirmed records go to the new owner and may arrive twice"
         );
         member.command(Command::Recall(lanes.iter().map(|(_, lane)| *lane).collect()));
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use forwarder_core::delivery::partition::{Input, Inputs, PartitionId};
 use forwarder_core::document::StartFrom;
-use forwarder_core::fanout::dispatch::{Dispatcher, Era, Phase, Resume};
+use forwarder_core::fanout::dispatch::{Dispatcher, Phase, Resume, RingEpoch};
 use rdkafka::error::KafkaError;
 use tracing::{info, warn};
 
@@ -116,11 +116,11 @@ impl Seeking {
         patience: Duration,
         client: &Client,
         identity: &Identity,
-        era: &Era,
+        ring_epoch: &RingEpoch,
     ) -> Result<Vec<Begin>, KafkaError> {
         let mut turns = std::mem::take(&mut self.turns);
         let begins = turns.ask(partitions, patience, &client.inputs, |input, partitions, patience| {
-            self.look_up_topic(input, partitions, patience, client, identity, era)
+            self.look_up_topic(input, partitions, patience, client, identity, ring_epoch)
         });
         self.turns = turns;
         begins
@@ -133,7 +133,7 @@ impl Seeking {
         patience: Duration,
         client: &Client,
         identity: &Identity,
-        era: &Era,
+        ring_epoch: &RingEpoch,
     ) -> Result<Begin, KafkaError> {
         let source = &client.config.source;
         let (is_new_group, start_from) = match (self.group_since.get(&input), source.start_from) {
@@ -147,7 +147,7 @@ impl Seeking {
             partitions,
             seen_before: self.has_been_seen(input),
             is_new_group,
-            era,
+            ring_epoch,
             topic: identity.id(input),
             former: identity.former(),
             start_from,
@@ -179,16 +179,16 @@ impl Seeking {
             let (partition, fault) = (place.partition, place.start.fault);
             if !identity.is_settled(partition, fault, clock.micros()) {
                 warn!(
-                    topic = client.inputs.told(partition),
+                    topic = client.inputs.topic_to_log(partition),
                     partition = partition.number(),
                     ?fault,
-                    "the log seems to end before the committed offset: Kafka is asked again"
+                    "the log seems to end before the committed offset; asking Kafka again"
                 );
                 self.seek(partition, client, dispatcher);
                 sought.push(partition);
                 continue;
             }
-            let phase = place.phase(dispatcher.era());
+            let phase = place.phase(dispatcher.ring_epoch());
             let offset = place.start.offset.unwrap_or(0);
             if !place.start.committed && !matches!(phase, Phase::Behind(_) | Phase::Contested | Phase::Stopped) {
                 new.push((partition, offset));
@@ -211,9 +211,9 @@ impl Seeking {
         dispatcher.assign(partition, &Resume::default(), Phase::Sought);
         if self.partitions.insert(partition) {
             info!(
-                topic = client.inputs.told(partition),
+                topic = client.inputs.topic_to_log(partition),
                 partition = partition.number(),
-                "where the partition begins is not known yet: it waits, the others go on"
+                "the partition's start offset is not known yet; the partition waits and the others go on"
             );
         }
     }

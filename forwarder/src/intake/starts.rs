@@ -9,7 +9,7 @@ use forwarder_core::delivery::commit::{self, Ahead, Metadata};
 use forwarder_core::delivery::partition::{Input, Inputs, PartitionId};
 use forwarder_core::delivery::start::{History, Known, Sameness, Start, start};
 use forwarder_core::document::{Source, StartFrom};
-use forwarder_core::fanout::dispatch::{Era, Phase};
+use forwarder_core::fanout::dispatch::{Phase, RingEpoch};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
@@ -106,35 +106,35 @@ pub(super) struct Place {
 
 impl Place {
     /// How the partition begins under this ring.
-    pub(super) fn phase(&self, era: &Era) -> Phase {
-        let another = self.members.is_some_and(|members| members != era.fingerprint());
+    pub(super) fn phase(&self, ring_epoch: &RingEpoch) -> Phase {
+        let another = self.members.is_some_and(|members| members != ring_epoch.fingerprint());
         match self.start.offset {
             None => Phase::Stopped,
-            Some(_) if self.ring > era.epoch => Phase::Behind(self.ring),
-            Some(_) if self.ring < era.epoch => Phase::Announcing,
+            Some(_) if self.ring > ring_epoch.epoch => Phase::Behind(self.ring),
+            Some(_) if self.ring < ring_epoch.epoch => Phase::Announcing,
             Some(_) if another => Phase::Contested,
             Some(_) => Phase::Active,
         }
     }
 
     /// Says what the partition waits for, if it does.
-    pub(super) fn log_wait(&self, inputs: &Inputs, era: &Era) {
-        let (topic, number) = (inputs.told(self.partition), self.partition.number());
-        let ours = era.epoch;
-        match self.phase(era) {
+    pub(super) fn log_wait(&self, inputs: &Inputs, ring_epoch: &RingEpoch) {
+        let (topic, number) = (inputs.topic_to_log(self.partition), self.partition.number());
+        let ours = ring_epoch.epoch;
+        match self.phase(ring_epoch) {
             Phase::Behind(needed) => warn!(
                 topic,
                 partition = number,
                 needed,
                 ours,
-                "others have delivered under a newer ring: the partition waits until this process has it too"
+                "another forwarder has delivered under a newer ring; the partition waits until this process has that ring"
             ),
             Phase::Contested => error!(
                 topic,
                 partition = number,
                 epoch = ours,
-                "others have delivered under another ring of the same epoch: the partition waits; give all forwarders one ring \
-                 with a higher ring.epoch"
+                "another forwarder has delivered under a different ring of the same epoch, so the partition waits. Give all \
+                 forwarders the same ring, with a higher ring.epoch"
             ),
             Phase::Active
             | Phase::Draining
@@ -160,7 +160,7 @@ pub(super) struct Inquiry<'a> {
     /// The group has begun just now: what it has committed since is not its past.
     pub(super) is_new_group: bool,
     /// The ring in use.
-    pub(super) era: &'a Era,
+    pub(super) ring_epoch: &'a RingEpoch,
     /// The topic's ID, where it is known.
     pub(super) topic: Option<&'a str>,
     /// Next offsets of the topic that went by this name before, while this process read it.
@@ -203,7 +203,7 @@ pub(super) fn look_up(consumer: &KafkaConsumer, inquiry: &Inquiry<'_>) -> Result
     let mut unknown = Vec::new();
     for element in commits.elements() {
         if let Err(error) = element.error() {
-            debug!(%error, partition = element.partition(), "the committed offset is not told");
+            debug!(%error, partition = element.partition(), "Kafka did not return the committed offset");
             unknown.push(element.partition());
         } else if let Offset::Offset(offset) = element.offset() {
             committed.push((element.partition(), offset));
@@ -261,13 +261,13 @@ pub(super) fn look_up(consumer: &KafkaConsumer, inquiry: &Inquiry<'_>) -> Result
             low,
             high,
             at_time: times.as_ref().ok().and_then(|times| find(times, number)),
-            ahead: said.ahead.as_ref().filter(|ahead| inquiry.era.is_told_by(ahead)),
+            ahead: said.ahead.as_ref().filter(|ahead| inquiry.ring_epoch.matches(ahead)),
             topic,
         };
         let start = start(&known, history, inquiry.start_from, source.missing_offset);
         let later = said.ahead.filter(|ahead| {
             let there = start.fault.is_none() && committed.is_some_and(|from| (from..=high).contains(&ahead.upto));
-            there && !inquiry.era.is_told_by(ahead)
+            there && !inquiry.ring_epoch.matches(ahead)
         });
         places.push(Place {
             partition: *partition,

@@ -14,7 +14,7 @@ impl<P: RingProgram> Intake<P> {
     pub(super) fn drain(&mut self) {
         info!(
             pending = self.dispatcher.total().records,
-            "stopping: no more records are taken, what is out is awaited"
+            "stopping: the forwarder reads no more records and waits for unconfirmed ones"
         );
         self.report();
         let deadline = Instant::now() + Duration::from_millis(self.client.config.engine.drain_timeout_ms);
@@ -30,7 +30,7 @@ impl<P: RingProgram> Intake<P> {
             self.take_commit_answers();
             self.commit_when_due();
             if self.group.membership.number() != member {
-                warn!("out of the group amid the drain: others own the partitions by now");
+                warn!("the group removed this member during the drain; other members own its partitions now");
                 break;
             }
         }
@@ -38,7 +38,7 @@ impl<P: RingProgram> Intake<P> {
         if left > 0 {
             warn!(
                 records = left,
-                "not all was confirmed in time; the rest stays uncommitted and is delivered again"
+                "some records were not confirmed in time; they stay uncommitted and are delivered again"
             );
         }
     }

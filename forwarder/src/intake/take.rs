@@ -30,7 +30,7 @@ impl<P: RingProgram> Intake<P> {
             Turn::Waits => {}
             Turn::NotBegun(job, error) => {
                 if self.errors.pass(&()).is_some() {
-                    warn!(%error, topic = self.client.inputs.told(job.partition), partition = job.partition.number(), "failed to read parked records again; trying again");
+                    warn!(%error, topic = self.client.inputs.topic_to_log(job.partition), partition = job.partition.number(), "failed to read parked records again; trying again");
                 }
             }
             Turn::Failed(job, error) => {
@@ -42,7 +42,7 @@ impl<P: RingProgram> Intake<P> {
                     self.replay
                         .note_expired(job, &self.client, &mut self.dispatcher, &self.metrics);
                 } else if self.errors.pass(&()).is_some() {
-                    warn!(%error, "Kafka answers with an error while parked records are read again; trying again");
+                    warn!(%error, "Kafka returned an error while parked records were read again; trying again");
                 }
                 self.dispatcher.stop_reading();
                 self.replay.stop();
@@ -133,7 +133,7 @@ impl<P: RingProgram> Intake<P> {
             }
             error => {
                 if self.errors.pass(&()).is_some() {
-                    warn!(error = %error, "Kafka answers with an error; trying again");
+                    warn!(error = %error, "Kafka returned an error; trying again");
                     self.client.note_error(&error);
                 }
             }

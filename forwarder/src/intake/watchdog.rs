@@ -9,8 +9,9 @@ use tracing::warn;
 /// The process was no stable member of its group for too long; a new one may do better.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no stable member of the consumer group for {0:?} though its coordinator answers (last state: {1}); ending the process, so that it is started anew. \
-     Look at the brokers' and the group's health; `engine.watchdogTimeoutMs` (KAFKA_WATCHDOG_TIMEOUT) sets the bound"
+    "the process was not a stable member of its consumer group for {0:?}, though the coordinator answers (last state: {1}). \
+     The process ends, so that it is restarted. Check the health of the brokers and the group. \
+     `engine.watchdogTimeoutMs` (KAFKA_WATCHDOG_TIMEOUT) sets the bound"
 )]
 pub struct WatchdogError(Duration, String);
 
@@ -98,7 +99,11 @@ impl Watchdog {
             return Err(WatchdogError(unstable, self.state.clone()));
         }
         if unstable > self.interval {
-            warn!(?unstable, state = self.state, "no stable member of the group");
+            warn!(
+                ?unstable,
+                state = self.state,
+                "not a stable member of the consumer group"
+            );
         }
         Ok(())
     }

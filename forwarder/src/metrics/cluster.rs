@@ -121,7 +121,7 @@ impl ClusterVecs {
             pending_bytes: gauge("asset_forwarder_pending_bytes", "Bytes that wait for a confirmation")?,
             parked_records: gauge(
                 "asset_forwarder_parked_records",
-                "Messages that are to be read from Kafka again when the cluster has room, as far as this process has seen them",
+                "Messages that the process will read from Kafka again when the cluster has room, as far as it has seen them",
             )?,
             held_assets: gauge(
                 "asset_forwarder_held_assets",
@@ -129,7 +129,7 @@ impl ClusterVecs {
             )?,
             parked_seconds: gauge(
                 "asset_forwarder_parked_seconds",
-                "For how long the cluster has had parked messages; 0: it has none",
+                "How long the cluster has had parked messages; 0 if it has none",
             )?,
             connected: gauge("asset_forwarder_connected", "1 while the cluster is connected")?,
             reconnects: counter(
@@ -143,7 +143,7 @@ impl ClusterVecs {
             )?,
             stream_faults: builder.counters(
                 "asset_forwarder_stream_faults_total",
-                "Times that the JetStream stream was found with a fault, by reason",
+                "Times that a check found a fault of the JetStream stream, by reason",
                 &["cluster", "reason"],
             )?,
             repeats_possible: counter(
@@ -152,7 +152,7 @@ impl ClusterVecs {
             )?,
             overtaken: counter(
                 "asset_forwarder_overtaken_total",
-                "Denials of subjects that the same connection had accepted before: later messages may have gone ahead",
+                "Denials of subjects that the same connection had accepted before; later messages may have overtaken earlier ones",
             )?,
             confirmed: builder.add(HistogramVec::new(
                 confirmed.buckets(CONFIRMED_BUCKETS.to_vec()),

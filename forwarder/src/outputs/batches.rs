@@ -124,7 +124,7 @@ impl<W: Writer> Batches<W> {
                         error!(
                             error = failed.reason,
                             waiting = self.batch.len(),
-                            "failed to write {}; trying again, the offsets behind them wait",
+                            "failed to write {}; trying again while the offsets behind them wait",
                             W::RECORDS
                         );
                     }

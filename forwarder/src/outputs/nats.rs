@@ -174,7 +174,7 @@ impl Publisher {
                         "connected to NATS"
                     );
                     self.link.set(Some(name), None);
-                    // The look that came with the connection found it well.
+                    // The check that came with the connection found it well.
                     if std::mem::take(&mut self.stream_at_fault) {
                         self.link.set_fault(None);
                     }
@@ -209,7 +209,7 @@ impl Publisher {
                     if failures % 10 <= 1 {
                         warn!(
                             cluster = self.cluster.name,
-                            reason, again, "lost the connection to NATS; sending again what is unconfirmed"
+                            reason, again, "lost the connection to NATS; sending the unconfirmed records again"
                         );
                     }
                     self.link.set(None, Some(reason));
@@ -251,7 +251,7 @@ impl Publisher {
                 }
                 // Cannot be: the document was checked.
                 Err(error) => {
-                    warn!(cluster = self.cluster.name, %error, "the new address cannot be used; the old one stays")
+                    warn!(cluster = self.cluster.name, %error, "the new server address cannot be used; the old address stays in use")
                 }
             },
         }
@@ -300,13 +300,13 @@ impl Publisher {
             self.counters.retries(RetryReason::Refused).inc();
             warn!(
                 cluster = self.cluster.name,
-                "the connection ends over a record that was sent alone; its asset's records wait"
+                "the server ended the connection over a record that was sent alone; its asset's records wait"
             );
         } else if self.silent_ends >= MAX_SILENT_ENDS {
             let suspects = self.outbox.suspect();
             warn!(
                 cluster = self.cluster.name,
-                suspects, "connections end one after the other; each record that was out is sent alone now"
+                suspects, "the server keeps ending connections; the publisher sends each unconfirmed record alone now"
             );
         }
     }

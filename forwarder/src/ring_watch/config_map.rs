@@ -99,14 +99,14 @@ async fn follow(key: &ConfigMapKey, client: Client, listener: &mpsc::Sender<Said
 fn client() -> Result<Client, String> {
     let mut config = Config::incluster().map_err(|error| {
         format!(
-            "this process is in no pod with a service account's token: {}",
+            "this process does not run in a pod with a service account token: {}",
             told_once(&error)
         )
     })?;
     config.read_timeout = Some(READ_TIMEOUT);
     // The client would repeat a request for minutes before it says anything; here each fault is to be told.
     config.default_retry = false;
-    Client::try_from(config).map_err(|error| format!("failed to make a client of the API: {}", told_once(&error)))
+    Client::try_from(config).map_err(|error| format!("failed to create a Kubernetes API client: {}", told_once(&error)))
 }
 
 fn read(key: &ConfigMapKey, config_map: Option<&ConfigMap>) -> Said {
@@ -132,12 +132,12 @@ fn fault(key: &ConfigMapKey, error: &watcher::Error) -> String {
     };
     match status {
         Some(status) if status.code == 403 => format!(
-            "the API does not let this pod watch ConfigMap {key} ({}); give its service account a Role in namespace `{}` with the verbs \
-             get, list, watch on configmaps, resourceNames [{}]",
+            "the Kubernetes API does not let this pod watch ConfigMap {key} ({}). Give its service account a Role \
+             in namespace `{}` with the verbs get, list, watch on configmaps, resourceNames [{}]",
             status.message, key.namespace, key.name
         ),
         Some(status) => format!(
-            "the API answers {} {} about ConfigMap {key}",
+            "the Kubernetes API answered {} {} about ConfigMap {key}",
             status.code, status.message
         ),
         None => format!("failed to watch ConfigMap {key}: {}", told_once(error)),

@@ -126,7 +126,7 @@ impl Declared {
         let goes_back = epoch < standing.highest;
         if !is_same && (epoch == newest || (epoch < newest && goes_back)) {
             return standing.refuse(format!(
-                "{}: has changed, but its epoch {epoch} is not above {newest}, which is declared already; raise its epoch with every change",
+                "{}: has changed, but its epoch {epoch} is not above {newest}, the newest declared epoch; raise its epoch with every change",
                 match source {
                     Source::File => "ring",
                     Source::Api => "ring of the ConfigMap",

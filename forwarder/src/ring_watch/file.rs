@@ -52,7 +52,7 @@ impl RingFile {
     }
 
     /// What is new in it, if anything is.
-    pub(super) async fn look(&mut self) -> Option<Said> {
+    pub(super) async fn observe(&mut self) -> Option<Said> {
         let read = tokio::fs::read_to_string(&self.file).await;
         self.compare(read.map_err(|error| format!("failed to read {}: {error}", self.file.display())))
     }
@@ -83,7 +83,9 @@ impl Content {
                 Ok(config) => {
                     let (document, ring) = config.split();
                     if differs(&document, rest) {
-                        warn!("the configuration has changed outside of its ring: that takes effect at the next start");
+                        warn!(
+                            "the configuration has changed outside its ring; the change takes effect at the next start"
+                        );
                     }
                     Said::Ring(Box::new(ring))
                 }

@@ -58,13 +58,13 @@ pub enum ExporterError {
 enum ExportError {
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("failed to make the request")]
+    #[error("failed to build the request")]
     Url(#[from] hyper::http::Error),
     #[error(transparent)]
     Request(#[from] RequestError),
-    #[error("it answered {0}")]
+    #[error("the collector answered {0}")]
     Refused(StatusCode),
-    #[error("no answer for {TIMEOUT:?}")]
+    #[error("the collector did not answer within {TIMEOUT:?}")]
     Silent,
 }
 
@@ -177,7 +177,7 @@ impl Exporter {
         warn!(
             collector = self.url.origin().ascii_serialization(),
             error = %chain(error),
-            "failed to export spans; they are dropped, records are not concerned"
+            "failed to export spans; they are dropped, and records are not affected"
         );
     }
 

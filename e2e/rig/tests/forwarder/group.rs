@@ -220,7 +220,7 @@ async fn a_member_that_stops_amid_a_rebalance_leaves_the_group() {
     second.process().terminate().unwrap();
     wait::eventually(SOON, "the second is stopping", || {
         let log = second.process().log();
-        async move { Ok(log?.contains("stopping: no more records")) }
+        async move { Ok(log?.contains("stopping: the forwarder reads no more records")) }
     })
     .await
     .unwrap();
@@ -267,7 +267,8 @@ async fn a_ring_that_differs_from_one_of_the_same_epoch_is_not_used() {
     config.ring.clusters.push(second);
     let mut other = Forwarder::start_as("other", &config).unwrap();
     stage.traffic.send(500).await.unwrap();
-    let waits = "waits for a higher ring epoch: others have delivered under another ring of this one";
+    let waits =
+        "waits for a higher ring epoch: another forwarder has delivered under a different ring of the same epoch";
     wait_waiting(&other, waits).await;
     config.ring.epoch += 1;
     other.declare_ring(&config.ring).unwrap();

@@ -203,7 +203,7 @@ async fn a_partition_without_a_leader_keeps_no_other_one_waiting() {
     arrived(ends[0] + ends[2]).await;
     let status = forwarder.status().await.unwrap();
     assert_eq!(
-        status["assignment"]["1"]["state"], "waits for Kafka to say where it begins",
+        status["assignment"]["1"]["state"], "waits for Kafka to return its start offset",
         "{status}"
     );
     assert_eq!(status["assignment"]["1"]["paused"], true, "{status}");

@@ -257,7 +257,7 @@ async fn a_topic_that_the_channel_has_not_created_stays() {
         .unwrap();
     site.start_operator_again().await;
     wait_gone(&site, "managed").await;
-    wait_note(&site, "TopicLeft", "another one of its name").await;
+    wait_note(&site, "TopicLeft", "another one with the same name").await;
     assert_eq!(site.stage.kafka.partitions(&topic).await.unwrap(), 3);
 }
 
@@ -278,7 +278,7 @@ async fn a_topic_that_was_made_anew_before_its_deletion_was_asked_for_stays() {
     site.stage.kafka.create_topic(&topic, 3, &[]).await.unwrap();
     site.apply(&[managed(&site, &topic, json!({"deletionPolicy": "Delete"}))])
         .await;
-    check_deletion_leaves(&site, &topic, "another one of its name").await;
+    check_deletion_leaves(&site, &topic, "another one with the same name").await;
 }
 
 #[tokio::test]

@@ -96,7 +96,7 @@ impl Scene {
             .await
             .unwrap();
         let message = &condition(&waiting, "Ready").unwrap().message;
-        for part in ["cannot be read", "at most", "skip-drain"] {
+        for part in ["cannot read which forwarders", "at most", "skip-drain"] {
             assert!(message.contains(part), "{message}");
         }
     }

@@ -1,20 +1,20 @@
-//! How much waits for confirmation, against the caps; and which outlets are so far behind that they may not keep the
+//! How much waits for confirmation, against the caps; and which outputs are so far behind that they may not keep the
 //! others waiting.
 
 use super::DEAD_LETTER;
 
-/// How long an outlet may stand at its cap before its pace is judged, in microseconds. All others wait that long at most.
+/// How long an output may stand at its cap before its pace is judged, in microseconds. All others wait that long at most.
 const PATIENCE: u64 = 200_000;
 
-/// An outlet whose pace would take longer than this for what it has, in microseconds, overflows: new records of its are
-/// not kept, so that the others need not wait. Above that, slowing down all is better than reading again.
+/// In microseconds. An output that would need longer than this for what it has overflows: its new records are not kept, so
+/// that the others need not wait. For an output that is faster, slowing down all is better than reading again.
 const TOLERABLE: u64 = 2_000_000;
 
 /// The caps. What waits is bounded by them, whatever the group's lag and however long a cluster is away.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Of one cluster, at most; less where there are so many clusters that their sum would be above `total`.
-    pub outlet: Load,
+    pub output: Load,
     /// Of all together.
     pub total: Load,
     /// Records that are not sent yet, in all.
@@ -64,29 +64,29 @@ impl Load {
 #[derive(Debug)]
 pub(crate) struct Caps {
     limits: Limits,
-    /// By outlet.
-    outlets: Vec<Outlet>,
+    /// By output.
+    outputs: Vec<Output>,
     total: Load,
     /// Held back until an earlier record of the same asset is settled elsewhere.
     held: Load,
-    /// All outlets' heads: see [`Outlet::heads`]. They have bounds of their own, and keep nobody waiting.
+    /// All outputs' heads: see [`Output::heads`]. They have bounds of their own, and keep nobody waiting.
     heads: Load,
-    /// How many outlets keep the intake waiting: asked for every record, and there may be hundreds of clusters.
+    /// How many outputs keep the intake waiting: asked for every record, and there may be hundreds of clusters.
     blocking: usize,
-    /// What one outlet may have, now.
+    /// What one output may have, now.
     cap: Load,
     queue: usize,
-    /// The time of the last look.
+    /// The time of the last observation.
     now: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Outlet {
+struct Output {
     /// All that it has.
     load: Load,
-    /// Of that the refused records of held lanes: they may stay for days, and tell nothing of the outlet's pace.
+    /// Of that the refused records of held lanes: they may stay for days, and tell nothing of the output's pace.
     heads: Load,
-    /// How many of them are sent, as of the last look.
+    /// How many of them are sent, as of the last observation.
     sent: usize,
     /// What has left, ever.
     left: u64,
@@ -101,7 +101,7 @@ struct Outlet {
     blocks: bool,
 }
 
-impl Outlet {
+impl Output {
     /// What it has and is not held.
     fn flowing(&self) -> Load {
         self.load.without(self.heads)
@@ -112,12 +112,12 @@ impl Caps {
     pub(crate) fn new(limits: Limits) -> Self {
         let mut caps = Self {
             limits,
-            outlets: Vec::new(),
+            outputs: Vec::new(),
             total: Load::default(),
             held: Load::default(),
             heads: Load::default(),
             blocking: 0,
-            cap: limits.outlet,
+            cap: limits.output,
             queue: limits.queue,
             now: 0,
         };
@@ -130,57 +130,57 @@ impl Caps {
     pub(crate) fn share(&mut self, clusters: usize) {
         let share = self.limits.total.part(1, clusters + 1);
         self.cap = Load {
-            records: self.limits.outlet.records.min(share.records),
-            bytes: self.limits.outlet.bytes.min(share.bytes),
+            records: self.limits.output.records.min(share.records),
+            bytes: self.limits.output.bytes.min(share.bytes),
         };
         self.queue = self.limits.queue.div_ceil(clusters.max(1));
     }
 
-    pub(crate) fn make_known(&mut self, outlet: usize) {
-        if self.outlets.len() <= outlet {
-            let new = Outlet {
+    pub(crate) fn make_known(&mut self, output: usize) {
+        if self.outputs.len() <= output {
+            let new = Output {
                 moved: (0, self.now),
-                ..Outlet::default()
+                ..Output::default()
             };
-            self.outlets.resize(outlet + 1, new);
+            self.outputs.resize(output + 1, new);
         }
     }
 
-    pub(crate) fn enter(&mut self, outlet: usize, weight: usize) {
+    pub(crate) fn enter(&mut self, output: usize, weight: usize) {
         self.total.add(weight);
-        let state = &mut self.outlets[outlet];
+        let state = &mut self.outputs[output];
         state.load.add(weight);
         state.entered = self.now;
-        self.judge(outlet);
+        self.judge(output);
     }
 
-    pub(crate) fn leave(&mut self, outlet: usize, weight: usize) {
+    pub(crate) fn leave(&mut self, output: usize, weight: usize) {
         self.total.remove(weight);
-        let state = &mut self.outlets[outlet];
+        let state = &mut self.outputs[output];
         state.load.remove(weight);
         state.left += 1;
-        self.judge(outlet);
+        self.judge(output);
     }
 
-    /// A record that the outlet has is refused, and stays there.
-    pub(crate) fn hold_head(&mut self, outlet: usize, weight: usize) {
+    /// A record that the output has is refused, and stays there.
+    pub(crate) fn hold_head(&mut self, output: usize, weight: usize) {
         self.heads.add(weight);
-        let state = &mut self.outlets[outlet];
+        let state = &mut self.outputs[output];
         state.heads.add(weight);
-        self.judge(outlet);
+        self.judge(output);
     }
 
     /// It leaves, or is tried as any other.
-    pub(crate) fn release_head(&mut self, outlet: usize, weight: usize) {
+    pub(crate) fn release_head(&mut self, output: usize, weight: usize) {
         self.heads.remove(weight);
-        let state = &mut self.outlets[outlet];
+        let state = &mut self.outputs[output];
         state.heads.remove(weight);
-        self.judge(outlet);
+        self.judge(output);
     }
 
-    /// Whether so many heads may stay there: one, or a quarter of what the outlet may have.
-    pub(crate) fn may_hold_heads(&self, outlet: usize) -> bool {
-        let heads = self.outlets[outlet].heads;
+    /// Whether so many heads may stay there: one, or a quarter of what the output may have.
+    pub(crate) fn may_hold_heads(&self, output: usize) -> bool {
+        let heads = self.outputs[output].heads;
         heads.records <= 1 || heads.below(self.cap.part(1, 4))
     }
 
@@ -200,12 +200,12 @@ impl Caps {
     }
 
     /// Takes note of how much is sent, and of the time, in microseconds.
-    pub(crate) fn look(&mut self, now: u64, sent: impl Fn(usize) -> usize) {
+    pub(crate) fn observe(&mut self, now: u64, sent: impl Fn(usize) -> usize) {
         self.now = now;
-        for at in 0..self.outlets.len() {
+        for at in 0..self.outputs.len() {
             let (cap, queue) = (self.cap, self.queue);
             let full = self.is_full(at);
-            let state = &mut self.outlets[at];
+            let state = &mut self.outputs[at];
             state.sent = sent(at);
             if state.left != state.moved.0 || state.flowing().records == 0 {
                 state.moved = (state.left, now);
@@ -234,7 +234,7 @@ impl Caps {
         }
     }
 
-    /// Whether another record may be taken. It may go to any outlet, so the fullest one decides, unless it overflows.
+    /// Whether another record may be taken. It may go to any output, so the fullest one decides, unless it overflows.
     pub(crate) fn has_room(&self) -> bool {
         self.blocking == 0 && self.moving().below(self.limits.total)
     }
@@ -243,7 +243,7 @@ impl Caps {
     pub(crate) fn has_plenty(&self) -> bool {
         let half = self.cap.part(1, 2);
         let mut flowing = self.held;
-        for state in self.outlets.iter().filter(|state| !state.overflows) {
+        for state in self.outputs.iter().filter(|state| !state.overflows) {
             if !state.flowing().below(half) {
                 return false;
             }
@@ -254,16 +254,16 @@ impl Caps {
     }
 
     /// Whether it is not worth waiting for: it has something, and for a while nothing has come or left.
-    pub(crate) fn stands_still(&self, outlet: usize) -> bool {
-        let state = &self.outlets[outlet];
+    pub(crate) fn stands_still(&self, output: usize) -> bool {
+        let state = &self.outputs[output];
         let (left, at) = state.moved;
         let since = at.max(state.entered);
         state.overflows || (state.left == left && self.now.saturating_sub(since) >= TOLERABLE)
     }
 
     /// Whether its new records are to be parked.
-    pub(crate) fn overflows(&self, outlet: usize) -> bool {
-        self.outlets[outlet].overflows
+    pub(crate) fn overflows(&self, output: usize) -> bool {
+        self.outputs[output].overflows
     }
 
     /// Whether more records may be held back in memory.
@@ -271,44 +271,45 @@ impl Caps {
         self.held.below(self.cap.part(1, 2))
     }
 
-    /// Whether what is read again may go there: the other half is for what comes in. Among it may be records for the dead
-    /// letter, and outlets that are no cluster's any more may have what is theirs of the total.
-    pub(crate) fn has_half(&self, outlet: usize) -> bool {
-        let state = &self.outlets[outlet];
+    /// Whether records that are read again may go there. They get half of the cap; the other half is for what comes in. Some of
+    /// them may become dead letters, so the dead letter needs room, too. The total counts, since outputs of clusters that have
+    /// left the ring may still have records.
+    pub(crate) fn has_half(&self, output: usize) -> bool {
+        let state = &self.outputs[output];
         let unsent = state.flowing().records.saturating_sub(state.sent);
         let half = !state.overflows && state.flowing().below(self.cap.part(1, 2)) && unsent <= self.queue / 2;
         half && self.moving().below(self.limits.total) && !self.is_full(DEAD_LETTER as usize)
     }
 
-    /// What is out there. An outlet of a ring that is only announced is not known yet and has nothing.
-    pub(crate) fn load(&self, outlet: usize) -> Load {
-        self.outlets.get(outlet).map_or(Load::default(), |state| state.load)
+    /// What is out there. An output of a ring that is only announced is not known yet and has nothing.
+    pub(crate) fn load(&self, output: usize) -> Load {
+        self.outputs.get(output).map_or(Load::default(), |state| state.load)
     }
 
     pub(crate) fn total(&self) -> Load {
         self.total
     }
 
-    /// Whether nothing is held back, no refused record stays, and no outlet keeps the others waiting.
+    /// Whether nothing is held back, no refused record stays, and no output keeps the others waiting.
     pub(crate) fn is_clear(&self) -> bool {
         self.held == Load::default() && self.heads == Load::default() && self.blocking == 0
     }
 
     /// Records that are handed out and not sent yet.
     pub(crate) fn unsent(&self) -> usize {
-        let sent: usize = self.outlets.iter().map(|state| state.sent).sum();
+        let sent: usize = self.outputs.iter().map(|state| state.sent).sum();
         self.moving().records.saturating_sub(sent)
     }
 
-    fn is_full(&self, outlet: usize) -> bool {
-        let state = &self.outlets[outlet];
+    fn is_full(&self, output: usize) -> bool {
+        let state = &self.outputs[output];
         let unsent = state.flowing().records.saturating_sub(state.sent);
-        !state.flowing().below(self.cap) || (outlet != DEAD_LETTER as usize && unsent >= self.queue)
+        !state.flowing().below(self.cap) || (output != DEAD_LETTER as usize && unsent >= self.queue)
     }
 
-    fn judge(&mut self, outlet: usize) {
-        let blocks = self.is_full(outlet) && !self.outlets[outlet].overflows;
-        let state = &mut self.outlets[outlet];
+    fn judge(&mut self, output: usize) {
+        let blocks = self.is_full(output) && !self.outputs[output].overflows;
+        let state = &mut self.outputs[output];
         self.blocking -= usize::from(state.blocks);
         state.blocks = blocks;
         self.blocking += usize::from(blocks);
@@ -321,7 +322,7 @@ mod tests {
 
     fn caps(records: usize, bytes: usize) -> Caps {
         let mut caps = Caps::new(Limits {
-            outlet: Load { records, bytes: 1_000 },
+            output: Load { records, bytes: 1_000 },
             total: Load { records: 100, bytes },
             queue: 1_000,
         });
@@ -331,13 +332,13 @@ mod tests {
     }
 
     #[test]
-    fn an_outlet_of_a_ring_that_is_only_announced_has_nothing() {
+    fn an_output_of_a_ring_that_is_only_announced_has_nothing() {
         let caps = caps(2, 100_000);
-        assert_eq!(caps.load(caps.outlets.len()).records, 0);
+        assert_eq!(caps.load(caps.outputs.len()).records, 0);
     }
 
     #[test]
-    fn one_full_outlet_is_enough() {
+    fn one_full_output_is_enough() {
         let mut caps = caps(2, 100_000);
         caps.enter(1, 1);
         caps.enter(2, 1);
@@ -362,18 +363,18 @@ mod tests {
     }
 
     #[test]
-    fn an_outlet_that_stands_still_stops_the_others_for_a_moment_only() {
+    fn an_output_that_stands_still_stops_the_others_for_a_moment_only() {
         let mut caps = caps(2, 100_000);
         caps.enter(1, 1);
         caps.enter(1, 1);
-        caps.look(0, |_| 0);
-        caps.look(PATIENCE - 1, |_| 0);
+        caps.observe(0, |_| 0);
+        caps.observe(PATIENCE - 1, |_| 0);
         assert!(!caps.has_room());
-        caps.look(PATIENCE, |_| 0);
+        caps.observe(PATIENCE, |_| 0);
         assert!(caps.has_room() && caps.overflows(1) && caps.has_plenty());
         caps.leave(1, 1);
         caps.leave(1, 1);
-        caps.look(PATIENCE + 1, |_| 0);
+        caps.observe(PATIENCE + 1, |_| 0);
         assert!(!caps.overflows(1));
     }
 
@@ -383,7 +384,7 @@ mod tests {
         caps.queue = 3;
         (0..3).for_each(|_| caps.enter(1, 1));
         assert!(!caps.has_room() && caps.unsent() == 3);
-        caps.look(0, |outlet| usize::from(outlet == 1));
+        caps.observe(0, |output| usize::from(output == 1));
         assert!(caps.has_room() && caps.unsent() == 2);
         // The dead letter has no such bound: what it has is never told to be sent.
         (0..5).for_each(|_| caps.enter(0, 1));
@@ -391,18 +392,18 @@ mod tests {
     }
 
     #[test]
-    fn an_outlet_that_had_nothing_to_do_does_not_stand_still() {
+    fn an_output_that_had_nothing_to_do_does_not_stand_still() {
         let mut caps = caps(50, 100_000);
-        caps.look(10 * TOLERABLE, |_| 0);
+        caps.observe(10 * TOLERABLE, |_| 0);
         caps.enter(1, 1);
         assert!(!caps.stands_still(1));
-        caps.look(11 * TOLERABLE - 1, |_| 0);
+        caps.observe(11 * TOLERABLE - 1, |_| 0);
         assert!(!caps.stands_still(1));
-        caps.look(11 * TOLERABLE, |_| 0);
+        caps.observe(11 * TOLERABLE, |_| 0);
         assert!(caps.stands_still(1));
         caps.enter(1, 1);
         caps.leave(1, 1);
-        caps.look(11 * TOLERABLE + 1, |_| 0);
+        caps.observe(11 * TOLERABLE + 1, |_| 0);
         assert!(!caps.stands_still(1));
     }
 
@@ -418,11 +419,11 @@ mod tests {
     }
 
     #[test]
-    fn an_outlet_that_is_merely_busy_slows_all_down() {
+    fn an_output_that_is_merely_busy_slows_all_down() {
         let mut caps = caps(10, 100_000);
         (0..10).for_each(|_| caps.enter(1, 1));
         for turn in 0..100 {
-            caps.look(turn * PATIENCE, |_| 0);
+            caps.observe(turn * PATIENCE, |_| 0);
             assert!(!caps.overflows(1), "turn {turn}");
             // Half of what it has in a fifth of a second: all of it takes less than half a second.
             for _ in 0..5 {
@@ -436,7 +437,7 @@ mod tests {
     #[test]
     fn clusters_that_are_away_leave_room_for_the_others() {
         let mut caps = Caps::new(Limits {
-            outlet: Load {
+            output: Load {
                 records: 50,
                 bytes: 1 << 20,
             },
@@ -448,13 +449,13 @@ mod tests {
         });
         caps.make_known(10);
         caps.share(10);
-        for outlet in 1..10 {
-            while !caps.is_full(outlet) {
-                caps.enter(outlet, 1);
+        for output in 1..10 {
+            while !caps.is_full(output) {
+                caps.enter(output, 1);
             }
         }
-        caps.look(0, |_| 0);
-        caps.look(PATIENCE, |_| 0);
+        caps.observe(0, |_| 0);
+        caps.observe(PATIENCE, |_| 0);
         assert!(caps.has_room(), "{:?}", caps.total());
     }
 
@@ -462,8 +463,8 @@ mod tests {
     fn the_dead_letter_has_a_cap_of_its_own_and_never_overflows() {
         let mut caps = caps(1, 100_000);
         caps.enter(0, 5);
-        caps.look(0, |_| 0);
-        caps.look(10 * PATIENCE, |_| 0);
+        caps.observe(0, |_| 0);
+        caps.observe(10 * PATIENCE, |_| 0);
         assert!(!caps.has_room());
     }
 }

@@ -46,8 +46,8 @@ pub struct Tag {
 pub struct Whereabouts {
     /// Its asset's lane.
     pub lane: u64,
-    /// The outlet that has it; `None`: it is held back.
-    pub outlet: Option<u32>,
+    /// The output that has it; `None`: it is held back.
+    pub output: Option<u32>,
 }
 
 /// The offsets of one assignment of one partition.
@@ -153,13 +153,13 @@ impl Offsets {
     }
 
     /// Says where an unsettled record is from now on.
-    pub fn relocate(&mut self, sequence: u64, offset: i64, outlet: Option<u32>) {
+    pub fn relocate(&mut self, sequence: u64, offset: i64, output: Option<u32>) {
         let whereabouts = match self.index(sequence, offset) {
             Some(index) => Some(&mut self.entries[index].whereabouts),
             None => self.stragglers.get_mut(&offset),
         };
         if let Some(whereabouts) = whereabouts {
-            whereabouts.outlet = outlet;
+            whereabouts.output = output;
         }
     }
 
@@ -268,7 +268,7 @@ mod tests {
 
     const SOMEWHERE: Whereabouts = Whereabouts {
         lane: 1,
-        outlet: Some(1),
+        output: Some(1),
     };
 
     fn offsets(start: i64) -> Offsets {
@@ -359,7 +359,7 @@ mod tests {
         let late = receive(&mut offsets, 2);
         assert_eq!((offsets.position(), offsets.horizon()), (0, 2));
         offsets.relocate(name, 0, None);
-        assert_eq!(offsets.settle(name, 0).and_then(|at| at.outlet), None);
+        assert_eq!(offsets.settle(name, 0).and_then(|at| at.output), None);
         assert_eq!(offsets.settle(name, 0), None);
         assert_eq!(offsets.position(), 2);
         assert_eq!(offsets.settle(late, 2), Some(SOMEWHERE));

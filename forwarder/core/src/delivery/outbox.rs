@@ -40,28 +40,7 @@ use self::lanes::Lanes;
 use self::slots::State;
 pub use self::slots::Ticket;
 use self::written::Written;
-use super::partition::PartitionId;
-
-/// A record as the outbox sees it.
-pub trait Item {
-    /// Its asset's lane: records of one lane are delivered in the order in which they were pushed.
-    fn lane(&self) -> u64;
-    /// The NATS subject: what a server denies or accepts.
-    fn subject(&self) -> &[u8];
-    /// [`subject_hash`] of its subject. It is asked for when the bytes of the subject have long left the processor's caches:
-    /// an item that was told it before keeps it.
-    fn subject_hash(&self) -> u64 {
-        subject_hash(self.subject())
-    }
-    /// Partition and assignment epoch on whose behalf it is sent.
-    fn assignment(&self) -> (PartitionId, u32);
-}
-
-/// By which the outbox remembers a subject.
-#[must_use]
-pub fn subject_hash(subject: &[u8]) -> u64 {
-    Spread::default().hash_one(subject)
-}
+use super::deliverable::Deliverable;
 
 /// How a record becomes confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +140,7 @@ pub struct Outbox<T> {
 /// Without random seeds, so that a simulation replays. Whoever picks keys that collide slows down only his own lanes.
 type Spread = FixedState;
 
-impl<T: Item> Outbox<T> {
+impl<T: Deliverable> Outbox<T> {
     /// An empty outbox.
     #[must_use]
     pub fn new(confirmation: Confirmation, backoff: Backoff) -> Self {
@@ -196,7 +175,7 @@ impl<T: Item> Outbox<T> {
         slot.state = State::Written { write };
         slot.sent_at = now;
         slot.accused = false;
-        slot.sent_as = slot.item.as_ref().map_or(0, Item::subject_hash);
+        slot.sent_as = slot.item.as_ref().map_or(0, Deliverable::subject_hash);
         slot.item.as_ref().map(|item| (ticket, item))
     }
 

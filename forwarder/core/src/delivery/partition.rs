@@ -123,7 +123,7 @@ impl Inputs {
 
     /// The name of a partition's topic where a log line needs it: with a single topic, the number says all.
     #[must_use]
-    pub fn told(&self, partition: PartitionId) -> Option<&str> {
+    pub fn topic_to_log(&self, partition: PartitionId) -> Option<&str> {
         (self.len() > 1).then(|| self.topic_of(partition))
     }
 
@@ -131,7 +131,7 @@ impl Inputs {
     #[must_use]
     pub fn named(&self, partition: PartitionId) -> Named<'_> {
         Named {
-            topic: self.told(partition),
+            topic: self.topic_to_log(partition),
             number: partition.number(),
         }
     }
@@ -226,9 +226,9 @@ mod tests {
         };
         let one = Inputs::new(["a"]);
         assert_eq!(format!("{:?}", one.show(&ids(&one))), "[3]");
-        assert_eq!(one.told(ids(&one)[0]), None);
+        assert_eq!(one.topic_to_log(ids(&one)[0]), None);
         let two = Inputs::new(["a", "b"]);
         assert_eq!(format!("{:?}", two.show(&ids(&two))), "[a-3, b-3]");
-        assert_eq!(two.told(ids(&two)[1]), Some("b"));
+        assert_eq!(two.topic_to_log(ids(&two)[1]), Some("b"));
     }
 }

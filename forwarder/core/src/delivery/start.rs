@@ -122,18 +122,15 @@ pub enum Missing {
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Expired { gone } => write!(f, "offsets have expired in Kafka before they were read: {gone}"),
-            Self::Beyond { by } => write!(
-                f,
-                "the log ends before the next offset to read; offsets that it does not have: {by}"
-            ),
+            Self::Expired { gone } => write!(f, "Kafka has deleted offsets before they were read: {gone}"),
+            Self::Beyond { by } => write!(f, "the log ends before the next offset to read; missing offsets: {by}"),
             Self::Cut { at, gone } => write!(
                 f,
-                "the log was cut short at offset {at}; offsets that were read and are cut: {gone}"
+                "Kafka truncated the log at offset {at}; offsets that were read and are cut: {gone}"
             ),
             Self::Anew { former } => write!(
                 f,
-                "the topic was deleted and made anew; offset {former} is of the former topic, and what was not read of that is gone"
+                "the topic was deleted and recreated; offset {former} belongs to the former topic, whose unread records are lost"
             ),
         }
     }

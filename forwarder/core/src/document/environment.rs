@@ -63,7 +63,7 @@ impl fmt::Display for Notice {
                     names.join(", ")
                 )
             }
-            Self::Lowered { variable, from, to } => write!(f, "{variable} is {from}, which is too much: using {to}"),
+            Self::Lowered { variable, from, to } => write!(f, "{variable} is {from}, which is too large; using {to}"),
         }
     }
 }

@@ -169,7 +169,7 @@ pub(super) fn check_consumer(
             for name in ["session.timeout.ms", "heartbeat.interval.ms"] {
                 if properties.contains_key(name) {
                     faults.key(name).add(
-                        "with protocol Consumer the broker sets it, and librdkafka refuses it",
+                        "with protocol Consumer the broker sets it, and librdkafka rejects it",
                         "remove it, and set the group's configuration at the broker",
                     );
                 }
@@ -244,7 +244,7 @@ fn ordered(
         let at = if properties.contains_key(large) { large } else { small };
         faults.key(at).add(
             format!("{large}, {value}, is less than {small}, {least}"),
-            "write them the other way round",
+            "swap the two values",
         );
     }
 }

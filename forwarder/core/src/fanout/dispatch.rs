@@ -1,4 +1,4 @@
-//! What the engine decides about records between Kafka and the outlets: who gets a record, who waits, what is parked,
+//! What the engine decides about records between Kafka and the outputs: who gets a record, who waits, what is parked,
 //! what may be committed.
 //!
 //! ```text
@@ -18,7 +18,7 @@
 //! owner; what comes meanwhile is held back. If the old owner does not answer in time, it is asked to give them back, and
 //! they go to the new one, in order. All other assets go on.
 //!
-//! **Held assets.** An outlet that is denied a record closes the record's lane: see `held`. That asset alone is parked.
+//! **Held assets.** An output that is denied a record closes the record's lane: see `held`. That asset alone is parked.
 //!
 //! **Parking.** Past its cap, a cluster that is away (or very slow) keeps nobody waiting: new records of its are parked,
 //! and read again when it has room. So memory does not grow with the length of an outage.
@@ -27,12 +27,12 @@ mod assignments;
 mod backlog;
 mod commits;
 mod damage;
-mod era;
 mod handover;
 mod held;
 mod partition;
 mod records;
 mod replay;
+mod ring_epoch;
 mod rings;
 
 #[cfg(test)]
@@ -40,26 +40,17 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-pub use self::era::Era;
 use self::handover::HandOver;
 pub use self::held::Closed;
 use self::held::HeldLanes;
 pub use self::partition::{Partition, Phase, Resume};
-use self::replay::Pass;
+use self::replay::Replay;
 pub use self::replay::{Again, Job};
+pub use self::ring_epoch::RingEpoch;
 use crate::delivery::caps::{Caps, Limits, Load};
+use crate::delivery::deliverable::Deliverable;
 use crate::delivery::offsets::{SLACK, Tag};
 use crate::delivery::partition::PartitionId;
-
-/// A routed record as the dispatcher sees it.
-pub trait Freight {
-    /// Which record it is.
-    fn tag(&self) -> Tag;
-    /// Its asset's lane.
-    fn lane(&self) -> u64;
-    /// What counts against the caps, in bytes.
-    fn weight(&self) -> usize;
-}
 
 /// What to do with a record that was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +81,7 @@ pub struct Tuning {
     /// Entries that the window of a partition may hold beyond what is unsettled:
     /// see [`Offsets::with_slack`](crate::delivery::offsets::Offsets::with_slack).
     pub slack: usize,
-    /// Records that a pass looks at before another partition has its turn; at least one.
+    /// Records that a replay looks at before another partition has its turn; at least one.
     pub quantum: u64,
     /// After which pause a lane is read again whose head was called back, in microseconds.
     pub retry: u64,
@@ -111,65 +102,65 @@ impl Default for Tuning {
 pub struct Dispatcher<T> {
     tuning: Tuning,
     caps: Caps,
-    era: Era,
-    /// Epoch and fingerprint of the ring that commits speak of: that of `era`, or the one that is to come.
+    ring_epoch: RingEpoch,
+    /// Epoch and fingerprint of the ring that commits speak of: that of `ring_epoch`, or the one that is to come.
     announced: (u64, u64),
     handover_timeout: u64,
     partitions: BTreeMap<PartitionId, Partition>,
-    /// Grows with every assignment of any partition.
-    epoch: u32,
+    /// The last assignment epoch. It grows with every assignment of any partition.
+    assignment_epoch: u32,
     hand_over: HandOver<T>,
     held: HeldLanes,
-    pass: Option<Pass>,
-    /// Where the last pass was, if there was one, so that all partitions have their turn.
-    last_pass: Option<PartitionId>,
-    /// Numbers the passes.
-    passes: u64,
+    replay: Option<Replay>,
+    /// Where the last replay was, if there was one, so that all partitions have their turn.
+    last_replayed: Option<PartitionId>,
+    /// Numbers the replays.
+    replays: u64,
     /// Before that time, in microseconds, it is not asked again whether something may be read again.
     ask_again_at: u64,
     batches: BTreeMap<u32, Vec<T>>,
     now: u64,
 }
 
-impl<T: Freight> Dispatcher<T> {
+impl<T: Deliverable> Dispatcher<T> {
     /// Nothing is assigned yet. `handover_timeout` is in microseconds.
     #[must_use]
-    pub fn new(limits: Limits, era: Era, handover_timeout: u64) -> Self {
-        Self::tuned(limits, era, handover_timeout, Tuning::default())
+    pub fn new(limits: Limits, ring_epoch: RingEpoch, handover_timeout: u64) -> Self {
+        Self::tuned(limits, ring_epoch, handover_timeout, Tuning::default())
     }
 
     /// As [`Dispatcher::new`], with another [`Tuning`].
     #[must_use]
-    pub fn tuned(limits: Limits, era: Era, handover_timeout: u64, tuning: Tuning) -> Self {
+    pub fn tuned(limits: Limits, ring_epoch: RingEpoch, handover_timeout: u64, tuning: Tuning) -> Self {
         let mut dispatcher = Self {
             tuning,
             caps: Caps::new(limits),
-            announced: (era.epoch, era.fingerprint()),
-            era,
+            announced: (ring_epoch.epoch, ring_epoch.fingerprint()),
+            ring_epoch,
             handover_timeout,
             partitions: BTreeMap::new(),
-            epoch: 0,
+            assignment_epoch: 0,
             hand_over: HandOver::new(),
             held: HeldLanes::default(),
-            pass: None,
-            last_pass: None,
-            passes: 0,
+            replay: None,
+            last_replayed: None,
+            replays: 0,
             ask_again_at: 0,
             batches: BTreeMap::new(),
             now: 0,
         };
-        dispatcher.make_outlets_known();
+        dispatcher.make_outputs_known();
         dispatcher
     }
 
-    /// Takes note of the time and of how many records of each outlet are sent.
-    pub fn look(&mut self, now: u64, sent: impl Fn(u32) -> usize) {
+    /// Takes note of the time and of how many records of each output are sent.
+    pub fn observe(&mut self, now: u64, sent: impl Fn(u32) -> usize) {
         self.now = now;
-        self.caps.look(now, |outlet| sent(outlet as u32));
+        self.caps.observe(now, |output| sent(output as u32));
     }
 
-    /// Lanes that an outlet is to give back: their assets have another owner, and it has not settled them in time. None as
-    /// long as batches wait to be taken: an outlet asked before it has a record would not give that one back.
+    /// Lanes that an output is to give back: their assets have another owner, and it has not settled them in time. None as
+    /// long as batches wait to be taken: an output asked before it has a record would not give that one back.
     pub fn overdue(&mut self) -> Vec<(u32, u64)> {
         if self.batches.values().any(|batch| !batch.is_empty()) {
             return Vec::new();
@@ -201,7 +192,7 @@ impl<T: Freight> Dispatcher<T> {
         self.caps.total()
     }
 
-    /// All that is out or held, but for the refused records that outlets keep: those may stay for days.
+    /// All that is out or held, but for the refused records that outputs keep: those may stay for days.
     #[must_use]
     pub fn moving(&self) -> Load {
         self.caps.moving()
@@ -213,22 +204,22 @@ impl<T: Freight> Dispatcher<T> {
         self.batches.values().map(Vec::len).sum()
     }
 
-    /// Whether nobody has to wait: no record is held back, no asset waits for a refused one, and no outlet stands at its cap.
+    /// Whether nobody has to wait: no record is held back, no asset waits for a refused one, and no output stands at its cap.
     #[must_use]
     pub fn is_clear(&self) -> bool {
         self.caps.is_clear() && self.held.is_empty()
     }
 
-    /// What an outlet has. One that is not known has nothing.
+    /// What an output has. One that is not known has nothing.
     #[must_use]
-    pub fn load(&self, outlet: u32) -> Load {
-        self.caps.load(outlet as usize)
+    pub fn load(&self, output: u32) -> Load {
+        self.caps.load(output as usize)
     }
 
-    /// Whether an outlet is so far behind that new records of its are parked.
+    /// Whether an output is so far behind that new records of its are parked.
     #[must_use]
-    pub fn overflows(&self, outlet: u32) -> bool {
-        self.caps.overflows(outlet as usize)
+    pub fn overflows(&self, output: u32) -> bool {
+        self.caps.overflows(output as usize)
     }
 
     /// Records that are handed out and not sent yet.
@@ -237,7 +228,7 @@ impl<T: Freight> Dispatcher<T> {
         self.caps.unsent()
     }
 
-    /// What is parked, by the outlet where it is to go.
+    /// What is parked, by the output where it is to go.
     #[must_use]
     pub fn parked(&self) -> BTreeMap<u32, ParkedLoad> {
         let mut loads = BTreeMap::<u32, ParkedLoad>::new();
@@ -245,11 +236,11 @@ impl<T: Freight> Dispatcher<T> {
             let lanes = state.backlog.lanes();
             // A lane of which nothing is parked is kept apart for its cluster's sake.
             let lanes = lanes.filter(|(_, parked)| parked.from < state.offsets.next());
-            let lanes = lanes.map(|(lane, parked)| (state.backlog.outlet_of_lane(lane), parked));
+            let lanes = lanes.map(|(lane, parked)| (state.backlog.output_of_lane(lane), parked));
             let classes = state.backlog.classes();
             let classes = classes.map(|(path, parked)| (backlog::owner(path), parked));
-            for (outlet, parked) in classes.chain(lanes) {
-                let load = loads.entry(outlet).or_default();
+            for (output, parked) in classes.chain(lanes) {
+                let load = loads.entry(output).or_default();
                 load.records += parked.records;
                 load.since = Some(load.since.map_or(parked.since, |since| since.min(parked.since)));
             }

@@ -108,7 +108,12 @@ async fn servers_that_lack_what_we_need() {
     let no_headers = b"INFO {\"version\":\"2.1.0\",\"proto\":1}\r\n";
     assert!(fails(vec![(no_headers, "")]).await.to_string().contains("headers"));
     let old = b"INFO {\"version\":\"1.0\",\"headers\":true}\r\n";
-    assert!(fails(vec![(old, "")]).await.to_string().contains("old a protocol"));
+    assert!(
+        fails(vec![(old, "")])
+            .await
+            .to_string()
+            .contains("a protocol that is too old")
+    );
 }
 
 #[tokio::test]

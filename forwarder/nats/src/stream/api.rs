@@ -158,7 +158,7 @@ fn judge_answer(cluster: &Cluster, stream: &Stream, answer: Answer<Told>) -> Res
         return Err(StreamError::NoLeader {
             cluster: name,
             stream,
-            description: "its servers have elected none".to_owned(),
+            description: "its servers have not elected one".to_owned(),
         });
     }
     answer.config.ok_or_else(|| StreamError::Answer {

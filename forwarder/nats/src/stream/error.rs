@@ -131,7 +131,7 @@ pub enum StreamError {
     },
     /// It does not take all that we publish.
     #[error(
-        "stream {stream:?} of cluster {cluster:?} has the subjects {subjects:?}, which do not cover {wanted:?}; add it there"
+        "stream {stream:?} of cluster {cluster:?} has the subjects {subjects:?}, which do not cover {wanted:?}; add that subject there"
     )]
     NotCovered {
         /// The cluster.

@@ -107,7 +107,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits,
     stop.send_replace(true);
     let all_ended = async { while connections.tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(limits.farewell, all_ended).await.is_err() {
-        debug!("some HTTP connections took too long to end: closing them");
+        debug!("some HTTP connections did not end in time; closing them");
     }
 }
 
@@ -175,7 +175,7 @@ impl Connections {
             self.logged = Some(Instant::now());
             warn!(
                 connections = self.open.len(),
-                "too many HTTP connections at once: closing those that have been idle the longest"
+                "too many open HTTP connections; closing those that have been idle the longest"
             );
         }
         let Some((handle, _)) = longest.and_then(|id| self.open.remove(&id)) else {
@@ -225,7 +225,7 @@ async fn converse(
             }
             () = tokio::time::sleep_until(patient_until) => {
                 if activity.changed_at() + limits.patience <= Instant::now() {
-                    debug!("an HTTP connection has been silent for too long: closing it");
+                    debug!("an HTTP connection was silent for too long; closing it");
                     return;
                 }
             }

@@ -25,7 +25,7 @@ pub(super) async fn any(port: u16, dual_stack: impl Fn(u16) -> io::Result<TcpLis
         // A port that another process has is not free by halves.
         Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
             let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await?;
-            info!(%error, "failed to listen on IPv6: listening on IPv4 only");
+            info!(%error, "failed to listen on IPv6; listening on IPv4 only");
             Ok(listener)
         }
         done => done,

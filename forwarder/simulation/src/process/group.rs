@@ -54,7 +54,7 @@ impl Process {
     }
 
     fn begin(&mut self, outside: &mut Outside, partition: PartitionId, token: u64) {
-        let ring = self.dispatcher.era().epoch;
+        let ring = self.dispatcher.ring_epoch().epoch;
         let metadata = |outside: &Outside| {
             let committed = outside.committed(partition).cloned();
             committed.map(|(offset, text)| (offset, Metadata::parse(&text).unwrap()))
@@ -63,7 +63,7 @@ impl Process {
             let text = Metadata {
                 partitions: outside.topics[partition.input().index()].unsigned_abs(),
                 ring,
-                members: Some(self.dispatcher.era().fingerprint()),
+                members: Some(self.dispatcher.ring_epoch().fingerprint()),
                 ahead: None,
             };
             if !outside.commit(partition, token, 0, &text.to_string()) {
@@ -73,7 +73,7 @@ impl Process {
         let Some((committed, metadata)) = metadata(outside) else {
             return;
         };
-        let fingerprint = self.dispatcher.era().fingerprint();
+        let fingerprint = self.dispatcher.ring_epoch().fingerprint();
         let known = Known {
             partition: partition.number().unsigned_abs(),
             committed: Some(committed),

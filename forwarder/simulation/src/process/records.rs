@@ -7,9 +7,9 @@ use forwarder_core::fanout::dispatch::{Admission, Again, Partition};
 
 use super::Process;
 use crate::assets::{key, subject};
-use crate::cargo::Cargo;
+use crate::message::Message;
 use crate::outside::Outside;
-use crate::publisher::{Fate, Order, Report};
+use crate::publisher::{Command, Fate, Report};
 
 pub(super) struct Reader {
     number: u64,
@@ -48,7 +48,7 @@ impl Process {
                 self.reject(outside, tag);
                 continue;
             };
-            let place = self.dispatcher.era().ring.place(key(asset).as_bytes());
+            let place = self.dispatcher.ring_epoch().ring.place(key(asset).as_bytes());
             let admission = self
                 .dispatcher
                 .receive(partition, record.offset, key(asset).as_bytes(), place);
@@ -56,7 +56,7 @@ impl Process {
             outside.say(|| format!(" {number} takes {partition:?}@{}: {admission:?}", record.offset));
             match admission {
                 Admission::Take(tag) if record.bad => self.reject(outside, tag),
-                Admission::Take(tag) => self.dispatcher.enter(cargo(tag, place.lane, asset), place.owner),
+                Admission::Take(tag) => self.dispatcher.enter(message(tag, place.lane, asset), place.owner),
                 Admission::Parked => outside.count("parked"),
                 Admission::Unwanted => {}
             }
@@ -81,12 +81,12 @@ impl Process {
         };
         if self.reader.as_ref().is_none_or(|reader| reader.number != job.number) {
             if let Some(old) = &self.reader {
-                // What the reader still had of another pass.
+                // What the reader still had of another replay.
                 let at = old.at;
                 let answer = self.dispatcher.read_again(old.number, at, Some(b"asset-00"));
                 if answer != Again::Done {
                     outside.fail(format!(
-                        "a record of pass {} is taken in pass {}",
+                        "a record of replay {} is taken in replay {}",
                         old.number, job.number
                     ));
                 }
@@ -99,7 +99,7 @@ impl Process {
             });
             let number = self.number;
             outside.say(|| format!(" {number} reads again: {job:?}"));
-            outside.count("passes");
+            outside.count("replays");
         }
         for _ in 0..count {
             let Some(reader) = &mut self.reader else { return };
@@ -127,8 +127,8 @@ impl Process {
                     if record.bad {
                         self.reject(outside, tag);
                     } else {
-                        let place = self.dispatcher.era().ring.place(key(asset).as_bytes());
-                        self.dispatcher.enter(cargo(tag, place.lane, asset), place.owner);
+                        let place = self.dispatcher.ring_epoch().ring.place(key(asset).as_bytes());
+                        self.dispatcher.enter(message(tag, place.lane, asset), place.owner);
                     }
                 }
             }
@@ -139,44 +139,44 @@ impl Process {
         let Self {
             dispatcher, publishers, ..
         } = self;
-        for (outlet, lane) in dispatcher.take_openings() {
+        for (output, lane) in dispatcher.take_openings() {
             // Who has gone has nothing to open.
-            if let Some(publisher) = publishers.iter_mut().find(|publisher| publisher.outlet == outlet) {
-                publisher.orders.push_back(Order::Open(lane));
+            if let Some(publisher) = publishers.iter_mut().find(|publisher| publisher.output == output) {
+                publisher.commands.push_back(Command::Open(lane));
             }
         }
-        for (outlet, lane) in dispatcher.take_excess() {
-            if let Some(publisher) = publishers.iter_mut().find(|publisher| publisher.outlet == outlet) {
-                publisher.orders.push_back(Order::Recall(vec![lane]));
+        for (output, lane) in dispatcher.take_excess() {
+            if let Some(publisher) = publishers.iter_mut().find(|publisher| publisher.output == output) {
+                publisher.commands.push_back(Command::Recall(vec![lane]));
             }
         }
-        dispatcher.take_batches(|outlet, batch| {
-            if outlet == DEAD_LETTER {
+        dispatcher.take_batches(|output, batch| {
+            if output == DEAD_LETTER {
                 return;
             }
             let mut publishers = publishers.iter_mut();
-            let publisher = publishers.find(|publisher| publisher.outlet == outlet).unwrap();
-            publisher.orders.push_back(Order::Publish(batch));
+            let publisher = publishers.find(|publisher| publisher.output == output).unwrap();
+            publisher.commands.push_back(Command::Publish(batch));
         });
     }
 
     pub(super) fn recall(&mut self, outside: &mut Outside) {
-        for (outlet, lane) in self.dispatcher.overdue() {
+        for (output, lane) in self.dispatcher.overdue() {
             let mut publishers = self.publishers.iter_mut();
-            let publisher = publishers.find(|publisher| publisher.outlet == outlet).unwrap();
-            publisher.orders.push_back(Order::Recall(vec![lane]));
+            let publisher = publishers.find(|publisher| publisher.output == output).unwrap();
+            publisher.commands.push_back(Command::Recall(vec![lane]));
             outside.count("lanes recalled");
             let number = self.number;
-            outside.say(|| format!(" {number} recalls {lane:x} from outlet {outlet}"));
+            outside.say(|| format!(" {number} recalls {lane:x} from output {output}"));
         }
     }
 
-    pub(super) fn look(&mut self, outside: &Outside) {
+    pub(super) fn observe(&mut self, outside: &Outside) {
         let publishers = &self.publishers;
-        self.dispatcher.look(outside.now, |outlet| {
+        self.dispatcher.observe(outside.now, |output| {
             let mut publishers = publishers.iter();
             publishers
-                .find(|publisher| publisher.outlet == outlet)
+                .find(|publisher| publisher.output == output)
                 .map_or(0, |publisher| publisher.outbox.in_flight())
         });
     }
@@ -185,31 +185,31 @@ impl Process {
 
     pub(super) fn settle(&mut self, outside: &mut Outside, count: usize) {
         for _ in 0..count {
-            let (outlet, item, fate) = match self.receipts.pop_front() {
-                Some(Report::Receipt { outlet, item, fate }) => (outlet, item, fate),
-                Some(Report::Closed { outlet, closed }) => {
-                    self.dispatcher.close(outlet, &[closed]);
+            let (output, item, fate) = match self.receipts.pop_front() {
+                Some(Report::Receipt { output, item, fate }) => (output, item, fate),
+                Some(Report::Closed { output, closed }) => {
+                    self.dispatcher.close(output, &[closed]);
                     continue;
                 }
                 None => return,
             };
             let tag = item.tag;
             let before = self.of_another_epoch(tag);
-            self.dispatcher.leave(outlet, item.weight);
+            self.dispatcher.leave(output, item.weight);
             match fate {
                 Fate::Confirmed => self.dispatcher.settle(tag),
                 Fate::Dropped => {}
                 Fate::Recalled => {
                     outside.count("taken back");
-                    self.dispatcher.take_back(outlet, item);
+                    self.dispatcher.take_back(output, item);
                 }
                 Fate::Returned => {
                     outside.count("given back");
-                    self.dispatcher.give_back(outlet, tag, item.lane);
+                    self.dispatcher.give_back(output, tag, item.lane);
                 }
                 Fate::GivenUp | Fate::Impossible => {
                     if outside.plan.dead_letter {
-                        self.dispatcher.bury_from(outlet, tag, item.lane, 7);
+                        self.dispatcher.bury_from(output, tag, item.lane, 7);
                         self.letters.push_back((tag, 7));
                     } else {
                         outside.write_off(tag.partition, tag.offset);
@@ -251,8 +251,8 @@ impl Process {
     }
 }
 
-fn cargo(tag: Tag, lane: u64, asset: usize) -> Cargo {
-    Cargo {
+fn message(tag: Tag, lane: u64, asset: usize) -> Message {
+    Message {
         tag,
         lane,
         weight: 1 + asset * 7 % 40,

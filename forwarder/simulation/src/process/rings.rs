@@ -1,6 +1,6 @@
 //! The ring changes: announced, then used.
 
-use forwarder_core::fanout::dispatch::Era;
+use forwarder_core::fanout::dispatch::RingEpoch;
 
 use super::Process;
 use crate::assets::{RINGS, clusters, name};
@@ -15,7 +15,7 @@ impl Process {
                 publishers, dispatcher, ..
             } = self;
             publishers.retain(|publisher| {
-                let done = dispatcher.is_done_with(publisher.outlet);
+                let done = dispatcher.is_done_with(publisher.output);
                 if let Some(wire) = publisher.wire.filter(|_| done) {
                     outside.cut(wire);
                 }
@@ -29,8 +29,8 @@ impl Process {
             return;
         }
         self.ring = self.next_ring;
-        let era = era(self.ring, &mut self.publishers, &mut self.outlets, outside);
-        for partition in self.dispatcher.set_ring(era) {
+        let ring_epoch = open_ring(self.ring, &mut self.publishers, &mut self.outputs, outside);
+        for partition in self.dispatcher.set_ring(ring_epoch) {
             self.fetched
                 .insert(partition, self.dispatcher.partitions()[&partition].next());
         }
@@ -43,20 +43,25 @@ impl Process {
     }
 }
 
-/// The ring with the outlets of its members; a member that has none gets one. One that comes back may get a new one
+/// The ring with the outputs of its members; a member that has none gets one. One that comes back may get a new one
 /// while the old one is still at work, as one does whose servers have changed.
-pub(super) fn era(ring: usize, publishers: &mut Vec<Publisher>, outlets: &mut u32, outside: &mut Outside) -> Era {
+pub(super) fn open_ring(
+    ring: usize,
+    publishers: &mut Vec<Publisher>,
+    outputs: &mut u32,
+    outside: &mut Outside,
+) -> RingEpoch {
     let members = outside.rings[ring];
     let mut used = Vec::new();
     for cluster in clusters(members) {
         let known = publishers.iter().rev().find(|publisher| publisher.cluster == cluster);
         let anew = outside.fault(10);
         used.push(match known.filter(|_| !anew) {
-            Some(publisher) => publisher.outlet,
+            Some(publisher) => publisher.output,
             None => {
-                *outlets += 1;
-                publishers.push(Publisher::new(*outlets, cluster, outside));
-                *outlets
+                *outputs += 1;
+                publishers.push(Publisher::new(*outputs, cluster, outside));
+                *outputs
             }
         });
     }
@@ -64,5 +69,5 @@ pub(super) fn era(ring: usize, publishers: &mut Vec<Publisher>, outlets: &mut u3
         RINGS.ring(members).names(),
         clusters(members).map(name).collect::<Vec<_>>()
     );
-    Era::new(ring as u64 + 1, RINGS.ring(members), used)
+    RingEpoch::new(ring as u64 + 1, RINGS.ring(members), used)
 }

@@ -91,7 +91,7 @@ impl Probe {
             && let Some(consumer) = &self.consumer
             && let Err(error) = consumer.unassign()
         {
-            debug!(%error, "failed to let the examiner rest");
+            debug!(%error, "failed to unassign the examiner's partition");
         }
     }
 
@@ -150,7 +150,7 @@ impl Probe {
             ))) => Seen::Missing,
             Some(Err(error)) if is_damage(&error) => Seen::Unreadable(aside.begin),
             Some(Err(error)) => {
-                debug!(%error, topic, partition = partition.number(), offset, "Kafka answers with an error while a partition is looked at");
+                debug!(%error, topic, partition = partition.number(), offset, "Kafka returned an error while a partition was examined");
                 Seen::Nothing
             }
             _ => Seen::Nothing,

@@ -1,7 +1,7 @@
 use forwarder_core::delivery::offsets::Tag;
 use forwarder_core::delivery::partition::Input;
 use forwarder_core::document::Checked;
-use forwarder_core::fanout::dispatch::{Admission, Era, Resume};
+use forwarder_core::fanout::dispatch::{Admission, Resume, RingEpoch};
 use forwarder_core::fanout::ring::Ring;
 use forwarder_core::program::Place;
 
@@ -36,8 +36,8 @@ ring: {epoch: 1, clusters: [{name: C1, servers: ['nats://127.0.0.1:1']}]}
     )
     .unwrap();
     let ring = Ring::new([("C1".to_owned(), 1)], 10).unwrap();
-    let era = Era::new(1, Arc::new(ring), vec![OUTPUT]);
-    let mut dispatcher = Dispatcher::new(limits(&config.engine), era, 0);
+    let ring_epoch = RingEpoch::new(1, Arc::new(ring), vec![OUTPUT]);
+    let mut dispatcher = Dispatcher::new(limits(&config.engine), ring_epoch, 0);
     dispatcher.assign(partition(0), &Resume::default(), Phase::Active);
     dispatcher.assign(partition(1), &Resume::default(), Phase::Active);
     let clock = Clock::start();

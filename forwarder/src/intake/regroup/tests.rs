@@ -2,7 +2,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use forwarder_core::document::Checked;
-use forwarder_core::fanout::dispatch::{Era, Phase};
+use forwarder_core::fanout::dispatch::{Phase, RingEpoch};
 use forwarder_core::fanout::ring::Ring;
 use forwarder_core::program::{self, Draft, Incoming, Program};
 use forwarder_core::record::{Header, Invalid};
@@ -57,7 +57,7 @@ ring: {epoch: 1, clusters: [{name: C1, servers: ['nats://127.0.0.1:1']}]}
 ",
     );
     let config = Arc::new(config.unwrap());
-    let era = Era::new(1, Arc::new(Ring::new([("C1".to_owned(), 1)], 10).unwrap()), vec![1]);
+    let ring_epoch = RingEpoch::new(1, Arc::new(Ring::new([("C1".to_owned(), 1)], 10).unwrap()), vec![1]);
     let clock = Clock::start();
     let lease = Lease::new(clock, LONG);
     let metrics = Metrics::new(&config.admin).unwrap();
@@ -80,7 +80,7 @@ ring: {epoch: 1, clusters: [{name: C1, servers: ['nats://127.0.0.1:1']}]}
         lease,
         tracer: None,
     };
-    Intake::new(config, Unused, era, links, metrics, clock).unwrap()
+    Intake::new(config, Unused, ring_epoch, links, metrics, clock).unwrap()
 }
 
 /// Partition 0 of the further topic.

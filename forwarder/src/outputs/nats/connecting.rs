@@ -22,17 +22,17 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_CONNECT_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long one server is asked about the stream before another one is.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(15);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long the first question about the stream waits for its answer; each further one twice as long. Nobody answers, and nobody keeps the
 /// question for later, while the cluster chooses a leader.
-const FIRST_LOOK: Duration = Duration::from_secs(1);
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Between two questions about the stream.
-const LOOK_PAUSE: Duration = Duration::from_millis(250);
+const CHECK_PAUSE: Duration = Duration::from_millis(250);
 
-/// So many servers' failures are told at most.
-const TOLD: usize = 4;
+/// So many servers' failures are shown at most.
+const SHOWN: usize = 4;
 
 /// A server, and a connection to it that is ready to publish; or why there is none.
 type Attempt = Result<(ServerAddress, Connection), String>;
@@ -65,7 +65,7 @@ impl Publisher {
                 return ControlFlow::Continue(None);
             };
             let Some((server, connection)) = reached else {
-                return ControlFlow::Continue(Some(Err(told(&failures))));
+                return ControlFlow::Continue(Some(Err(summary(&failures))));
             };
             if let Err(foreign) = self.servers.meet(&server, &connection.info) {
                 warn!(cluster = cluster.name, "{foreign}");
@@ -73,14 +73,14 @@ impl Publisher {
                 continue;
             }
             if publish.mode == PublishMode::JetStream {
-                let Some(looked) = self.meanwhile(look(&cluster, &publish, &server)).await? else {
+                let Some(checked) = self.meanwhile(check_stream(&cluster, &publish, &server)).await? else {
                     return ControlFlow::Continue(None);
                 };
-                if let Err(error) = &looked {
+                if let Err(error) = &checked {
                     self.stream_at_fault = true;
                     self.counters.stream_faults(error.fault()).inc();
                 }
-                match looked {
+                match checked {
                     Ok(()) => {}
                     // Another server may answer.
                     Err(error) if is_of_the_server(&error) => {
@@ -135,11 +135,11 @@ pub(super) fn connect_pause(failures: u32, index: usize) -> Duration {
     nominal / 2 + nominal / 64 * spread
 }
 
-/// Looks at the stream by way of this server. A cluster that has just lost a server may have no leader for some seconds: it is asked again
+/// Checks the stream by way of this server. A cluster that has just lost a server may have no leader for some seconds: it is asked again
 /// soon, so that records go on as soon as there is one.
-async fn look(cluster: &Cluster, publish: &Publish, server: &ServerAddress) -> Result<(), StreamError> {
-    let deadline = Instant::now() + LOOK_TIMEOUT;
-    let mut patience = FIRST_LOOK;
+async fn check_stream(cluster: &Cluster, publish: &Publish, server: &ServerAddress) -> Result<(), StreamError> {
+    let deadline = Instant::now() + CHECK_TIMEOUT;
+    let mut patience = FIRST_ANSWER_TIMEOUT;
     loop {
         let bound = patience.min(deadline.saturating_duration_since(Instant::now()));
         let error = match timeout(bound, stream::ensure_stream(cluster, publish, server)).await {
@@ -148,11 +148,11 @@ async fn look(cluster: &Cluster, publish: &Publish, server: &ServerAddress) -> R
             Ok(Err(error)) => return Err(error),
             Err(_) => stream::silent(cluster, publish),
         };
-        debug!(cluster = cluster.name, %server, error = chain(&error), "the stream cannot be looked at yet");
-        if Instant::now() + LOOK_PAUSE >= deadline {
+        debug!(cluster = cluster.name, %server, error = chain(&error), "the stream cannot be checked yet");
+        if Instant::now() + CHECK_PAUSE >= deadline {
             return Err(error);
         }
-        sleep(LOOK_PAUSE).await;
+        sleep(CHECK_PAUSE).await;
         patience = patience.saturating_mul(2);
     }
 }
@@ -175,10 +175,10 @@ fn is_of_the_server(error: &StreamError) -> bool {
 }
 
 /// What happened at the servers that were tried.
-fn told(failures: &[String]) -> String {
-    let mut text = failures[..failures.len().min(TOLD)].join("; ");
-    if failures.len() > TOLD {
-        text.push_str(&format!("; and {} servers more", failures.len() - TOLD));
+fn summary(failures: &[String]) -> String {
+    let mut text = failures[..failures.len().min(SHOWN)].join("; ");
+    if failures.len() > SHOWN {
+        text.push_str(&format!("; and {} more servers", failures.len() - SHOWN));
     }
     text
 }

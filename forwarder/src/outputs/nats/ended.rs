@@ -13,34 +13,36 @@ pub(super) enum Ended {
     Closed,
     #[error("failed to read or write")]
     Io(#[from] std::io::Error),
-    #[error("failed to understand the server")]
+    #[error("the server violated the NATS protocol")]
     Protocol(#[from] ProtocolError),
     #[error("the server said: {0}")]
     Server(String),
-    #[error("the server refused a record and did not say which: {text}; each of {suspects} is sent alone now")]
+    #[error(
+        "the server refused a record and did not say which: {text}. The publisher sends each of {suspects} records alone now"
+    )]
     Unattributed { text: String, suspects: usize },
     #[error(
         "the user may not subscribe to {inbox}, where JetStream's acks arrive: allow `{prefix}.>`, or declare the cluster's inboxPrefix"
     )]
     InboxDenied { inbox: String, prefix: String },
-    #[error("no answer for {0:?}")]
+    #[error("the server did not answer for {0:?}")]
     Silent(Duration),
     #[error(transparent)]
     Foreign(#[from] ForeignServer),
     #[error("the server is going to shut down and asks its clients to leave")]
     LameDuck,
-    #[error("no stream takes `{0}`")]
+    #[error("no stream accepts `{0}`")]
     NoStream(String),
-    #[error("acks do not come")]
+    #[error("acks are missing")]
     Stream(#[source] Box<StreamError>),
-    #[error("acks did not come, because stream `{0}` was missing or changed; it is as declared again")]
-    StreamMended(String),
-    #[error("partitions were given up while records of theirs were being written")]
-    GivenUp,
-    #[error("the cluster is declared otherwise now")]
-    Moved,
     #[error(
-        "our membership of the consumer group is not proved any more, and records were being written: others may own them"
+        "acks were missing, because stream `{0}` was missing or changed. The publisher has restored it as declared"
     )]
+    StreamMended(String),
+    #[error("partitions were given up while their records were being written")]
+    GivenUp,
+    #[error("the configuration of the cluster has changed")]
+    Moved,
+    #[error("the lease was lost while records were being written, and other members may own them")]
     Unproven,
 }

@@ -45,12 +45,12 @@ pub struct Member {
 impl Member {
     /// Gives the publisher a command.
     pub fn command(&self, command: Command<Message>) {
-        self.tell(command.into());
+        self.send(command.into());
     }
 
-    fn tell(&self, told: ToPublisher) {
+    fn send(&self, command: ToPublisher) {
         // A publisher ends only when this sender is dropped, so it hears this. One that has panicked ends the process.
-        self.commands.send(told).ok();
+        self.commands.send(command).ok();
     }
 }
 
@@ -92,10 +92,10 @@ impl Publishers {
             if member.cluster != *cluster {
                 info!(
                     cluster = cluster.name,
-                    "the cluster is declared otherwise than before: connecting anew"
+                    "the configuration of the cluster has changed; connecting again"
                 );
                 member.cluster = cluster.clone();
-                member.tell(ToPublisher::Reach(Box::new(cluster.clone())));
+                member.send(ToPublisher::Reach(Box::new(cluster.clone())));
             }
             return Ok(*output);
         }
@@ -133,7 +133,10 @@ impl Publishers {
         self.members.retain(|output, member| {
             let kept = keep(*output);
             if !kept {
-                info!(cluster = member.cluster.name, "out of the ring, and done with");
+                info!(
+                    cluster = member.cluster.name,
+                    "the cluster has left the ring and has no records left; its publisher ends"
+                );
                 metrics.forget_cluster(&member.cluster.name);
             }
             kept

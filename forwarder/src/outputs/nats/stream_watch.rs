@@ -1,7 +1,7 @@
-//! Acks that do not come lead to a look at the stream.
+//! Acks that do not come lead to a check of the stream.
 //!
 //! A stream that is deleted is not always missed: as long as anybody subscribes to its subjects, the server has somebody to pass
-//! the records to, and nobody says that they are not stored. Looks are made off the way of records, one at a time.
+//! the records to, and nobody says that they are not stored. Checks are made off the way of records, one at a time.
 
 use std::future::pending;
 use std::pin::Pin;
@@ -16,17 +16,17 @@ use forwarder_nats::stream::{self, Change, StreamError, StreamFault, StreamState
 use forwarder_service::chain;
 use forwarder_service::clock::micros;
 
-/// From the beginning of one look to that of the next: questions are no help to a cluster in trouble.
+/// From the beginning of one check to that of the next: questions are no help to a cluster in trouble.
 const PAUSE: Duration = Duration::from_secs(3);
 
-type Look = Pin<Box<dyn Future<Output = Result<StreamState, StreamError>> + Send>>;
+type Check = Pin<Box<dyn Future<Output = Result<StreamState, StreamError>> + Send>>;
 
 /// What is to be done now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Due {
     Nothing,
-    /// A look.
-    Look,
+    /// A check.
+    Check,
     /// Acks come again, so the fault is over.
     Over,
 }
@@ -35,17 +35,17 @@ enum Due {
 pub(super) struct StreamWatch {
     /// Where to ask: the server that the records go to.
     server: ServerAddress,
-    /// Acks have been overdue since the last look began.
+    /// Acks have been overdue since the last check began.
     overdue: bool,
-    /// When the last look began.
-    looked_at: Option<u64>,
+    /// When the last check began.
+    checked_at: Option<u64>,
     /// Records that were confirmed when it did.
     confirmed: u64,
-    /// Not one record was confirmed between the last two looks.
+    /// Not one record was confirmed between the last two checks.
     unconfirmed: bool,
     /// What is wrong, as far as anybody has been told.
     fault: Option<StreamFault>,
-    look: Option<Look>,
+    check: Option<Check>,
 }
 
 impl StreamWatch {
@@ -53,11 +53,11 @@ impl StreamWatch {
         Self {
             server: server.clone(),
             overdue: false,
-            looked_at: None,
+            checked_at: None,
             confirmed,
             unconfirmed: false,
             fault: None,
-            look: None,
+            check: None,
         }
     }
 
@@ -66,13 +66,13 @@ impl StreamWatch {
         self.overdue = true;
     }
 
-    /// What the look that is under way found; for ever, where there is none. May be cancelled.
+    /// What the check that is under way found; for ever, where there is none. May be cancelled.
     pub(super) async fn seen(&mut self) -> Result<StreamState, StreamError> {
-        match &mut self.look {
+        match &mut self.check {
             None => pending().await,
-            Some(look) => {
-                let seen = look.await;
-                self.look = None;
+            Some(check) => {
+                let seen = check.await;
+                self.check = None;
                 seen
             }
         }
@@ -81,7 +81,7 @@ impl StreamWatch {
     /// `confirmed`: records that are confirmed by now.
     fn due(&mut self, now: u64, confirmed: u64) -> Due {
         let pauses = |at: u64| now.saturating_sub(at) < micros(PAUSE);
-        if self.look.is_some() || self.looked_at.is_some_and(pauses) {
+        if self.check.is_some() || self.checked_at.is_some_and(pauses) {
             return Due::Nothing;
         }
         let came = confirmed > self.confirmed;
@@ -91,35 +91,35 @@ impl StreamWatch {
                 self.fault = None;
                 return Due::Over;
             }
-            // A fault that is known is looked at until it is over, whatever comes or does not come meanwhile.
+            // A fault that is known is checked until it is over, whatever comes or does not come meanwhile.
             _ => {}
         }
         // Where nothing is awaited, nothing comes.
-        self.unconfirmed = self.overdue && self.looked_at.is_some() && !came;
+        self.unconfirmed = self.overdue && self.checked_at.is_some() && !came;
         self.overdue = false;
-        self.looked_at = Some(now);
+        self.checked_at = Some(now);
         self.confirmed = confirmed;
-        Due::Look
+        Due::Check
     }
 }
 
 impl Publisher {
-    /// Begins a look where one is due.
+    /// Begins a check where one is due.
     pub(super) fn watch_stream(&mut self, watch: &mut StreamWatch) {
         match watch.due(self.clock.micros(), self.counters.published.get()) {
             Due::Nothing => {}
             Due::Over => self.stream_is_well(),
-            Due::Look => {
-                debug!(cluster = self.cluster.name, "acks are overdue; looking at the stream");
+            Due::Check => {
+                debug!(cluster = self.cluster.name, "acks are overdue; checking the stream");
                 let (cluster, publish, server) = (self.cluster.clone(), self.publish.clone(), watch.server.clone());
-                watch.look = Some(Box::pin(async move {
+                watch.check = Some(Box::pin(async move {
                     stream::ensure_stream(&cluster, &publish, &server).await
                 }));
             }
         }
     }
 
-    /// Acts upon what a look found.
+    /// Acts upon what a check found.
     pub(super) fn stream_seen(
         &mut self,
         watch: &mut StreamWatch,
@@ -136,7 +136,7 @@ impl Publisher {
                     cluster = self.cluster.name,
                     stream = name,
                     fault = fault.label(),
-                    "the stream was not as declared, so acks did not come; it was made so again"
+                    "acks were missing, because the stream was not as declared; the publisher has restored it"
                 );
                 // What is out was not stored. Over a new connection it is sent again at once.
                 return Err(Ended::StreamMended(name));
@@ -152,7 +152,7 @@ impl Publisher {
                 } else if self.may_log_fault(StreamFault::Unconfirmed) {
                     warn!(
                         cluster = self.cluster.name,
-                        "acks are overdue, though the stream is as it should be; sending the records again"
+                        "acks are overdue, though the stream is as declared; sending the records again"
                     );
                 }
                 return Ok(());
@@ -164,12 +164,12 @@ impl Publisher {
         if self.may_log_fault(fault.fault()) {
             error!(
                 cluster = self.cluster.name,
-                reason, "acks do not come, and the stream is at fault"
+                reason, "acks are missing because of a fault of the stream"
             );
         }
         if fault.fault().stops_all() {
             self.stream_at_fault = true;
-            // Each new connection begins with a look, and without it nothing is sent in vain.
+            // Each new connection begins with a check, and without it nothing is sent in vain.
             return Err(Ended::Stream(Box::new(fault)));
         }
         watch.fault = Some(fault.fault());
@@ -179,7 +179,7 @@ impl Publisher {
 
     /// Takes the fault of the stream off the status.
     fn stream_is_well(&mut self) {
-        info!(cluster = self.cluster.name, "the stream is well again");
+        info!(cluster = self.cluster.name, "the stream works again");
         self.fault_lines.forget();
         self.link.set_fault(None);
     }
@@ -200,20 +200,20 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_looked_at_while_acks_come() {
+    fn nothing_is_checked_while_acks_come() {
         let mut watch = watch();
         assert_eq!(watch.due(0, 100), Due::Nothing);
         assert_eq!(watch.due(PAUSE_MICROS * 9, 5_000), Due::Nothing);
     }
 
     #[test]
-    fn overdue_acks_lead_to_a_look_at_once_and_to_the_next_one_after_a_pause() {
+    fn overdue_acks_lead_to_a_check_at_once_and_to_the_next_one_after_a_pause() {
         let mut watch = watch();
         watch.doubt();
-        assert_eq!(watch.due(7, 100), Due::Look);
+        assert_eq!(watch.due(7, 100), Due::Check);
         watch.doubt();
         assert_eq!(watch.due(6 + PAUSE_MICROS, 100), Due::Nothing);
-        assert_eq!(watch.due(7 + PAUSE_MICROS, 100), Due::Look);
+        assert_eq!(watch.due(7 + PAUSE_MICROS, 100), Due::Check);
         assert_eq!(
             watch.due(7 + 2 * PAUSE_MICROS, 100),
             Due::Nothing,
@@ -222,45 +222,45 @@ mod tests {
     }
 
     #[test]
-    fn only_a_second_look_in_a_row_without_acks_says_that_none_come() {
+    fn only_a_second_check_in_a_row_without_acks_says_that_none_come() {
         let mut watch = watch();
         for (confirmed, unconfirmed) in [(100, false), (100, true), (101, false), (101, true)] {
             watch.doubt();
-            let now = watch.looked_at.map_or(0, |at| at + PAUSE_MICROS);
-            assert_eq!(watch.due(now, confirmed), Due::Look);
+            let now = watch.checked_at.map_or(0, |at| at + PAUSE_MICROS);
+            assert_eq!(watch.due(now, confirmed), Due::Check);
             assert_eq!(watch.unconfirmed, unconfirmed, "{confirmed}");
         }
     }
 
     #[test]
-    fn a_fault_is_looked_at_until_acks_come() {
+    fn a_fault_is_checked_until_acks_come() {
         let mut watch = watch();
         watch.doubt();
-        assert_eq!(watch.due(0, 100), Due::Look);
+        assert_eq!(watch.due(0, 100), Due::Check);
         watch.fault = Some(StreamFault::Silent);
-        assert_eq!(watch.due(PAUSE_MICROS, 100), Due::Look, "also while nothing is sent");
+        assert_eq!(watch.due(PAUSE_MICROS, 100), Due::Check, "also while nothing is sent");
         assert_eq!(watch.due(2 * PAUSE_MICROS, 101), Due::Over);
         assert_eq!(watch.due(3 * PAUSE_MICROS, 101), Due::Nothing);
     }
 
     #[test]
-    fn subjects_that_are_not_covered_are_looked_at_though_acks_of_others_come() {
+    fn subjects_that_are_not_covered_are_checked_though_acks_of_others_come() {
         let mut watch = watch();
         watch.doubt();
-        assert_eq!(watch.due(0, 100), Due::Look);
+        assert_eq!(watch.due(0, 100), Due::Check);
         watch.fault = Some(StreamFault::NotCovered);
-        assert_eq!(watch.due(PAUSE_MICROS, 200), Due::Look);
+        assert_eq!(watch.due(PAUSE_MICROS, 200), Due::Check);
     }
 
     #[tokio::test]
-    async fn no_second_look_begins_while_one_is_under_way() {
+    async fn no_second_check_begins_while_one_is_under_way() {
         let mut watch = watch();
         watch.doubt();
-        assert_eq!(watch.due(0, 100), Due::Look);
-        watch.look = Some(Box::pin(async { Err(StreamError::NotDeclared) }));
+        assert_eq!(watch.due(0, 100), Due::Check);
+        watch.check = Some(Box::pin(async { Err(StreamError::NotDeclared) }));
         watch.doubt();
         assert_eq!(watch.due(9 * PAUSE_MICROS, 100), Due::Nothing);
         assert!(watch.seen().await.is_err());
-        assert_eq!(watch.due(9 * PAUSE_MICROS, 100), Due::Look);
+        assert_eq!(watch.due(9 * PAUSE_MICROS, 100), Due::Check);
     }
 }

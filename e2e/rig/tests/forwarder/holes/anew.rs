@@ -60,7 +60,8 @@ async fn made_anew(stage: Stage, after: u64, policy: MissingOffset) {
     wait::eventually(SOON, "the status says what has happened", || async {
         let status = forwarder.status().await?;
         let told = |partition: i32| status["assignment"][partition.to_string()]["fault"].as_str();
-        let all = (0..PARTITIONS).all(|partition| told(partition).is_some_and(|fault| fault.contains("made anew")));
+        let all = (0..PARTITIONS)
+            .all(|partition| told(partition).is_some_and(|fault| fault.contains("deleted and recreated")));
         anyhow::ensure!(all, "{status}");
         Ok(true)
     })

@@ -61,7 +61,7 @@ fn says_what_is_skipped(log: &str, partition: i32, batch: Batch) {
     let words = format!("partition={partition} from={} to={}", batch.first, batch.last);
     let found = log
         .lines()
-        .find(|line| line.contains("ERROR") && line.contains("stepped over") && line.contains(&words));
+        .find(|line| line.contains("ERROR") && line.contains("skipped a damaged batch") && line.contains(&words));
     assert!(found.is_some(), "no error says {words:?}\n{log}");
 }
 

@@ -8,7 +8,8 @@
 //! is written alone: the server's next refusal can mean no other record.
 
 use super::slots::State;
-use super::{Confirmation, Item, Outbox, Outcome, Refusal, Ticket};
+use super::{Confirmation, Outbox, Outcome, Refusal, Ticket};
+use crate::delivery::deliverable::Deliverable;
 
 /// So many lanes are remembered as suspected: the others are found anew.
 const MAX_SUSPECTED: usize = 1 << 12;
@@ -16,7 +17,7 @@ const MAX_SUSPECTED: usize = 1 << 12;
 /// More lanes than this are not closed: the others wait in the outbox with all their records, against its owner's caps.
 const MAX_CLOSED: usize = 1 << 14;
 
-impl<T: Item> Outbox<T> {
+impl<T: Deliverable> Outbox<T> {
     /// Closes a lane whose head is held: what is behind it is given back in [`Outcome::returned`]. Returns the head; `None`: the lane
     /// has none, or so many are closed that this one is not.
     pub fn close(&mut self, lane: u64, outcome: &mut Outcome<T>) -> Option<&T> {

@@ -1,9 +1,10 @@
 //! What servers say of the records that are out: confirmed, refused, or nothing in time.
 
 use super::slots::State;
-use super::{Confirmation, Item, Outbox, Outcome, Refusal, Ticket, subject_hash};
+use super::{Confirmation, Outbox, Outcome, Refusal, Ticket};
+use crate::delivery::deliverable::{Deliverable, subject_hash};
 
-impl<T: Item> Outbox<T> {
+impl<T: Deliverable> Outbox<T> {
     // With fences.
 
     /// A fence was sent behind all that was written. `false`: there is nothing for it to cover.

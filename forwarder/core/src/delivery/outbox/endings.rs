@@ -3,10 +3,11 @@
 use hashbrown::HashSet;
 
 use super::slots::{Slot, State};
-use super::{Item, Outbox, Outcome, Spread};
+use super::{Outbox, Outcome, Spread};
+use crate::delivery::deliverable::Deliverable;
 use crate::delivery::partition::PartitionId;
 
-impl<T: Item> Outbox<T> {
+impl<T: Deliverable> Outbox<T> {
     /// The connection is gone: all that it left unconfirmed goes back to the front, in order, before anything newer of
     /// the same lane. Returns how many records that may come to be delivered twice.
     pub fn connection_lost(&mut self, outcome: &mut Outcome<T>) -> usize {

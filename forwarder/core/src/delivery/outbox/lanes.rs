@@ -9,7 +9,8 @@ use hashbrown::hash_map::Entry;
 use hashbrown::{HashMap, HashSet};
 
 use super::slots::{Slot, Slots, State};
-use super::{Confirmation, Item, Spread};
+use super::{Confirmation, Spread};
+use crate::delivery::deliverable::Deliverable;
 
 /// More subjects than this and the memory of which were accepted starts anew: correct, only slower for a moment.
 const MAX_PROVEN: usize = 1 << 18;
@@ -56,7 +57,7 @@ impl Hold {
     }
 }
 
-impl<T: Item> Lanes<T> {
+impl<T: Deliverable> Lanes<T> {
     pub(super) fn new(confirmation: Confirmation) -> Self {
         Self {
             confirmation,

@@ -1,8 +1,7 @@
 //! Where the records of an outbox are, and the names by which whoever sends them knows them.
 
+use crate::delivery::deliverable::Deliverable;
 use std::ops::{Index, IndexMut};
-
-use super::Item;
 
 /// Names a record in the outbox. An old name never means a new record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +38,7 @@ pub(super) struct Slot<T> {
     pub(super) setbacks: u32,
     /// It is written between two questions that prove nothing of any other record: see [`Outbox::suspect`](super::Outbox::suspect).
     pub(super) alone: bool,
-    /// [`subject_hash`](super::subject_hash) of what it was last sent as, for when the record itself has been given back.
+    /// [`subject_hash`](crate::delivery::deliverable::subject_hash) of what it was last sent as, for when the record itself has been given back.
     pub(super) sent_as: u64,
     /// The server has said of one record to its subject that it is denied, and this one stands for that.
     pub(super) accused: bool,
@@ -149,13 +148,13 @@ impl<T> Slots<T> {
     }
 }
 
-impl<T: Item> Slots<T> {
+impl<T: Deliverable> Slots<T> {
     pub(super) fn lane(&self, index: u32) -> u64 {
-        self[index].item.as_ref().map_or(0, Item::lane)
+        self[index].item.as_ref().map_or(0, Deliverable::lane)
     }
 
     pub(super) fn subject_hash(&self, index: u32) -> u64 {
-        self[index].item.as_ref().map_or(0, Item::subject_hash)
+        self[index].item.as_ref().map_or(0, Deliverable::subject_hash)
     }
 }
 

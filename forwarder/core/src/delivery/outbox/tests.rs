@@ -3,7 +3,8 @@ mod model;
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::delivery::partition::first;
+use crate::delivery::offsets::Tag;
+use crate::delivery::partition::{PartitionId, first};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Record {
@@ -13,15 +14,24 @@ struct Record {
     assignment: (PartitionId, u32),
 }
 
-impl Item for Record {
+impl Deliverable for Record {
+    fn tag(&self) -> Tag {
+        let (partition, epoch) = self.assignment;
+        Tag {
+            partition,
+            epoch,
+            offset: i64::from(self.number),
+            sequence: u64::from(self.number),
+        }
+    }
     fn lane(&self) -> u64 {
         self.lane
     }
+    fn weight(&self) -> usize {
+        self.subject.len()
+    }
     fn subject(&self) -> &[u8] {
         self.subject.as_bytes()
-    }
-    fn assignment(&self) -> (PartitionId, u32) {
-        self.assignment
     }
 }
 

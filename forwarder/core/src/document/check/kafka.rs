@@ -109,7 +109,7 @@ fn server_problem(server: &str) -> Option<&'static str> {
     }
     let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']' | '%');
     if !server.chars().all(sound) {
-        return Some("has a character that host:port cannot have");
+        return Some("has a character that host:port does not allow");
     }
     let (host, port) = match server.rsplit_once(']') {
         Some((host, "")) => (host, None),

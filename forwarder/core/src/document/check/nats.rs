@@ -30,7 +30,7 @@ pub(super) fn check_ring(faults: &mut Faults<'_>, ring: &RingConfig, origin: Ori
         .fold(0, u64::saturating_add);
     if nodes > MAX_RING_NODES {
         faults.at("replicas").add(
-            format!("times the clusters' weights it gives {nodes} virtual nodes, more than {MAX_RING_NODES}"),
+            format!("multiplied by the clusters' weights, it gives {nodes} virtual nodes, more than {MAX_RING_NODES}"),
             "lower it, or lower the weights",
         );
     }
@@ -214,7 +214,7 @@ fn check_subject(faults: &mut Faults<'_>, template: &str, mode: PublishMode) -> 
     }
     if mode == PublishMode::JetStream {
         faults.add(
-            "has no literal first token: a stream of every subject would capture the server's own",
+            "has no literal first token: a stream of all subjects would capture the server's own subjects",
             "begin with one, such as assets.{key}.{id}",
         );
     }

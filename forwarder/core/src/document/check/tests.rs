@@ -427,7 +427,9 @@ fn a_ring_has_members_and_bounds() {
         .replace("name: C1,", "name: C1, weight: 1000,");
     assert_faults(
         &faults(&many),
-        &["ring.replicas: times the clusters' weights it gives 100100000 virtual nodes, more than 1048576; lower it"],
+        &[
+            "ring.replicas: multiplied by the clusters' weights, it gives 100100000 virtual nodes, more than 1048576; lower it",
+        ],
     );
 }
 

@@ -241,7 +241,7 @@ fn names_without_effect_and_unknown_ones_are_noticed() {
     assert_eq!(
         shown,
         [
-            "KAFKA_CONSUMER_COMMIT_INTERVAL_MS is 5000, which is too much: using 3000",
+            "KAFKA_CONSUMER_COMMIT_INTERVAL_MS is 5000, which is too large; using 3000",
             "without effect here: APPLICATION_MANUFACTURER, ASSET_FORWARDER_CONCURRENCY, KSQLDB_URL",
             "not known, perhaps misspelt: KAFKA_TOPICS, NATS_CLUSTERS",
         ]

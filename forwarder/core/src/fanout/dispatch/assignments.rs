@@ -3,27 +3,28 @@
 use std::collections::BTreeMap;
 
 use super::backlog::Backlog;
-use super::{Dispatcher, Freight, Partition, Phase, Resume};
+use super::{Dispatcher, Partition, Phase, Resume};
+use crate::delivery::deliverable::Deliverable;
 use crate::delivery::offsets::Offsets;
 use crate::delivery::partition::PartitionId;
 
-impl<T: Freight> Dispatcher<T> {
+impl<T: Deliverable> Dispatcher<T> {
     /// Takes a partition; returns the assignment's epoch. `phase` says how the ring that its committed metadata names
     /// stands to ours: [`Phase::Active`] is for the same one.
     pub fn assign(&mut self, partition: PartitionId, resume: &Resume, phase: Phase) -> u32 {
         self.remove(partition);
-        self.epoch += 1;
-        let mut backlog = Backlog::new(self.era.clone());
+        self.assignment_epoch += 1;
+        let mut backlog = Backlog::new(self.ring_epoch.clone());
         backlog.restore(&resume.away, &resume.lanes, self.now);
         let state = Partition {
-            epoch: self.epoch,
+            epoch: self.assignment_epoch,
             phase,
             ring: match phase {
                 Phase::Behind(epoch) => epoch,
                 // Where it is to begin is not known: nothing may be committed for it, whatever becomes of it.
                 Phase::Stopped | Phase::Sought => u64::MAX,
                 // What it says must not be overwritten by a ring that is not theirs.
-                Phase::Contested => self.era.epoch.saturating_add(1),
+                Phase::Contested => self.ring_epoch.epoch.saturating_add(1),
                 Phase::Active | Phase::Draining | Phase::Announcing | Phase::Examined | Phase::Damaged(_) => 0,
             },
             members: resume.members,
@@ -35,7 +36,7 @@ impl<T: Freight> Dispatcher<T> {
             committed: None,
         };
         self.partitions.insert(partition, state);
-        self.epoch
+        self.assignment_epoch
     }
 
     /// Says what a partition is doing.
@@ -45,18 +46,18 @@ impl<T: Freight> Dispatcher<T> {
         }
     }
 
-    /// Gives a partition up. What outlets still have of it is to be abandoned by the caller.
+    /// Gives a partition up. What outputs still have of it is to be abandoned by the caller.
     pub fn remove(&mut self, partition: PartitionId) {
         if self.partitions.remove(&partition).is_none() {
             return;
         }
-        self.pass.take_if(|pass| pass.is_of(partition));
+        self.replay.take_if(|replay| replay.is_of(partition));
         let Self { batches, caps, .. } = self;
-        for (outlet, batch) in batches {
+        for (output, batch) in batches {
             batch.retain(|item| {
                 let kept = item.tag().partition != partition;
                 if !kept {
-                    caps.leave(*outlet as usize, item.weight());
+                    caps.leave(*output as usize, item.weight());
                 }
                 kept
             });
@@ -76,7 +77,7 @@ impl<T: Freight> Dispatcher<T> {
         &self.partitions
     }
 
-    /// Records of a partition that are out at outlets which answer: what a drain may wait for. (Until it is over, the group
+    /// Records of a partition that are out at outputs which answer: what a drain may wait for. (Until it is over, the group
     /// leaves all partitions of this member alone, so one that does not answer would keep all the others waiting.)
     #[must_use]
     pub fn awaited(&self, partition: PartitionId) -> usize {
@@ -84,7 +85,7 @@ impl<T: Freight> Dispatcher<T> {
         let places = state.into_iter().flat_map(|state| state.offsets.whereabouts());
         // A refused record may be refused for days.
         let places = places.filter(|place| !self.held.contains(place.lane));
-        let at = places.filter_map(|place| place.outlet.or_else(|| self.hand_over.awaits(place.lane)));
-        at.filter(|outlet| !self.caps.stands_still(*outlet as usize)).count()
+        let at = places.filter_map(|place| place.output.or_else(|| self.hand_over.awaits(place.lane)));
+        at.filter(|output| !self.caps.stands_still(*output as usize)).count()
     }
 }

@@ -12,23 +12,28 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use super::Era;
+use super::RingEpoch;
 
 /// The ways that assets have gone over several rings, by the rings' epochs: the same for all partitions, and dear to find.
 #[derive(Debug, Default)]
 pub(super) struct Ways(BTreeMap<Vec<u64>, BTreeSet<Vec<u32>>>);
 
 impl Ways {
-    /// The outlets under each of the rings, for each arc of them all.
-    fn of(&mut self, eras: &[Era]) -> &BTreeSet<Vec<u32>> {
-        let epochs = eras.iter().map(|era| era.epoch).collect();
+    /// The outputs under each of the rings, for each arc of them all.
+    fn of(&mut self, ring_epochs: &[RingEpoch]) -> &BTreeSet<Vec<u32>> {
+        let epochs = ring_epochs.iter().map(|ring_epoch| ring_epoch.epoch).collect();
         self.0.entry(epochs).or_insert_with(|| {
-            let mut nodes: Vec<_> = eras.iter().flat_map(|era| era.ring.positions()).collect();
+            let mut nodes: Vec<_> = ring_epochs
+                .iter()
+                .flat_map(|ring_epoch| ring_epoch.ring.positions())
+                .collect();
             nodes.sort_unstable();
             nodes.dedup();
             // Owners change at nodes only, so one place for each arc between them is enough: its first one.
             let ways = nodes.into_iter().map(|node| {
-                let owners = eras.iter().map(|era| era.outlet(era.ring.owner_at(node)));
+                let owners = ring_epochs
+                    .iter()
+                    .map(|ring_epoch| ring_epoch.output(ring_epoch.ring.owner_at(node)));
                 owners.collect::<Vec<u32>>()
             });
             ways.collect()
@@ -66,7 +71,7 @@ impl Parked {
     }
 }
 
-/// The outlet where a class is to go.
+/// The output where a class is to go.
 pub(super) fn owner(path: &[u32]) -> u32 {
     path.last().copied().unwrap_or_default()
 }
@@ -75,8 +80,8 @@ pub(super) fn owner(path: &[u32]) -> u32 {
 #[derive(Debug)]
 pub(super) struct Backlog {
     /// The rings that name the classes: more than one only as long as something of the older ones is to be done.
-    eras: Vec<Era>,
-    /// By the outlets under each of the rings.
+    ring_epochs: Vec<RingEpoch>,
+    /// By the outputs under each of the rings.
     classes: BTreeMap<Vec<u32>, Parked>,
     /// By the lane.
     lanes: BTreeMap<u64, Parked>,
@@ -86,9 +91,9 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    pub(super) fn new(era: Era) -> Self {
+    pub(super) fn new(ring_epoch: RingEpoch) -> Self {
         Self {
-            eras: vec![era],
+            ring_epochs: vec![ring_epoch],
             classes: BTreeMap::new(),
             lanes: BTreeMap::new(),
             waits: BTreeMap::new(),
@@ -96,46 +101,48 @@ impl Backlog {
         }
     }
 
-    /// The class of an asset that `outlet` owns now.
-    pub(super) fn class(&mut self, key: &[u8], lane: u64, outlet: u32) -> Class {
+    /// The class of an asset that `output` owns now.
+    pub(super) fn class(&mut self, key: &[u8], lane: u64, output: u32) -> Class {
         if self.lanes.contains_key(&lane) {
             return Class::Lane(lane);
         }
-        self.find_path(key, outlet);
+        self.find_path(key, output);
         Class::Owners(self.path.clone())
     }
 
-    fn find_path(&mut self, key: &[u8], outlet: u32) {
+    fn find_path(&mut self, key: &[u8], output: u32) {
         self.path.clear();
-        if let Some((_, older)) = self.eras.split_last() {
-            let owners = older.iter().map(|era| era.outlet(era.ring.owner(key)));
+        if let Some((_, older)) = self.ring_epochs.split_last() {
+            let owners = older
+                .iter()
+                .map(|ring_epoch| ring_epoch.output(ring_epoch.ring.owner(key)));
             self.path.extend(owners);
         }
-        self.path.push(outlet);
+        self.path.push(output);
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.classes.is_empty() && self.lanes.is_empty()
     }
 
-    pub(super) fn contains(&mut self, key: &[u8], lane: u64, outlet: u32) -> bool {
+    pub(super) fn contains(&mut self, key: &[u8], lane: u64, output: u32) -> bool {
         if self.lanes.contains_key(&lane) {
             return true;
         }
         if self.classes.is_empty() {
             return false;
         }
-        self.find_path(key, outlet);
+        self.find_path(key, output);
         self.classes.contains_key(self.path.as_slice())
     }
 
     /// Parks a record: its class is parked from here on, if it is not yet.
-    pub(super) fn park(&mut self, key: &[u8], lane: u64, outlet: u32, offset: i64, now: u64) {
+    pub(super) fn park(&mut self, key: &[u8], lane: u64, output: u32, offset: i64, now: u64) {
         if let Some(parked) = self.lanes.get_mut(&lane) {
             parked.records += 1;
             return;
         }
-        self.find_path(key, outlet);
+        self.find_path(key, output);
         let class = self
             .classes
             .entry(self.path.clone())
@@ -164,7 +171,10 @@ impl Backlog {
 
     /// The class that a lane would belong to, if it were none of its own.
     fn class_around(&self, lane: u64) -> Option<&Parked> {
-        let owners = self.eras.iter().map(|era| era.outlet_of_lane(lane));
+        let owners = self
+            .ring_epochs
+            .iter()
+            .map(|ring_epoch| ring_epoch.output_of_lane(lane));
         self.classes.get(owners.collect::<Vec<u32>>().as_slice())
     }
 
@@ -177,10 +187,14 @@ impl Backlog {
 
     /// Parks what an earlier owner of the partition had parked. Nothing is parked yet.
     pub(super) fn restore(&mut self, away: &[(String, i64)], lanes: &[(u64, i64)], now: u64) {
-        let Some(era) = self.eras.last() else { return };
+        let Some(ring_epoch) = self.ring_epochs.last() else {
+            return;
+        };
         for (name, from) in away {
-            let Some(outlet) = era.outlet_named(name) else { continue };
-            let class = self.classes.entry(vec![outlet]).or_insert(Parked::new(*from, now));
+            let Some(output) = ring_epoch.output_named(name) else {
+                continue;
+            };
+            let class = self.classes.entry(vec![output]).or_insert(Parked::new(*from, now));
             class.from = class.from.min(*from);
         }
         for (lane, from) in lanes {
@@ -206,12 +220,14 @@ impl Backlog {
         self.lanes.iter().map(|(lane, parked)| (*lane, parked))
     }
 
-    /// The outlet of a lane's asset under the newest ring.
-    pub(super) fn outlet_of_lane(&self, lane: u64) -> u32 {
-        self.eras.last().map_or(0, |era| era.outlet_of_lane(lane))
+    /// The output of a lane's asset under the newest ring.
+    pub(super) fn output_of_lane(&self, lane: u64) -> u32 {
+        self.ring_epochs
+            .last()
+            .map_or(0, |ring_epoch| ring_epoch.output_of_lane(lane))
     }
 
-    /// Where the classes begin that may be read again now; `None`: there are none. `may`: whether an outlet has room. `held`: whether a
+    /// Where the classes begin that may be read again now; `None`: there are none. `may`: whether an output has room. `held`: whether a
     /// lane waits for its head. Lanes that had to [wait](Backlog::wait) have a turn of their own, `late`: they are read again and again,
     /// and must not keep the others from their turn.
     pub(super) fn ready(
@@ -226,7 +242,7 @@ impl Backlog {
         let lanes = self.lanes.iter();
         let lanes = lanes.filter(|(lane, parked)| {
             let turn = self.turn(**lane, now) == Some(late);
-            turn && parked.from < next && !held(**lane) && may(self.outlet_of_lane(**lane))
+            turn && parked.from < next && !held(**lane) && may(self.output_of_lane(**lane))
         });
         let owners = owners.map(|(_, parked)| parked.from);
         owners.chain(lanes.map(|(_, parked)| parked.from)).min()
@@ -244,7 +260,7 @@ impl Backlog {
         let lanes = self.lanes.keys();
         let lanes = lanes.filter(|lane| {
             let turn = self.turn(**lane, now) == Some(late);
-            !turn || held(**lane) || !may(self.outlet_of_lane(**lane))
+            !turn || held(**lane) || !may(self.output_of_lane(**lane))
         });
         let owners = owners.map(|path| Class::Owners(path.clone()));
         owners.chain(lanes.map(|lane| Class::Lane(*lane))).collect()
@@ -348,12 +364,12 @@ impl Backlog {
     }
 
     /// The ring changes: each class is split by where its assets are from now on.
-    pub(super) fn change(&mut self, next: &Era, ways: &mut Ways) {
-        self.eras.push(next.clone());
+    pub(super) fn change(&mut self, next: &RingEpoch, ways: &mut Ways) {
+        self.ring_epochs.push(next.clone());
         if self.classes.is_empty() {
             return;
         }
-        let ways = ways.of(&self.eras);
+        let ways = ways.of(&self.ring_epochs);
         for (class, parked) in std::mem::take(&mut self.classes) {
             let heirs = || ways.range(class.clone()..).take_while(|way| way.starts_with(&class));
             // How many are whose is not known before they are read.
@@ -366,9 +382,9 @@ impl Backlog {
 
     /// Nothing of the older rings is to be done any more, if nothing is parked.
     pub(super) fn forget_older(&mut self) {
-        if self.classes.is_empty() && self.eras.len() > 1 {
-            let last = self.eras.len() - 1;
-            self.eras.drain(..last);
+        if self.classes.is_empty() && self.ring_epochs.len() > 1 {
+            let last = self.ring_epochs.len() - 1;
+            self.ring_epochs.drain(..last);
         }
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::backlog::owner;
-use super::{Dispatcher, Freight, Partition, Phase};
+use super::{Dispatcher, Partition, Phase};
 use crate::delivery::DEAD_LETTER;
 use crate::delivery::commit::{Ahead, AwayLane, CommitPoint, MAX_LANES};
+use crate::delivery::deliverable::Deliverable;
 use crate::delivery::offsets::Whereabouts;
 use crate::delivery::partition::PartitionId;
 
@@ -15,7 +16,7 @@ fn note<K: Ord>(firsts: &mut BTreeMap<K, i64>, of: K, from: i64) {
     *first = from.min(*first);
 }
 
-impl<T: Freight> Dispatcher<T> {
+impl<T: Deliverable> Dispatcher<T> {
     /// What may be committed for a partition, where the broker does not have it yet.
     #[must_use]
     pub fn to_commit(&self, partition: PartitionId) -> Option<CommitPoint> {
@@ -31,7 +32,7 @@ impl<T: Freight> Dispatcher<T> {
             return None;
         }
         // It is given up before we used the newer ring: the next owner still needs that, and what was told under it.
-        if state.ring > self.era.epoch {
+        if state.ring > self.ring_epoch.epoch {
             return None;
         }
         let (ring, members) = self.announced;
@@ -55,9 +56,9 @@ impl<T: Freight> Dispatcher<T> {
         for (lane, parked) in state.backlog.lanes() {
             note(&mut lanes, lane, parked.from);
         }
-        // What is out at an outlet that answers is settled in a moment, and ends what is told. So a successor need not read it again.
+        // What is out at an output that answers is settled in a moment, and ends what is told. So a successor need not read it again.
         for (offset, place) in state.offsets.in_order() {
-            if place.outlet == Some(DEAD_LETTER) {
+            if place.output == Some(DEAD_LETTER) {
                 // It may belong to no asset, so to no cluster.
                 upto = upto.min(offset);
                 break;
@@ -66,21 +67,21 @@ impl<T: Freight> Dispatcher<T> {
                 note(&mut lanes, place.lane, offset);
                 continue;
             }
-            let outlet = self.era.outlet_of_lane(place.lane);
+            let output = self.ring_epoch.output_of_lane(place.lane);
             // A partition that is given up waits for nothing more than it does already.
             let given_up = state.phase == Phase::Draining;
-            let is_away = given_up || away.contains_key(&outlet) || self.is_awaited_in_vain(place);
+            let is_away = given_up || away.contains_key(&output) || self.is_awaited_in_vain(place);
             if !is_away && offset >= state.offsets.horizon() {
                 upto = upto.min(offset);
                 break;
             }
-            note(&mut away, outlet, offset);
+            note(&mut away, output, offset);
         }
-        let cluster = |lane: u64| self.era.name_of(self.era.outlet_of_lane(lane));
+        let cluster = |lane: u64| self.ring_epoch.name_of(self.ring_epoch.output_of_lane(lane));
         let mut lanes: Vec<(u64, i64)> = lanes.into_iter().filter(|(_, from)| *from <= upto).collect();
         lanes.sort_by_key(|(lane, from)| (*from, *lane));
         for (lane, from) in lanes.split_off(lanes.len().min(MAX_LANES)) {
-            note(&mut away, self.era.outlet_of_lane(lane), from);
+            note(&mut away, self.ring_epoch.output_of_lane(lane), from);
         }
         let lanes = lanes.into_iter().filter_map(|(lane, from)| {
             Some(AwayLane {
@@ -90,9 +91,9 @@ impl<T: Freight> Dispatcher<T> {
             })
         });
         let named = away.into_iter().filter(|(_, from)| *from < upto);
-        let away = named.filter_map(|(outlet, from)| Some((self.era.name_of(outlet)?.to_owned(), from)));
+        let away = named.filter_map(|(output, from)| Some((self.ring_epoch.name_of(output)?.to_owned(), from)));
         Ahead {
-            members: self.era.fingerprint(),
+            members: self.ring_epoch.fingerprint(),
             upto,
             away: away.collect(),
             lanes: lanes.collect(),
@@ -101,8 +102,8 @@ impl<T: Freight> Dispatcher<T> {
 
     /// Whether an unsettled record is where nothing moves.
     fn is_awaited_in_vain(&self, place: Whereabouts) -> bool {
-        let outlet = place.outlet.or_else(|| self.hand_over.awaits(place.lane));
-        outlet.is_some_and(|outlet| self.caps.stands_still(outlet as usize))
+        let output = place.output.or_else(|| self.hand_over.awaits(place.lane));
+        output.is_some_and(|output| self.caps.stands_still(output as usize))
     }
 
     /// The broker acknowledged what was asked for on behalf of this assignment. Returns whether the partition begins by
@@ -111,7 +112,7 @@ impl<T: Freight> Dispatcher<T> {
         let Some(state) = self.partitions.get_mut(&partition).filter(|state| state.epoch == epoch) else {
             return false;
         };
-        let begins = state.phase == Phase::Announcing && point.ring >= self.era.epoch;
+        let begins = state.phase == Phase::Announcing && point.ring >= self.ring_epoch.epoch;
         if begins {
             state.phase = Phase::Active;
         }

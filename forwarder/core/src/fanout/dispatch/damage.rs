@@ -1,9 +1,10 @@
 //! A batch that cannot be read: nothing is taken before it is known which partition has it.
 
-use super::{Dispatcher, Freight, Partition, Phase};
+use super::{Dispatcher, Partition, Phase};
+use crate::delivery::deliverable::Deliverable;
 use crate::delivery::partition::PartitionId;
 
-impl<T: Freight> Dispatcher<T> {
+impl<T: Deliverable> Dispatcher<T> {
     /// Kafka gave a batch that cannot be read, of a partition that is not known. Nothing is taken any more of those that were: what came
     /// behind that batch would be taken for all there is. Returns them.
     pub fn hold_taken(&mut self) -> Vec<PartitionId> {

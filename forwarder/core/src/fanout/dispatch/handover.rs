@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use super::Freight;
+use crate::delivery::deliverable::Deliverable;
 use crate::delivery::partition::PartitionId;
 
 /// See the module.
@@ -19,7 +19,7 @@ pub(super) struct HandOver<T> {
 /// The records of an asset that waits.
 #[derive(Debug)]
 pub(super) struct Lane<T> {
-    /// The outlet of the old owner.
+    /// The output of the old owner.
     pub(super) from: u32,
     /// Records that it has and that are not settled.
     out: usize,
@@ -33,7 +33,7 @@ pub(super) struct Lane<T> {
     held: VecDeque<T>,
 }
 
-impl<T: Freight> HandOver<T> {
+impl<T: Deliverable> HandOver<T> {
     pub(super) fn new() -> Self {
         Self {
             lanes: HashMap::default(),
@@ -53,7 +53,7 @@ impl<T: Freight> HandOver<T> {
         !self.lanes.is_empty() && self.lanes.contains_key(&lane)
     }
 
-    /// The outlet that a lane waits for.
+    /// The output that a lane waits for.
     pub(super) fn awaits(&self, lane: u64) -> Option<u32> {
         self.lanes.get(&lane).map(|lane| lane.from)
     }
@@ -78,7 +78,7 @@ impl<T: Freight> HandOver<T> {
         lane.map(|lane| std::mem::take(&mut lane.held)).unwrap_or_default()
     }
 
-    /// A record was given back by the outlet that had it. `Err`: nobody waits for it.
+    /// A record was given back by the output that had it. `Err`: nobody waits for it.
     pub(super) fn take_back(&mut self, item: T) -> Result<(), T> {
         match self.lanes.get_mut(&item.lane()) {
             Some(lane) => {
@@ -89,9 +89,9 @@ impl<T: Freight> HandOver<T> {
         }
     }
 
-    /// A record of the lane has left the outlet. Returns whether that was the last one waited for.
-    pub(super) fn left(&mut self, lane: u64, outlet: u32) -> bool {
-        let Some(lane) = self.lanes.get_mut(&lane).filter(|lane| lane.from == outlet) else {
+    /// A record of the lane has left the output. Returns whether that was the last one waited for.
+    pub(super) fn left(&mut self, lane: u64, output: u32) -> bool {
+        let Some(lane) = self.lanes.get_mut(&lane).filter(|lane| lane.from == output) else {
             return false;
         };
         lane.out = lane.out.saturating_sub(1);
@@ -108,7 +108,7 @@ impl<T: Freight> HandOver<T> {
         returned
     }
 
-    /// The outlets have these records of these lanes: as counted by the caller, who knows where each record is. Yields the
+    /// The outputs have these records of these lanes: as counted by the caller, who knows where each record is. Yields the
     /// lanes that need not wait (any more): nothing of theirs is out, or they are where they belong again.
     pub(super) fn rebuild(
         &mut self,
@@ -116,14 +116,14 @@ impl<T: Freight> HandOver<T> {
         owner: impl Fn(u64) -> u32,
         deadline: u64,
     ) -> Vec<u64> {
-        for (number, (outlet, count)) in out {
+        for (number, (output, count)) in out {
             if let Some(lane) = self.lanes.get_mut(number) {
                 lane.out = *count;
                 continue;
             }
-            if owner(*number) != *outlet {
+            if owner(*number) != *output {
                 let lane = Lane {
-                    from: *outlet,
+                    from: *output,
                     out: *count,
                     deadline,
                     recalled: false,
@@ -152,7 +152,7 @@ impl<T: Freight> HandOver<T> {
         free
     }
 
-    /// Lanes whose time is over, with the outlet that has not answered. Each is named once.
+    /// Lanes whose time is over, with the output that has not answered. Each is named once.
     pub(super) fn overdue(&mut self, now: u64) -> Vec<(u32, u64)> {
         if self.next_deadline.is_none_or(|deadline| now < deadline) {
             return Vec::new();

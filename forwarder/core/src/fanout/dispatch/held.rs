@@ -1,28 +1,29 @@
 //! Assets that wait for one refused record, each for itself alone.
 //!
 //! ```text
-//!  outlet:     a lane's head is denied ──▶ closed: gives back all behind the head, and what still comes ──▶ opened
+//!  output:     a lane's head is denied ──▶ closed: gives back all behind the head, and what still comes ──▶ opened
 //!                                             │                                                              ▲
 //!  dispatcher:                                └▶ held: what comes is parked as a class of its own ───────────┘
 //!                                                 until nothing of the lane is out there; then it is read again
 //! ```
 //!
-//! An outlet closes a lane by itself, and says so. From then on the dispatcher sends nothing of that lane anywhere. Whatever was on its
-//! way comes back, for the outlet takes nothing of the lane before it is told to open it. It is told when its last record of the lane
+//! An output closes a lane by itself, and says so. From then on the dispatcher sends nothing of that lane anywhere. Whatever was on its
+//! way comes back, for the output takes nothing of the lane before it is told to open it. It is told when its last record of the lane
 //! has left it, in whatever way. So what is sent after that stands behind everything that came back.
 //!
-//! The heads cost memory. Beyond a share of its outlet's cap a head is called back, too, and read again after a pause.
+//! The heads cost memory. Beyond a share of its output's cap a head is called back, too, and read again after a pause.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
+use super::Dispatcher;
 use super::backlog::Class;
-use super::{Dispatcher, Freight};
+use crate::delivery::deliverable::Deliverable;
 use crate::delivery::offsets::Tag;
 
-/// A lane that an outlet has closed.
+/// A lane that an output has closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed {
     /// The lane.
@@ -35,16 +36,16 @@ pub struct Closed {
 #[derive(Debug, Default)]
 pub(super) struct HeldLanes {
     lanes: HashMap<u64, Held, FixedState>,
-    /// Outlets that are to open a lane.
+    /// Outputs that are to open a lane.
     openings: Vec<(u32, u64)>,
-    /// Outlets that are to give a head back.
+    /// Outputs that are to give a head back.
     recalls: Vec<(u32, u64)>,
 }
 
 #[derive(Debug)]
 struct Held {
-    outlet: u32,
-    /// Its records that the outlet has.
+    output: u32,
+    /// Its records that the output has.
     out: usize,
     weight: usize,
     /// Its head was called back, since too many are held.
@@ -66,13 +67,13 @@ impl HeldLanes {
     }
 }
 
-impl<T: Freight> Dispatcher<T> {
-    /// An outlet has closed these lanes: each for a head that is denied and that it keeps.
-    pub fn close(&mut self, outlet: u32, closed: &[Closed]) {
+impl<T: Deliverable> Dispatcher<T> {
+    /// An output has closed these lanes: each for a head that is denied and that it keeps.
+    pub fn close(&mut self, output: u32, closed: &[Closed]) {
         let mut newly = Vec::new();
         for Closed { lane, weight } in closed {
             let held = Held {
-                outlet,
+                output,
                 out: 0,
                 weight: *weight,
                 recalled: false,
@@ -80,14 +81,14 @@ impl<T: Freight> Dispatcher<T> {
             match self.held.lanes.try_insert(*lane, held) {
                 Ok(_) => {}
                 // One more record of it was denied.
-                Err(known) if known.entry.get().outlet == outlet => continue,
-                // Another outlet holds it: nothing of it is here.
+                Err(known) if known.entry.get().output == output => continue,
+                // Another output holds it: nothing of it is here.
                 Err(_) => {
-                    self.held.openings.push((outlet, *lane));
+                    self.held.openings.push((output, *lane));
                     continue;
                 }
             }
-            self.caps.hold_head(outlet as usize, *weight);
+            self.caps.hold_head(output as usize, *weight);
             newly.push((*lane, *weight));
             // What waits for the asset's move goes where the rest of it goes.
             for item in self.hand_over.take_held(*lane) {
@@ -96,10 +97,10 @@ impl<T: Freight> Dispatcher<T> {
             }
             for (partition, state) in &mut self.partitions {
                 state.backlog.keep_apart(*lane, self.now);
-                if let Some(pass) = &mut self.pass
+                if let Some(replay) = &mut self.replay
                     && state.backlog.is_apart(*lane)
                 {
-                    pass.leave_out(*partition, Class::Lane(*lane));
+                    replay.leave_out(*partition, Class::Lane(*lane));
                 }
             }
         }
@@ -107,23 +108,23 @@ impl<T: Freight> Dispatcher<T> {
             return;
         }
         self.count_held();
-        // Beyond the outlet's share the newest are called back, and no more than that.
+        // Beyond the output's share the newest are called back, and no more than that.
         for (lane, weight) in newly.into_iter().rev() {
-            if self.caps.may_hold_heads(outlet as usize) {
+            if self.caps.may_hold_heads(output as usize) {
                 return;
             }
             if let Some(held) = self.held.lanes.get_mut(&lane) {
                 held.recalled = true;
-                self.caps.release_head(outlet as usize, weight);
-                self.held.recalls.push((outlet, lane));
+                self.caps.release_head(output as usize, weight);
+                self.held.recalls.push((output, lane));
             }
         }
     }
 
-    /// An outlet has given a record of a closed lane back: its lane is parked from there on.
-    pub fn give_back(&mut self, outlet: u32, tag: Tag, lane: u64) {
+    /// An output has given a record of a closed lane back: its lane is parked from there on.
+    pub fn give_back(&mut self, output: u32, tag: Tag, lane: u64) {
         if self.park_unsettled(tag, lane) {
-            self.left(lane, outlet);
+            self.left(lane, output);
         }
     }
 
@@ -135,9 +136,9 @@ impl<T: Freight> Dispatcher<T> {
             return false;
         }
         state.backlog.park_lane(lane, tag.offset, now);
-        if let Some(pass) = &mut self.pass {
-            // It may be behind where the pass is.
-            pass.leave_out(tag.partition, Class::Lane(lane));
+        if let Some(replay) = &mut self.replay {
+            // It may be behind where the replay is.
+            replay.leave_out(tag.partition, Class::Lane(lane));
         }
         true
     }
@@ -152,26 +153,26 @@ impl<T: Freight> Dispatcher<T> {
         }
         for place in self.partitions.values().flat_map(|state| state.offsets.whereabouts()) {
             if let Some(held) = self.held.lanes.get_mut(&place.lane)
-                && place.outlet == Some(held.outlet)
+                && place.output == Some(held.output)
             {
                 held.out += 1;
             }
         }
         let free = self.held.lanes.iter().filter(|(_, held)| held.out == 0);
         let mut free: Vec<u64> = free.map(|(lane, _)| *lane).collect();
-        // In an order that a replay has, too.
+        // In a fixed order, so that a simulated run can be repeated.
         free.sort_unstable();
         for lane in free {
             self.let_go(lane);
         }
     }
 
-    /// A record of the lane has left the outlet.
-    pub(super) fn left_held(&mut self, lane: u64, outlet: u32) {
+    /// A record of the lane has left the output.
+    pub(super) fn left_held(&mut self, lane: u64, output: u32) {
         if self.held.is_empty() {
             return;
         }
-        let Some(held) = self.held.lanes.get_mut(&lane).filter(|held| held.outlet == outlet) else {
+        let Some(held) = self.held.lanes.get_mut(&lane).filter(|held| held.output == output) else {
             return;
         };
         held.out = held.out.saturating_sub(1);
@@ -183,7 +184,7 @@ impl<T: Freight> Dispatcher<T> {
     /// Nothing of the lane is out any more: what is parked of it may be read again.
     fn let_go(&mut self, lane: u64) {
         let Some(Held {
-            outlet,
+            output,
             weight,
             recalled,
             out: _,
@@ -192,9 +193,9 @@ impl<T: Freight> Dispatcher<T> {
             return;
         };
         if !recalled {
-            self.caps.release_head(outlet as usize, weight);
+            self.caps.release_head(output as usize, weight);
         }
-        self.held.openings.push((outlet, lane));
+        self.held.openings.push((output, lane));
         for state in self.partitions.values_mut() {
             if recalled {
                 state.backlog.wait(lane, self.now.saturating_add(self.tuning.retry));
@@ -204,28 +205,28 @@ impl<T: Freight> Dispatcher<T> {
         self.ask_again_at = 0;
     }
 
-    /// Lanes that outlets are to open, before they get anything else.
+    /// Lanes that outputs are to open, before they get anything else.
     pub fn take_openings(&mut self) -> Vec<(u32, u64)> {
         std::mem::take(&mut self.held.openings)
     }
 
-    /// Lanes whose head an outlet is to give back, since too many are held.
+    /// Lanes whose head an output is to give back, since too many are held.
     pub fn take_excess(&mut self) -> Vec<(u32, u64)> {
         std::mem::take(&mut self.held.recalls)
     }
 
-    /// How many assets wait for a refused record, by the outlet that refused it: also those whose record was called back.
+    /// How many assets wait for a refused record, by the output that refused it: also those whose record was called back.
     #[must_use]
     pub fn held_assets(&self) -> BTreeMap<u32, usize> {
-        let held = self.held.lanes.iter().map(|(lane, held)| (held.outlet, *lane));
+        let held = self.held.lanes.iter().map(|(lane, held)| (held.output, *lane));
         let mut lanes: BTreeSet<(u32, u64)> = held.collect();
         for state in self.partitions.values() {
             let waiting = state.backlog.waiting();
-            lanes.extend(waiting.map(|lane| (state.backlog.outlet_of_lane(lane), lane)));
+            lanes.extend(waiting.map(|lane| (state.backlog.output_of_lane(lane), lane)));
         }
         let mut counts = BTreeMap::new();
-        for (outlet, _) in lanes {
-            *counts.entry(outlet).or_default() += 1;
+        for (output, _) in lanes {
+            *counts.entry(output).or_default() += 1;
         }
         counts
     }

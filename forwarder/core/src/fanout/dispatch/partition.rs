@@ -55,14 +55,14 @@ impl fmt::Display for Phase {
             Self::Active => f.write_str("active"),
             Self::Draining => f.write_str("draining"),
             Self::Stopped => f.write_str("stopped: the committed offset is gone"),
-            Self::Examined => f.write_str("reads anew: Kafka gave a batch that cannot be read"),
+            Self::Examined => f.write_str("reads its next record again: Kafka returned an unreadable batch"),
             Self::Damaged(offset) => write!(f, "stopped: the batch at offset {offset} is damaged in Kafka"),
             Self::Behind(epoch) => write!(f, "waits for ring epoch {epoch}"),
-            Self::Announcing => f.write_str("announces its ring"),
+            Self::Announcing => f.write_str("waits for the commit that announces its ring"),
             Self::Contested => {
-                f.write_str("waits for a higher ring epoch: others have delivered under another ring of this one")
+                f.write_str("waits for a higher ring epoch: another forwarder has delivered under a different ring of the same epoch")
             }
-            Self::Sought => f.write_str("waits for Kafka to say where it begins"),
+            Self::Sought => f.write_str("waits for Kafka to return its start offset"),
         }
     }
 }

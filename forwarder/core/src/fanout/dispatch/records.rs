@@ -1,35 +1,36 @@
 //! The way of a record: received, handed out, settled or given back.
 
-use super::{Admission, Dispatcher, Freight, Partition};
+use super::{Admission, Dispatcher, Partition};
 use crate::delivery::DEAD_LETTER;
+use crate::delivery::deliverable::Deliverable;
 use crate::delivery::offsets::{Tag, Whereabouts};
 use crate::delivery::partition::PartitionId;
 use crate::fanout::ring::Place;
 
-impl<T: Freight> Dispatcher<T> {
+impl<T: Deliverable> Dispatcher<T> {
     /// A record came whose asset is known. `place` is the key's in the ring in use.
     pub fn receive(&mut self, partition: PartitionId, offset: i64, key: &[u8], place: Place) -> Admission {
         let Some(state) = self.partitions.get_mut(&partition).filter(|state| state.is_taken()) else {
             return Admission::Unwanted;
         };
-        let outlet = self.era.outlet(place.owner);
+        let output = self.ring_epoch.output(place.owner);
         let moves = self.hand_over.contains(place.lane);
-        let full = self.caps.overflows(outlet as usize) || (moves && !self.caps.may_hold());
+        let full = self.caps.overflows(output as usize) || (moves && !self.caps.may_hold());
         let held = self.held.contains(place.lane);
-        if full || held || state.backlog.contains(key, place.lane, outlet) {
+        if full || held || state.backlog.contains(key, place.lane, output) {
             if !state.offsets.pass(offset) {
                 return Admission::Unwanted;
             }
             if held {
                 state.backlog.park_lane(place.lane, offset, self.now);
             } else {
-                state.backlog.park(key, place.lane, outlet, offset, self.now);
+                state.backlog.park(key, place.lane, output, offset, self.now);
             }
             return Admission::Parked;
         }
         let whereabouts = Whereabouts {
             lane: place.lane,
-            outlet: (!moves).then_some(outlet),
+            output: (!moves).then_some(output),
         };
         Self::take(partition, state, offset, whereabouts)
     }
@@ -41,7 +42,7 @@ impl<T: Freight> Dispatcher<T> {
         };
         let whereabouts = Whereabouts {
             lane: 0,
-            outlet: Some(DEAD_LETTER),
+            output: Some(DEAD_LETTER),
         };
         Self::take(partition, state, offset, whereabouts)
     }
@@ -73,9 +74,9 @@ impl<T: Freight> Dispatcher<T> {
         match self.hand_over.hold(item) {
             None => self.caps.hold(weight),
             Some(item) => {
-                let outlet = self.era.outlet(owner);
-                self.caps.enter(outlet as usize, weight);
-                self.batches.entry(outlet).or_default().push(item);
+                let output = self.ring_epoch.output(owner);
+                self.caps.enter(output as usize, weight);
+                self.batches.entry(output).or_default().push(item);
             }
         }
     }
@@ -87,9 +88,9 @@ impl<T: Freight> Dispatcher<T> {
         state.offsets.relocate(tag.sequence, tag.offset, Some(DEAD_LETTER));
     }
 
-    /// A record has left an outlet, in whatever way; what became of it is said by one more call.
-    pub fn leave(&mut self, outlet: u32, weight: usize) {
-        self.caps.leave(outlet as usize, weight);
+    /// A record has left an output, in whatever way; what became of it is said by one more call.
+    pub fn leave(&mut self, output: u32, weight: usize) {
+        self.caps.leave(output as usize, weight);
     }
 
     /// A record is settled: confirmed, dead-lettered, or invalid by declared policy.
@@ -97,26 +98,26 @@ impl<T: Freight> Dispatcher<T> {
         let Some(state) = self.current(tag) else { return };
         if let Some(Whereabouts {
             lane,
-            outlet: Some(outlet),
+            output: Some(output),
         }) = state.offsets.settle(tag.sequence, tag.offset)
         {
-            self.left(lane, outlet);
+            self.left(lane, output);
         }
     }
 
-    /// A record that `outlet` had turned out to be undeliverable: it goes to the dead letter and weighs so much there.
-    pub fn bury_from(&mut self, outlet: u32, tag: Tag, lane: u64, weight: usize) {
+    /// A record that `output` had turned out to be undeliverable: it goes to the dead letter and weighs so much there.
+    pub fn bury_from(&mut self, output: u32, tag: Tag, lane: u64, weight: usize) {
         self.bury(tag, weight);
         if self.current(tag).is_some() {
-            self.left(lane, outlet);
+            self.left(lane, output);
         }
     }
 
-    /// An outlet gave a record back, as [`Dispatcher::overdue`] had it asked to.
-    pub fn take_back(&mut self, outlet: u32, item: T) {
+    /// An output gave a record back, as [`Dispatcher::overdue`] had it asked to.
+    pub fn take_back(&mut self, output: u32, item: T) {
         let (tag, lane, weight) = (item.tag(), item.lane(), item.weight());
         if self.held.is_recalled(lane) && !self.hand_over.contains(lane) {
-            self.give_back(outlet, tag, lane);
+            self.give_back(output, tag, lane);
             return;
         }
         let Some(state) = self.current(tag) else { return };
@@ -124,19 +125,19 @@ impl<T: Freight> Dispatcher<T> {
         match self.hand_over.take_back(item) {
             Ok(()) => {
                 self.caps.hold(weight);
-                self.left(lane, outlet);
+                self.left(lane, output);
             }
             // Nobody waits for it: it goes where it belongs.
             Err(item) => {
-                self.left_held(lane, outlet);
+                self.left_held(lane, output);
                 self.send(item);
             }
         }
     }
 
-    pub(super) fn left(&mut self, lane: u64, outlet: u32) {
-        self.left_held(lane, outlet);
-        if self.hand_over.left(lane, outlet) {
+    pub(super) fn left(&mut self, lane: u64, output: u32) {
+        self.left_held(lane, output);
+        if self.hand_over.left(lane, output) {
             self.release(lane);
         }
     }
@@ -151,20 +152,20 @@ impl<T: Freight> Dispatcher<T> {
     }
 
     fn send(&mut self, item: T) {
-        let outlet = self.era.outlet_of_lane(item.lane());
+        let output = self.ring_epoch.output_of_lane(item.lane());
         let tag = item.tag();
         if let Some(state) = self.current(tag) {
-            state.offsets.relocate(tag.sequence, tag.offset, Some(outlet));
+            state.offsets.relocate(tag.sequence, tag.offset, Some(output));
         }
-        self.caps.enter(outlet as usize, item.weight());
-        self.batches.entry(outlet).or_default().push(item);
+        self.caps.enter(output as usize, item.weight());
+        self.batches.entry(output).or_default().push(item);
     }
 
-    /// What is to be handed to each outlet, in order.
+    /// What is to be handed to each output, in order.
     pub fn take_batches(&mut self, mut send: impl FnMut(u32, Vec<T>)) {
-        for (outlet, batch) in &mut self.batches {
+        for (output, batch) in &mut self.batches {
             if !batch.is_empty() {
-                send(*outlet, std::mem::take(batch));
+                send(*output, std::mem::take(batch));
             }
         }
     }

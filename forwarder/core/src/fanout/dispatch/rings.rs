@@ -4,16 +4,17 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::backlog::{Backlog, Ways};
-use super::{Dispatcher, Era, Freight, Phase};
+use super::{Dispatcher, Phase, RingEpoch};
 use crate::delivery::DEAD_LETTER;
+use crate::delivery::deliverable::Deliverable;
 use crate::delivery::offsets::Offsets;
 use crate::delivery::partition::PartitionId;
 
-impl<T: Freight> Dispatcher<T> {
+impl<T: Deliverable> Dispatcher<T> {
     /// The ring in use.
     #[must_use]
-    pub fn era(&self) -> &Era {
-        &self.era
+    pub fn ring_epoch(&self) -> &RingEpoch {
+        &self.ring_epoch
     }
 
     /// From now on commits say that a successor needs the ring of this epoch and fingerprint. Only when all have been acknowledged may
@@ -45,45 +46,47 @@ impl<T: Freight> Dispatcher<T> {
     }
 
     /// Uses another ring from now on. Returns the partitions that waited for it and begin: their records are to be asked for.
-    pub fn set_ring(&mut self, era: Era) -> Vec<PartitionId> {
-        self.announce(era.epoch, era.fingerprint());
-        self.era = era;
-        self.make_outlets_known();
+    pub fn set_ring(&mut self, ring_epoch: RingEpoch) -> Vec<PartitionId> {
+        self.announce(ring_epoch.epoch, ring_epoch.fingerprint());
+        self.ring_epoch = ring_epoch;
+        self.make_outputs_known();
         let mut begun = Vec::new();
         let mut ways = Ways::default();
         for (partition, state) in &mut self.partitions {
-            state.backlog.change(&self.era, &mut ways);
+            state.backlog.change(&self.ring_epoch, &mut ways);
             match state.phase {
                 Phase::Behind(epoch)
-                    if epoch == self.era.epoch
-                        && state.members.is_some_and(|members| members != self.era.fingerprint()) =>
+                    if epoch == self.ring_epoch.epoch
+                        && state
+                            .members
+                            .is_some_and(|members| members != self.ring_epoch.fingerprint()) =>
                 {
                     state.phase = Phase::Contested;
                     state.ring = epoch.saturating_add(1);
                 }
-                Phase::Behind(epoch) if epoch == self.era.epoch => {
+                Phase::Behind(epoch) if epoch == self.ring_epoch.epoch => {
                     state.phase = Phase::Active;
                     begun.push(*partition);
-                    let told = state.later.take().filter(|ahead| self.era.is_told_by(ahead));
+                    let told = state.later.take().filter(|ahead| self.ring_epoch.matches(ahead));
                     if let Some(ahead) = told.filter(|ahead| ahead.upto >= state.start) {
                         let start = state.start;
                         let away = ahead.away.into_iter().map(|(name, from)| (name, from.max(start)));
                         let lanes = ahead.lanes.into_iter().map(|told| (told.lane, told.from.max(start)));
                         state.start = ahead.upto;
                         state.offsets = Offsets::with_slack(ahead.upto, self.tuning.slack);
-                        state.backlog = Backlog::new(self.era.clone());
+                        state.backlog = Backlog::new(self.ring_epoch.clone());
                         state
                             .backlog
                             .restore(&away.collect::<Vec<_>>(), &lanes.collect::<Vec<_>>(), self.now);
                     }
                 }
-                Phase::Behind(epoch) if epoch < self.era.epoch => state.phase = Phase::Announcing,
+                Phase::Behind(epoch) if epoch < self.ring_epoch.epoch => state.phase = Phase::Announcing,
                 Phase::Contested => state.phase = Phase::Announcing,
                 _ => {}
             }
         }
         // What is being read again is looked at anew: its classes have other names now.
-        self.pass = None;
+        self.replay = None;
         self.rebuild_hand_over();
         self.forget_older_rings();
         begun
@@ -95,25 +98,28 @@ impl<T: Freight> Dispatcher<T> {
         self.hand_over.len()
     }
 
-    /// Whether an outlet has nothing and gets nothing any more.
+    /// Whether an output has nothing and gets nothing any more.
     #[must_use]
-    pub fn is_done_with(&self, outlet: u32) -> bool {
-        !self.era.outlets().contains(&outlet) && self.caps.load(outlet as usize).records == 0
+    pub fn is_done_with(&self, output: u32) -> bool {
+        !self.ring_epoch.outputs().contains(&output) && self.caps.load(output as usize).records == 0
     }
 
     pub(super) fn rebuild_hand_over(&mut self) {
         let mut out = HashMap::<u64, (u32, usize), FixedState>::default();
         for place in self.partitions.values().flat_map(|state| state.offsets.whereabouts()) {
-            let Some(outlet) = place.outlet.filter(|outlet| *outlet != DEAD_LETTER) else {
+            let Some(output) = place.output.filter(|output| *output != DEAD_LETTER) else {
                 continue;
             };
-            if self.hand_over.contains(place.lane) || self.era.outlet_of_lane(place.lane) != outlet {
-                out.entry(place.lane).or_insert((outlet, 0)).1 += 1;
+            if self.hand_over.contains(place.lane) || self.ring_epoch.output_of_lane(place.lane) != output {
+                out.entry(place.lane).or_insert((output, 0)).1 += 1;
             }
         }
-        let era = self.era.clone();
+        let ring_epoch = self.ring_epoch.clone();
         let deadline = self.now.saturating_add(self.handover_timeout);
-        for lane in self.hand_over.rebuild(&out, |lane| era.outlet_of_lane(lane), deadline) {
+        for lane in self
+            .hand_over
+            .rebuild(&out, |lane| ring_epoch.output_of_lane(lane), deadline)
+        {
             self.release(lane);
         }
     }
@@ -126,9 +132,9 @@ impl<T: Freight> Dispatcher<T> {
         }
     }
 
-    pub(super) fn make_outlets_known(&mut self) {
-        let greatest = self.era.outlets().iter().copied().max().unwrap_or(0);
+    pub(super) fn make_outputs_known(&mut self) {
+        let greatest = self.ring_epoch.outputs().iter().copied().max().unwrap_or(0);
         self.caps.make_known(greatest as usize);
-        self.caps.share(self.era.outlets().len());
+        self.caps.share(self.ring_epoch.outputs().len());
     }
 }

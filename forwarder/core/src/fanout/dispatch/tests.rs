@@ -23,12 +23,12 @@ const TUNING: Tuning = Tuning {
 };
 
 #[derive(Clone, Copy, Debug)]
-struct Parcel {
+struct Message {
     tag: Tag,
     lane: u64,
 }
 
-impl Freight for Parcel {
+impl Deliverable for Message {
     fn tag(&self) -> Tag {
         self.tag
     }
@@ -38,55 +38,62 @@ impl Freight for Parcel {
     fn weight(&self) -> usize {
         10
     }
+    fn subject(&self) -> &[u8] {
+        b"subject"
+    }
 }
 
-/// The ring of some members, named by digits: `12` is C1 and C2, whose outlets are 1 and 2.
-fn era(epoch: u64, members: &str) -> Era {
-    let outlets: Vec<u32> = members.chars().map(|member| member.to_digit(10).unwrap()).collect();
-    era_with(epoch, members, outlets)
+/// The ring of some members, named by digits: `12` is C1 and C2, whose outputs are 1 and 2.
+fn ring_epoch(epoch: u64, members: &str) -> RingEpoch {
+    let outputs: Vec<u32> = members.chars().map(|member| member.to_digit(10).unwrap()).collect();
+    ring_epoch_with(epoch, members, outputs)
 }
 
-fn era_with(epoch: u64, members: &str, outlets: Vec<u32>) -> Era {
+fn ring_epoch_with(epoch: u64, members: &str, outputs: Vec<u32>) -> RingEpoch {
     let ring = Ring::new(members.chars().map(|member| (format!("C{member}"), 1)), 16).unwrap();
-    Era::new(epoch, Arc::new(ring), outlets)
+    RingEpoch::new(epoch, Arc::new(ring), outputs)
 }
 
 /// The `number`-th key that these members own under these rings.
 fn key(way: &[(&str, u32)], number: usize) -> String {
-    let eras: Vec<_> = way.iter().map(|(members, owner)| (era(0, members), *owner)).collect();
+    let ring_epochs: Vec<_> = way
+        .iter()
+        .map(|(members, owner)| (ring_epoch(0, members), *owner))
+        .collect();
     let mut keys = (0..).map(|number| format!("asset-{number}"));
     keys.by_ref()
         .filter(|key| {
-            eras.iter()
-                .all(|(era, owner)| era.outlet(era.ring.owner(key.as_bytes())) == *owner)
+            ring_epochs
+                .iter()
+                .all(|(ring_epoch, owner)| ring_epoch.output(ring_epoch.ring.owner(key.as_bytes())) == *owner)
         })
         .nth(number)
         .unwrap()
 }
 
-/// A partition, a dispatcher that forwards it, and what its outlets have.
+/// A partition, a dispatcher that forwards it, and what its outputs have.
 struct Desk {
-    dispatcher: Dispatcher<Parcel>,
+    dispatcher: Dispatcher<Message>,
     now: u64,
     log: Vec<String>,
     /// One past what is no record behind those.
     end: i64,
-    out: BTreeMap<u32, Vec<Parcel>>,
+    out: BTreeMap<u32, Vec<Message>>,
 }
 
 impl Desk {
-    /// Outlets that overflow as soon as they have so many.
+    /// Outputs that overflow as soon as they have so many.
     fn new(members: &str, cap: usize) -> Self {
         let load = |records| Load {
             records,
             bytes: 1 << 20,
         };
         let limits = Limits {
-            outlet: load(cap),
+            output: load(cap),
             total: load(100),
             queue: 1_000,
         };
-        let mut dispatcher = Dispatcher::tuned(limits, era(1, members), SECOND, TUNING);
+        let mut dispatcher = Dispatcher::tuned(limits, ring_epoch(1, members), SECOND, TUNING);
         dispatcher.assign(first(0), &Resume::default(), Phase::Active);
         Self {
             dispatcher,
@@ -101,10 +108,10 @@ impl Desk {
     fn comes(&mut self, key: &str) -> Admission {
         let offset = self.log.len() as i64;
         self.log.push(key.to_owned());
-        let place = self.dispatcher.era().ring.place(key.as_bytes());
+        let place = self.dispatcher.ring_epoch().ring.place(key.as_bytes());
         let admission = self.dispatcher.receive(first(0), offset, key.as_bytes(), place);
         if let Admission::Take(tag) = admission {
-            self.dispatcher.enter(Parcel { tag, lane: place.lane }, place.owner);
+            self.dispatcher.enter(Message { tag, lane: place.lane }, place.owner);
         }
         self.hand_out();
         admission
@@ -123,51 +130,54 @@ impl Desk {
     fn hand_out(&mut self) {
         let out = &mut self.out;
         self.dispatcher
-            .take_batches(|outlet, batch| out.entry(outlet).or_default().extend(batch));
+            .take_batches(|output, batch| out.entry(output).or_default().extend(batch));
     }
 
-    /// The offsets that an outlet has, in the order in which it got them.
-    fn at(&self, outlet: u32) -> Vec<i64> {
-        let parcels = self.out.get(&outlet).into_iter().flatten();
-        parcels.map(|parcel| parcel.tag.offset).collect()
+    /// The offsets that an output has, in the order in which it got them.
+    fn at(&self, output: u32) -> Vec<i64> {
+        let messages = self.out.get(&output).into_iter().flatten();
+        messages.map(|message| message.tag.offset).collect()
     }
 
-    fn leaves(&mut self, outlet: u32, offset: i64) -> Parcel {
-        let parcels = self.out.get_mut(&outlet).unwrap();
-        let at = parcels.iter().position(|parcel| parcel.tag.offset == offset).unwrap();
-        self.dispatcher.leave(outlet, 10);
-        parcels.remove(at)
+    fn leaves(&mut self, output: u32, offset: i64) -> Message {
+        let messages = self.out.get_mut(&output).unwrap();
+        let at = messages
+            .iter()
+            .position(|message| message.tag.offset == offset)
+            .unwrap();
+        self.dispatcher.leave(output, 10);
+        messages.remove(at)
     }
 
-    fn confirm(&mut self, outlet: u32, offset: i64) {
-        let parcel = self.leaves(outlet, offset);
-        self.dispatcher.settle(parcel.tag);
+    fn confirm(&mut self, output: u32, offset: i64) {
+        let message = self.leaves(output, offset);
+        self.dispatcher.settle(message.tag);
         self.hand_out();
     }
 
-    fn give_back(&mut self, outlet: u32, offset: i64) {
-        let parcel = self.leaves(outlet, offset);
-        self.dispatcher.take_back(outlet, parcel);
+    fn give_back(&mut self, output: u32, offset: i64) {
+        let message = self.leaves(output, offset);
+        self.dispatcher.take_back(output, message);
         self.hand_out();
     }
 
     fn wait(&mut self, time: u64) {
         self.now += time;
-        self.dispatcher.look(self.now, |_| 0);
+        self.dispatcher.observe(self.now, |_| 0);
     }
 
-    /// Time in which outlets at their cap are found to overflow.
+    /// Time in which outputs at their cap are found to overflow.
     fn overflow(&mut self) {
         self.wait(0);
         self.wait(SECOND);
     }
 
     fn change(&mut self, epoch: u64, members: &str) {
-        self.dispatcher.set_ring(era(epoch, members));
+        self.dispatcher.set_ring(ring_epoch(epoch, members));
         self.hand_out();
     }
 
-    /// Reads again until a record is to wait or the pass is over; the offsets that were taken.
+    /// Reads again until a record is to wait or the replay is over; the offsets that were taken.
     fn read_again(&mut self) -> Vec<i64> {
         let mut taken = Vec::new();
         let Some(job) = self.dispatcher.job() else { return taken };
@@ -176,8 +186,8 @@ impl Desk {
             let key = self.log[offset as usize].clone();
             match self.dispatcher.read_again(job.number, offset, Some(key.as_bytes())) {
                 Again::Take(tag) => {
-                    let place = self.dispatcher.era().ring.place(key.as_bytes());
-                    self.dispatcher.enter(Parcel { tag, lane: place.lane }, place.owner);
+                    let place = self.dispatcher.ring_epoch().ring.place(key.as_bytes());
+                    self.dispatcher.enter(Message { tag, lane: place.lane }, place.owner);
                     taken.push(offset);
                 }
                 Again::Skip => {}

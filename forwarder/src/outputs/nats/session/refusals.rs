@@ -48,7 +48,10 @@ impl Publisher {
         };
         if !found {
             // A server with account mappings names the subject that it has mapped ours to.
-            let text = format!("publishing to `{}` is denied, where nothing was sent", lossy(&subject));
+            let text = format!(
+                "the server denies publishing to `{}`, to which nothing was sent",
+                lossy(&subject)
+            );
             return self.denied_somewhere(text, session, now);
         }
         self.count_failures(RetryReason::Refused, denied);
@@ -56,7 +59,7 @@ impl Publisher {
             let subject = lossy(&subject);
             warn!(
                 cluster = self.cluster.name,
-                subject, "the server denies a subject; its asset's records wait until it is allowed"
+                subject, "the server denies a subject; the asset's records wait until the server allows it"
             );
             self.link
                 .set_fault(Some(format!("the server denies the subject {subject}")));
@@ -75,7 +78,7 @@ impl Publisher {
                 warn!(
                     cluster = self.cluster.name,
                     error = text,
-                    "the server denies a record that was sent alone; its asset's records wait until it is allowed"
+                    "the server denies a record that was sent alone; its asset's records wait until the server allows it"
                 );
                 self.link.set_fault(Some(text));
             }
@@ -96,7 +99,7 @@ impl Publisher {
             self.count_failures(RetryReason::Refused, 1);
             warn!(
                 cluster = self.cluster.name,
-                "the connection ends over a record that was sent alone; its asset's records wait"
+                "the server ended the connection over a record that was sent alone; its asset's records wait"
             );
         } else {
             self.outbox.suspect();
@@ -112,7 +115,7 @@ impl Publisher {
                     return Ok(());
                 }
                 // Whoever reads the declared stream does not get the record.
-                let text = format!("stream {stream} stores the records, where {declared} is declared");
+                let text = format!("stream {stream} stores the records, but publish.stream.name is {declared}");
                 return self.refused_by_stream(ticket, Refusal::Denied, &text, now);
             }
             // The stream is gone or JetStream is down: a new connection begins with a look at the stream.
@@ -121,7 +124,7 @@ impl Publisher {
         };
         let text = match ack {
             Ack::Refused(error) => format!("{} (JetStream's error {})", error.description, error.err_code),
-            _ => "the answer is none of JetStream's".to_owned(),
+            _ => "the answer is not a JetStream ack".to_owned(),
         };
         self.refused_by_stream(ticket, refusal, &text, now)
     }
@@ -136,7 +139,7 @@ impl Publisher {
                         warn!(
                             cluster,
                             error = text,
-                            "the stream can never store a record; it is passed over"
+                            "the stream can never store a record; the forwarder does not send it again"
                         );
                     }
                     Refusal::Denied | Refusal::Unattributed => {
@@ -147,7 +150,7 @@ impl Publisher {
                         );
                     }
                     Refusal::Transient => {
-                        warn!(cluster, error = text, "the stream takes no records now; trying again");
+                        warn!(cluster, error = text, "the stream accepts no records now; trying again");
                     }
                 }
                 self.link.set_fault(Some(text.to_owned()));

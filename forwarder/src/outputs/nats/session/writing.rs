@@ -1,7 +1,7 @@
 //! What may be sent, as bytes.
 
 use forwarder_core::decimal;
-use forwarder_core::delivery::outbox::Item;
+use forwarder_core::delivery::deliverable::Deliverable;
 use forwarder_core::document::PublishMode;
 use forwarder_core::record::Invalid;
 

@@ -13,11 +13,11 @@ fn partitions_of_one_number_in_two_topics_have_nothing_in_common() {
     };
     desk.dispatcher.assign(other, &resume, Phase::Active);
     desk.comes(&some);
-    let place = desk.dispatcher.era().ring.place(some.as_bytes());
+    let place = desk.dispatcher.ring_epoch().ring.place(some.as_bytes());
     let Admission::Take(tag) = desk.dispatcher.receive(other, 5, some.as_bytes(), place) else {
         panic!("it is taken");
     };
-    desk.dispatcher.enter(Parcel { tag, lane: place.lane }, place.owner);
+    desk.dispatcher.enter(Message { tag, lane: place.lane }, place.owner);
     desk.hand_out();
     desk.confirm(1, 0);
     let position = |desk: &Desk| desk.dispatcher.partitions()[&other].position();
@@ -33,7 +33,7 @@ fn partitions_of_one_number_in_two_topics_have_nothing_in_common() {
 }
 
 #[test]
-fn a_drain_does_not_wait_for_an_outlet_that_stands_still() {
+fn a_drain_does_not_wait_for_an_output_that_stands_still() {
     let mut desk = Desk::new("12", 50);
     let (stands, flows) = (key(&[("12", 1), ("2", 2)], 0), key(&[("12", 2)], 0));
     desk.wait(0);
@@ -49,7 +49,7 @@ fn a_drain_does_not_wait_for_an_outlet_that_stands_still() {
     assert_eq!(
         desk.dispatcher.awaited(first(0)),
         1,
-        "one is at the outlet that answers"
+        "one is at the output that answers"
     );
     // What waits for the one that stands still is not waited for, either.
     desk.change(2, "2");
@@ -119,7 +119,7 @@ fn a_commit_tells_what_is_settled_ahead_and_a_successor_goes_on_from_there() {
 }
 
 #[test]
-fn a_drain_waits_for_no_outlet_that_overflows() {
+fn a_drain_waits_for_no_output_that_overflows() {
     let mut desk = Desk::new("12", 2);
     let (away, well) = (key(&[("12", 1)], 0), key(&[("12", 2)], 0));
     desk.comes(&away);
@@ -143,9 +143,9 @@ fn a_partition_that_is_given_up_leaves_nothing_behind() {
     desk.comes(&moves);
     // In a batch that nobody has taken.
     let other = key(&[("2", 2)], 0);
-    let place = desk.dispatcher.era().ring.place(other.as_bytes());
+    let place = desk.dispatcher.ring_epoch().ring.place(other.as_bytes());
     if let Admission::Take(tag) = desk.dispatcher.receive(first(0), 2, other.as_bytes(), place) {
-        desk.dispatcher.enter(Parcel { tag, lane: place.lane }, place.owner);
+        desk.dispatcher.enter(Message { tag, lane: place.lane }, place.owner);
     }
     assert_eq!(desk.dispatcher.total().records, 3);
     desk.dispatcher.remove(first(0));

@@ -116,12 +116,12 @@ fn a_record_for_nobody_waits_for_no_room() {
     desk.resumes(first(0), 9, 0);
     let job = desk.dispatcher.job().unwrap();
     let key = Some(away.as_bytes());
-    let place = desk.dispatcher.era().ring.place(away.as_bytes());
+    let place = desk.dispatcher.ring_epoch().ring.place(away.as_bytes());
     for offset in 0..2 {
         let Again::Take(tag) = desk.dispatcher.read_again(job.number, offset, key) else {
             panic!("there is room");
         };
-        desk.dispatcher.enter(Parcel { tag, lane: place.lane }, place.owner);
+        desk.dispatcher.enter(Message { tag, lane: place.lane }, place.owner);
     }
     assert_eq!(desk.dispatcher.read_again(job.number, 2, key), Again::Wait);
     assert!(matches!(

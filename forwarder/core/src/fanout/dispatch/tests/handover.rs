@@ -141,12 +141,12 @@ fn an_asset_that_comes_home_waits_for_what_was_asked_back() {
 fn what_is_not_handed_out_yet_is_not_asked_back() {
     let mut desk = Desk::new("12", 50);
     let moves = key(&[("12", 1), ("2", 2)], 0);
-    let place = desk.dispatcher.era().ring.place(moves.as_bytes());
+    let place = desk.dispatcher.ring_epoch().ring.place(moves.as_bytes());
     let Admission::Take(tag) = desk.dispatcher.receive(first(0), 0, moves.as_bytes(), place) else {
         panic!("it is taken");
     };
-    desk.dispatcher.enter(Parcel { tag, lane: place.lane }, place.owner);
-    desk.dispatcher.set_ring(era(2, "2"));
+    desk.dispatcher.enter(Message { tag, lane: place.lane }, place.owner);
+    desk.dispatcher.set_ring(ring_epoch(2, "2"));
     desk.wait(SECOND);
     assert_eq!(desk.dispatcher.overdue(), []);
     desk.hand_out();
@@ -158,15 +158,15 @@ fn an_asset_in_two_partitions_waits_only_for_the_one_that_is_left() {
     let mut desk = Desk::new("12", 50);
     let moves = key(&[("12", 1), ("2", 2)], 0);
     desk.dispatcher.assign(first(1), &Resume::default(), Phase::Active);
-    let place = desk.dispatcher.era().ring.place(moves.as_bytes());
+    let place = desk.dispatcher.ring_epoch().ring.place(moves.as_bytes());
     let Admission::Take(other) = desk.dispatcher.receive(first(1), 0, moves.as_bytes(), place) else {
         panic!("it is taken");
     };
-    let parcel = Parcel {
+    let message = Message {
         tag: other,
         lane: place.lane,
     };
-    desk.dispatcher.enter(parcel, place.owner);
+    desk.dispatcher.enter(message, place.owner);
     desk.comes(&moves);
     desk.change(2, "2");
     desk.comes(&moves);
@@ -174,7 +174,10 @@ fn an_asset_in_two_partitions_waits_only_for_the_one_that_is_left() {
     desk.hand_out();
     assert_eq!(desk.dispatcher.waiting(), 1, "record 0 is still at the old owner");
     let epoch = desk.dispatcher.partitions()[&first(0)].epoch;
-    desk.out.get_mut(&1).unwrap().retain(|parcel| parcel.tag.epoch == epoch);
+    desk.out
+        .get_mut(&1)
+        .unwrap()
+        .retain(|message| message.tag.epoch == epoch);
     desk.confirm(1, 0);
     assert_eq!((desk.at(2), desk.dispatcher.waiting()), (vec![1], 0));
 }

@@ -86,7 +86,7 @@ fn what_is_parked_is_read_again_in_order_and_then_flows() {
 
 #[test]
 fn what_is_parked_goes_to_whom_it_belongs_when_it_is_read() {
-    for (epoch, next) in [(2, era(2, "123")), (3, era_with(3, "123", vec![7, 2, 3]))] {
+    for (epoch, next) in [(2, ring_epoch(2, "123")), (3, ring_epoch_with(3, "123", vec![7, 2, 3]))] {
         let mut desk = Desk::new("12", 4);
         let moves = key(&[("12", 1), ("123", 3)], 0);
         let stays = key(&[("12", 1), ("123", 1)], 0);
@@ -97,11 +97,11 @@ fn what_is_parked_goes_to_whom_it_belongs_when_it_is_read() {
         desk.comes(&moves);
         desk.comes(&stays);
         desk.comes(&moves);
-        let outlet = next.outlets()[0];
+        let output = next.outputs()[0];
         desk.dispatcher.set_ring(next);
         desk.hand_out();
         let parked: Vec<u32> = desk.dispatcher.parked().into_keys().collect();
-        let mut expected = vec![outlet, 3];
+        let mut expected = vec![output, 3];
         expected.sort_unstable();
         assert_eq!(parked, expected, "ring {epoch}");
         let mut ahead = desk.ahead().unwrap();
@@ -113,7 +113,7 @@ fn what_is_parked_goes_to_whom_it_belongs_when_it_is_read() {
         (0..4).for_each(|offset| desk.confirm(1, offset));
         desk.wait(1);
         assert_eq!(desk.read_again(), [5]);
-        assert_eq!((desk.at(outlet), desk.position()), (vec![5], 4));
+        assert_eq!((desk.at(output), desk.position()), (vec![5], 4));
     }
 }
 
@@ -290,12 +290,12 @@ fn a_pass_waits_a_moment_for_a_cluster_without_room() {
     desk.resumes(first(0), 9, 0);
     let job = desk.dispatcher.job().unwrap();
     let key = Some(away.as_bytes());
-    let place = desk.dispatcher.era().ring.place(away.as_bytes());
+    let place = desk.dispatcher.ring_epoch().ring.place(away.as_bytes());
     for offset in 0..2 {
         let Again::Take(tag) = desk.dispatcher.read_again(job.number, offset, key) else {
             panic!("there is room");
         };
-        desk.dispatcher.enter(Parcel { tag, lane: place.lane }, place.owner);
+        desk.dispatcher.enter(Message { tag, lane: place.lane }, place.owner);
     }
     desk.hand_out();
     assert_eq!(desk.dispatcher.read_again(job.number, 2, key), Again::Wait);

@@ -7,7 +7,7 @@ fn a_partition_that_waited_for_a_ring_begins_as_was_told_under_it() {
     let mut desk = Desk::new("12", 50);
     let away = key(&[("12", 2), ("123", 2)], 0);
     let ahead = Ahead {
-        members: era(2, "123").fingerprint(),
+        members: ring_epoch(2, "123").fingerprint(),
         upto: 6,
         away: vec![("C2".to_owned(), 4)],
         lanes: Vec::new(),
@@ -60,7 +60,7 @@ fn a_partition_that_another_ring_of_our_epoch_had_waits_for_a_newer_one() {
     desk.change(2, "123");
     assert_eq!(desk.dispatcher.partitions()[&first(0)].phase, Phase::Announcing);
     let point = desk.dispatcher.commit_point(first(0)).unwrap();
-    assert_eq!((point.ring, point.members), (2, era(2, "123").fingerprint()));
+    assert_eq!((point.ring, point.members), (2, ring_epoch(2, "123").fingerprint()));
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn what_is_settled_ahead_is_told_only_under_the_ring_that_a_successor_has() {
 fn a_partition_that_waited_for_a_ring_begins_nowhere_before_its_commit() {
     let ahead = |upto| {
         Some(Ahead {
-            members: era(2, "123").fingerprint(),
+            members: ring_epoch(2, "123").fingerprint(),
             upto,
             away: vec![("C2".to_owned(), 4)],
             lanes: Vec::new(),
@@ -196,7 +196,7 @@ fn a_partition_that_waited_for_a_ring_begins_nowhere_before_its_commit() {
 fn what_is_told_of_clusters_that_nobody_knows_is_not_trusted() {
     let mut desk = Desk::new("12", 50);
     let later = Ahead {
-        members: era(2, "123").fingerprint(),
+        members: ring_epoch(2, "123").fingerprint(),
         upto: 12,
         away: vec![("C9".to_owned(), 10)],
         lanes: Vec::new(),
