@@ -18,7 +18,7 @@ const MOST_BYTES: u64 = 4_096;
 #[derive(Debug, thiserror::Error)]
 pub enum HealthError {
     /// No URL at all.
-    #[error("{url:?} is no URL; give one such as http://fanout-operator-router:8002/forwarders")]
+    #[error("{url:?} is not a valid URL; use one such as http://fanout-operator-router:8002/forwarders")]
     Url {
         /// What was given.
         url: String,
@@ -26,9 +26,9 @@ pub enum HealthError {
         source: InvalidUri,
     },
     /// Another scheme, or no host.
-    #[error("{0:?} is no http:// URL with a host; give one such as http://fanout-operator-router:8002/forwarders")]
+    #[error("{0:?} is not an http:// URL with a host; use one such as http://fanout-operator-router:8002/forwarders")]
     NotHttp(String),
-    /// Nobody there, or cut off.
+    /// No connection, or one that was cut off.
     #[error("failed to get {url}")]
     Get {
         /// Where.
@@ -40,7 +40,7 @@ pub enum HealthError {
     #[error("{0} has not answered within {WITHIN:?}")]
     Slow(String),
     /// Another status than 2xx, or no HTTP.
-    #[error("{url} does not answer 200 but: {answer}")]
+    #[error("{url} did not answer with a 2xx status: {answer}")]
     Unwell {
         /// Where.
         url: String,
@@ -137,7 +137,7 @@ mod tests {
         for url in ["https://a/b", "a", "/a", "http://"] {
             let refusal = answer(url).await;
             assert!(
-                refusal.contains(url) && refusal.contains("give one such as"),
+                refusal.contains(url) && refusal.contains("use one such as"),
                 "{refusal}"
             );
         }

@@ -6,22 +6,22 @@ use clap::{Parser, Subcommand, ValueEnum};
 #[derive(Clone, Debug, Parser)]
 #[command(name = "operator", version)]
 pub struct Cli {
-    /// What else this program can do.
+    /// What this program does instead of running the controllers.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// The one namespace to watch, with Roles alone; without it: all namespaces.
+    /// The only namespace to watch; Roles are enough for that. Without it, the operator watches all namespaces.
     #[arg(long, env = "WATCH_NAMESPACE", value_name = "NAMESPACE")]
     pub watch_namespace: Option<String>,
-    /// The namespace of this process: where its Lease is.
+    /// The namespace of the operator itself, where its Lease is.
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE", default_value = "default")]
     pub namespace: String,
-    /// The name by which this process holds the Lease: its pod's.
+    /// The name of this process in the Lease: that of its pod.
     #[arg(long, env = "POD_NAME", value_name = "NAME", default_value = "operator")]
     pub identity: String,
     /// The Lease that all replicas compete for.
     #[arg(long, env = "LEASE_NAME", value_name = "NAME", default_value = "fanout-operator")]
     pub lease: String,
-    /// The image of forwarders whose resource names none.
+    /// The image of forwarders whose resource sets no spec.image.
     #[arg(long, env = "FORWARDER_IMAGE", value_name = "IMAGE", default_value = concat!("fanout-forwarder:", env!("CARGO_PKG_VERSION")))]
     pub forwarder_image: String,
     /// When forwarder pods pull their image.
@@ -30,7 +30,8 @@ pub struct Cli {
     /// Uses a Secret of credentials only if it has the label `fanout.openfactory.io/allow-use: "true"`.
     #[arg(long, env = "REQUIRE_SECRET_OPT_IN")]
     pub require_secret_opt_in: bool,
-    /// Whether pods name their user and groups by number. `false` leaves that to the platform: OpenShift gives each namespace its own.
+    /// Whether pods set their user and groups by number. `false` leaves them to the platform, as on OpenShift, which gives each
+    /// namespace its own.
     #[arg(long, env = "POD_SECURITY_IDS", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     pub pod_security_ids: bool,
     /// Address of all listeners; `::` is every address, IPv6 and IPv4.
@@ -42,10 +43,10 @@ pub struct Cli {
     /// Port of the asset router.
     #[arg(long, env = "ROUTER_PORT", value_name = "PORT", default_value_t = 8002)]
     pub router_port: u16,
-    /// The least level that is logged; the variable RUST_LOG goes before it.
+    /// The lowest level that is logged. The variable RUST_LOG overrides it.
     #[arg(long, env = "LOG_LEVEL", value_enum, default_value_t = Level::Info)]
     pub log_level: Level,
-    /// How log lines are written.
+    /// The format of log lines.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = Format::Json)]
     pub log_format: Format,
     /// How many resources of a kind are reconciled at once.
@@ -53,12 +54,12 @@ pub struct Cli {
     pub concurrency: u16,
 }
 
-/// What this program can do beside running the controllers.
+/// What this program can do instead of running the controllers.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Asks whether URLs answer 2xx, each within ten seconds; exits with 1 if one does not.
+    /// Checks that each URL answers 2xx within ten seconds. Exits with 1 if one does not.
     CheckHealth {
-        /// Such as `http://fanout-operator-metrics:8080/readyz`.
+        /// URLs such as `http://fanout-operator-metrics:8080/readyz`.
         #[arg(value_name = "URL", required = true)]
         urls: Vec<String>,
     },
@@ -72,12 +73,12 @@ pub enum PullPolicy {
     Always,
     /// When the node does not have it.
     IfNotPresent,
-    /// Never: it must be there.
+    /// Never: the node must have it.
     Never,
 }
 
 impl PullPolicy {
-    /// The word that the API has for it.
+    /// The API's word for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -88,20 +89,20 @@ impl PullPolicy {
     }
 }
 
-/// The least level that is logged.
+/// The lowest level that is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Level {
-    /// A hand is needed.
+    /// Somebody has to act.
     Error,
-    /// Something is wrong that mends itself.
+    /// Something is wrong, and the operator tries again.
     Warn,
-    /// What an operator wants to see in quiet times.
+    /// Normal operation.
     Info,
     /// Single steps.
     Debug,
 }
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// For people.

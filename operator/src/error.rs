@@ -1,4 +1,4 @@
-//! How an error is told.
+//! Errors as text.
 
 /// An error with all its sources, in one line.
 #[must_use]

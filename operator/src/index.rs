@@ -1,4 +1,4 @@
-//! What the watches tell, held in plain maps: so that a look at something that has not changed asks nobody.
+//! What the watches report, in plain maps. So a reconcile of something unchanged needs no request.
 
 mod children;
 mod latest;

@@ -1,7 +1,6 @@
 //! One replica reconciles: the one that holds the Lease.
-//!
-//! Clocks of machines are not compared: whoever waits measures by its own clock for how long the Lease has not changed. Writes carry
-//! the version that was read, so of two that take it at once one fails.
+//! Clocks of machines are not compared. A waiting replica measures by its own clock for how long the Lease has not changed. Writes
+//! carry the version that was read, so if two replicas take the Lease at once, one fails.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -40,7 +39,7 @@ pub struct Candidate {
 pub enum End {
     /// We were asked to stop.
     Stopped,
-    /// It could not be renewed in time, or somebody else has it.
+    /// It could not be renewed in time, or another replica has it.
     Lost,
 }
 
@@ -87,13 +86,13 @@ impl Candidate {
             version: None,
             since: Instant::now(),
         };
-        info!(lease = self.lease, identity = self.identity, "waits for the Lease");
+        info!(lease = self.lease, identity = self.identity, "waiting for the Lease");
         loop {
             let begin = Instant::now();
             match within(self.try_acquire(&mut seen)).await {
                 Ok(true) => return Some(begin),
                 Ok(false) => {}
-                Err(error) => warn!(error, "failed to look at the Lease"),
+                Err(error) => warn!(error, "failed to acquire the Lease"),
             }
             tokio::select! {
                 () = stop.requested() => return None,
@@ -139,8 +138,8 @@ impl Candidate {
             Ok(())
         });
         match released.await {
-            Ok(()) => info!(lease = self.lease, "has released the Lease"),
-            Err(error) => warn!(error, "failed to release the Lease; it ends by itself"),
+            Ok(()) => info!(lease = self.lease, "released the Lease"),
+            Err(error) => warn!(error, "failed to release the Lease; it expires by itself"),
         }
     }
 

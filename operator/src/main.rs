@@ -8,8 +8,8 @@ use forwarder_service::shutdown;
 use operator::cli::{Cli, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The stack of each thread. A reconcile that writes a Deployment has needed nearly all of the usual 2 MiB where nothing is optimized. Of what
-/// is not used no memory is taken.
+/// The stack of each thread. In a build without optimization, a reconcile that writes a Deployment needs nearly all of the usual 2
+/// MiB. Unused stack takes no memory.
 const STACK: usize = 8 << 20;
 
 fn main() -> ExitCode {
@@ -68,7 +68,7 @@ async fn check_health(urls: &[String]) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for url in urls {
         let line = match operator::check_health::check(url).await {
-            Ok(()) => format!("{url} is well"),
+            Ok(()) => format!("{url} is healthy"),
             Err(error) => {
                 code = ExitCode::FAILURE;
                 operator::error::describe(&error)

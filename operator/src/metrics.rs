@@ -66,7 +66,7 @@ impl Metrics {
             running: IntGaugeVec::new(
                 Opts::new(
                     "fanout_operator_reconciles_running",
-                    "Reconciles that run now, by controller",
+                    "Reconciles that are running now, by controller",
                 ),
                 &["controller"],
             )?,
@@ -81,7 +81,7 @@ impl Metrics {
             ready: IntGaugeVec::new(
                 Opts::new(
                     "fanout_operator_resource_ready",
-                    "1 while a resource is Ready for its present generation, as the leader sees it",
+                    "1 while a resource is Ready for its current generation, as the leader sees it",
                 ),
                 // Not `namespace`: that is the operator's, by the scrape.
                 &["kind", "resource_namespace", "resource"],

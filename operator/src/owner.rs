@@ -4,12 +4,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt as _};
 
-/// The longest UID of an owner that is believed. The API server makes UUIDs of 36 characters, but takes any text in an owner reference.
-/// So a reference may hold a megabyte, and whoever remembers it would be filled by somebody else.
+/// The longest UID of an owner that counts. The API server makes UUIDs of 36 characters, but accepts any text in an owner
+/// reference. A forged reference may hold a megabyte, and would fill the memory of the operator.
 pub const MAX_UID: usize = 64;
 
-/// The controller of an object, if it is of the kind `K` and has this name. It is in the same namespace. Whether there is such an
-/// object is not looked at. A UID that no API server makes is nobody's: it is empty, or longer than [`MAX_UID`].
+/// The controller of an object, if it is of the kind `K` and has this name. It is in the same namespace. Whether such an object
+/// exists is not checked. A UID that is empty or longer than [`MAX_UID`] does not count: no API server makes one.
 pub fn controller_named<'a, K: Resource<DynamicType = ()>>(
     object: &'a impl Resource,
     name: &str,

@@ -22,7 +22,7 @@ use crate::reconcile::events::Events;
 use crate::serve::{probes, router};
 use crate::watch::{Shared, WATCH};
 
-/// A request of which nothing is heard for so long has failed; a watch is ended by the server before.
+/// A request without any data for so long has failed. The server ends a watch before that.
 const SILENCE: Duration = Duration::from_secs(WATCH.as_secs() + 15);
 
 /// Runs until `stop`, until the Lease is lost, or until a part ends by itself.
@@ -31,20 +31,22 @@ const SILENCE: Duration = Duration::from_secs(WATCH.as_secs() + 15);
 /// every replica   metrics and probes · router (watches the rings' ConfigMaps) · candidate for the Lease
 /// the leader      NatsCluster · KafkaChannel · AssetForwarder, beside one watch of each · the Secrets that they refer to
 /// ```
-/// Whatever ends ends the process: a replica that does a part of its work looks well and is not.
+/// If one task ends, the process ends: a replica that does only a part of its work would look healthy.
 ///
 /// # Errors
-/// What the process cannot go on with.
+/// Whatever ends the process.
 pub async fn run(cli: Cli, mut stop: Shutdown) -> anyhow::Result<()> {
     forwarder_service::logging::init(&logging(&cli))?;
-    let mut config = Config::infer().await.context("found no way to the API server")?;
+    let mut config = Config::infer()
+        .await
+        .context("failed to find the address and the credentials of the API server")?;
     config.read_timeout = Some(SILENCE);
     // What counts is for how long a request has waited, not its connection before it.
     config.reset_reader_on_write = true;
-    let client = Client::try_from(config.clone()).context("failed to make a client of the API server")?;
+    let client = Client::try_from(config.clone()).context("failed to create a client for the API server")?;
     let mut once = config.clone();
     once.default_retry = false;
-    let unretried = Client::try_from(once).context("failed to make a client of the API server")?;
+    let unretried = Client::try_from(once).context("failed to create a client for the API server")?;
     let metrics = Arc::new(Metrics::new()?);
     let scope = match &cli.watch_namespace {
         Some(namespace) if !namespace.is_empty() => Scope::Namespace(namespace.clone()),
@@ -52,7 +54,13 @@ pub async fn run(cli: Cli, mut stop: Shutdown) -> anyhow::Result<()> {
     };
     let metrics_server = Server::bind(&cli.address, cli.metrics_port).await?;
     let router_server = Server::bind(&cli.address, cli.router_port).await?;
-    info!(version = env!("CARGO_PKG_VERSION"), ?scope, metrics = %metrics_server.address(), router = %router_server.address(), "begins");
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        ?scope,
+        metrics = %metrics_server.address(),
+        router = %router_server.address(),
+        "operator started"
+    );
 
     // What all replicas do goes on until the controllers have ended, so it has a shutdown of its own.
     let (trigger, last) = shutdown::channel();
@@ -73,7 +81,7 @@ pub async fn run(cli: Cli, mut stop: Shutdown) -> anyhow::Result<()> {
                 async move { last.requested().await },
             )
             .await;
-            "the metrics' server"
+            "the metrics server"
         });
     }
     {
@@ -87,14 +95,14 @@ pub async fn run(cli: Cli, mut stop: Shutdown) -> anyhow::Result<()> {
     }
 
     let candidate = Candidate::new(config, &cli.namespace, &cli.lease, &cli.identity)
-        .context("failed to make a client for the Lease")?;
+        .context("failed to create a client for the Lease")?;
     let leads = tokio::select! {
         acquired = candidate.acquire(&mut stop) => acquired,
         Some(ended) = parts.join_next() => return Err(ended_early(ended)),
     };
     let mut result = Ok(());
     if let Some(mut renewed) = leads {
-        info!("leads");
+        info!("became the leader");
         metrics.set_leader(true);
         let settings = Settings {
             forwarder_image: cli.forwarder_image,
@@ -129,7 +137,8 @@ pub async fn run(cli: Cli, mut stop: Shutdown) -> anyhow::Result<()> {
 /// What has ended.
 type Part = &'static str;
 
-/// Runs the controllers for as long as the Lease is ours. It is released after they have ended: the next leader finds nobody at work.
+/// Runs the controllers while this process holds the Lease. It is released after they have ended, so that the next leader runs
+/// alone.
 async fn lead(
     candidate: &Candidate,
     renewed: &mut Instant,
@@ -176,7 +185,7 @@ async fn lead(
         end = candidate.hold(renewed, &mut stop) => end,
         Some(ended) = parts.join_next() => return Err(ended_early(ended)),
         Some(ended) = controllers.join_next() => match ended {
-            Ok(()) => bail!("a controller has ended by itself"),
+            Ok(()) => bail!("a controller has ended unexpectedly"),
             Err(error) => return Err(error).context("a controller has failed"),
         },
     };
@@ -197,7 +206,7 @@ async fn lead(
 
 fn ended_early(ended: Result<Part, tokio::task::JoinError>) -> anyhow::Error {
     match ended {
-        Ok(part) => anyhow::anyhow!("{part} has ended by itself"),
+        Ok(part) => anyhow::anyhow!("{part} has ended unexpectedly"),
         Err(error) => anyhow::Error::from(error).context("a part of the process has failed"),
     }
 }

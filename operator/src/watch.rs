@@ -22,8 +22,8 @@ pub use self::shared::{Shared, Subscription};
 use crate::context::Context;
 use crate::error::describe;
 
-/// The API server ends a watch after so long, and the next one goes on where it stood. Who hears nothing for longer has a connection
-/// that a network has forgotten, or a server that hangs, and begins anew: half open, it would be taken for quiet.
+/// The API server ends a watch after so long, and the next one goes on where it stood. If nothing arrives for longer, the network
+/// has dropped the connection, or the server hangs. Then the watch starts again: a half-open connection would look like silence.
 pub const WATCH: Duration = Duration::from_secs(45);
 
 /// How everything is watched.
@@ -105,7 +105,7 @@ async fn is_not_installed<K: Resource<DynamicType = ()>>(context: &Context) -> b
     let served = match context.client.list_api_group_resources(&K::api_version(&())).await {
         Ok(served) => served.resources,
         Err(error) => {
-            warn!(kind = %K::kind(&()), error = describe(&error), "failed to find out whether a kind is installed");
+            warn!(kind = %K::kind(&()), error = describe(&error), "failed to find out whether the kind is installed");
             return false;
         }
     };

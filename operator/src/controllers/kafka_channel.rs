@@ -4,8 +4,8 @@
 //! dereference ─▶ validate ─▶ inspect ─▶ decide ─▶ apply ─▶ status
 //! (Secrets)      (pure)      (Kafka)    (pure)    (Kafka)  (pure, then one write)
 //! ```
-//! Nothing is changed that could harm records: partitions grow only where somebody has acknowledged what that means, and a
-//! topic is deleted only where `deletionPolicy` says so, this channel has created it (`creation`) and nobody else uses it (`users`).
+//! Nothing is changed that could harm records. Partitions grow only after a user has acknowledged what that means. A topic is
+//! deleted only if `deletionPolicy` says so, this channel has created it (`creation`) and nothing else uses it (`users`).
 
 mod apply;
 mod creation;
@@ -61,11 +61,11 @@ pub const SKIP_TOPIC_DELETION: &str = "fanout.openfactory.io/skip-topic-deletion
 enum ReconcileError {
     #[error(transparent)]
     Secrets(#[from] SecretsError),
-    #[error("failed to read the KafkaChannel anew")]
+    #[error("failed to read the KafkaChannel again")]
     Channel(#[source] Box<kube::Error>),
     #[error("failed to list the KafkaChannels and AssetForwarders that may use the topic")]
     Users(#[source] Box<kube::Error>),
-    #[error("the KafkaChannel is gone: nothing is created for it")]
+    #[error("the KafkaChannel is gone: the operator creates nothing for it")]
     Gone,
     #[error("the API server or Kafka has not answered within {:?}", removal::TRY)]
     Silent,
@@ -73,9 +73,9 @@ enum ReconcileError {
     Finalizer(#[from] FinalizerError),
     #[error("failed to keep credentials in a private folder")]
     Folder(#[from] std::io::Error),
-    #[error("no thread to talk to Kafka has become free: brokers of this namespace or of others are slow to answer")]
+    #[error("all threads for Kafka stayed busy: brokers of this namespace or of other namespaces answer slowly")]
     Busy,
-    #[error("a thread that talked to Kafka has failed")]
+    #[error("a thread for Kafka has failed")]
     Thread(#[from] tokio::task::JoinError),
     #[error("failed to write the status")]
     Status(#[source] Box<kube::Error>),

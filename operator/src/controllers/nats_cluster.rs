@@ -1,4 +1,5 @@
-//! The controller of `NatsCluster`: looks whether the cluster can be used, and lets it go only when nobody publishes to it.
+//! The controller of `NatsCluster`: checks whether the cluster can be used, and lets it be removed only when no forwarder publishes
+//! to it.
 //!
 //! ```text
 //! dereference ─▶ validate ─▶ probe ───────▶ status
@@ -65,7 +66,7 @@ pub const SKIP_DRAIN: &str = "fanout.openfactory.io/skip-drain";
 enum ReconcileError {
     #[error(transparent)]
     Dereference(#[from] DereferenceError),
-    #[error("failed to read the NatsCluster anew")]
+    #[error("failed to read the NatsCluster again")]
     Cluster(#[source] Box<kube::Error>),
     #[error(transparent)]
     Finalizer(#[from] FinalizerError),

@@ -45,8 +45,8 @@ struct Hidden {
     count: usize,
 }
 
-/// Whoever has lost a child is woken at once, long before so many others are lost. Of one that is forgotten too early the creation fails,
-/// and then it is known again.
+/// The owner of a lost child is woken at once, long before so many others are lost. If one is forgotten too early, its creation
+/// fails, and then it is known again.
 const MOST_HIDDEN: usize = 4_096;
 
 impl Hidden {
@@ -64,7 +64,7 @@ impl Hidden {
         }
     }
 
-    /// Of the namespace that has the most: who loses many children pushes nobody else's out.
+    /// Of the namespace that has the most entries, so that one that loses many children displaces none of another namespace.
     fn forget_one(&mut self) {
         let largest = self.namespaces.iter_mut().max_by_key(|(_, names)| names.len());
         if let Some((_, names)) = largest {

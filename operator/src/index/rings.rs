@@ -79,17 +79,18 @@ pub(crate) enum NoAnswer {
     Unknown(Key),
     #[error("the AssetForwarder {0} has no ring yet; its status says why")]
     NoRing(Key),
-    #[error("the AssetForwarder {0} has no clusters now, so nobody owns the asset")]
+    #[error("the AssetForwarder {0} has no clusters now, so no cluster owns the asset")]
     Idle(Key),
     #[error(
-        "the ring of the AssetForwarder {0} is not kept: the rings of its namespace are too large; delete some, or name fewer servers"
+        "the router does not keep the ring of the AssetForwarder {0}: the rings of its namespace are too large. Delete some, or \
+         name fewer servers"
     )]
     NoRoom(Key),
-    #[error("the ring of the AssetForwarder {0} cannot be looked at: {1}")]
+    #[error("the router cannot use the ring of the AssetForwarder {0}: {1}")]
     NoTable(Key, NoTable),
     #[error(
-        "there are several AssetForwarders; name one by ?forwarder=namespace/name, or ask \
-         GET /forwarders/{{namespace}}/{{name}}/asset/{{id}}"
+        "there are several AssetForwarders; name one with ?forwarder=namespace/name, or use GET \
+         /forwarders/{{namespace}}/{{name}}/asset/{{id}}"
     )]
     Several(Vec<Key>),
 }

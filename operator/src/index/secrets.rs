@@ -21,8 +21,8 @@ use super::version;
 use crate::context::Context;
 use crate::watch::{changes, metadata, watching};
 
-/// Most bytes that are held. Beyond it the namespace that has the most is forgotten and read anew: nobody's Secrets fill the process, and
-/// nobody's push out those of a neighbour who has fewer.
+/// The most bytes that are held. Beyond it the namespace that has the most is forgotten and read again. So the Secrets of one
+/// namespace can neither fill the process nor displace those of others.
 const MOST_BYTES: usize = 8 << 20;
 
 /// Most bytes of what a resource refers to that are held. Credentials are small; what is larger is read each time.
@@ -75,7 +75,7 @@ pub type Woken = (
     UnboundedReceiver<ObjectRef<AssetForwarder>>,
 );
 
-/// The two ends. Only what is referred to is sent, so that a flood of other Secrets is nobody's matter.
+/// The two ends. Only Secrets that a resource refers to are sent, so a flood of others has no effect.
 #[must_use]
 pub fn secret_wakes() -> (SecretWakes, Woken) {
     let ((clusters, a), (channels, b), (forwarders, c)) = (unbounded(), unbounded(), unbounded());

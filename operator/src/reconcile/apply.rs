@@ -24,7 +24,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::Serialize;
@@ -56,6 +56,26 @@ pub fn owns<K: Resource>(object: &K, manager: &str, path: &[&str]) -> bool {
         let field = path.iter().fold(fields, |field, step| field?.get(*step));
         entry.manager.as_deref() == Some(manager) && field.is_some()
     })
+}
+
+/// Drops all that is told about who has written which field, but for these subtrees of what `manager` has written. The whole of it takes more
+/// memory than the object.
+pub fn keep_ownership<K: Resource>(object: &mut K, manager: &str, paths: &[&[&str]]) {
+    let entries = object.managed_fields_mut();
+    entries.retain(|entry| entry.manager.as_deref() == Some(manager));
+    for entry in entries {
+        let Some(FieldsV1(fields)) = entry.fields_v1.take() else {
+            continue;
+        };
+        let mut kept = Value::Null;
+        for path in paths {
+            if let Some(subtree) = path.iter().try_fold(&fields, |field, step| field.get(*step)) {
+                let place = path.iter().fold(&mut kept, |field, step| &mut field[*step]);
+                *place = subtree.clone();
+            }
+        }
+        entry.fields_v1 = Some(FieldsV1(kept));
+    }
 }
 
 /// Writes children; one for the process.

@@ -34,7 +34,8 @@ pub enum CredentialsError {
     },
     /// The operator was told to use only Secrets that say so.
     #[error(
-        "the Secret {namespace}/{name} may not be used: give it the label {ALLOW_USE}: \"true\", which the operator was told to ask for"
+        "the operator may not use the Secret {namespace}/{name}: give it the label {ALLOW_USE}: \"true\", which the operator is \
+         set to require"
     )]
     NotOptedIn {
         /// The namespace.
@@ -66,8 +67,8 @@ pub enum CredentialsError {
     },
     /// The values of one resource are too large together.
     #[error(
-        "its credentials have {kib} KiB together, and may have {most_kib} KiB; put only those certificates or credentials there that are \
-         needed"
+        "its credentials have {kib} KiB together, but the limit is {most_kib} KiB; store only the certificates and credentials \
+         that are needed"
     )]
     TooLarge {
         /// What they have.
@@ -77,8 +78,9 @@ pub enum CredentialsError {
     },
     /// The forwarder's Secret of all credentials has no room for these.
     #[error(
-        "its credentials have {kib} KiB, and the forwarder's Secret of all credentials would have {all_kib} KiB with them, of at most \
-         {most_kib} KiB; shorten the certificates of one of its clusters, or give some of its clusters to another forwarder"
+        "its credentials have {kib} KiB. With them the forwarder's Secret of all credentials would have {all_kib} KiB, but the \
+         limit is {most_kib} KiB. Shorten the certificates of one of its clusters, or give some of its clusters to another \
+         forwarder"
     )]
     NoRoom {
         /// What they have.

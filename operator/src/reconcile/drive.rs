@@ -30,14 +30,14 @@ pub trait Failure: std::error::Error + Send + 'static {
     /// A fixed word for the metric.
     fn reason(&self) -> &'static str;
 
-    /// Whether somebody else was faster. What there is now is to be decided upon soon: nothing is broken that would need time.
+    /// Whether another writer was faster. The next try comes soon, since nothing is broken.
     fn is_contended(&self) -> bool {
         false
     }
 }
 
-/// A reconcile that takes longer has met a connection that answers nothing: its place is needed, and it begins anew. What it has written
-/// stands, as after a kill.
+/// A reconcile that takes longer hangs on a connection without answers. It is cancelled, because its slot is needed, and tried
+/// again. What it has written stands, as after a kill.
 const LONGEST: Duration = Duration::from_secs(180);
 
 /// How a reconcile has failed.
@@ -193,7 +193,7 @@ pub async fn drive<K, F, Fut, E>(
         }
         .instrument(span)
     };
-    info!(controller = name, "begins");
+    info!(controller = name, "controller started");
     let never_began = ends_before_it_began(controller.store(), stopped);
     let reconciles = controller
         .graceful_shutdown_on(ends)
@@ -212,7 +212,7 @@ pub async fn drive<K, F, Fut, E>(
         () = reconciles => {}
         () = never_began => {}
     }
-    info!(controller = name, "has ended");
+    info!(controller = name, "controller stopped");
 }
 
 /// Returns when the end is asked for before the first list has come. A controller holds its reconciles back until then, and would wait for it

@@ -122,7 +122,7 @@ impl OwnWrites {
         match self.view(seen.as_ref(), Instant::now()) {
             View::Current => return Ok(Newest::Known(seen)),
             View::Behind => return Ok(Newest::Behind),
-            View::Stuck => debug!("the watch does not tell of the last write; the API server is asked"),
+            View::Stuck => debug!("the watch has not shown the last write; asking the API server"),
         }
         let found = api.get_opt(&seen.name_any()).await?;
         let Some(found) = found.filter(|found| found.uid() == seen.uid()) else {

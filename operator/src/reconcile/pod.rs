@@ -30,7 +30,7 @@ pub(crate) fn metadata(
     }
 }
 
-/// Ours go before a person's, and nobody else says what we alone know (an epoch, a version).
+/// Our values go before those of a user, because only the operator knows them (an epoch, a version).
 fn over(theirs: &BTreeMap<String, String>, ours: BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut all = theirs.clone();
     all.retain(|key, _| !key.starts_with(PREFIX));

@@ -93,7 +93,7 @@ reasons! {
     ReadFailed,
     /// A person must change the spec.
     InvalidSpec,
-    /// An object of somebody else has the name of a child.
+    /// An object with another owner has the name of a child.
     NameTaken,
     /// A child is still being deleted.
     ChildDeleting,
@@ -107,9 +107,9 @@ reasons! {
     SecretInvalid,
     /// The Secret does not say that it may be used.
     SecretNotOptedIn,
-    /// The operator has taken out what another hand had added.
+    /// The operator has removed list items that it had not declared.
     ForeignItemsRemoved,
-    /// What another hand adds comes back.
+    /// List items that the operator has not declared stay.
     ForeignItemsLeft,
     /// No server, or broker, answers.
     Unreachable,
@@ -127,7 +127,7 @@ reasons! {
     ClientFailed,
     /// A server lets the operator in.
     Connected,
-    /// Nobody has looked yet whether clients are let in.
+    /// The operator has not checked yet whether clients can log in.
     NotConnected,
     /// All servers are healthy and complete.
     ServersReady,
@@ -191,7 +191,7 @@ reasons! {
     TopicLeft,
     /// The operator has added partitions.
     PartitionsAdded,
-    /// Nobody has acknowledged what more partitions mean.
+    /// The effect of more partitions is not acknowledged.
     PartitionIncreaseNotAcknowledged,
     /// The topic has more partitions than declared.
     Partitions,

@@ -11,8 +11,8 @@ use kube::{Api, ResourceExt as _};
 
 use crate::context::{Context, Scope};
 
-/// Whether a resource in `namespace` with that grant lets in what is in the namespace `from` with the labels `labels`.
-/// A selector that cannot be read lets nobody in.
+/// Whether a resource in `namespace` with that grant allows the namespace `from` with the labels `labels`. A selector that cannot
+/// be read allows none.
 #[must_use]
 pub fn grants(
     allowed: Option<&AllowedNamespaces>,

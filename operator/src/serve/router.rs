@@ -37,7 +37,7 @@ pub fn routes(rings: Arc<Rings>) -> Router {
         .fallback(async || {
             Refusal::new(
                 StatusCode::NOT_FOUND,
-                "there is no such path; ask GET /asset/{id}, /forwarders or /forwarders/{namespace}/{name}/asset/{id}",
+                "there is no such path; use GET /asset/{id}, /forwarders or /forwarders/{namespace}/{name}/asset/{id}",
             )
         })
         .with_state(rings)
@@ -61,7 +61,7 @@ async fn asset(
             let key = Key::parse(&forwarder).ok_or_else(|| {
                 Refusal::new(
                     StatusCode::BAD_REQUEST,
-                    "the parameter forwarder is not of the form namespace/name",
+                    "the parameter forwarder must have the form namespace/name",
                 )
             })?;
             rings.answer(&key, id).await

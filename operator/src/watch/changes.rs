@@ -11,11 +11,10 @@ use tracing::warn;
 
 use crate::error::describe;
 
-/// The objects whose change matters: `facts` is a hash of what others depend on, none for an object that is nobody's matter. A deletion
-/// always matters. An error of the watch is logged: it is tried again by itself.
-///
-/// What a list tells is told at its end: a store shows nothing of a list before. No object has its annotations any more: nobody needs them
-/// here, and a list of foreign objects may have many megabytes of them.
+/// The objects whose change matters. `facts` is a hash of what others depend on; none for an object on which nothing depends. A
+/// deletion always matters. An error of the watch is logged, and the watch tries again by itself.
+/// The changes of a list come at its end, because a store shows nothing of a list before. Annotations are dropped: they are not
+/// needed here, and those of foreign objects may have many megabytes.
 pub fn changes<K>(
     events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
     facts: impl Fn(&K) -> Option<u64> + Send + 'static,
@@ -28,7 +27,7 @@ where
         let changed = match event {
             Ok(event) => known.hear(event, &facts),
             Err(error) => {
-                warn!(kind = %K::kind(&()), error = describe(&error), "a watch failed; it is tried again");
+                warn!(kind = %K::kind(&()), error = describe(&error), "a watch failed; the operator tries again");
                 Vec::new()
             }
         };

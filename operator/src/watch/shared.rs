@@ -1,4 +1,4 @@
-//! One watch of a kind for all controllers: its objects are held once, and each change is told to everybody.
+//! One watch of a kind for all controllers: its objects are held once, and each subscriber gets each change.
 
 use std::fmt::Debug;
 
@@ -79,7 +79,7 @@ where
             let event = match event {
                 Ok(event) => event,
                 Err(error) => {
-                    warn!(kind = %K::kind(&()), error = describe(&error), "a watch failed; it is tried again");
+                    warn!(kind = %K::kind(&()), error = describe(&error), "a watch failed; the operator tries again");
                     continue;
                 }
             };

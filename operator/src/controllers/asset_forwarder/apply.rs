@@ -3,11 +3,11 @@
 //! ```text
 //! credentials ─▶ ring ─▶ account, Role, Service, policies ─▶ configuration ─▶ Deployment ─▶ pods' annotations ─▶ old configurations
 //! ```
-//! Credentials are there before the ring that names them, and everything before the pods. Whoever is killed in between leaves nothing
-//! that the next run does not bring to its end.
-//!
-//! Credentials, ring and pods are decided upon what was read: old credentials that are still needed, the epoch, the source that pods have.
-//! So each is written only over just that. Whoever is late (a leader that was stopped) begins no pods beside another one's.
+//! Credentials are written before the ring that names them, and everything is written before the pods. If the operator is killed in
+//! between, the next run completes the rest.
+//! Credentials, ring and pods depend on what was read: old credentials that are still needed, the epoch, the source of the pods. So
+//! each is written only over the version that was read. A late leader, one that was paused, starts no pods beside those of the new
+//! leader.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -147,14 +147,14 @@ async fn write(
     all(done)
 }
 
-/// One failure of several: one for which time does not suffice goes before one that the next look mends. The others are logged.
+/// One failure of several. A contended write is the last choice, since the next reconcile repairs it. The others are logged.
 fn all(results: impl IntoIterator<Item = Result<(), ApplyError>>) -> Result<(), ApplyError> {
     let mut failures: Vec<ApplyError> = results.into_iter().filter_map(Result::err).collect();
     failures.sort_by_key(|failure| matches!(failure, ApplyError::Changed { .. }));
     let mut failures = failures.into_iter();
     let first = failures.next();
     for failure in failures {
-        warn!(error = describe(&failure), "another child could not be written");
+        warn!(error = describe(&failure), "failed to write another child");
     }
     first.map_or(Ok(()), Err)
 }

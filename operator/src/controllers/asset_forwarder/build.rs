@@ -65,10 +65,10 @@ pub enum Workload {
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// The ring's document has no text.
-    #[error("failed to write the ring's document")]
+    #[error("failed to serialize the ring's document")]
     Ring(#[source] ConfigError),
     /// The pods' template cannot be written down.
-    #[error("failed to write the pods' template down")]
+    #[error("failed to serialize the pod template")]
     Template(#[source] serde_json::Error),
 }
 

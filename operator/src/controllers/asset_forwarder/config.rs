@@ -96,7 +96,7 @@ fn start_from(start: Option<&StartFrom>) -> Result<document::StartFrom, String> 
                 millis: timestamp.as_millisecond(),
             }),
             Err(_) => Err(format!(
-                "spec.sources[0].startFrom.timestamp: {timestamp:?} is no time; write one such as 2026-01-31T06:00:00Z"
+                "spec.sources[0].startFrom.timestamp: {timestamp:?} is not a valid time; write one such as 2026-01-31T06:00:00Z"
             )),
         },
         (StartFromType::Timestamp, None) => {

@@ -65,7 +65,7 @@ pub(super) fn of_concerns(found: &Dereferenced, validated: &Validated) -> Vec<No
     let is_told = conditions.any(|condition| condition.type_ == status::EPOCH_CLAIM_IGNORED);
     if let Some(claim) = validated.ignored.first().filter(|_| !is_told) {
         let note = format!(
-            "pod {} claims ring epoch {}, too far above the last declared one; the operator ignores it",
+            "pod {} claims ring epoch {}, which is too far above the last declared one; the operator ignores it",
             claim.pod, claim.epoch
         );
         notices.push(Notice::warning(Reason::EpochClaimIgnored, note));

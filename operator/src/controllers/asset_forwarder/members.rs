@@ -134,10 +134,10 @@ pub fn choose(candidates: &[Candidate], recorded: &Recorded, room: Room<'_>, ver
                 Ok(chosen) if *chosen == index => winners.push((member, made)),
                 Ok(_) | Err(_) => {
                     let by = match &holder {
-                        Ok(_) => "another member has it; give one of them another spec.ringName".to_owned(),
-                        Err(leaving) => format!("{leaving} has it and is still leaving the ring"),
+                        Ok(_) => "another member has it; set another spec.ringName in one of them".to_owned(),
+                        Err(leaving) => format!("{leaving} has it until it has left the ring"),
                     };
-                    let message = format!("the name {name:?} in the ring is taken: {by}");
+                    let message = format!("the ring name {name:?} is taken: {by}");
                     members
                         .excluded
                         .push(exclude(&member.reference, Reason::DuplicateRingName, message));
@@ -205,7 +205,7 @@ impl Members {
         let is_member =
             recorded.members.values().any(|known| *known == reference) || recorded.leaving.contains_key(&reference);
         let message = format!(
-            "its {} needs newer pods; it becomes a member when all pods read it",
+            "its {} needs newer pods; the cluster becomes a member when all pods support it",
             fields.join(" and ")
         );
         self.withheld.push(Withheld {
@@ -224,8 +224,8 @@ impl Members {
     }
 }
 
-/// Which of the clusters of one name is the member: the one that was, else the oldest. Nobody, while another cluster of that name
-/// is leaving: its assets would not wait for it.
+/// Which of the clusters of one name is the member: the present one, else the oldest. There is none while another cluster of that
+/// name is leaving, because assets would not wait for that one.
 fn holder(name: &str, rivals: &[(Member, Option<Timestamp>)], recorded: &Recorded) -> Result<usize, String> {
     let is = |reference: &String| rivals.iter().position(|(member, _)| member.reference == *reference);
     if let Some(index) = recorded.members.get(name).and_then(is) {
@@ -259,7 +259,7 @@ fn judge(
     // Without it a cluster could be gone while pods still publish to it.
     let is_held_up = cluster.finalizers().iter().any(|finalizer| finalizer == DRAIN);
     if !is_held_up && !recorded.members.values().any(|member| *member == reference) {
-        return Err(exclude(Reason::NotObserved, "the operator has not looked at it yet"));
+        return Err(exclude(Reason::NotObserved, "the operator has not reconciled it yet"));
     }
     let credentials = credentials.clone();
     let NatsCredentials { auth, tls, files } =

@@ -3,8 +3,7 @@
 //! A pod refuses a ring that has a field which it does not know, and `upgradePolicy: OnSpecChange` keeps old images running. So a newer
 //! field is in the ring only when all who read that ring read the field. Each pod tells its version in `/status`. What pods of an image
 //! have told is noted with the ring, so that a pod which does not answer yet, or an image that comes back, is known by its image.
-//!
-//! Nobody may have the ring go to and fro: a pod that nothing is known of changes nothing. The ring stays in the form that it has.
+//! A pod whose version is unknown changes nothing: the ring stays in the form that it has. So no pod can make the ring alternate.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -129,7 +128,7 @@ impl Readers {
         }
     }
 
-    /// What is to be noted with the ring: nothing, while nobody declares what only newer pods read.
+    /// What to note with the ring: nothing, unless a field is declared that only newer pods read.
     #[must_use]
     pub fn noted(&self, members: &Members) -> BTreeMap<String, u32> {
         if members.declares > FIRST_RING_DOCUMENT_VERSION {
@@ -151,21 +150,24 @@ impl Readers {
         let (of_members, of_others): (Vec<_>, Vec<_>) =
             members.withheld.iter().partition(|withheld| withheld.is_member);
         let mut parts = vec![match (older, silent) {
-            (0, 0) => format!("pods of the image {} are too old for what is declared", self.next.name),
-            (0, silent) => format!("{silent} of {all} pods have not told yet which fields of the ring they read"),
-            (older, _) => format!("{older} of {all} pods are too old for what is declared"),
+            (0, 0) => format!(
+                "pods of the image {} are too old for the declared fields",
+                self.next.name
+            ),
+            (0, silent) => format!("{silent} of {all} pods have not reported yet which fields of the ring they read"),
+            (older, _) => format!("{older} of {all} pods are too old for the declared fields"),
         }];
         if !of_members.is_empty() {
             parts.push(format!("the ring goes on without {}", sentence(&of_members)));
         }
         if !of_others.is_empty() {
-            parts.push(format!("joins when all pods read it: {}", sentence(&of_others)));
+            parts.push(format!("clusters join when all pods read {}", sentence(&of_others)));
         }
         if older == 0 && silent > 0 {
             return Some(Words::new(Reason::PodsNotAsked, parts.join("; ")));
         }
         let remedy = if !self.next.is_older_than(members.declares) {
-            "newer pods are on their way"
+            "newer pods are rolling out"
         } else if self.is_declared {
             "set spec.image to a newer forwarder"
         } else if self.default.is_older_than(members.declares) {

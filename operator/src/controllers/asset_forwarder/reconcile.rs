@@ -21,8 +21,8 @@ use crate::reconcile::conditions::Verdict;
 use crate::reconcile::own_writes::{SOON, View};
 use crate::reconcile::reason::Reason;
 
-/// What a reconcile has left of its forwarder. Dropped with the reconcile, however that ends, it is forgotten if the forwarder is gone by
-/// then. Nobody else would forget it: the deletion was told before.
+/// What the operator remembers of the forwarder that is reconciled. It is dropped with the reconcile, however that ends. If the
+/// forwarder is gone by then, the operator forgets it here, because the event of its deletion came before.
 struct Remains<'a> {
     forwarder: Arc<AssetForwarder>,
     context: Arc<Context>,
@@ -67,7 +67,7 @@ pub async fn reconcile(
                 return Ok(action);
             }
         }
-        View::Stuck => debug!("the watch does not tell of the last write; the API server is asked"),
+        View::Stuck => debug!("the watch has not shown the last write; asking the API server"),
     }
     let mut found = match Box::pin(dereference(&context, stores, &forwarder)).await {
         // It was made anew: the watch will tell of that one.

@@ -21,7 +21,8 @@ pub struct Recorded {
     pub leaving: BTreeMap<String, String>,
     /// The share of the hash space that the last change moved, in percent.
     pub moved_percent: Option<String>,
-    /// Which version of the document pods of these images have said that they read. Empty where nobody declares what only newer ones read.
+    /// Which version of the document the pods of each image read, as they report it. Empty unless a field is declared that only
+    /// newer pods read.
     pub readers: BTreeMap<String, u32>,
     /// Whether there are no members now; the document is then the last one that there was.
     pub idle: bool,

@@ -37,8 +37,8 @@ pub enum RingFault {
     Ring(#[from] RingError),
     /// It would take too much memory in each pod.
     #[error(
-        "the ring would have {nodes} virtual nodes, and may have {MOST_NODES}. Lower spec.ring.replicas ({replicas}), or spec.weight of its \
-         NatsClusters (together {weights}). The pods keep the ring that they have"
+        "the ring would have {nodes} virtual nodes, but the limit is {MOST_NODES}. Lower spec.ring.replicas ({replicas}), or \
+         spec.weight of its NatsClusters (together {weights}). The pods keep the ring that they have"
     )]
     TooLarge {
         /// Virtual nodes.
@@ -146,8 +146,8 @@ fn fits(wanted: &RingConfig, recorded: Option<&RingConfig>) -> Result<(), RingFa
     Ok(())
 }
 
-/// Says in `ring` which share of the hash space it moves, where it is another one than what is recorded. For that both rings are made, so
-/// it has no place on a thread of the runtime. Whoever only has to see that the ring changes needs none of it.
+/// Sets in `ring` which share of the hash space moves, if it differs from the recorded one. This builds both rings, so it must not
+/// run on a thread of the runtime.
 ///
 /// # Errors
 /// [`RingFault`]: the members make no ring.

@@ -14,7 +14,7 @@
 //! - A younger one may have begun before it could know of the older one: both were made within moments, or both were edited. The older one
 //!   waits until the younger one has shown what it does with its present spec.
 //!
-//! So nobody is stopped by another one, and who changes its source does not get in the way of one that reads there.
+//! So no forwarder stops the pods of another one. A forwarder that changes its source does not disturb one that already reads there.
 
 use crds::AssetForwarder;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -64,26 +64,26 @@ impl Rival {
             |name| format!("the AssetForwarder {name}"),
         );
         let meanwhile = if *we_read {
-            "the pods of both go on, and each record is consumed once, but by either of two rings"
+            "the pods of both go on. Each record is consumed once, but its cluster depends on which of the two rings places it"
         } else if topic.is_some() {
-            "this one does not begin to read it, and pods that it has go on with what they read"
+            "this one does not start to read it, and its pods go on with the topics that they read"
         } else {
-            "this one begins no pods"
+            "this one starts no pods"
         };
         if let Some(topic) = topic {
             return Verdict::stalled(
                 Reason::SourceTaken,
                 format!(
-                    "{other} has the topic {topic:?} and the consumer group {group:?} too; {meanwhile}. Delete or suspend one of the two, \
-                     remove the source from one, or give all spec.sources of one another group"
+                    "{other} also has the topic {topic:?} and the consumer group {group:?}; {meanwhile}. Delete or suspend one of \
+                     the two, remove the source from one, or set another group in all spec.sources of one"
                 ),
             );
         }
         Verdict::stalled(
             Reason::SourceTaken,
             format!(
-                "{other} has the same topic and the consumer group {group:?}; {meanwhile}. Delete or suspend one of the two, or give \
-                 one another spec.sources[0].group"
+                "{other} has the same topic and the consumer group {group:?}; {meanwhile}. Delete or suspend one of the two, or \
+                 set another spec.sources[0].group in one"
             ),
         )
     }

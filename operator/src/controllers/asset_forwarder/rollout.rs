@@ -65,7 +65,7 @@ fn told(refusal: DeploymentCondition) -> String {
     let message = refusal.message.filter(|message| !message.is_empty());
     message
         .or(refusal.reason)
-        .unwrap_or_else(|| "no reason is told".to_owned())
+        .unwrap_or_else(|| "Kubernetes gives no reason".to_owned())
 }
 
 /// Pods that are to be.

@@ -164,19 +164,19 @@ fn obstacle(pod: &Observed, epoch: u64) -> Option<String> {
     }
     if ring.epoch > epoch {
         return Some(format!(
-            "pod {} says that it runs a ring of a higher epoch, which the operator has not declared",
+            "pod {} reports a higher ring epoch, which the operator has not declared",
             pod.name
         ));
     }
     if let Some(refused) = &ring.refused {
-        return Some(format!("pod {} refuses it: {refused}", pod.name));
+        return Some(format!("pod {} refuses this ring: {refused}", pod.name));
     }
     if !ring.waits_for.is_empty() {
         return Some(format!("pod {} waits for its credentials", pod.name));
     }
     let fault = ring.api_fault.as_ref()?;
     Some(format!(
-        "pod {} has it from its volume only, which is slower: {fault}",
+        "pod {} gets the ring only from its volume, which is slower: {fault}",
         pod.name
     ))
 }
@@ -212,7 +212,7 @@ fn verdict(validated: &Validated, deployment: Option<&Deployment>, pods: &Pods<'
         } else {
             Verdict::reconciling(
                 Reason::ScalingDown,
-                "pods are ending: they confirm and commit what is out",
+                "pods are stopping: each first waits for confirmations and commits its offsets",
             )
         };
     }
@@ -223,7 +223,7 @@ fn verdict(validated: &Validated, deployment: Option<&Deployment>, pods: &Pods<'
     let of_secret = of_secret.map(|excluded| {
         Verdict::reconciling(
             reason_of(excluded),
-            format!("{}; it becomes a member when that is mended", sentence(excluded)),
+            format!("{}; it becomes a member when this is fixed", sentence(excluded)),
         )
     });
     let Some(ring) = ring.as_ref().filter(|ring| !ring.idle) else {
@@ -236,7 +236,7 @@ fn verdict(validated: &Validated, deployment: Option<&Deployment>, pods: &Pods<'
     if let Some(held) = members.held.first() {
         return Verdict::reconciling(
             reason_of(held),
-            format!("{}; it stays a member as it was before", sentence(held)),
+            format!("{}; it stays a member with its previous settings", sentence(held)),
         );
     }
     if let Some(verdict) = of_secret {
@@ -260,7 +260,7 @@ fn verdict(validated: &Validated, deployment: Option<&Deployment>, pods: &Pods<'
     if pods.behind > 0 {
         return Verdict::reconciling(
             Reason::CredentialsPropagating,
-            "pods do not have the newest credentials yet; the kubelet brings them within a minute or two",
+            "pods do not have the newest credentials yet; the kubelet delivers them within a minute or two",
         );
     }
     if !ring.leaving.is_empty() {
@@ -294,7 +294,7 @@ fn rolling(rollout: &Rollout, pods: &Pods<'_>) -> Option<Verdict> {
         return Some(Verdict::reconciling(
             Reason::PodsNotCreated,
             format!(
-                "Kubernetes cannot make pods of the Deployment; {available} of {desired} are available. It says: {refused}"
+                "Kubernetes cannot create pods of the Deployment; {available} of {desired} are available. It says: {refused}"
             ),
         ));
     }
@@ -304,7 +304,7 @@ fn rolling(rollout: &Rollout, pods: &Pods<'_>) -> Option<Verdict> {
             format!("{reason}: {message}"),
         ));
     }
-    let message = format!("{updated} of {desired} pods are of the present configuration, {available} are available");
+    let message = format!("{updated} of {desired} pods have the current configuration; {available} are available");
     Some(if *late {
         Verdict::reconciling(
             Reason::ProgressDeadlineExceeded,
@@ -316,9 +316,11 @@ fn rolling(rollout: &Rollout, pods: &Pods<'_>) -> Option<Verdict> {
 }
 
 fn no_clusters(validated: &Validated) -> Verdict {
-    let mut message = "no NatsCluster can be a member of the ring: label one as spec.clusters.selector says".to_owned();
+    let mut message =
+        "no NatsCluster can be a member of the ring: label one so that spec.clusters.selector matches it".to_owned();
     if validated.spec.clusters.namespace_selector.is_some() {
-        message.push_str("; one of another namespace must let this namespace in by its spec.allowedNamespaces");
+        message
+            .push_str("; a NatsCluster in another namespace must allow this namespace in its spec.allowedNamespaces");
     }
     let excluded = &validated.members.excluded;
     if !excluded.is_empty() {

@@ -105,8 +105,8 @@ pub(super) fn jittered(forwarder: &AssetForwarder, pause: Duration) -> Duration 
     pause.mul_f64(0.8 + f64::from(share) / 2_500.0)
 }
 
-/// The status with members that it does not know yet. It is written before the first pod can publish to them: whoever deletes
-/// such a cluster is held up by that.
+/// The status with the new members. It is written before the first pod can publish to them, because it delays the deletion of such
+/// a cluster.
 pub(super) fn with_new_members(
     old: &AssetForwarderStatus,
     validated: &Validated,
@@ -129,7 +129,7 @@ pub(super) fn with_new_members(
         // The first status of all: whoever waits for `Ready` must find it.
         let verdict = Verdict::reconciling(
             Reason::RingConverging,
-            "its clusters are told of it before its first pod publishes to them",
+            "the operator records its clusters in the status before its first pod publishes to them",
         );
         status.observed_generation = generation;
         status.conditions = conditions(&[], generation, &verdict, &[], Timestamp::now());

@@ -16,7 +16,7 @@ const READY_WITHIN: Duration = Duration::from_secs(10);
 
 /// Something that the watches tell has not been read from the API server.
 #[derive(Debug, thiserror::Error)]
-#[error("the {0} have not been read from the API server within {READY_WITHIN:?}")]
+#[error("the operator has not read the {0} from the API server within {READY_WITHIN:?}")]
 pub struct Unread(&'static str);
 
 /// What all forwarders depend on, and what they consist of, as the watches tell it. Good for what only needs to converge: before anything
@@ -70,7 +70,7 @@ impl Stores {
         readiness.wants_store(CONFIG_MAPS, config_maps.clone());
     }
 
-    /// Waits until each watch has told all that there is, but not for ever: whoever waits holds a slot.
+    /// Waits until each watch has listed everything. The wait is bounded, because it holds a slot.
     ///
     /// # Errors
     /// [`Unread`]: one of them has not, or has ended.

@@ -1,4 +1,4 @@
-//! Which pod template is declared: a new operator restarts no pod that nobody has asked it to.
+//! Which pod template is declared: a new operator restarts no pods by itself.
 //!
 //! A pod template is made of what a person declares and of what this version of the operator makes of it (its default image, its probes,
 //! the text of the configuration). Only the first is a *trigger* of a rollout. So each template is written down on its Deployment together
@@ -90,7 +90,7 @@ fn has_only_refused_pods(live: &Deployment) -> bool {
     })
 }
 
-/// The template that we have written down last. One that another hand has written over ours is nobody's word: it is not to be had.
+/// The template that we recorded last. A record that something else has overwritten does not count.
 fn written_down(live: &Deployment) -> Option<PodTemplateSpec> {
     let path = format!("f:{}", names::TEMPLATE);
     let is_ours = owns(live, MANAGER, &["f:metadata", "f:annotations", &path]);

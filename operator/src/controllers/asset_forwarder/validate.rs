@@ -227,8 +227,8 @@ fn check_name(name: &str) -> Result<(), Verdict> {
         return Ok(());
     }
     Err(invalid(format!(
-        "metadata.name: {name:?} cannot be the name of a Service and of pods; make the resource anew with a name of at most {} characters \
-         that begins with a letter and has no dot",
+        "metadata.name: {name:?} cannot be the name of a Service and of pods. Recreate the resource with a name of at most {} \
+         characters that begins with a letter and has no dot",
         names::MAX_NAME
     )))
 }
@@ -336,7 +336,7 @@ fn configuration(found: &Dereferenced, source: &Source, ring: Option<&RingConfig
             None => {
                 return Err(Verdict::reconciling(
                     Reason::NoClusters,
-                    "there is no ring yet that pods could run",
+                    "there is no ring yet for pods to run",
                 ));
             }
         },
@@ -344,7 +344,7 @@ fn configuration(found: &Dereferenced, source: &Source, ring: Option<&RingConfig
     let document = config::document(spec, source, &topics, letters, ring).map_err(invalid)?;
     let text = document
         .to_yaml()
-        .map_err(|error| invalid(format!("the configuration cannot be written: {error}")))?;
+        .map_err(|error| invalid(format!("the configuration cannot be serialized: {error}")))?;
     // All sources have those of the first one.
     let read_first = topics.first().into_iter().chain(&letters);
     let logins: Vec<&KafkaCredentials> = read_first.map(|topic| topic.credentials).collect();

@@ -24,11 +24,12 @@ use super::memory::Memory;
 use super::names;
 use super::pods::Observed;
 use super::rivals;
+use super::rollout::REPLICAS;
 use super::stores::Stores;
 use crate::context::{Context, Scope};
 use crate::index::{Children, WATCHED, version};
 use crate::owner::controlling;
-use crate::reconcile::apply::MANAGER;
+use crate::reconcile::apply::{MANAGER, keep_ownership};
 use crate::reconcile::cluster::DRAIN;
 use crate::reconcile::drive;
 use crate::reconcile::reference::{channels_of, chooses, grants};
@@ -205,7 +206,10 @@ fn children_alone() -> watcher::Config {
     watching().labels(&labels.join(","))
 }
 
-/// The Deployments in full: their status is what a rollout waits for. Of who has written which field only our own part stays.
+/// What is asked about who has written which field of a Deployment.
+const OWNERSHIP: [&[&str]; 2] = [REPLICAS, &["f:metadata", "f:annotations"]];
+
+/// The Deployments in full: their status is what a rollout waits for. Of who has written which field only [`OWNERSHIP`] stays.
 fn deployments(
     context: &Context,
 ) -> (
@@ -216,10 +220,7 @@ fn deployments(
     let api = context.scope.api::<Deployment>(&context.client);
     let events = kube::runtime::watcher(api, children_alone())
         .default_backoff()
-        .modify(|deployment| {
-            let fields = deployment.managed_fields_mut();
-            fields.retain(|entry| entry.manager.as_deref() == Some(MANAGER));
-        });
+        .modify(|deployment| keep_ownership(deployment, MANAGER, &OWNERSHIP));
     (store, reflector::reflector(writer, events))
 }
 

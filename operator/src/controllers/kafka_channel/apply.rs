@@ -201,7 +201,7 @@ pub(super) fn describe(connection: &KafkaConnection, topic: &str) -> Result<BTre
         return Err(Failure::new(
             Kind::Authorization,
             format!(
-                "the brokers do not tell the settings of the topic {topic:?}; allow DescribeConfigs and AlterConfigs on it"
+                "the brokers do not return the settings of the topic {topic:?}; allow DescribeConfigs and AlterConfigs on it"
             ),
         ));
     }
@@ -252,15 +252,18 @@ pub(super) fn failed(verb: &str, topic: &str, error: &KafkaError) -> Failure {
 pub(super) fn refused(verb: &str, topic: &str, code: RDKafkaErrorCode) -> Failure {
     let (kind, remedy) = match code {
         RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed => {
-            (Kind::Authorization, "; allow it to the user in Kafka's ACLs")
+            (Kind::Authorization, "; allow this to the user in Kafka's ACLs")
         }
         RDKafkaErrorCode::InvalidConfig => (Kind::Settings, "; correct spec.topic.config"),
         RDKafkaErrorCode::InvalidPartitions => (Kind::Invalid, "; correct spec.topic.partitions"),
         RDKafkaErrorCode::InvalidTopic => (Kind::Invalid, "; correct spec.topic.name"),
-        RDKafkaErrorCode::PolicyViolation => (Kind::Invalid, "; ask who runs the brokers what their policy allows"),
+        RDKafkaErrorCode::PolicyViolation => (
+            Kind::Invalid,
+            "; ask the administrators of the brokers what their policy allows",
+        ),
         RDKafkaErrorCode::InvalidReplicationFactor => (
             Kind::Refused,
-            "; there must be as many brokers as spec.topic.replicationFactor says",
+            "; spec.topic.replicationFactor needs at least that many brokers",
         ),
         RDKafkaErrorCode::TopicDeletionDisabled => (Kind::Refused, "; set delete.topic.enable on the brokers"),
         RDKafkaErrorCode::OperationTimedOut

@@ -66,9 +66,10 @@ impl NotOurs {
     pub(super) const fn told(self) -> &'static str {
         match self {
             Self::NoRecord => "this channel has no record of having created it",
-            Self::Another => "it is not the topic that this channel has created, but another one of its name",
+            Self::Another => "it is not the topic that this channel has created, but another one with the same name",
             Self::Unidentified => {
-                "the record that this channel has created a topic does not hold its ID, so it may be another one of its name"
+                "the record of the topic that this channel has created does not hold its ID, so this may be another one with the \
+                 same name"
             }
         }
     }
@@ -215,7 +216,7 @@ pub(super) fn recorded(channel: &KafkaChannel) -> Option<&TopicCreation> {
     channel.status.as_ref()?.topic_creation.as_ref()
 }
 
-/// Writes the record; none: takes it away. A channel that is gone is an error: nobody would delete what is made for it.
+/// Writes the record; none: removes it. A channel that is gone is an error: a topic that is made for it would never be deleted.
 pub(super) async fn record(
     context: &Context,
     api: &Api<KafkaChannel>,

@@ -82,18 +82,18 @@ impl Step {
     /// The reason and the note of its event.
     pub(super) fn told(&self, topic: &str) -> (Reason, String) {
         match self {
-            Self::Create { .. } => (Reason::TopicCreated, format!("has created the topic {topic:?}")),
+            Self::Create { .. } => (Reason::TopicCreated, format!("created the topic {topic:?}")),
             Self::AddPartitions { from, to } => (
                 Reason::PartitionsAdded,
-                format!("has raised the partitions of the topic {topic:?} from {from} to {to}"),
+                format!("raised the partitions of the topic {topic:?} from {from} to {to}"),
             ),
             Self::Configure { names, all: _ } => (
                 Reason::TopicConfigured,
-                format!("has set {} of the topic {topic:?} as declared", names.join(", ")),
+                format!("set {} of the topic {topic:?} as declared", names.join(", ")),
             ),
             Self::Delete => (
                 Reason::TopicDeleted,
-                format!("has deleted the topic {topic:?}, as spec.topic.deletionPolicy says"),
+                format!("deleted the topic {topic:?}, as spec.topic.deletionPolicy says"),
             ),
         }
     }

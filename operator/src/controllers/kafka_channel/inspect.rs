@@ -82,7 +82,10 @@ fn tells_ids(connection: &KafkaConnection, topic: &str) -> Option<bool> {
     // fails.
     let client = Client::new(connection, Listens::Versions).ok()?;
     let asked = client.metadata(topic);
-    debug!(failed = asked.is_err(), "asked whether the brokers tell IDs of topics");
+    debug!(
+        failed = asked.is_err(),
+        "asked the brokers whether they return IDs of topics"
+    );
     let deadline = Instant::now() + ID_WITHIN;
     while client.consumer.context().tells_ids().is_none() && Instant::now() < deadline {
         drop(client.consumer.poll(ID_POLL));
@@ -188,7 +191,7 @@ impl Client {
             drop(self.consumer.poll(ID_POLL));
         }
         if let Err(error) = self.consumer.unassign() {
-            debug!(%error, "failed to let a topic go");
+            debug!(%error, "failed to unassign the topic");
         }
         match self.consumer.context().topic_id() {
             Some(id) => TopicId::Told(id),
@@ -212,7 +215,8 @@ impl Client {
                 Err(error) if Instant::now() >= deadline => {
                     debug!(%error, servers = self.servers, "no broker answers");
                     let message = format!(
-                        "no broker of {} answers; check the addresses and the network, and whether the listener wants TLS or SASL",
+                        "no broker of {} answers; check the addresses and the network, and whether the listener requires TLS or \
+                         SASL",
                         self.servers
                     );
                     return Err(Failure::new(Kind::Unreachable, message));
@@ -294,7 +298,7 @@ impl ClientContext for Listener {
 
 impl ConsumerContext for Listener {}
 
-/// An error that waiting does not mend; others are waited for.
+/// An error that waiting does not fix. For other errors the caller waits.
 pub(super) fn decisive(error: &KafkaError, reason: &str) -> Option<Failure> {
     let kind = match error.rdkafka_error_code()? {
         RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => Kind::Authentication,

@@ -30,9 +30,9 @@ pub(super) enum Refusal {
     Others,
 }
 
-/// Every setting of `declared` that is refused beside `others` and those that are taken, and whether `others` are refused themselves.
-/// `check` asks the brokers about some without writing them, within the time that it is given. None: the time or the questions have run
-/// out, and nobody knows.
+/// Every setting of `declared` that is refused beside `others` and the accepted ones, and whether `others` are refused themselves.
+/// `check` asks the brokers about some without writing them, within the time that it is given. None: the time or the number of
+/// questions was not enough.
 ///
 /// # Errors
 /// The brokers do not answer, or refuse for another reason.
@@ -116,7 +116,7 @@ pub(super) fn told(refusals: &[Refusal]) -> String {
             settings::fault(name, value)
         ),
         Refusal::Others => {
-            "Kafka refuses settings that others have set on the topic: correct them by Kafka's own tools".to_owned()
+            "Kafka refuses settings that others have set on the topic: correct them with Kafka's own tools".to_owned()
         }
     });
     sentences.collect::<Vec<_>>().join(". ")

@@ -43,7 +43,7 @@ const _: () = assert!(ASKED_WITHIN.as_secs() + apply::WITHIN.as_secs() < TRY.as_
 pub(super) enum Removal {
     /// The channel is not being deleted.
     Stays,
-    /// The topic is to be deleted. With a bound that has passed, this try is the last: perhaps nobody was there to try before.
+    /// The topic is to be deleted. If a bound has passed, this try is the last: no operator may have run before.
     Deletes { past: Option<Duration> },
     /// The channel goes, the topic stays.
     Leaves(Why),
@@ -111,7 +111,7 @@ pub(super) fn concluded(tried: Result<Tried, ReconcileError>, past: Option<Durat
     }
 }
 
-/// Tries to delete the topic: if the channel has created it, and nobody else uses it.
+/// Tries to delete the topic, if the channel has created it and nothing else uses it.
 pub(super) async fn remove(
     channel: &KafkaChannel,
     context: &Context,
@@ -157,15 +157,15 @@ pub(super) fn may_delete(whose: Whose, topic: &str, deadline: Instant) -> Result
         Whose::NotOurs(why) => return Ok(Err(Why::NotOurs(why))),
         Whose::Untold => {
             let message = format!(
-                "the brokers do not tell the ID of the topic {topic:?}, by which it is told from another one of its name; check that \
-                 they answer in time"
+                "the brokers do not return the ID of the topic {topic:?}, so it may be another one with the same name. Check that \
+                 the brokers answer in time"
             );
             return Err(Failure::new(Kind::Refused, message));
         }
         Whose::Ours => {}
     }
     if Instant::now() >= deadline {
-        let message = format!("the brokers were too slow to delete the topic {topic:?} within a try");
+        let message = format!("the brokers were too slow to delete the topic {topic:?} in one try");
         return Err(Failure::new(Kind::Refused, message));
     }
     Ok(Ok(()))
@@ -184,9 +184,12 @@ pub(super) async fn tell(context: &Context, channel: &KafkaChannel, tried: &Trie
         Tried::Left(Why::Annotation) => format!("the annotation {SKIP_TOPIC_DELETION} says so"),
         Tried::Left(Why::NotOurs(why)) => why.told().to_owned(),
         Tried::Left(Why::Bound(bound, hindrance)) => {
-            format!("it could not be deleted within {} s: {hindrance}", bound.as_secs())
+            format!(
+                "the operator could not delete it within {} s: {hindrance}",
+                bound.as_secs()
+            )
         }
     };
-    let note = format!("the topic {topic:?} stays, since {why}. If it is to go, delete it by Kafka's own tools");
+    let note = format!("the topic {topic:?} stays because {why}. To delete it, use Kafka's own tools");
     context.events.warning(&about, Reason::TopicLeft, note).await;
 }

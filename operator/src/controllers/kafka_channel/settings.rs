@@ -95,19 +95,19 @@ pub(super) fn same(name: &str, one: &str, other: &str) -> bool {
 pub(super) fn fault(name: &str, value: &str) -> String {
     let value = trimmed(value);
     let Some(type_) = type_of(name) else {
-        return "no setting of topics that the operator knows has this name".to_owned();
+        return "the operator knows no setting of topics with this name".to_owned();
     };
     let one_of = |allowed: &[&str]| format!("write one of {}", allowed.join(", "));
     match type_ {
         Type::Boolean if boolean(value).is_none() => "write true or false".to_owned(),
-        Type::Int if value.parse::<i32>().is_err() => "write a whole number of 32 bits".to_owned(),
-        Type::Long if whole(value).is_none() => "write a whole number of 64 bits".to_owned(),
+        Type::Int if value.parse::<i32>().is_err() => "write a whole number that fits in 32 bits".to_owned(),
+        Type::Long if whole(value).is_none() => "write a whole number that fits in 64 bits".to_owned(),
         Type::Double if double(value).is_none() => "write a number, such as 0.5".to_owned(),
         Type::List(allowed) if !allowed.is_empty() && items(value).iter().any(|item| !allowed.contains(item)) => {
             format!("write a list of {}", allowed.join(", "))
         }
         Type::Text(allowed) if !allowed.is_empty() && !allowed.contains(&value) => one_of(allowed),
-        _ => "Kafka does not take this value beside the others; its documentation says what it allows".to_owned(),
+        _ => "Kafka does not take this value with the other settings; its documentation says what it allows".to_owned(),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::reconcile::conditions::{Verdict, Words, conditions};
 use crate::reconcile::invalid_spec::InvalidSpec;
 use crate::reconcile::reason::Reason;
 
-/// Between two looks at a topic that is well, or that only a person can mend.
+/// Between two checks of a topic that is healthy, or that only a person can repair.
 const INTERVAL: Duration = Duration::from_secs(300);
 
 /// The most between two looks at what may come right by itself.
@@ -48,8 +48,8 @@ impl Facts {
         match self {
             Self::Refused(refused) => refused.to_string(),
             Self::Failed(failure) => failure.message.clone(),
-            Self::Seen { .. } => "it is still there".to_owned(),
-            Self::InUse(users) => format!("it is used by {users}"),
+            Self::Seen { .. } => "the topic still exists".to_owned(),
+            Self::InUse(users) => format!("the topic is used by {users}"),
         }
     }
 }
@@ -120,34 +120,36 @@ fn verdict(channel: &KafkaChannel, facts: &Facts, record: Option<&TopicCreation>
         Facts::InUse(users) => Verdict::reconciling(
             Reason::TopicInUse,
             format!(
-                "the topic {topic:?} is to go with this channel, and is used by {users}. It is deleted once they are gone, if that \
-                 is soon; else the channel goes and the topic stays"
+                "the topic {topic:?} is to be deleted with this channel, but is still used by {users}. The operator deletes it \
+                 once they are gone. If that takes too long, the channel is deleted and the topic stays"
             ),
         ),
         Facts::Seen { seen, plan } => match (&plan.block, &seen.topic) {
             (Some(block), _) => blocked(channel, block, &plan.refused),
             (None, None) if channel.spec.topic.managed => Verdict::reconciling(
                 Reason::TopicPending,
-                format!("the topic {topic:?} is made; not every broker knows it yet"),
+                format!("the topic {topic:?} is created, but not every broker knows it yet"),
             ),
             (None, None) => Verdict::reconciling(
                 Reason::TopicMissing,
-                format!("there is no topic {topic:?}; create it, or let the operator do so by spec.topic.managed"),
+                format!(
+                    "there is no topic {topic:?}; create it, or let the operator create it with spec.topic.managed"
+                ),
             ),
             (None, Some(_)) if !plan.steps.is_empty() => Verdict::reconciling(
                 Reason::TopicPending,
-                format!("the topic {topic:?} was changed; the brokers do not show it yet"),
+                format!("the operator has changed the topic {topic:?}; the brokers do not show the change yet"),
             ),
             (None, Some(found)) => Verdict::ready(
                 Reason::TopicReady,
                 match creation::whose(record, seen, found, now) {
                     Whose::NotOurs(why) if deletes_topic(channel) => format!(
-                        "the topic {topic:?} is there, with {} partitions. Deleting this channel leaves it, since {}. If it is to go \
-                         then, delete it by Kafka's own tools",
+                        "the topic {topic:?} exists, with {} partitions. Deleting this channel leaves it, because {}. To delete \
+                         it as well, use Kafka's own tools",
                         found.partitions,
                         why.told()
                     ),
-                    _ => format!("the topic {topic:?} is there, with {} partitions", found.partitions),
+                    _ => format!("the topic {topic:?} exists, with {} partitions", found.partitions),
                 },
             ),
         },
@@ -158,19 +160,19 @@ fn blocked(channel: &KafkaChannel, block: &Block, refused: &[Refusal]) -> Verdic
     let topic = &channel.spec.topic.name;
     match block {
         Block::PartitionIncrease { from, to, allowed } => {
-            let allowed = allowed.map_or_else(String::new, |allowed| format!(" (it says {allowed})"));
+            let allowed = allowed.map_or_else(String::new, |allowed| format!(" (now {allowed})"));
             Verdict::stalled(
                 Reason::PartitionIncreaseNotAcknowledged,
                 format!(
-                    "the topic {topic:?} has {from} partitions and {to} are declared: most keys would go to other partitions, \
-                     where new records can overtake old ones of the same asset. Stop the producers until all is read and set \
-                     spec.topic.allowPartitionIncrease to {to}{allowed}, or declare {from}"
+                    "the topic {topic:?} has {from} partitions, and {to} are declared. More partitions move most keys to other \
+                     partitions, where new records can overtake old ones of the same asset. Stop the producers until all records \
+                     are read, then set spec.topic.allowPartitionIncrease to {to}{allowed}. Or declare {from}"
                 ),
             )
         }
         Block::UnknownSettings(names) => {
             let mut sentences = vec![format!(
-                "spec.topic.config: the brokers know no setting {}; correct or remove it",
+                "spec.topic.config: the brokers do not know the setting {}; correct or remove it",
                 names.join(", ")
             )];
             if !refused.is_empty() {
@@ -193,19 +195,21 @@ fn drift(facts: &Facts) -> Option<Words> {
     };
     let sentences = plan.drift.iter().map(|drift| match drift {
         Drift::MorePartitions { declared, found } => format!(
-            "there are {found} partitions, and {declared} are declared: partitions cannot be taken away; declare {found}"
+            "the topic has {found} partitions, and {declared} are declared. Kafka cannot remove partitions: declare {found}"
         ),
         Drift::ReplicationFactor { declared, found } => format!(
-            "partitions have {found} copies, and {declared} are declared: reassign them by Kafka's own tools, or declare {found}"
+            "the topic's partitions have {found} replicas, and {declared} are declared: reassign them with Kafka's own tools, or declare \
+             {found}"
         ),
         Drift::Unreadable(name) => format!(
-            "settings differ and are not repaired: {name} is set on the topic and cannot be read, so writing others would reset it"
+            "settings differ, and the operator does not repair them: {name} is set on the topic and cannot be read, so writing \
+             other settings would reset it"
         ),
         Drift::Held(setting) => {
-            let held = setting.found.as_ref().map_or_else(|| "no value that they tell".to_owned(), |held| format!("{held:?}"));
+            let held = setting.found.as_ref().map_or_else(|| "no value that they return".to_owned(), |held| format!("{held:?}"));
             format!(
-                "spec.topic.config declares {}: {:?}; the brokers took it and hold {held}. The operator does not write it again: declare \
-                 what they hold, or find out what changes it",
+                "spec.topic.config declares {}: {:?}; the brokers took it, but hold {held}. The operator does not write it again. \
+                 Declare what they hold, or find out what changes it",
                 setting.name, setting.declared
             )
         }

@@ -249,7 +249,7 @@ fn what_cannot_be_repaired_is_told_and_leaves_the_channel_ready() {
     );
     let message = &drifted.conditions[1].message;
     assert!(
-        message.contains("6 partitions") && message.contains("1 copies"),
+        message.contains("6 partitions") && message.contains("have 1 replicas"),
         "{message}"
     );
 }

@@ -13,7 +13,8 @@ use crate::context::{Context, Scope};
 use crate::reconcile::reference::{channels_of, grants};
 use crate::watch;
 
-/// Who uses a topic. What is in another namespace is named only if the channel lets that namespace in: its names are nobody else's.
+/// Which resources use a topic. One in another namespace is named only if the channel allows that namespace; else it is only
+/// counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Users {
     /// Those that may be named, in order.

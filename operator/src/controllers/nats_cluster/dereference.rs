@@ -35,7 +35,7 @@ pub(super) struct Dereferenced {
 pub(super) enum DereferenceError {
     #[error(transparent)]
     Secrets(#[from] SecretsError),
-    #[error("failed to list the AssetForwarders: without them it cannot be told who uses the cluster")]
+    #[error("failed to list the AssetForwarders, so the operator cannot know which of them use the cluster")]
     Forwarders(#[source] Box<kube::Error>),
 }
 
@@ -141,8 +141,8 @@ fn references(forwarder: &AssetForwarder) -> impl Iterator<Item = &String> {
         .flat_map(|ring| ring.member_refs.iter().chain(&ring.leaving))
 }
 
-/// A forwarder names its members before it makes its first pods. One whose Deployment the API server refuses has none that could publish,
-/// and a cluster would wait for it until somebody mends its spec.
+/// A forwarder names its members before it makes its first pods. If the API server refuses its Deployment, no pod can publish.
+/// Without this check, a cluster would wait for that forwarder until its spec is corrected.
 fn has_never_run(status: &AssetForwarderStatus) -> bool {
     let mut conditions = status.conditions.iter();
     let is_refused = conditions

@@ -44,7 +44,7 @@ pub(super) enum Farewell {
     Forced { by: Force, remaining: Remaining },
 }
 
-/// Why nobody waits any longer.
+/// Why the cluster does not wait any longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Force {
     /// A person said so.
@@ -59,12 +59,12 @@ pub(super) struct Leaving<'a> {
     pub(super) cluster: &'a NatsCluster,
     deleted: Timestamp,
     began: Timestamp,
-    /// Whether its whole namespace is being deleted; not, as long as nobody has asked.
+    /// Whether its whole namespace is being deleted. False until that is known.
     pub(super) namespace_goes: bool,
 }
 
 impl<'a> Leaving<'a> {
-    /// None: it is not being deleted. `began` is when this controller did: a drain that nobody could see to does not count.
+    /// None: it is not being deleted. `began` is when this controller started: time without an operator does not count.
     pub(super) fn of(cluster: &'a NatsCluster, began: Timestamp) -> Option<Self> {
         let deleted = cluster.meta().deletion_timestamp.as_ref()?;
         Some(Self {
@@ -75,7 +75,7 @@ impl<'a> Leaving<'a> {
         })
     }
 
-    /// Why it goes, whoever still publishes to it; none: nothing forces it yet.
+    /// Why it is removed although forwarders may still publish to it; none: nothing forces it yet.
     pub(super) fn forced(&self, now: Timestamp) -> Option<Force> {
         let annotations = self.cluster.annotations();
         if annotations.get(SKIP_DRAIN).map(String::as_str) == Some("true") {
@@ -125,21 +125,24 @@ pub(super) async fn tell(context: &Context, cluster: &NatsCluster, farewell: Far
     match farewell {
         Farewell::Unused => {}
         Farewell::Drained => {
-            let note = "no forwarder publishes to it any more; it may go".to_owned();
+            let note = "no forwarder publishes to the cluster any more; the operator lets it be removed".to_owned();
             context.events.normal(&about, Reason::Drained, note).await;
         }
         Farewell::Forced { by, remaining } => {
             let why = match by {
                 Force::Annotation => format!("the annotation {SKIP_DRAIN} says so"),
-                Force::Bound(bound) => format!("they have not left it within {} s", bound.as_secs()),
+                Force::Bound(bound) => format!(
+                    "forwarders have not stopped publishing to it within {} s",
+                    bound.as_secs()
+                ),
             };
             let whom = match remaining {
                 Remaining::Known(forwarders) => forwarders.join(", "),
                 Remaining::Unknown(why) => format!("(cannot be read: {why})"),
             };
             let note = format!(
-                "it goes although forwarders may still publish to it, since {why}: {whom}. What it has not confirmed goes to \
-                 other clusters after the hand-over timeout"
+                "the operator lets the cluster be removed because {why}. These forwarders may still publish to it: {whom}. \
+                 Records that it has not confirmed go to other clusters after the hand-over timeout"
             );
             context.events.warning(&about, Reason::DrainForced, note).await;
         }

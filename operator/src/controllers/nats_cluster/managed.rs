@@ -50,10 +50,11 @@ pub(super) enum ManagedError {
     #[error("failed to evict the Pod {name}")]
     Evict { name: String, source: Box<kube::Error> },
     #[error(
-        "the key {key:?} of the Secret {secret} holds no password of at least 8 letters, digits, dashes or underscores: write one, or delete the Secret"
+        "the key {key:?} of the Secret {secret} holds no usable password. Write at least 8 letters, digits, dashes or \
+         underscores, or delete the Secret"
     )]
     Password { secret: String, key: String },
-    #[error("failed to make up a password: the system has no randomness")]
+    #[error("failed to generate a password: the system has no source of randomness")]
     Random,
     /// What was decided upon is another one by now.
     #[error(transparent)]
@@ -136,13 +137,15 @@ pub(super) async fn bring_on(
         Step::Forget { server: gone, why } => {
             let streams = match server {
                 Some(server) => request::streams(server, &plan.passwords).await,
-                None => Err("no server is well".to_owned()),
+                None => Err("no server is healthy".to_owned()),
             };
             match streams {
                 Ok(streams) => confirm(&situation, &gone, why, &streams),
                 Err(error) => Step::Wait(Words::new(
                     why.reason,
-                    format!("{gone} has gone; which streams it may have alone cannot be told: {error}"),
+                    format!(
+                        "{gone} has gone; the operator cannot find out which streams only that server may have: {error}"
+                    ),
                 )),
             }
         }

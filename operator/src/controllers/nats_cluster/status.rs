@@ -50,7 +50,7 @@ pub(super) enum Facts {
 pub(super) struct Served {
     /// What came of looking after them.
     pub(super) outcome: Outcome,
-    /// Whether they let a client in; none: they are not all well, so nobody asked.
+    /// Whether they accept a client; none: they are not all healthy, so the operator did not check.
     pub(super) seen: Option<Result<Seen, Failure>>,
 }
 
@@ -131,7 +131,7 @@ fn verdict(cluster: &NatsCluster, member_of: &[String], until: Option<Timestamp>
         Facts::Leaving if deleted => Verdict::reconciling(Reason::Draining, "no forwarder publishes to it any more"),
         Facts::Leaving => drained(),
         Facts::Unread(why) => draining(
-            format!("which forwarders may still publish to it cannot be read: {why}"),
+            format!("the operator cannot read which forwarders may still publish to it: {why}"),
             until,
         ),
         Facts::Failed(Failure { kind, message }) => Verdict::reconciling(kind.reason(), message.clone()),
@@ -139,14 +139,15 @@ fn verdict(cluster: &NatsCluster, member_of: &[String], until: Option<Timestamp>
             Some(Err(Failure { kind, message })) => Verdict::reconciling(kind.reason(), message.clone()),
             Some(Ok(_)) if cluster.spec.drain => drained(),
             Some(Ok(_)) => outcome.verdict.clone(),
-            None if outcome.verdict.is_ready() => {
-                Verdict::reconciling(Reason::NotConnected, "nobody has looked yet whether clients are let in")
-            }
+            None if outcome.verdict.is_ready() => Verdict::reconciling(
+                Reason::NotConnected,
+                "the operator has not checked yet whether clients can log in",
+            ),
             None => outcome.verdict.clone(),
         },
         Facts::Connected(Seen { version, .. }) => Verdict::ready(
             Reason::Connected,
-            format!("a server of version {version} lets the operator in"),
+            format!("the operator has logged in to a server of version {version}"),
         ),
     }
 }
@@ -157,7 +158,8 @@ fn draining(mut message: String, until: Option<Timestamp>) -> Verdict {
         // Whole seconds: it is for people.
         let until = until.strftime("%Y-%m-%dT%H:%M:%SZ");
         message = format!(
-            "{message}. It waits for them until {until} at most; the annotation {SKIP_DRAIN}: \"true\" lets it go at once"
+            "{message}. The cluster waits for them until {until} at most; the annotation {SKIP_DRAIN}: \"true\" lets it be \
+             removed at once"
         );
     }
     Verdict::reconciling(Reason::Draining, message)
@@ -166,7 +168,7 @@ fn draining(mut message: String, until: Option<Timestamp>) -> Verdict {
 fn drained() -> Verdict {
     Verdict::ready(
         Reason::Drained,
-        "it is in no ring, and stays out for as long as spec.drain is true",
+        "the cluster is in no ring, and stays out while spec.drain is true",
     )
 }
 

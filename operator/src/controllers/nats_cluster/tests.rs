@@ -372,7 +372,7 @@ fn a_deleted_cluster_says_that_it_cannot_tell_whom_it_waits_for() {
     );
     let message = &waiting.conditions[0].message;
     for part in [
-        "cannot be read: assetforwarders is forbidden. It waits",
+        "cannot read which forwarders may still publish to it: assetforwarders is forbidden. The cluster waits",
         "until 1970-01-01T00:11:40Z at most",
         SKIP_DRAIN,
     ] {
@@ -426,5 +426,8 @@ async fn an_api_server_that_answers_no_question_holds_no_cluster() {
     let (action, patch) = reconciled(deleted(&now, json!({}))).await;
     assert_eq!(action, Action::requeue(Duration::from_secs(5)));
     let message = patch["status"]["conditions"][0]["message"].as_str().unwrap();
-    assert!(message.contains("cannot be read: no answer within 20 s"), "{message}");
+    assert!(
+        message.contains("may still publish to it: no answer within 20 s"),
+        "{message}"
+    );
 }

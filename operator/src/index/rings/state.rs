@@ -25,7 +25,7 @@ pub(super) struct State {
     pub(super) rings: BTreeMap<Id, Known>,
     /// About how much memory all entries of `rings` take.
     pub(super) bytes: usize,
-    /// Whether an entry of nobody was ever let go. Once true it stays: to read once more than needed costs little.
+    /// Whether an entry without a forwarder was ever dropped. It stays true, since one read too many costs little.
     pub(super) has_forgotten: bool,
     /// Forwarders that were seen after such an entry may have been let go which was theirs. They are to be read again.
     pub(super) unread: BTreeSet<Key>,
@@ -134,14 +134,14 @@ impl State {
                 return;
             };
             let its = known.bytes();
-            warn!(forwarder = %id.0, bytes = its, "the ring is not kept: the rings of its namespace are too large");
+            warn!(forwarder = %id.0, bytes = its, "the router does not keep the ring: the rings of its namespace are too large");
             known.ring = Last::NoRoom(its);
             self.bytes = self.bytes.saturating_sub(its);
         }
     }
 
-    /// Forgets entries of no forwarder until all that are left have `most` bytes: of the namespace that has most of them, the largest
-    /// first. Nothing of them stays, not even that they were there: whoever forges them chooses how many.
+    /// Forgets entries without a forwarder until the rest has at most `most` bytes. It takes the largest one of the namespace that
+    /// has most such bytes. Nothing of them is kept, because a forger chooses how many there are.
     fn forget_those_of_nobody(&mut self, most: usize) {
         let mut namespaces = BTreeMap::<&str, (usize, Vec<(usize, &Id)>)>::new();
         for (id, known) in &self.rings {
@@ -172,7 +172,7 @@ impl State {
         }
         warn!(
             rings = over.len(),
-            "rings of no AssetForwarder are not kept: there is no room for them"
+            "the router has no room for rings without an AssetForwarder, and drops them"
         );
         self.has_forgotten = true;
         self.bytes = left;

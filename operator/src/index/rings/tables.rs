@@ -77,21 +77,19 @@ struct Begun {
     making: Making,
 }
 
-/// A table that is being made. It is made to the end also where nobody waits for it any more.
+/// A table that is being built. It is completed even if no request waits for it any more.
 type Making = Shared<BoxFuture<'static, Result<Arc<LeanRing>, NoTable>>>;
 
 /// Why there is no table.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoTable {
     #[error(
-        "it has {nodes} virtual nodes, and all rings together may have {most} here; lower spec.ring.replicas or weights"
+        "it has {nodes} virtual nodes, but the limit for all rings together is {most}; lower spec.ring.replicas or weights"
     )]
     TooLarge { nodes: u64, most: u64 },
-    #[error(
-        "{most} tables of the namespace {namespace} are being made already, and each takes a moment; ask again in a few seconds"
-    )]
+    #[error("the router is already building {most} tables of the namespace {namespace}; ask again in a few seconds")]
     Busy { namespace: String, most: usize },
-    #[error("its table could not be made: {0}")]
+    #[error("the router failed to build its table: {0}")]
     Failed(String),
 }
 
@@ -196,7 +194,7 @@ impl Pool {
         kept.begun.remove(&shape);
         if let Ok(ring) = &made {
             kept.made += 1;
-            debug!(made = kept.made, has_room, "made a table");
+            debug!(made = kept.made, has_room, "built a table");
             if has_room {
                 kept.keep(namespace, shape, Arc::clone(ring));
             }

@@ -133,7 +133,7 @@ pub(crate) fn forwarder_changed(
     }
 }
 
-/// What is heard of the rings' ConfigMaps, without those that are nobody's.
+/// The events of the rings' ConfigMaps, without those that have no valid owner.
 #[derive(Debug)]
 pub(crate) enum Heard {
     Began,
@@ -226,11 +226,11 @@ fn document(map: &ConfigMap, key: &Key) -> Document {
         Some(Err(error)) => {
             // Whoever wrote it chose how much is wrong with it.
             let error: String = error.to_string().chars().take(1_000).collect();
-            warn!(forwarder = %key, %error, "the ring's document cannot be read; the last good one is answered from");
+            warn!(forwarder = %key, %error, "failed to read the ring's document; the router answers from the last good one");
             Document::Broken
         }
         None => {
-            warn!(forwarder = %key, "the ring's ConfigMap has no key {RING_FILE}; the last good one is answered from");
+            warn!(forwarder = %key, "the ring's ConfigMap has no key {RING_FILE}; the router answers from the last good one");
             Document::Broken
         }
     }

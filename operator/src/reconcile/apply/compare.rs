@@ -31,7 +31,7 @@ pub(super) fn holds(live: &Value, declared: &Value) -> bool {
     }
 }
 
-/// An object without what changes although nobody has changed it.
+/// An object without the fields that change by themselves.
 pub(super) fn lasting(mut object: Value) -> Value {
     if let Some(object) = object.as_object_mut() {
         object.remove("status");

@@ -13,8 +13,8 @@ use super::declared::owner;
 use super::error::{About, ApplyError};
 
 impl Applier {
-    /// Deletes a child of the owner with that UID, if it is there. An object of that name which belongs to somebody else is no matter of
-    /// ours: nothing of that name is wanted, so nothing is in its way.
+    /// Deletes a child of the owner with that UID, if it exists. An object of that name with another owner stays: no child of that
+    /// name is wanted, so it is not in the way.
     ///
     /// # Errors
     /// [`ApplyError`]

@@ -26,7 +26,7 @@ pub enum ApplyError {
         name: String,
     },
     /// The object is still being deleted.
-    #[error("{kind} {namespace}/{name} is being deleted; it is made anew when it is gone")]
+    #[error("{kind} {namespace}/{name} is being deleted; the operator creates it again when it is gone")]
     Deleting {
         /// The object's kind.
         kind: String,
@@ -36,7 +36,7 @@ pub enum ApplyError {
         name: String,
     },
     /// It is not what the decision was made upon.
-    #[error("{kind} {namespace}/{name} has changed meanwhile; it is decided anew")]
+    #[error("{kind} {namespace}/{name} has changed meanwhile; the operator decides again")]
     Changed {
         /// The object's kind.
         kind: String,

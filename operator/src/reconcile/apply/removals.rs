@@ -1,7 +1,6 @@
-//! Takes out of a child's lists what another hand has added, and tells the owner.
-//!
-//! What is taken out and comes back in the answer to our own write was not added by a hand: admission adds it to each write. So does it
-//! stay where admission refuses that it goes. Then the child is settled with it, which is told once, and nobody fights.
+//! Removes items from a child's lists that the operator has not declared, and tells the owner.
+//! If an item comes back in the answer to our own write, admission adds it to each write. Admission may also refuse its removal. In
+//! both cases the item stays, the child counts as settled with it, and an event says so once.
 
 use std::fmt::Debug;
 
@@ -63,12 +62,12 @@ impl Applier {
                     let left = Surplus::of(&about.json(&patched)?, declared).items;
                     let (left, gone) = surplus.items.into_iter().partition(|item| left.contains(item));
                     self.tell_removed(about, &patched, gone).await;
-                    self.tell_left(about, &patched, left, "something adds them again to each write")
+                    self.tell_left(about, &patched, left, "something adds them again with each write")
                         .await;
                     return Ok(patched);
                 }
                 Err(kube::Error::Api(refusal)) => refusal,
-                Err(error) => return Err(about.failed("take foreign items out of", error)),
+                Err(error) => return Err(about.failed("remove foreign items from", error)),
             };
             match refusal.code {
                 // Another version; or a list has become shorter, which is noticed before the version.
@@ -86,7 +85,7 @@ impl Applier {
                     self.tell_left(about, &live, surplus.items, &refusal.message).await;
                     return Ok(live);
                 }
-                _ => return Err(about.failed("take foreign items out of", kube::Error::Api(refusal))),
+                _ => return Err(about.failed("remove foreign items from", kube::Error::Api(refusal))),
             }
         }
     }
@@ -101,9 +100,9 @@ impl Applier {
         } = about;
         warn!(
             kind,
-            namespace, name, items, "removed list items that another hand had added"
+            namespace, name, items, "removed list items that the operator had not declared"
         );
-        let note = format!("removed from {kind} {name}, since another hand had added it: {items}");
+        let note = format!("removed from {kind} {name}, because the operator had not declared it: {items}");
         self.tell_owner(child, REMOVED, note).await;
     }
 
@@ -118,9 +117,9 @@ impl Applier {
         } = about;
         warn!(
             kind,
-            namespace, name, items, why, "list items that nobody has declared stay"
+            namespace, name, items, why, "list items that the operator has not declared stay"
         );
-        let note = format!("{kind} {name} keeps what nobody has declared: {items}; {why}");
+        let note = format!("{kind} {name} keeps list items that the operator has not declared: {items}; {why}");
         self.tell_owner(child, LEFT, note).await;
     }
 

@@ -11,8 +11,8 @@ use super::surplus::Surplus;
 use super::{Applier, compare};
 use crate::index::Latest;
 
-/// Of how many children that is kept. Nobody tells that a child has gone with its owner, so the oldest ones go. One that was forgotten too
-/// early is written once more.
+/// For how many children this is kept. No event says that a child has gone with its owner, so the oldest entries go. A child that
+/// was forgotten too early is written once more.
 pub(super) const MOST_SETTLED: usize = 16_384;
 
 /// What was declared, and what has come of it.
@@ -20,7 +20,7 @@ pub(super) const MOST_SETTLED: usize = 16_384;
 pub(super) struct Settled {
     declared: String,
     live: String,
-    /// List items that nobody declares and that are there after our own write. They were told of.
+    /// List items that are not declared and stay after our own write. An event has named them.
     left: Vec<String>,
 }
 

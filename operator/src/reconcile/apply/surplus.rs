@@ -2,9 +2,9 @@
 //!
 //! A server-side apply takes away only what we have applied before. A container, port or subject that another hand adds beside ours would
 //! stay: it would run with the pods' credentials, or be let in. So these lists are ours as a whole, and what is not declared has to go.
-//!
-//! Of a workload only the template is looked at. Injectors of sidecars act on pods, which are nobody's child here. Labels, annotations,
-//! finalizers, pull secrets of a ServiceAccount, and fields that the API server fills in are in none of these lists: they stay as they are.
+//! Of a workload only the template is checked. Injectors of sidecars act on pods, which are no children of ours. Labels,
+//! annotations, finalizers, pull secrets of a ServiceAccount, and fields that the API server fills in are in none of these lists:
+//! they stay as they are.
 
 use serde_json::{Value, json};
 

@@ -269,3 +269,28 @@ fn only_what_is_ours_is_deleted() {
         assert!(!is_to_go(&budget(others.clone()), "u1"), "{others}");
     }
 }
+
+#[test]
+fn of_who_has_written_what_only_that_is_kept_which_is_asked_for() {
+    let entry = |manager: &str, fields: Value| json!({"manager": manager, "operation": "Apply", "fieldsV1": fields});
+    let mut deployment: Deployment = serde_json::from_value(json!({"metadata": {"managedFields": [
+        entry(MANAGER, json!({
+            "f:metadata": {"f:annotations": {"f:a": {}}, "f:labels": {"f:b": {}}},
+            "f:spec": {"f:replicas": {}, "f:template": {"f:spec": {}}},
+        })),
+        entry("another", json!({"f:spec": {"f:replicas": {}}})),
+        entry(MANAGER, json!({"f:status": {}})),
+    ]}}))
+    .unwrap();
+    let annotation = ["f:metadata", "f:annotations", "f:a"];
+    let (replicas, label) = (["f:spec", "f:replicas"], ["f:metadata", "f:labels", "f:b"]);
+    let owned =
+        |deployment: &Deployment| [&annotation[..], &replicas, &label].map(|path| owns(deployment, MANAGER, path));
+    assert_eq!(owned(&deployment), [true; 3]);
+    keep_ownership(&mut deployment, MANAGER, &[&replicas, &annotation[..2]]);
+    assert_eq!(owned(&deployment), [true, true, false]);
+    assert!(!owns(&deployment, "another", &replicas));
+    let kept = serde_json::to_value(deployment.managed_fields()).unwrap();
+    let fields = json!({"f:metadata": {"f:annotations": {"f:a": {}}}, "f:spec": {"f:replicas": {}}});
+    assert_eq!((&kept[0]["fieldsV1"], kept.as_array().unwrap().len()), (&fields, 2));
+}

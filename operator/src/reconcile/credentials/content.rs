@@ -14,7 +14,7 @@ pub(super) fn text(value: &[u8]) -> Result<(), &'static str> {
 
 /// The text without the blanks and line ends around it that editors and `echo` leave.
 pub(super) fn trimmed(value: &[u8]) -> Result<&str, &'static str> {
-    let text = str::from_utf8(value).map_err(|_| "holds bytes that are no UTF-8 text; write text")?;
+    let text = str::from_utf8(value).map_err(|_| "is not UTF-8 text; write text")?;
     let text = text.trim();
     if text.chars().any(char::is_control) {
         return Err("holds a control character or several lines; write one line of text");
@@ -23,17 +23,18 @@ pub(super) fn trimmed(value: &[u8]) -> Result<&str, &'static str> {
 }
 
 pub(super) fn creds(value: &[u8]) -> Result<(), &'static str> {
-    let text = str::from_utf8(value).map_err(|_| "holds bytes that are no text; put a credentials file there")?;
+    let text = str::from_utf8(value).map_err(|_| "is not text; put a credentials file there")?;
     match parse_creds(text) {
         Ok(_) => Ok(()),
         Err(_) => Err(
-            "holds no credentials file (a user JWT and a user's seed, each between its BEGIN and END line); put one there, as nsc makes it",
+            "holds no credentials file (a user JWT and a user's seed, each between its BEGIN and END line); put one there, as nsc \
+             writes it",
         ),
     }
 }
 
 pub(super) fn seed(value: &[u8]) -> Result<(), &'static str> {
-    let text = str::from_utf8(value).map_err(|_| "holds bytes that are no text; put an NKEY seed there")?;
+    let text = str::from_utf8(value).map_err(|_| "is not text; put an NKEY seed there")?;
     match parse_seed(text.trim()) {
         Ok(_) => Ok(()),
         Err(_) => Err("holds no NKEY seed of a user; put one there that begins with SU"),
@@ -64,6 +65,6 @@ pub(super) fn certificates(value: &[u8]) -> Result<(), &'static str> {
 pub(super) fn private_key(value: &[u8]) -> Result<(), &'static str> {
     match PrivateKeyDer::from_pem_slice(value) {
         Ok(_) => Ok(()),
-        Err(_) => Err("holds no private key in PEM that needs no password; put one there"),
+        Err(_) => Err("holds no private key in PEM without a password; put one there"),
     }
 }

@@ -1,7 +1,6 @@
 //! How much a forwarder's Secret of credentials may hold. Pure.
-//!
-//! Kubernetes takes a Secret of 1 MiB, and refuses the write of a larger one as a whole. That write is the first of all, so nothing behind
-//! it would be written any more: no renewal, no member, no rollout. So whoever does not fit is kept out before.
+//! Kubernetes accepts a Secret of 1 MiB, and refuses the write of a larger one as a whole. That write is the first of all, so no
+//! write after it would be made: no renewal, no member, no rollout. So credentials that do not fit are kept out before.
 
 use std::collections::BTreeMap;
 

@@ -32,7 +32,7 @@ impl Secrets {
         let checked = if value.trim_ascii().is_empty() {
             Err("is empty; put the credentials there")
         } else if value.len() > MOST_BYTES {
-            Err("holds more than 256 KiB; put only those certificates or credentials there that are needed")
+            Err("holds more than 256 KiB; store only the certificates and credentials that are needed")
         } else {
             check(value)
         };

@@ -73,7 +73,7 @@ impl Slots {
         slot.await.ok()
     }
 
-    /// From now on no work begins, and whoever waits is told so.
+    /// From now on no work begins. Waiting calls return without a slot.
     pub fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;

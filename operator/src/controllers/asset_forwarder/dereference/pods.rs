@@ -109,7 +109,7 @@ fn configs(stores: &Stores, identity: &Identity) -> Vec<PartialObjectMeta<Config
     configs.iter().map(|map| PartialObjectMeta::clone(map)).collect()
 }
 
-/// A child; one of that name that belongs to somebody else is none.
+/// A child of that name, unless it belongs to another owner.
 async fn get<K>(context: &Context, identity: &Identity, name: &str) -> Result<Option<K>, DereferenceError>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,

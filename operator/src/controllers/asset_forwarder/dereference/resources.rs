@@ -143,12 +143,12 @@ fn revision(channel: &KafkaChannel) -> String {
 fn not_ready(channel: &KafkaChannel) -> Option<String> {
     let status = channel.status.clone().unwrap_or_default();
     if status.observed_generation != channel.metadata.generation {
-        return Some("it has not been looked at yet".to_owned());
+        return Some("the operator has not reconciled it yet".to_owned());
     }
     match status.conditions.iter().find(|condition| condition.type_ == "Ready") {
         Some(ready) if ready.status == "True" => None,
         Some(ready) => Some(format!("{}: {}", ready.reason, ready.message)),
-        None => Some("it has not been looked at yet".to_owned()),
+        None => Some("the operator has not reconciled it yet".to_owned()),
     }
 }
 

@@ -1,7 +1,6 @@
 //! Which epochs are believed.
-//!
-//! The ring's ConfigMap and our status are written by us. What a pod says is a claim: its process may be broken, or be somebody else's
-//! under our labels. A ring needs a higher epoch than any before it, so one false claim could use all of them up.
+//! The operator writes the ring's ConfigMap and the status. What a pod reports is a claim: its process may be broken, or a foreign
+//! pod may have our labels. A ring needs a higher epoch than any before it, so one false claim could use up all epochs.
 
 use crate::controllers::asset_forwarder::pods::Observed;
 

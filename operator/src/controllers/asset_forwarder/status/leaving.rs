@@ -17,7 +17,7 @@ pub(super) fn words(validated: &Validated, existing: &Existing, epoch: u64) -> S
         });
         let mut words = reference.clone();
         if deleting {
-            words.push_str(" (it is being deleted, and its own status says until when it waits)");
+            words.push_str(" (it is being deleted; its status says until when it waits)");
         }
         let kept: Vec<String> = existing
             .pods
@@ -25,7 +25,7 @@ pub(super) fn words(validated: &Validated, existing: &Existing, epoch: u64) -> S
             .filter_map(|pod| Some(format!("pod {} {}", pod.name, keeps(pod, ring_name, epoch)?)))
             .collect();
         if let Some((named, more)) = kept.split_at_checked(NAMED).filter(|(_, more)| !more.is_empty()) {
-            words = format!("{words}: {}, and {} pods more", named.join(", "), more.len());
+            words = format!("{words}: {}, and {} more pods", named.join(", "), more.len());
         } else if !kept.is_empty() {
             words = format!("{words}: {}", kept.join(", "));
         }
@@ -33,7 +33,7 @@ pub(super) fn words(validated: &Validated, existing: &Existing, epoch: u64) -> S
     });
     let clusters: Vec<String> = clusters.collect();
     format!(
-        "pods may still publish to what has left the ring: {}",
+        "pods may still publish to clusters that have left the ring: {}",
         clusters.join("; ")
     )
 }
@@ -52,7 +52,7 @@ fn keeps(pod: &Observed, ring_name: &str, epoch: u64) -> Option<String> {
     }
     let cluster = report.clusters.get(ring_name);
     let held = [
-        (cluster.map_or(0, |cluster| cluster.pending_records), "to be confirmed"),
+        (cluster.map_or(0, |cluster| cluster.pending_records), "unconfirmed"),
         (cluster.map_or(0, |cluster| cluster.parked_records), "parked"),
     ];
     let held: Vec<String> = held

@@ -98,8 +98,8 @@ fn a_pod_of_a_higher_epoch_proves_nothing_about_the_declared_ring() {
     );
     assert_eq!(
         verdict.words().message,
-        "1 of 2 pods run epoch 2; pod b says that it runs a ring of a higher epoch, which the operator has not declared; \
-         pods may still publish to what has left the ring: plant/c2: pod b has assets that wait for their old owner"
+        "1 of 2 pods run epoch 2; pod b reports a higher ring epoch, which the operator has not declared; \
+         pods may still publish to clusters that have left the ring: plant/c2: pod b has assets that wait for their old owner"
     );
     world.pods_follow();
     world.step();

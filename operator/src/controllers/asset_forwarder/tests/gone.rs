@@ -176,7 +176,7 @@ async fn a_store_that_is_not_filled_is_named_and_waited_for_only_for_moments() {
     let unread = stores.wait_until_ready().await.unwrap_err().to_string();
     let waited = began.elapsed();
     assert!((10..11).contains(&waited.as_secs()), "{waited:?}");
-    let expected = "the KafkaChannels have not been read from the API server within 10s";
+    let expected = "the operator has not read the KafkaChannels from the API server within 10s";
     assert_eq!(unread, expected);
     let fault = readiness.fault().unwrap();
     assert!(

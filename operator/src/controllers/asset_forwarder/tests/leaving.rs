@@ -206,7 +206,7 @@ fn who_keeps_a_cluster_is_named_with_what_it_still_holds() {
     };
     assert_eq!(
         said(|_| {}),
-        "1 of 2 pods run epoch 2; pods may still publish to what has left the ring: plant/c2: pod b still runs epoch 1"
+        "1 of 2 pods run epoch 2; pods may still publish to clusters that have left the ring: plant/c2: pod b still runs epoch 1"
     );
     let parked = said(|world| {
         world.pods_follow();
@@ -220,8 +220,8 @@ fn who_keeps_a_cluster_is_named_with_what_it_still_holds() {
     });
     assert_eq!(
         parked,
-        "pods may still publish to what has left the ring: plant/c2: pod b has fewer than 10 records to be confirmed and fewer than \
-         10000 records parked"
+        "pods may still publish to clusters that have left the ring: plant/c2: pod b has fewer than 10 records unconfirmed and \
+         fewer than 10000 records parked"
     );
     let silent = said(|world| {
         world.pods_follow();

@@ -180,7 +180,7 @@ fn the_newest_cluster_without_room_for_its_credentials_is_left_out_and_others_go
     assert_eq!(names(&world.step()), ["plant/c2", "plant/c3", "plant/c4", "plant/c5"]);
     assert_eq!(world.excluded(), [("c1".to_owned(), "SecretInvalid".to_owned())]);
     let said = &world.validate().unwrap().members.excluded[0].message;
-    assert!(said.contains("of at most 900 KiB"), "{said}");
+    assert!(said.contains("the limit is 900 KiB"), "{said}");
 
     // A newcomer without credentials of its own fits, and so does a renewal.
     world.clusters.push(cluster("c6", 6));

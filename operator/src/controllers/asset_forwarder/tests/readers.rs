@@ -86,9 +86,9 @@ fn what_only_newer_pods_read_is_withheld_until_all_of_them_do() {
         "nobody has anything to take up"
     );
     let (verdict, further) = told(&world);
-    let message = "2 of 2 pods are too old for what is declared; the ring goes on without spec.discoverServers of NatsCluster plant/c1, \
-                   spec.jetStreamApi of NatsCluster plant/c2; roll the pods: change spec.podTemplate.annotations, or set \
-                   upgradePolicy: Automatic";
+    let message = "2 of 2 pods are too old for the declared fields; the ring goes on without spec.discoverServers of NatsCluster \
+                   plant/c1, spec.jetStreamApi of NatsCluster plant/c2; roll the pods: change spec.podTemplate.annotations, or \
+                   set upgradePolicy: Automatic";
     assert_eq!(verdict, Verdict::reconciling(Reason::PodsTooOld, message));
     assert_eq!(further, [(PODS_TOO_OLD, verdict.words().clone())]);
 
@@ -99,7 +99,7 @@ fn what_only_newer_pods_read_is_withheld_until_all_of_them_do() {
     assert_eq!(brief(&world), (PODS_TOO_OLD, true));
     let said = told(&world).0.words().message.clone();
     assert!(
-        said.starts_with("1 of 2 pods are too old") && said.ends_with("newer pods are on their way"),
+        said.starts_with("1 of 2 pods are too old") && said.ends_with("newer pods are rolling out"),
         "{said}"
     );
 
@@ -186,7 +186,10 @@ fn a_pod_that_does_not_answer_yet_changes_nothing() {
     let validated = world.validate().unwrap();
     let words = validated.readers.words(&validated.members).unwrap();
     assert_eq!(words.reason, Reason::PodsNotAsked);
-    assert!(words.message.starts_with("1 of 2 pods have not told yet"), "{words:?}");
+    assert!(
+        words.message.starts_with("1 of 2 pods have not reported yet"),
+        "{words:?}"
+    );
 
     pods(&mut world, [NEW, NEW]);
     world.step();
@@ -276,7 +279,8 @@ fn a_newcomer_waits_for_pods_that_read_all_of_it() {
     assert_eq!(world.brief(), (1, vec!["c1".to_owned(), "c2".to_owned()]));
     assert_eq!(world.excluded(), [("c3".to_owned(), PODS_TOO_OLD.to_owned())]);
     let said = told(&world).0.words().message.clone();
-    let expected = "2 of 2 pods are too old for what is declared; joins when all pods read it: spec.inboxPrefix of NatsCluster plant/c3; ";
+    let expected = "2 of 2 pods are too old for the declared fields; clusters join when all pods read spec.inboxPrefix of \
+                    NatsCluster plant/c3; ";
     assert!(said.starts_with(expected), "{said}");
     roll(&mut world, NEW);
     pods(&mut world, [NEW, NEW]);

@@ -169,8 +169,8 @@ fn heavy(weight: u32) -> World {
 fn a_ring_is_bounded_and_the_refusal_says_what_to_lower() {
     assert!(heavy(512).validate().is_ok(), "524,288 is what it may have");
     let verdict = heavy(513).validate().unwrap_err();
-    let expected = "the ring would have 525312 virtual nodes, and may have 524288. Lower spec.ring.replicas (1024), or spec.weight of its \
-                    NatsClusters (together 513). The pods keep the ring that they have";
+    let expected = "the ring would have 525312 virtual nodes, but the limit is 524288. Lower spec.ring.replicas (1024), or \
+                    spec.weight of its NatsClusters (together 513). The pods keep the ring that they have";
     assert_eq!(verdict, Verdict::stalled(Reason::InvalidSpec, expected));
 }
 

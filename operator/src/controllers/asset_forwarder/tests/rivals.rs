@@ -344,8 +344,8 @@ fn a_source_of_another_forwarder_is_not_taken_up_and_pods_go_on_with_those_that_
     assert_eq!(words.reason, Reason::SourceTaken);
     assert_eq!(
         words.message,
-        "the AssetForwarder plant/first has the topic \"second\" and the consumer group \"fanout\" too; this one does not begin to read it, \
-         and pods that it has go on with what they read. Delete or suspend one of the two, remove the source from one, or give all \
-         spec.sources of one another group"
+        "the AssetForwarder plant/first also has the topic \"second\" and the consumer group \"fanout\"; this one does not start \
+         to read it, and its pods go on with the topics that they read. Delete or suspend one of the two, remove the source from \
+         one, or set another group in all spec.sources of one"
     );
 }

@@ -170,7 +170,7 @@ fn what_a_consumer_has_once_is_the_same_in_each_source() {
         change(&mut world.forwarder.spec.sources[2]);
         let (is_stalled, reason, message) = refused(&world);
         assert_eq!((is_stalled, reason), (true, "InvalidSpec"));
-        let start = format!("spec.sources[2].{field}: is not that of spec.sources[0]");
+        let start = format!("spec.sources[2].{field}: differs from that of spec.sources[0]");
         assert!(message.starts_with(&start), "{message}");
         world.forwarder.spec.sources.iter_mut().for_each(change);
         assert!(world.validate().unwrap().config.is_ok(), "{field} of all");
@@ -235,9 +235,9 @@ fn channels_of_another_kafka_or_login_are_told_with_what_differs() {
         let (is_stalled, reason, message) = refused(&world);
         assert_eq!((is_stalled, reason), (true, "InvalidSpec"), "{differs}");
         assert!(
-            message.starts_with("spec.sources[2].channelRef: the KafkaChannel plant/c has another ")
-                && message.contains(&format!("{differs} than the KafkaChannel plant/assets; "))
-                || message.contains(&format!("({differs}) than the KafkaChannel plant/assets; ")),
+            message.starts_with("spec.sources[2].channelRef: the KafkaChannel plant/c has a different ")
+                && message.contains(&format!("{differs} than the KafkaChannel plant/assets. "))
+                || message.contains(&format!("({differs}) than the KafkaChannel plant/assets. ")),
             "{differs}: {message}"
         );
         assert!(
@@ -263,7 +263,8 @@ fn a_topic_is_named_once_and_each_channel_says_what_is_wrong_with_it() {
     assert!(is_stalled);
     assert_eq!(
         message,
-        "spec.sources[2].channelRef: the KafkaChannel plant/c is of the topic \"b\", as the KafkaChannel plant/b is; name each topic once"
+        "spec.sources[2].channelRef: the KafkaChannel plant/c has the same topic \"b\" as the KafkaChannel plant/b; name each \
+         topic once"
     );
     world.further[1].spec.topic.name = "b c".to_owned();
     let (_, _, message) = refused(&world);

@@ -68,7 +68,7 @@ fn a_ring_on_its_way_says_how_far_it_has_come_and_what_keeps_it() {
         "1 of 2 pods run epoch 2; pod b waits for its credentials"
     );
     report(&mut world.existing.pods[1]).ring.refused = Some("why".to_owned());
-    assert_eq!(message(&world), "1 of 2 pods run epoch 2; pod b refuses it: why");
+    assert_eq!(message(&world), "1 of 2 pods run epoch 2; pod b refuses this ring: why");
     world.existing.pods[1] = pod("b", &ring);
     report(&mut world.existing.pods[1]).ring.waiting_assets = 3;
     assert_eq!(reason(&world), "RingConverging", "assets wait for their old owner");

@@ -25,8 +25,8 @@ pub(super) fn common(sources: &[Source]) -> Result<&Source, Verdict> {
     for (place, source) in (1..).zip(further) {
         if let Some(field) = first_difference(first, source) {
             return Err(invalid(format!(
-                "spec.sources[{place}].{field}: is not that of spec.sources[0]; one consumer reads all sources, so write the same {field} \
-                 in each"
+                "spec.sources[{place}].{field}: differs from that of spec.sources[0]; one consumer reads all sources, so write \
+                 the same {field} in each"
             )));
         }
     }
@@ -63,14 +63,14 @@ pub(super) fn topics<'a>(sources: &'a [Reference], own: &str) -> Result<Vec<Topi
             && let Some(differs) = difference(first.credentials, credentials)
         {
             return Err(invalid(format!(
-                "{field}: the KafkaChannel {channel} has another {differs} than the KafkaChannel {}; one consumer reads all sources, so \
-                 make both the same, or read {channel} by another AssetForwarder",
+                "{field}: the KafkaChannel {channel} has a different {differs} than the KafkaChannel {}. One consumer reads all \
+                 sources: make both the same, or read {channel} with another AssetForwarder",
                 first.channel
             )));
         }
         if let Some(same) = topics.iter().find(|topic| topic.name == name) {
             return Err(invalid(format!(
-                "{field}: the KafkaChannel {channel} is of the topic {name:?}, as the KafkaChannel {} is; name each topic once",
+                "{field}: the KafkaChannel {channel} has the same topic {name:?} as the KafkaChannel {}; name each topic once",
                 same.channel
             )));
         }
@@ -111,7 +111,8 @@ pub(super) fn after_the_old_source(existing: &Existing, config: Configuration) -
         return Err(Verdict::reconciling(
             Reason::SourceChanging,
             format!(
-                "pods that read \"{before}\" (channel, topic, group) end before the first begins that reads \"{}\"",
+                "waiting until all pods that read \"{before}\" (channel, topic, group) have ended; then pods that read \"{}\" \
+                 start",
                 config.sources
             ),
         ));
@@ -138,9 +139,8 @@ fn still_read(existing: &Existing, live: &Deployment, sources: &Sources) -> Opti
 }
 
 /// The topic and credentials behind a reference from the namespace `own`.
-///
-/// Whether another namespace has a channel is told to nobody whom that channel does not let in. So both cases have the same words there.
-/// They are `NotGranted`, for that is true of both: what does not exist grants nothing.
+/// A namespace does not learn whether a channel exists in another namespace unless that channel allows it. So both cases have the
+/// same message and the reason `NotGranted`.
 pub(super) fn usable<'a>(
     reference: &'a Reference,
     own: &str,
@@ -156,8 +156,8 @@ pub(super) fn usable<'a>(
         Found::Missing | Found::Denied => Err(Verdict::reconciling(
             Reason::NotGranted,
             format!(
-                "{field}: the KafkaChannel {name} does not exist or does not let this namespace in; \
-                 correct the reference, or have its owner set its spec.allowedNamespaces"
+                "{field}: the KafkaChannel {name} does not exist or does not allow this namespace; correct the reference, or ask \
+                 its owner to set its spec.allowedNamespaces"
             ),
         )),
         Found::Channel(channel) => match &channel.credentials {

@@ -166,7 +166,7 @@ fn a_topic_is_deleted_only_in_time_and_if_it_is_known_to_be_ours() {
     let bound = Duration::from_secs(300);
     let left = concluded(waits(), Some(bound));
     assert_eq!(left, Tried::Left(Why::Bound(bound, untold.message.clone())));
-    assert!(untold.message.contains("do not tell the ID"), "{untold:?}");
+    assert!(untold.message.contains("do not return the ID"), "{untold:?}");
 }
 
 fn used_by(named: &[&str], elsewhere: usize) -> Users {

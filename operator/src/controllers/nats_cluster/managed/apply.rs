@@ -88,11 +88,11 @@ pub(super) async fn step(
         },
         Step::Move { stream, from, why } => match server {
             Some(server) => (why, request::move_stream(server, &plan.passwords, stream, from).await),
-            None => (why, Err("no server is well".to_owned())),
+            None => (why, Err("no server is healthy".to_owned())),
         },
         Step::Forget { server: gone, why } => match server {
             Some(server) => (why, request::forget(server, &plan.passwords, gone).await),
-            None => (why, Err("no server is well".to_owned())),
+            None => (why, Err("no server is healthy".to_owned())),
         },
     };
     let (why, result) = done;
@@ -103,7 +103,7 @@ pub(super) async fn step(
         }
         Err(error) => Words::new(
             why.reason,
-            format!("{}; it failed, and is tried again: {error}", why.message),
+            format!("{}; this failed, and the operator tries again: {error}", why.message),
         ),
     }))
 }

@@ -21,7 +21,8 @@ pub(super) struct Situation {
     pub(super) jet_stream: bool,
     /// Servers that the StatefulSet is to have.
     pub(super) replicas: u32,
-    /// Whether the StatefulSet's controller has seen its present form: before, nobody can tell who runs as declared.
+    /// Whether the StatefulSet's controller has seen its current form. Before that, the operator cannot tell which servers run as
+    /// declared.
     pub(super) observed: bool,
     /// The servers' pods.
     pub(super) servers: Vec<Server>,
@@ -85,8 +86,8 @@ pub(super) fn decide(situation: &Situation) -> Step {
         return Step::Hold(Words::new(
             Reason::ServerPasswordsLost,
             format!(
-                "the Secret {} was made anew, and running servers have other passwords: delete all pods of the StatefulSet {} at once to \
-                 take it up; clients wait meanwhile, and what is on volumes stays",
+                "the Secret {} was recreated, and running servers have other passwords. Delete all pods of the StatefulSet {} at \
+                 once, so that they use the new ones. Clients wait meanwhile, and the data on volumes stays",
                 situation.identity.server_secret(),
                 situation.identity.servers()
             ),
@@ -106,7 +107,7 @@ pub(super) fn decide(situation: &Situation) -> Step {
     }
     for server in &situation.servers {
         match &server.state {
-            State::Stopping => return wait(Reason::ServerStopping, format!("{} ends", server.name)),
+            State::Stopping => return wait(Reason::ServerStopping, format!("{} is stopping", server.name)),
             State::Down(why) => return wait(Reason::ServerStarting, format!("{} does not run: {why}", server.name)),
             State::Unhealthy(why) => return wait(Reason::ServerUnhealthy, format!("{}: {why}", server.name)),
             State::Healthy(_) => {}
@@ -117,7 +118,7 @@ pub(super) fn decide(situation: &Situation) -> Step {
         .iter()
         .find(|server| !is_wanted(situation, &server.name))
     {
-        return wait(Reason::ServerStopping, format!("{} is to end", extra.name));
+        return wait(Reason::ServerStopping, format!("{} has not stopped yet", extra.name));
     }
     let mute = |server: &&Server| !situation.view.answered.contains(&server.name);
     if situation.jet_stream
@@ -125,10 +126,7 @@ pub(super) fn decide(situation: &Situation) -> Step {
     {
         return wait(
             Reason::StreamsUnknown,
-            format!(
-                "{} is healthy, and has not said in time which streams it has",
-                server.name
-            ),
+            format!("{} is healthy, but has not reported its streams in time", server.name),
         );
     }
     if situation.jet_stream
@@ -156,7 +154,7 @@ pub(super) fn decide(situation: &Situation) -> Step {
             && !is_version(wanted, found)
         {
             let message = format!(
-                "{} says it is version {found}, not {wanted}: the image is another one than its tag says",
+                "{} reports version {found}, not {wanted}: the image does not match its tag",
                 server.name
             );
             return Step::Hold(Words::new(Reason::VersionDiffers, message));
@@ -165,8 +163,8 @@ pub(super) fn decide(situation: &Situation) -> Step {
     Step::Settled
 }
 
-/// What becomes of a server that is to be forgotten, when the servers have said which streams there are: a stream of which too few copies
-/// are left would be made anew empty elsewhere, while the one that went still has it on its volume. So that server comes back.
+/// Whether a server may be forgotten, given the streams that the servers report. If a stream has too few replicas left, it would be
+/// recreated empty elsewhere, while the volume of the removed server still has it. So that server comes back.
 pub(super) fn confirm(situation: &Situation, gone: &str, why: Words, streams: &BTreeSet<String>) -> Step {
     let groups = || situation.view.groups.iter().filter(|group| group.consumer.is_none());
     let unseen = streams
@@ -191,11 +189,10 @@ fn back(situation: &Situation, because: impl std::fmt::Display) -> Step {
     }
 }
 
-/// What another hand has made of the StatefulSet, where the servers could not come right with it.
-///
-/// Servers of a single one know nothing of each other, and whoever connects to the Service would find one or another: they go at once, and
-/// their volumes stay. Servers that were taken away, but are in the others' list or leave no majority, come back at once: the others may not
-/// become healthy without them, and what is added takes nothing away.
+/// Undoes a foreign change of the replicas that the servers could not recover from.
+/// If one server is declared, further servers know nothing of each other, and a client of the Service would reach any of them. They
+/// are removed at once, and their volumes stay. Removed servers come back at once if they are in the others' list, or if no
+/// majority is left without them. The others may not become healthy without them, and adding a server loses nothing.
 fn restore(situation: &Situation) -> Option<Step> {
     let Situation { wanted, replicas, .. } = *situation;
     let is_taken_away = || match &situation.view.meta {
@@ -211,7 +208,8 @@ fn restore(situation: &Situation) -> Option<Step> {
         why: Words::new(
             Reason::ServersRestored,
             format!(
-                "the StatefulSet {} has been given {replicas} replicas by another hand, and {wanted} are declared",
+                "something other than the operator gave the StatefulSet {} {replicas} replicas; the operator restores the \
+                 declared {wanted}",
                 situation.identity.servers()
             ),
         ),
@@ -224,9 +222,9 @@ fn is_version(tag: &str, found: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
-/// A server that does not do its work and does not run as declared is made anew: perhaps that is what mends it. Without this a mistyped
-/// image would stay for ever. Of one whose program does not run nothing is taken away; one that runs must have been unready for long, as
-/// the kubelet says, and others must have what it keeps in memory.
+/// Restarts a server that is unhealthy and does not run as declared, because the declared form may repair it. Without this a
+/// mistyped image would stay for ever. A server whose program does not run loses nothing. A running server must have been unready
+/// for long, as the kubelet says, and other servers must have what it keeps in memory.
 fn revive(situation: &Situation) -> Option<Step> {
     let outdated = |server: &&Server| !server.updated;
     let down = |server: &&Server| matches!(server.state, State::Down(_));
@@ -252,7 +250,7 @@ fn revive(situation: &Situation) -> Option<Step> {
         uid: server.uid.clone(),
         why: Words::new(
             Reason::RollingOut,
-            format!("{} is not well, and restarts as declared", server.name),
+            format!("{} is not healthy, and restarts as declared", server.name),
         ),
     })
 }
@@ -272,7 +270,7 @@ fn incomplete(situation: &Situation) -> Option<Step> {
         let Some(meta) = &situation.view.meta else {
             return Some(wait(
                 Reason::NoMetaLeader,
-                "the servers have not agreed upon who places streams",
+                "the servers have not elected the JetStream meta leader, which places streams",
             ));
         };
         let gone = meta.peers.iter().find(|peer| {
@@ -284,11 +282,14 @@ fn incomplete(situation: &Situation) -> Option<Step> {
         if let Some(gone) = gone {
             let ordinal = situation.identity.ordinal(&gone.name);
             if ordinal.is_some_and(|ordinal| ordinal < situation.wanted) {
-                return Some(back(situation, "it is declared, and another hand has taken it away"));
+                return Some(back(
+                    situation,
+                    "it is declared, but something other than the operator has removed it",
+                ));
             }
             let why = Words::new(
                 Reason::ScalingDown,
-                format!("{} is taken out of the servers' own list", gone.name),
+                format!("{} is removed from the servers' own list", gone.name),
             );
             return Some(Step::Forget {
                 server: gone.name.clone(),
@@ -319,7 +320,7 @@ fn lacks(group: &Group) -> Option<Step> {
         ));
     }
     (led.peers.len() + 1 < group.replicas)
-        .then(|| wait(Reason::StreamCatchingUp, format!("{} lacks a copy", group.name())))
+        .then(|| wait(Reason::StreamCatchingUp, format!("{} lacks a replica", group.name())))
 }
 
 /// The next server that does not run as declared: the highest number first, who leads the placing of streams last.
@@ -336,7 +337,7 @@ fn restart(situation: &Situation) -> Option<Step> {
         Some(stream) => Step::Hold(Words::new(
             Reason::StreamWouldBeLost,
             format!(
-                "{} would lose {} by its restart, which it alone has, in memory: give it more replicas, or delete it",
+                "a restart of {} would lose {}, which only this server has, in memory: give it more replicas, or delete it",
                 next.name,
                 stream.name()
             ),
@@ -365,7 +366,7 @@ fn shrink(situation: &Situation) -> Step {
         .find(|stream| stream.replicas > situation.wanted as usize);
     if let Some(stream) = too_many {
         let message = format!(
-            "{} has {} replicas, and {} servers are declared: lower its replicas, or declare more servers",
+            "{} has {} replicas, but only {} servers are declared: lower its replicas, or declare more servers",
             stream.name(),
             stream.replicas,
             situation.wanted
@@ -376,7 +377,8 @@ fn shrink(situation: &Situation) -> Step {
         Some(stream) if stream.replicas <= 1 => Step::Hold(Words::new(
             Reason::StreamNotReplicated,
             format!(
-                "{} has its only copy on {leaving}, which is to go: give it 3 replicas, at least for a while, or delete it",
+                "{} has its only replica on {leaving}, which is to be removed: give it 3 replicas, at least for a while, or \
+                 delete it",
                 stream.name()
             ),
         )),
@@ -385,14 +387,14 @@ fn shrink(situation: &Situation) -> Step {
             from: leaving.clone(),
             why: Words::new(
                 Reason::ScalingDown,
-                format!("{} moves from {leaving}, which is to go", stream.name()),
+                format!("{} moves from {leaving}, which is to be removed", stream.name()),
             ),
         },
         None => Step::Scale {
             to: left,
             why: Words::new(
                 Reason::ScalingDown,
-                format!("{leaving} goes: it has nothing that others do not have"),
+                format!("{leaving} is removed: it holds no replica of a stream any more"),
             ),
         },
     }

@@ -221,8 +221,11 @@ fn down(status: &PodStatus) -> Option<String> {
             .iter()
             .find(|condition| condition.type_ == "PodScheduled" && condition.status != "True");
         return Some(match scheduled {
-            Some(condition) => format!("it is on no node: {}", condition.message.clone().unwrap_or_default()),
-            None => "it is being made".to_owned(),
+            Some(condition) => format!(
+                "it is not scheduled to a node: {}",
+                condition.message.clone().unwrap_or_default()
+            ),
+            None => "it is being created".to_owned(),
         });
     };
     let state = container.state.clone().unwrap_or_default();
@@ -231,7 +234,7 @@ fn down(status: &PodStatus) -> Option<String> {
     }
     let waiting = state.waiting.and_then(|waiting| waiting.reason);
     let ended = state.terminated.and_then(|ended| ended.reason);
-    Some(waiting.or(ended).unwrap_or_else(|| "it is being made".to_owned()))
+    Some(waiting.or(ended).unwrap_or_else(|| "it is being created".to_owned()))
 }
 
 fn holds(status: &PodStatus, condition: &str) -> bool {

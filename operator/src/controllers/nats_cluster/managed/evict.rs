@@ -99,8 +99,8 @@ pub(super) fn refused(why: &Words, identity: &Identity, said: &str) -> Words {
     Words::new(
         Reason::EvictionRefused,
         format!(
-            "{}, as soon as it may be evicted. The API server refuses that for now: {said}. The operator tries again by itself. If this \
-             lasts, change or delete the PodDisruptionBudget in the way: beside {} no other one may select these pods",
+            "{}, as soon as it may be evicted. The API server refuses that for now: {said}. The operator tries again by itself. \
+             If this lasts, change or delete the PodDisruptionBudget in the way: only {} may select these pods",
             why.message,
             identity.servers()
         ),
@@ -204,7 +204,7 @@ mod tests {
         for part in [
             "c1-nats-0 restarts",
             "more than one PodDisruptionBudget",
-            "beside c1-nats no",
+            "only c1-nats may select these pods",
         ] {
             assert!(words.message.contains(part), "{words:?}");
         }

@@ -85,7 +85,7 @@ impl Peer {
 /// All servers' answers as one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct View {
-    /// Who has answered: of others nobody knows what they have.
+    /// Which servers have answered. What the others have is unknown.
     pub(super) answered: BTreeSet<String>,
     /// The group that places streams; none: no leader is known, or two say that they are it.
     pub(super) meta: Option<Led>,

@@ -41,7 +41,7 @@ enum AskError {
     Request(#[from] RequestError),
     #[error("failed to read the answer")]
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("failed to understand the answer")]
+    #[error("failed to parse the answer")]
     Json(#[from] serde_json::Error),
 }
 
@@ -64,7 +64,7 @@ async fn health(address: IpAddr) -> Result<State, AskError> {
     let health: Health = get(address, "/healthz").await?;
     if health.status != "ok" {
         let why = if health.error.is_empty() {
-            "it says that it is not well".to_owned()
+            "it reports that it is not healthy".to_owned()
         } else {
             health.error
         };

@@ -1,4 +1,4 @@
-//! Passwords that nobody guesses.
+//! Random passwords.
 
 use super::ManagedError;
 

@@ -57,7 +57,7 @@ pub(super) async fn streams(server: IpAddr, passwords: &Passwords) -> Result<BTr
             return Ok(names);
         }
         if names.len() == before {
-            return Err("$JS.API.STREAM.NAMES: not all streams were named".to_owned());
+            return Err("$JS.API.STREAM.NAMES: the server did not name all streams".to_owned());
         }
     }
 }
@@ -80,7 +80,7 @@ async fn request(
     subject: &str,
     body: &Value,
 ) -> Result<Content, String> {
-    let folder = tempfile::tempdir().map_err(|error| format!("failed to make a private folder: {error}"))?;
+    let folder = tempfile::tempdir().map_err(|error| format!("failed to create a private folder: {error}"))?;
     let file = folder.path().join("password");
     std::fs::write(&file, password).map_err(|error| format!("failed to write a password: {error}"))?;
     let url = url(server);

@@ -1,4 +1,4 @@
-//! Which pod template is declared: a new operator restarts no server that nobody has asked it to.
+//! Which pod template is declared: a new operator restarts no servers by itself.
 //!
 //! The template that was declared last stands on the StatefulSet with the trigger that it was made for (what a person declares, and the
 //! passwords), and stays for as long as that is the same.
@@ -59,7 +59,7 @@ fn has_no_pod(live: &StatefulSet) -> bool {
         && status.is_some_and(|status| status.replicas == 0 && status.observed_generation == live.metadata.generation)
 }
 
-/// The template that we have written down last. One that another hand has written over ours is nobody's word.
+/// The template that we recorded last. A record that something else has overwritten does not count.
 fn written_down(live: &StatefulSet) -> Option<PodTemplateSpec> {
     let path = format!("f:{TEMPLATE}");
     let is_ours = owns(live, MANAGER, &["f:metadata", "f:annotations", &path]);

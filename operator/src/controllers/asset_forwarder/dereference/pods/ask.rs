@@ -1,5 +1,5 @@
-//! Asks pods for their status. Who answers may be anybody's process: a forwarder's image is chosen by whoever declares it. So answers are
-//! bounded, each and together.
+//! Asks pods for their status. Users choose the image of a forwarder, so any process may answer. So answers are bounded, each and
+//! together.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -44,8 +44,12 @@ pub(super) async fn ask(pods: Vec<Observed>) -> Vec<Observed> {
         if let (Process::Running, Some(address)) = (pod.process, address.filter(may_be_a_pods)) {
             match tokio::time::timeout(TIMEOUT, status(SocketAddr::new(address, names::PORT))).await {
                 Ok(Ok(status)) => report = Some(status),
-                Ok(Err(error)) => debug!(pod = pod.name, error = describe(&error), "does not tell its status"),
-                Err(_) => debug!(pod = pod.name, "does not tell its status in time"),
+                Ok(Err(error)) => debug!(
+                    pod = pod.name,
+                    error = describe(&error),
+                    "failed to read the status of a pod"
+                ),
+                Err(_) => debug!(pod = pod.name, "a pod did not answer with its status in time"),
             }
         }
         (pod, report)
@@ -69,7 +73,7 @@ fn fit(report: Option<Status>, entries: &mut usize) -> Option<Status> {
     if *entries + more > MOST_ENTRIES {
         debug!(
             more,
-            "a pod tells of too many partitions and clusters; its status is left out"
+            "ignored the status of a pod: the pods report too many partitions and clusters together"
         );
         return None;
     }
@@ -94,9 +98,9 @@ enum AskError {
     Body(#[from] hyper::Error),
     #[error("the answer has more than {MOST_BYTES} bytes")]
     TooLong,
-    #[error("failed to understand the answer")]
+    #[error("failed to parse the answer")]
     Json(#[from] serde_json::Error),
-    #[error("the process ends")]
+    #[error("the operator is stopping")]
     Ending(#[from] tokio::sync::AcquireError),
 }
 
