@@ -33,6 +33,7 @@ pub mod steps;
 pub mod stores;
 #[cfg(test)]
 mod tests;
+pub mod turns;
 pub mod upgrade;
 pub mod validate;
 pub mod watch;
@@ -71,6 +72,7 @@ pub async fn run(
         stores,
         memory,
         histories,
+        turns: turns::Turns::default(),
     });
     let reconcile = move |forwarder, context| {
         let known = Arc::clone(&known);

@@ -47,7 +47,7 @@ use crate::index::Name;
 use crate::reconcile::credentials::{Secrets, SecretsError, secrets_of_kafka};
 use crate::reconcile::drive::{self, Slots, drive};
 use crate::reconcile::finalizer::{self, FinalizerError};
-use crate::reconcile::own_writes::{Newest, SOON};
+use crate::reconcile::own_writes::{LATER, Newest, SOON};
 use crate::watch::{Subscription, changes, declared, hash};
 
 /// On channels whose deletion deletes the topic, and only on them.
@@ -156,7 +156,7 @@ async fn reconcile(channel: Arc<KafkaChannel>, context: Arc<Context>) -> Result<
     let channel = match newest.map_err(ReconcileError::channel)? {
         Newest::Known(channel) => channel,
         Newest::Behind => return Ok(Action::requeue(SOON)),
-        Newest::Gone => return Ok(Action::await_change()),
+        Newest::Gone => return Ok(Action::requeue(LATER)),
     };
     let now = Timestamp::now();
     let mut next = removal(&channel, false, now);

@@ -55,7 +55,7 @@ use crate::reconcile::credentials::{ClusterAccess, secrets_of_nats};
 use crate::reconcile::drive::{self, Failure, Slots, drive};
 use crate::reconcile::finalizer::{self, FinalizerError};
 use crate::reconcile::invalid_spec::InvalidSpec;
-use crate::reconcile::own_writes::{Newest, SOON};
+use crate::reconcile::own_writes::{LATER, Newest, SOON};
 use crate::watch::{Subscription, changes, declared, hash, metadata, watching};
 
 /// The annotation that lets a deleted cluster go at once, with the value `true`: records that wait for it go to others.
@@ -212,7 +212,7 @@ async fn reconcile(
     let cluster = match newest.map_err(|error| ReconcileError::Cluster(Box::new(error)))? {
         Newest::Known(cluster) => cluster,
         Newest::Behind => return Ok(Action::requeue(SOON)),
-        Newest::Gone => return Ok(Action::await_change()),
+        Newest::Gone => return Ok(Action::requeue(LATER)),
     };
     let found = dereference(&cluster, &context, &forwarders).await?;
     finalizer::set(&context, &api, &cluster, DRAIN, true).await?;

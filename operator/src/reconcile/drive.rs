@@ -224,7 +224,7 @@ where
     tokio::select! {
         biased;
         // From here on there may be reconciles to finish.
-        _ = store.wait_until_ready() => std::future::pending().await,
+        Ok(()) = store.wait_until_ready() => std::future::pending().await,
         () = stop.requested() => {}
     }
 }

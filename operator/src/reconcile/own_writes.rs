@@ -16,6 +16,10 @@ use crate::index::version;
 /// How soon to look again at a resource whose own status has not come back by the watch yet.
 pub const SOON: Duration = Duration::from_millis(500);
 
+/// When to look again at a resource that the API server does not have, although the watch shows it: what stands before the API server may have
+/// answered.
+pub const LATER: Duration = Duration::from_secs(60);
+
 /// For so long a watch may be behind our own write. Beyond that, versions may have gone back: etcd was restored from a backup.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -43,7 +47,7 @@ pub enum Newest<K> {
     Known(Arc<K>),
     /// Nothing yet: the watch is behind our own write. Look again after [`SOON`].
     Behind,
-    /// Nothing: the resource is gone, or was made anew, of which its own watch event tells.
+    /// Nothing: the resource is gone, or was made anew, of which its own watch event tells. Look again after [`LATER`].
     Gone,
 }
 

@@ -21,7 +21,7 @@ use kube::core::PartialObjectMeta;
 pub use self::claim::{Claim, Claimed, Read};
 use self::resources::Reading;
 pub use self::resources::current;
-pub use self::rivals::{may_have_rival, rival};
+pub use self::rivals::{begins_in, may_have_rival, rival};
 use super::candidates::{self, Candidate};
 use super::memory::Memory;
 use super::names::Identity;

@@ -35,6 +35,7 @@ impl Drop for Remains<'_> {
             stores,
             memory,
             histories,
+            turns: _,
         } = self.known;
         forget_if_gone(&self.context, memory, histories, &stores.forwarders, &self.forwarder);
     }
@@ -53,6 +54,7 @@ pub async fn reconcile(
         stores,
         memory,
         histories,
+        turns,
     } = known;
     let _remains = Remains {
         forwarder: Arc::clone(&forwarder),
@@ -99,6 +101,14 @@ pub async fn reconcile(
     memory.ring_seen(&found.forwarder, found.existing.ring.as_ref());
     let old = found.forwarder.status.clone().unwrap_or_default();
     let identity = Identity::of(&found.forwarder);
+    // Until all is written: whoever asks next finds what has begun.
+    let _turn = match dereference::begins_in(&found) {
+        None => None,
+        Some(group) => match turns.of(&group).await {
+            Some(turn) => Some(turn),
+            None => return Ok(Action::requeue(SOON)),
+        },
+    };
     found.rival = dereference::rival(&context, stores, &found).await?;
     let decided = decide(found, histories, Instant::now());
     let (decided, judged) = judge(decided, &context).await;

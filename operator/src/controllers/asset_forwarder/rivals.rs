@@ -34,6 +34,8 @@ pub struct Rival {
     pub we_read: bool,
     /// The topic of both, where ours has several.
     pub topic: Option<String>,
+    /// Whether the other one declares nothing of what ours wants: only its pods still read it.
+    pub lets_go: bool,
 }
 
 impl Rival {
@@ -47,6 +49,7 @@ impl Rival {
             group: group(us).unwrap_or_default().to_owned(),
             we_read,
             topic: (us.spec.sources.len() > 1).then(|| topic.to_owned()),
+            lets_go: false,
         }
     }
 
@@ -58,6 +61,7 @@ impl Rival {
             group,
             we_read,
             topic,
+            lets_go: _,
         } = self;
         let other = name.as_ref().map_or_else(
             || "an AssetForwarder of another namespace".to_owned(),
@@ -114,19 +118,9 @@ pub fn is_ready(forwarder: &AssetForwarder) -> bool {
 /// Whether a forwarder waits for another one to let its source go.
 #[must_use]
 pub fn waits(forwarder: &AssetForwarder) -> bool {
-    has_reason(forwarder, Reason::SourceTaken)
-}
-
-/// Whether a forwarder waits until its pods of another source have ended.
-#[must_use]
-pub fn changes_source(forwarder: &AssetForwarder) -> bool {
-    has_reason(forwarder, Reason::SourceChanging)
-}
-
-/// Whether that is the reason of its condition `Ready`.
-fn has_reason(forwarder: &AssetForwarder, reason: Reason) -> bool {
     let mut conditions = forwarder.status.iter().flat_map(|status| &status.conditions);
-    conditions.any(|condition| condition.type_ == "Ready" && Reason::parse(&condition.reason) == Some(reason))
+    conditions
+        .any(|condition| condition.type_ == "Ready" && Reason::parse(&condition.reason) == Some(Reason::SourceTaken))
 }
 
 /// What another forwarder has to do with a source of ours.

@@ -30,6 +30,7 @@ pub(super) async fn settle(
         stores,
         memory,
         histories: _,
+        turns: _,
     } = known;
     // What is measured for the number of pods is measured once, on the long way.
     if forwarder.metadata.deletion_timestamp.is_some() || forwarder.spec.autoscaling.is_some() {

@@ -12,6 +12,7 @@ use super::build::BuildError;
 use super::dereference::{DereferenceError, Dereferenced};
 use super::memory::Memory;
 use super::stores::Stores;
+use super::turns::Turns;
 use super::validate::Validated;
 use crate::context::Context;
 use crate::reconcile::apply::ApplyError;
@@ -72,6 +73,8 @@ pub struct Known {
     pub memory: Arc<Memory>,
     /// What was enough lately, of forwarders that are scaled by their lag.
     pub histories: Arc<Histories>,
+    /// Whose turn it is to begin to read.
+    pub turns: Turns,
 }
 
 /// How soon to look again.

@@ -137,12 +137,15 @@ pub fn validate(decided: &Decided, settings: &Settings) -> Result<Validated, Ver
     let document = ring.as_ref().and_then(|ring| ring.document.as_ref());
     let config = configuration(found, source, document)
         .and_then(|config| match &found.rival {
+            // Two may want what the other one's pods read. So pods of an old source end for what is about to be free.
+            Some(rival) if rival.lets_go => after_the_old_source(existing, config).and(Err(rival.verdict())),
             Some(rival) if !rival.we_read => Err(rival.verdict()),
             Some(_) | None => Ok(config),
         })
         // Before the old source ends: its pods go on where the new one could not begin.
         .and_then(|config| has_room.map(|()| config))
         .and_then(|config| after_the_old_source(existing, config));
+    let live = existing.deployment.as_ref().map_or(0, rollout::desired);
     let is_taken = matches!(&config, Err(verdict) if verdict.words().reason == Reason::SourceTaken);
     let changes_source = matches!(&config, Err(verdict) if verdict.words().reason == Reason::SourceChanging);
     let mut needed = Files::default();
@@ -178,12 +181,12 @@ pub fn validate(decided: &Decided, settings: &Settings) -> Result<Validated, Ver
     Ok(Validated {
         replicas: if spec.suspend || is_idle || changes_source {
             0
-        } else if is_taken {
-            let live = existing.deployment.as_ref().map_or(0, rollout::desired);
-            let has_several = found.rival.as_ref().is_some_and(|rival| rival.topic.is_some());
-            // Pods that there are read what they read. Of one source there is to be none more. Where a further one is taken, they are
-            // scaled as ever, but none begins where there is none: what they would read may be another's by now.
-            if has_several && live > 0 { spec.replicas } else { live }
+        } else if config.is_err() && existing.deployment.is_some() && live == 0 {
+            // They would begin with the configuration of before, and what that reads may be another's by now.
+            0
+        } else if is_taken && found.rival.as_ref().is_some_and(|rival| rival.topic.is_none()) {
+            // Pods that there are read what they read. Of one source there is to be none more.
+            live
         } else {
             spec.replicas
         },

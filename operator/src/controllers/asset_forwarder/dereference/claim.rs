@@ -73,15 +73,14 @@ impl<'a> Claim<'a> {
         })
     }
 
-    /// Whether `other` may have to do with this group: by its spec, or by pods that have not followed an edit of it. `noted` is asked only
-    /// then: what its Deployment notes.
+    /// Whether `other` may have to do with this group: by its spec, or by pods that have not followed its spec, for whatever reason. `read` is
+    /// asked only then: what its pods may read.
     #[must_use]
-    pub fn concerns(&self, other: &AssetForwarder, noted: impl FnOnce() -> Option<Sources>) -> bool {
-        let have_pods_the_group = || {
-            let noted = (has_pods(other) && is_behind(other)).then(noted).flatten();
-            noted.is_some_and(|noted| noted.in_group(self.group).next().is_some())
-        };
-        other.uid() != self.us.uid() && is_active(other) && (group(other) == Some(self.group) || have_pods_the_group())
+    pub fn concerns(&self, other: &AssetForwarder, read: impl FnOnce() -> Read) -> bool {
+        let have_pods_the_group =
+            || matches!(read(), Read::Sources(sources) if sources.in_group(self.group).next().is_some());
+        other.uid() != self.us.uid()
+            && ((is_active(other) && group(other) == Some(self.group)) || have_pods_the_group())
     }
 
     /// Whether `other`, whose pods may read a source of ours, goes before us.
@@ -90,11 +89,15 @@ impl<'a> Claim<'a> {
         goes_before(other, self.us, rivals::Claim::Reads, we_read, Timestamp::now())
     }
 
-    /// Whether `other`, which declares a source that we want to read, goes before us.
+    /// Whether `other`, which declares a source that we want to read, goes before us. One that waits while pods of ours read may wait for
+    /// just these: then nobody would ever begin. It looks again before it begins, and finds what has begun.
     #[must_use]
     pub fn declarer_goes_before(&self, other: &AssetForwarder) -> bool {
         let declares = rivals::Claim::Declares;
-        group(other) == Some(self.group) && goes_before(other, self.us, declares, false, Timestamp::now())
+        let may_wait_for_us = rivals::waits(other) && !self.read.is_empty();
+        group(other) == Some(self.group)
+            && !may_wait_for_us
+            && goes_before(other, self.us, declares, false, Timestamp::now())
     }
 
     /// The first source that pods of ours read, and those of another one too, by the channel that both refer to.
@@ -111,30 +114,27 @@ impl<'a> Claim<'a> {
 }
 
 impl Read {
-    /// What the pods of `other` may read, by its Deployment; none: there is none of that name.
+    /// What the pods of `other` may read, by its Deployment; none: there is none of that name. `are_pods_there`: those that are ending
+    /// count too, which no number in a status tells.
     #[must_use]
-    pub fn by(other: &AssetForwarder, deployment: Option<&Deployment>) -> Self {
+    pub fn by(other: &AssetForwarder, deployment: Option<&Deployment>, are_pods_there: bool) -> Self {
         let owned = deployment.filter(|deployment| Identity::of(other).owns(*deployment));
         let may_have = |deployment: &Deployment| {
             let status = deployment.status.as_ref().and_then(|status| status.replicas);
             rollout::desired(deployment) > 0 || status.unwrap_or(0) > 0
         };
-        if !has_pods(other) && !owned.is_some_and(may_have) {
+        if !are_pods_there && !has_pods(other) && !owned.is_some_and(may_have) {
             return Self::Nothing;
         }
         owned.and_then(Sources::of_pods).map_or(Self::Unknown, Self::Sources)
     }
 }
 
-/// Whether pods may still be of an earlier spec.
-fn is_behind(forwarder: &AssetForwarder) -> bool {
-    !rivals::is_observed(forwarder) || rivals::changes_source(forwarder)
-}
-
-/// What pods of ours read, or are about to; none: there are no such pods.
+/// What pods of ours read, or are about to; none: there are no such pods. Those that are ending do not count: another forwarder may wait for
+/// their end.
 fn noted(found: &Dereferenced) -> Option<Sources> {
     let existing = &found.existing;
     let deployment = existing.deployment.as_ref()?;
-    let has_pods = rollout::desired(deployment) > 0 || !existing.pods.is_empty();
+    let has_pods = rollout::desired(deployment) > 0 || existing.pods.iter().any(|pod| !pod.terminating);
     Sources::of_pods(deployment).filter(|_| has_pods)
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crds::{AssetForwarder, KafkaChannel};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
@@ -11,8 +12,9 @@ use kube::{Api, ResourceExt as _};
 use super::resources::namespace_labels;
 use super::{Channel, Claim, Claimed, DereferenceError, Dereferenced, Read};
 use crate::context::Context;
-use crate::controllers::asset_forwarder::rivals::{Rival, channels, group};
-use crate::controllers::asset_forwarder::sources::Sources;
+use crate::controllers::asset_forwarder::names::Identity;
+use crate::controllers::asset_forwarder::pods::may_forward;
+use crate::controllers::asset_forwarder::rivals::{Rival, channels, group, waits};
 use crate::controllers::asset_forwarder::stores::Stores;
 use crate::reconcile::reference::grants;
 
@@ -56,7 +58,11 @@ async fn before_a_wanted_one(
         .map_err(DereferenceError::api("the AssetForwarders"))?;
     for other in listed.items.iter().filter(|other| concerns(stores, claim, other)) {
         // What it has just written no watch has told yet.
-        let read = Read::by(other, deployment(context, other).await?.as_ref());
+        let read = Read::by(
+            other,
+            deployment(context, other).await?.as_ref(),
+            has_pods(stores, other),
+        );
         let rivalry = Rivalry {
             context,
             stores,
@@ -72,18 +78,27 @@ async fn before_a_wanted_one(
                     .shared(topics.map(|(channel, topic)| (channel.to_owned(), Some(topic))))
                     .await?
             }
-            Read::Unknown if claim.reader_goes_before(other, false) && group(other) == Some(claim.group) => {
+            // Of two of which nobody has noted what they read one must go on.
+            Read::Unknown
+                if claim.reader_goes_before(other, false) && group(other) == Some(claim.group) && !waits(other) =>
+            {
                 rivalry.shared(channels(other).map(|channel| (channel, None))).await?
             }
             Read::Sources(_) | Read::Unknown => None,
         };
-        let shared = match reads {
-            Some(shared) => Some(shared),
-            None if claim.declarer_goes_before(other) => rivalry.declared().await?,
-            None => None,
-        };
-        if let Some(shared) = shared {
-            return Ok(Some(Rival::new(&found.forwarder, other, false, &shared.channel.topic)));
+        let rival = |shared: Claimed<'_>| Rival::new(&found.forwarder, other, false, &shared.channel.topic);
+        if let Some(shared) = reads {
+            let has_group = group(other) == Some(claim.group);
+            let declares = has_group && rivalry.declared().await?.is_some();
+            return Ok(Some(Rival {
+                lets_go: !declares,
+                ..rival(shared)
+            }));
+        }
+        if claim.declarer_goes_before(other)
+            && let Some(shared) = rivalry.declared().await?
+        {
+            return Ok(Some(rival(shared)));
         }
     }
     Ok(None)
@@ -93,13 +108,21 @@ fn before_one_that_is_read(stores: &Stores, found: &Dereferenced, claim: &Claim<
     if claim.read.is_empty() {
         return None;
     }
-    let is_older = |other: &AssetForwarder| concerns(stores, claim, other) && claim.reader_goes_before(other, true);
+    // By the group of the spec alone: this is only told.
+    let is_older =
+        |other: &AssetForwarder| claim.concerns(other, || Read::Nothing) && claim.reader_goes_before(other, true);
     let others = stores.forwarders.state_filter(is_older);
     others.iter().find_map(|other| {
         let deployment = stores.deployments.get(&name_of(other));
-        let shared = claim.read_by_both(other, &Read::by(other, deployment.as_deref()))?;
+        let shared = claim.read_by_both(other, &Read::by(other, deployment.as_deref(), false))?;
         Some(Rival::new(&found.forwarder, other, true, &shared.channel.topic))
     })
+}
+
+/// The group in which pods of this forwarder are to begin to read something; none: there is nothing to begin.
+pub fn begins_in(found: &Dereferenced) -> Option<String> {
+    let claim = Claim::of(found)?;
+    (!claim.wanted.is_empty()).then(|| claim.group.to_owned())
 }
 
 /// Whether there may be one, by the word of the watches alone.
@@ -116,8 +139,21 @@ fn may_be_before_a_wanted_one(stores: &Stores, claim: &Claim<'_>) -> bool {
 fn concerns(stores: &Stores, claim: &Claim<'_>, other: &AssetForwarder) -> bool {
     claim.concerns(other, || {
         let deployment = stores.deployments.get(&name_of(other));
-        deployment.and_then(|deployment| Sources::of_pods(&deployment))
+        Read::by(other, deployment.as_deref(), false)
     })
+}
+
+/// Whether there are pods of it, also such that are ending.
+fn has_pods(stores: &Stores, of: &AssetForwarder) -> bool {
+    let identity = Identity::of(of);
+    let selector = identity.selector();
+    let is_its = |pod: &Pod| {
+        let labels = pod.labels();
+        pod.namespace().as_ref() == Some(&identity.namespace)
+            && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+            && may_forward(pod, &identity.name)
+    };
+    stores.pods.find(is_its).is_some()
 }
 
 fn name_of(forwarder: &AssetForwarder) -> ObjectRef<Deployment> {
@@ -189,10 +225,13 @@ impl<'a> Rivalry<'a> {
             .get_opt(name)
             .await
             .map_err(DereferenceError::api(format!("the KafkaChannel {reference}")))?;
-        let Some(channel) = channel.filter(|channel| topic.is_none_or(|topic| topic == channel.spec.topic.name)) else {
-            return Ok(None);
-        };
         let wanted = &self.claim.wanted;
+        let is_near = self.other.namespace() == self.found.forwarder.namespace();
+        let Some(channel) = channel.filter(|channel| topic.is_none_or(|topic| topic == channel.spec.topic.name)) else {
+            // The channel is gone or names another topic, and pods go on with the one that they read. Of which Kafka that is nobody says.
+            let may_be_it = |ours: &&Claimed<'_>| is_near && topic == Some(ours.channel.topic.as_str());
+            return Ok(wanted.iter().find(may_be_it).copied());
+        };
         let named = wanted.iter().find(|ours| ours.reference == reference);
         let Some(claimed) = named.or_else(|| wanted.iter().find(|ours| is_same_topic(ours.channel, &channel))) else {
             return Ok(None);
@@ -200,7 +239,7 @@ impl<'a> Rivalry<'a> {
         let from = self.other.namespace().unwrap_or_default();
         let labels = namespace_labels(self.stores, &from);
         let lets_in = grants(channel.spec.allowed_namespaces.as_ref(), namespace, &from, &labels);
-        let counts = named.is_some() || self.other.namespace() == self.found.forwarder.namespace() || if_foreign;
+        let counts = named.is_some() || is_near || if_foreign;
         Ok((lets_in && counts).then_some(*claimed))
     }
 }

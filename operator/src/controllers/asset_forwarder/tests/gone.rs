@@ -17,6 +17,7 @@ use super::super::memory::Memory;
 use super::super::reconcile::reconcile;
 use super::super::steps::Known;
 use super::super::stores::Stores;
+use super::super::turns::Turns;
 use super::super::watch::{forget_all_gone, forget_if_gone};
 use super::*;
 use crate::context::Context;
@@ -133,6 +134,7 @@ async fn a_reconcile_that_outlives_its_forwarder_leaves_nothing() {
         stores: stores(store),
         memory: Arc::default(),
         histories: Arc::default(),
+        turns: Turns::default(),
     };
     // One that waits for the watch, one that fails, and one that is given up.
     for version in ["1", "9"] {

@@ -125,30 +125,30 @@ fn what_pods_of_another_one_may_read_says_its_deployment() {
     world.forwarder.status = None;
     let (other, deployment) = (&world.forwarder, deployment_of(&world));
     let assets = Sources::new([("plant/assets", "assets")], "fanout");
-    assert_eq!(Read::by(other, Some(&deployment)), Read::Sources(assets.clone()));
+    assert_eq!(Read::by(other, Some(&deployment), false), Read::Sources(assets.clone()));
 
     let mut edited = other.clone();
     edited.spec.sources[0].channel_ref.name = "second".to_owned();
-    let read = Read::by(&edited, Some(&deployment));
+    let read = Read::by(&edited, Some(&deployment), false);
     assert_eq!(read, Read::Sources(assets), "its pods have not followed its spec");
 
     let mut foreign = deployment.clone();
     foreign.metadata.owner_references = None;
-    assert_eq!(Read::by(other, Some(&foreign)), Read::Nothing);
+    assert_eq!(Read::by(other, Some(&foreign), false), Read::Nothing);
     let mut counted = other.clone();
     counted.status.get_or_insert_default().replicas = 1;
-    assert_eq!(Read::by(&counted, Some(&foreign)), Read::Unknown);
-    assert_eq!(Read::by(&counted, None), Read::Unknown);
+    assert_eq!(Read::by(&counted, Some(&foreign), false), Read::Unknown);
+    assert_eq!(Read::by(&counted, None, false), Read::Unknown);
 
     let mut ended = deployment;
     ended.spec.as_mut().unwrap().replicas = Some(0);
     ended.status.get_or_insert_default().replicas = Some(1);
     assert!(
-        matches!(Read::by(other, Some(&ended)), Read::Sources(_)),
+        matches!(Read::by(other, Some(&ended), false), Read::Sources(_)),
         "one is ending"
     );
     ended.status.as_mut().unwrap().replicas = Some(0);
-    assert_eq!(Read::by(other, Some(&ended)), Read::Nothing);
+    assert_eq!(Read::by(other, Some(&ended), false), Read::Nothing);
 }
 
 #[test]
@@ -184,10 +184,10 @@ fn who_is_suspended_is_in_nobodys_way_once_its_pods_are_gone() {
     }] {
         let mut old = forwarder("old", 1, 1);
         stop(&mut old);
-        assert!(claim.concerns(&old, || None), "its pods are ending");
+        assert!(claim.concerns(&old, || Read::Nothing), "its pods are ending");
         let mut old = forwarder("old", 1, 0);
         stop(&mut old);
-        assert!(!claim.concerns(&old, || None));
+        assert!(!claim.concerns(&old, || Read::Nothing));
     }
 }
 
@@ -198,17 +198,106 @@ fn pods_that_have_not_followed_another_group_count_in_the_old_one() {
     world.pods_follow();
     let found = world.dereferenced();
     let claim = Claim::of(&found).unwrap();
-    let noted = |group| move || Some(Sources::new([("plant/assets", "assets")], group));
-    let mut other = forwarder("other", 1, 1);
+    let read = |group| move || Read::Sources(Sources::new([("plant/assets", "assets")], group));
+    let mut other = forwarder("other", 1, 0);
     other.spec.sources[0].group = "another".to_owned();
+    other.spec.suspend = true;
     assert!(
-        !claim.concerns(&other, noted("fanout")),
-        "all its pods have the other group"
+        claim.concerns(&other, read("fanout")),
+        "whatever its spec and its status say"
     );
-    other.metadata.generation = Some(2);
-    assert!(claim.concerns(&other, noted("fanout")) && !claim.concerns(&other, noted("another")));
-    other.status.as_mut().unwrap().replicas = 0;
-    assert!(!claim.concerns(&other, noted("fanout")));
+    assert!(!claim.concerns(&other, read("another")));
+    assert!(!claim.concerns(&other, || Read::Nothing));
+}
+
+#[test]
+fn pods_that_are_ending_are_read_by_for_others_and_not_for_themselves() {
+    let mut world = World::new([cluster("c1", 1)]);
+    world.step();
+    world.pods_follow();
+    let deployment = world.existing.deployment.as_mut().unwrap();
+    deployment.spec.as_mut().unwrap().replicas = Some(0);
+    deployment.status.as_mut().unwrap().replicas = Some(0);
+    world.forwarder.status = None;
+    let other = world.forwarder.clone();
+    let deployment = deployment_of(&world);
+    assert!(matches!(Read::by(&other, Some(&deployment), true), Read::Sources(_)));
+    assert_eq!(Read::by(&other, Some(&deployment), false), Read::Nothing);
+    let wants = |world: &World| Claim::of(&world.dereferenced()).unwrap().wanted.len();
+    assert_eq!(wants(&world), 0);
+    for pod in &mut world.existing.pods {
+        pod.terminating = true;
+    }
+    assert_eq!(wants(&world), 1, "another one may wait for their end");
+}
+
+#[test]
+fn an_older_one_that_may_wait_for_our_pods_does_not_keep_us_waiting() {
+    let mut world = with_a_second_source();
+    world.forwarder.metadata.creation_timestamp = Some(yaml("'1970-01-01T00:00:10Z'"));
+    let found = world.dereferenced();
+    let claim = Claim::of(&found).unwrap();
+    let old = forwarder("old", 1, 0);
+    assert!(claim.declarer_goes_before(&old));
+    assert!(!claim.declarer_goes_before(&waiting(old)), "nobody would begin");
+}
+
+#[test]
+fn two_that_change_places_end_their_pods_for_each_other() {
+    let mut world = World::new([cluster("c1", 1)]);
+    world.step();
+    world.pods_follow();
+    world.channel.metadata.name = Some("second".to_owned());
+    world.forwarder.spec.sources[0].channel_ref.name = "second".to_owned();
+    let other = forwarder("other", 1, 1);
+    let reason = |world: &World| {
+        let pass = world.look();
+        (
+            pass.validated.config.unwrap_err().words().reason,
+            pass.validated.replicas,
+        )
+    };
+    let taken = Rival::new(&world.forwarder, &other, false, "assets");
+    world.rival = Some(taken.clone());
+    assert_eq!(
+        reason(&world),
+        (Reason::SourceTaken, 2),
+        "its pods go on with what they read"
+    );
+    world.rival = Some(Rival { lets_go: true, ..taken });
+    assert_eq!(reason(&world), (Reason::SourceChanging, 0));
+    world.existing.pods.clear();
+    world
+        .existing
+        .deployment
+        .as_mut()
+        .unwrap()
+        .spec
+        .as_mut()
+        .unwrap()
+        .replicas = Some(0);
+    assert_eq!(
+        reason(&world),
+        (Reason::SourceTaken, 0),
+        "until the other one's pods have ended"
+    );
+}
+
+#[test]
+fn no_pod_begins_with_the_configuration_of_before() {
+    let mut world = World::new([cluster("c1", 1)]);
+    world.step();
+    let deployment = world.existing.deployment.as_mut().unwrap();
+    deployment.spec.as_mut().unwrap().replicas = Some(0);
+    let replicas = |world: &World| {
+        let mut found = world.dereferenced();
+        found.sources[0].found = Found::Missing;
+        validate(&found, &world.settings()).unwrap().replicas
+    };
+    assert_eq!(replicas(&world), 0);
+    let deployment = world.existing.deployment.as_mut().unwrap();
+    deployment.spec.as_mut().unwrap().replicas = Some(1);
+    assert_eq!(replicas(&world), 2, "pods that there are go on, and are scaled");
 }
 
 #[test]
