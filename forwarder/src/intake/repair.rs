@@ -1,6 +1,7 @@
 //! Positions that are gone: what was lost, and where each partition goes on.
 
 use std::collections::BTreeMap;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use forwarder_core::delivery::partition::PartitionId;
@@ -18,6 +19,9 @@ use super::starts::{self, Questions};
 use super::{Intake, IntakeError};
 use crate::message::Message;
 use forwarder_service::clock::Clock;
+
+/// How many partitions are asked about at once.
+const AT_ONCE: usize = 16;
 
 /// A partition that cannot go on where it was, with its next offset there and where it goes on.
 type Loss = (PartitionId, i64, Start);
@@ -126,15 +130,12 @@ fn find_losses(
     identity: &mut Identity,
     clock: Clock,
 ) -> (Vec<Loss>, bool) {
-    let questions = Questions::new(dispatcher.partitions().len());
+    let states = dispatcher.partitions().iter().filter(|(_, state)| state.is_taken());
+    let taken: Vec<_> = states.map(|(partition, state)| (*partition, state.next())).collect();
     let mut asked_all = true;
     let mut lost = Vec::new();
-    let states = dispatcher.partitions().iter();
-    for (partition, state) in states.filter(|(_, state)| state.is_taken()) {
-        let (partition, next) = (*partition, state.next());
-        let topic = client.inputs.topic_of(partition);
-        let source = &client.config.source;
-        match starts::after_loss(&client.consumer, source, topic, partition, next, &questions) {
+    for ((partition, next), answer) in taken.iter().copied().zip(ask_for_all(client, &taken)) {
+        match answer {
             Ok(start) => {
                 let fault = start.as_ref().and_then(|start| start.fault);
                 if identity.is_settled(partition, fault, clock.micros()) {
@@ -158,4 +159,29 @@ fn find_losses(
         }
     }
     (lost, asked_all)
+}
+
+/// Where to go on with each of these partitions, whose next offsets these are; `None` where the broker has that one.
+///
+/// Several are asked about at once, since the loop stands still meanwhile. An idle connection of librdkafka may take a second to send a
+/// question (seen in 2.12), and then one after the other would take a second for each partition.
+fn ask_for_all(client: &Client, taken: &[(PartitionId, i64)]) -> Vec<Result<Option<Start>, KafkaError>> {
+    let share = taken.len().div_ceil(AT_ONCE).max(1);
+    let source = &client.config.source;
+    let ask = |some: &[(PartitionId, i64)]| {
+        let questions = Questions::new(some.len());
+        let answers = some.iter().map(|(partition, next)| {
+            let topic = client.inputs.topic_of(*partition);
+            starts::after_loss(&client.consumer, source, topic, *partition, *next, &questions)
+        });
+        answers.collect::<Vec<_>>()
+    };
+    thread::scope(|scope| {
+        let asking: Vec<_> = taken.chunks(share).map(|some| scope.spawn(move || ask(some))).collect();
+        let answers = asking.into_iter().flat_map(|asking| match asking.join() {
+            Ok(answers) => answers,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        answers.collect()
+    })
 }

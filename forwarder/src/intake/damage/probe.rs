@@ -33,6 +33,8 @@ const FIRST_SILENCE: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub(super) struct Probe {
     consumer: Option<BaseConsumer<Context>>,
+    /// Whether the consumer has heard anything: then it is connected.
+    is_connected: bool,
     /// What it is looking at: partition and offset.
     asked: Option<Question>,
     /// How often in a row the broker did not have the offset that was asked for.
@@ -80,6 +82,7 @@ impl Probe {
         if self.consumer.is_none() {
             let consumer = kafka::create_examiner(&client.config, |token| client.context(token))?;
             self.consumer = Some(consumer);
+            self.is_connected = false;
             self.asked = None;
         }
         Ok(())
@@ -121,7 +124,7 @@ impl Probe {
             .as_ref()
             .is_some_and(|asked| (asked.partition, asked.offset) == (partition, offset));
         if !is_asked {
-            let patience = if self.asked.is_none() { FIRST_SILENCE } else { SILENCE };
+            let patience = if self.is_connected { SILENCE } else { FIRST_SILENCE };
             let mut list = TopicPartitionList::new();
             list.add_partition_offset(topic, partition.number(), Offset::Offset(offset))?;
             consumer.assign(&list)?;
@@ -134,6 +137,7 @@ impl Probe {
             });
         }
         let answer = consumer.poll(GLANCE);
+        self.is_connected |= answer.is_some();
         let aside = aside(consumer.context().take_events());
         if let (Some(asked), Some((of, at))) = (&mut self.asked, aside.out_of_range)
             && of == partition
@@ -174,16 +178,16 @@ impl Probe {
         let Some(missing) = asked.missing else {
             return Seen::Nothing;
         };
-        if asked.missed.is_some_and(|missed| missed != asked.offset) {
-            // Of an earlier question: behind what it could not read, librdkafka has gone on at a random offset. It has stopped there, whatever
-            // was asked for since.
-            self.asked = None;
-            return Seen::Nothing;
-        }
         if missing.elapsed() < DOUBT {
             return Seen::Nothing;
         }
+        let is_of_another = asked.missed.is_some_and(|missed| missed != asked.offset);
         self.asked = None;
+        if is_of_another {
+            // Of an earlier question: behind what it could not read, librdkafka has gone on at a random offset. It has stopped there, whatever
+            // was asked for since.
+            return Seen::Nothing;
+        }
         self.missing += 1;
         if self.missing < MISSING {
             return Seen::Nothing;
