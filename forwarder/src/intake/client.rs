@@ -4,7 +4,7 @@
 mod tests;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use forwarder_core::delivery::partition::{Input, Inputs, PartitionId};
 use forwarder_core::document::Checked;
@@ -14,8 +14,9 @@ use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use tracing::{info, warn};
 
+use super::IntakeError;
 use super::context::{Context, OwnConsumer};
-use super::{IntakeError, starts};
+use super::starts::{self, Shares};
 use forwarder_kafka::{self as kafka, KafkaSetupError};
 
 /// How long it may take to find out which topics are missing: all else stands still meanwhile.
@@ -95,13 +96,11 @@ impl Client {
         if !std::mem::take(&mut self.misses_topic) {
             return;
         }
-        let until = Instant::now() + MISSING_TIMEOUT;
-        let mut left = u32::try_from(self.inputs.len()).unwrap_or(u32::MAX);
+        let mut shares = Shares::within(MISSING_TIMEOUT, self.inputs.len());
         for (_, topic) in self.inputs.iter() {
-            let Some(patience) = starts::share(until.saturating_duration_since(Instant::now()), left) else {
+            let Some(patience) = shares.next() else {
                 return;
             };
-            left -= 1;
             match starts::ask_for_topic(&self.consumer, topic, patience) {
                 Err(error) if starts::is_of_the_topic(&error) => {
                     warn!(%error, topic, "the topic does not exist in Kafka; the other topics go on");

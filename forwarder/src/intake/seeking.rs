@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::client::Client;
 use super::identity::Identity;
 use super::membership::is_out_of_the_group;
-use super::starts::{self, Begin, Inquiry, Place, is_of_the_topic};
+use super::starts::{self, Begin, Inquiry, Place, Shares, is_of_the_topic};
 use crate::message::Message;
 use forwarder_service::clock::{Clock, wall_millis};
 
@@ -240,16 +240,14 @@ impl Turns {
         }
         let mut topics: Vec<_> = by_topic.into_iter().collect();
         topics.sort_by_key(|(input, _)| self.in_vain.get(input).copied());
-        let until = Instant::now() + patience;
-        let mut left = u32::try_from(topics.len()).unwrap_or(u32::MAX);
+        let mut shares = Shares::within(patience, topics.len());
         let mut begins = Vec::with_capacity(topics.len());
         let (mut is_answered, mut failed) = (false, None);
         for (input, partitions) in topics {
-            let Some(patience) = starts::share(until.saturating_duration_since(Instant::now()), left) else {
+            let Some(patience) = shares.next() else {
                 begins.push(Begin::untold(input, partitions));
                 continue;
             };
-            left -= 1;
             let answer = ask(input, &partitions, patience);
             self.note(input, answer.as_ref().is_ok_and(|begin| begin.unanswered.is_empty()));
             match answer {

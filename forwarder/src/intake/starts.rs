@@ -344,6 +344,29 @@ pub(super) fn ask_for_topic(consumer: &KafkaConsumer, topic: &str, patience: Dur
     Led::ask(consumer, topic, patience).map(drop)
 }
 
+/// Time for questions about topics, one topic after the other.
+pub(super) struct Shares {
+    until: Instant,
+    left: u32,
+}
+
+impl Shares {
+    /// For so many topics together.
+    pub(super) fn within(patience: Duration, topics: usize) -> Self {
+        Self {
+            until: Instant::now() + patience,
+            left: u32::try_from(topics).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// The share of the next topic; `None`: nothing is left.
+    pub(super) fn next(&mut self) -> Option<Duration> {
+        let share = share(self.until.saturating_duration_since(Instant::now()), self.left);
+        self.left = self.left.saturating_sub(1);
+        share
+    }
+}
+
 /// The share of one of so many topics in the time that is left; `None`: nothing is left.
 pub(super) fn share(left: Duration, topics: u32) -> Option<Duration> {
     (left > Duration::ZERO).then(|| (left / topics.max(1)).max(LEAST_SHARE))

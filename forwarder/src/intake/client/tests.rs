@@ -1,3 +1,5 @@
+use std::time::Instant;
+
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::*;
