@@ -11,6 +11,8 @@ use prometheus::{
     Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use crate::reconcile::conditions::are_ready;
+
 /// Of which generation a status is, and its conditions; none: there is no status yet.
 pub type State<'a> = Option<(Option<i64>, &'a [Condition])>;
 
@@ -150,9 +152,7 @@ impl Metrics {
         let show = move |gauges: &IntGaugeVec| {
             for object in store.state() {
                 let ready = state(&object).is_some_and(|(observed, conditions)| {
-                    let mut conditions = conditions.iter();
-                    observed == object.meta().generation
-                        && conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+                    observed == object.meta().generation && are_ready(conditions)
                 });
                 let namespace = object.namespace().unwrap_or_default();
                 gauges

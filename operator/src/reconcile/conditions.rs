@@ -68,6 +68,18 @@ impl Verdict {
     }
 }
 
+/// The condition `Ready` among these.
+#[must_use]
+pub fn ready(conditions: &[Condition]) -> Option<&Condition> {
+    conditions.iter().find(|condition| condition.type_ == "Ready")
+}
+
+/// Whether the condition `Ready` is among these, and true.
+#[must_use]
+pub fn are_ready(conditions: &[Condition]) -> bool {
+    ready(conditions).is_some_and(|ready| ready.status == "True")
+}
+
 /// The conditions of `verdict` and `further` ones (type, whether, words) for a generation, given the `old` ones: the time of a
 /// transition is `now` only where a status has changed. A further one that does not hold is left out.
 #[must_use]

@@ -20,7 +20,7 @@ use crds::AssetForwarder;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 
-use crate::reconcile::conditions::Verdict;
+use crate::reconcile::conditions::{Verdict, are_ready, ready};
 use crate::reconcile::reason::Reason;
 
 /// Another forwarder with the same source, which goes before ours.
@@ -111,36 +111,35 @@ pub fn group(forwarder: &AssetForwarder) -> Option<&str> {
 /// Whether a forwarder's condition `Ready` is true.
 #[must_use]
 pub fn is_ready(forwarder: &AssetForwarder) -> bool {
-    let mut conditions = forwarder.status.iter().flat_map(|status| &status.conditions);
-    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    let status = forwarder.status.as_ref();
+    status.is_some_and(|status| are_ready(&status.conditions))
 }
 
 /// Whether a forwarder waits for another one to let its source go.
 #[must_use]
 pub fn waits(forwarder: &AssetForwarder) -> bool {
-    let mut conditions = forwarder.status.iter().flat_map(|status| &status.conditions);
-    conditions
-        .any(|condition| condition.type_ == "Ready" && Reason::parse(&condition.reason) == Some(Reason::SourceTaken))
+    let ready = forwarder.status.as_ref().and_then(|status| ready(&status.conditions));
+    ready.is_some_and(|ready| Reason::parse(&ready.reason) == Some(Reason::SourceTaken))
 }
 
-/// What another forwarder has to do with a source of ours.
+/// How another forwarder uses a source of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Claim {
+pub enum Use {
     /// Pods of it may read the source.
     Reads,
     /// Its spec declares the source.
     Declares,
 }
 
-/// Whether `other`, which has that claim to a source of ours, goes before `us`. `we_read`: pods of ours read the source.
+/// Whether `other`, which uses a source of ours so, goes before `us`. `we_read`: pods of ours read the source.
 #[must_use]
-pub fn goes_before(other: &AssetForwarder, us: &AssetForwarder, theirs: Claim, we_read: bool, now: Timestamp) -> bool {
+pub fn goes_before(other: &AssetForwarder, us: &AssetForwarder, theirs: Use, we_read: bool, now: Timestamp) -> bool {
     let is_older = age(other) < age(us);
     match (theirs, we_read) {
-        (Claim::Reads, false) => true,
-        (Claim::Reads, true) => is_older,
-        (Claim::Declares, false) => wants_pods(other) && (is_older || may_have_begun(other, us, now)),
-        (Claim::Declares, true) => false,
+        (Use::Reads, false) => true,
+        (Use::Reads, true) => is_older,
+        (Use::Declares, false) => wants_pods(other) && (is_older || may_have_begun(other, us, now)),
+        (Use::Declares, true) => false,
     }
 }
 

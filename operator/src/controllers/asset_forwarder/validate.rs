@@ -145,7 +145,7 @@ pub fn validate(decided: &Decided, settings: &Settings) -> Result<Validated, Ver
         // Before the old source ends: its pods go on where the new one could not begin.
         .and_then(|config| has_room.map(|()| config))
         .and_then(|config| after_the_old_source(existing, config));
-    let live = existing.deployment.as_ref().map_or(0, rollout::desired);
+    let live = existing.deployment.as_ref().map(rollout::desired);
     let is_taken = matches!(&config, Err(verdict) if verdict.words().reason == Reason::SourceTaken);
     let changes_source = matches!(&config, Err(verdict) if verdict.words().reason == Reason::SourceChanging);
     let mut needed = Files::default();
@@ -181,12 +181,12 @@ pub fn validate(decided: &Decided, settings: &Settings) -> Result<Validated, Ver
     Ok(Validated {
         replicas: if spec.suspend || is_idle || changes_source {
             0
-        } else if config.is_err() && existing.deployment.is_some() && live == 0 {
+        } else if config.is_err() && live == Some(0) {
             // They would begin with the configuration of before, and what that reads may be another's by now.
             0
         } else if is_taken && found.rival.as_ref().is_some_and(|rival| rival.topic.is_none()) {
             // Pods that there are read what they read. Of one source there is to be none more.
-            live
+            live.unwrap_or(0)
         } else {
             spec.replicas
         },

@@ -31,6 +31,7 @@ use crate::index::{Children, WATCHED, version};
 use crate::owner::controlling;
 use crate::reconcile::apply::{MANAGER, keep_ownership};
 use crate::reconcile::cluster::DRAIN;
+use crate::reconcile::conditions;
 use crate::reconcile::drive;
 use crate::reconcile::reference::{channels_of, chooses, grants};
 use crate::watch::{Subscription, changes, declared, hash, metadata, stored, watch, watching};
@@ -339,7 +340,7 @@ fn rival_facts(forwarder: &AssetForwarder) -> u64 {
 /// What of a channel forwarders depend on.
 fn channel_facts(channel: &KafkaChannel) -> u64 {
     let status = channel.status.as_ref();
-    let ready = status.and_then(|status| status.conditions.iter().find(|condition| condition.type_ == "Ready"));
+    let ready = status.and_then(|status| conditions::ready(&status.conditions));
     hash(&(
         declared(channel),
         status.and_then(|status| status.observed_generation),

@@ -11,6 +11,7 @@ use tracing::warn;
 
 use crate::context::Context;
 use crate::error::describe;
+use crate::reconcile::conditions;
 use crate::reconcile::credentials::{ClusterAccess, Secrets, SecretsError, secrets_of_nats};
 use crate::reconcile::reason::Reason;
 use crate::reconcile::reference::namespace_is_deleted;
@@ -144,9 +145,8 @@ fn references(forwarder: &AssetForwarder) -> impl Iterator<Item = &String> {
 /// A forwarder names its members before it makes its first pods. If the API server refuses its Deployment, no pod can publish.
 /// Without this check, a cluster would wait for that forwarder until its spec is corrected.
 fn has_never_run(status: &AssetForwarderStatus) -> bool {
-    let mut conditions = status.conditions.iter();
-    let is_refused = conditions
-        .any(|condition| condition.type_ == "Ready" && Reason::parse(&condition.reason) == Some(Reason::ApplyFailed));
+    let is_refused = conditions::ready(&status.conditions)
+        .is_some_and(|ready| Reason::parse(&ready.reason) == Some(Reason::ApplyFailed));
     is_refused && status.replicas == 0 && status.desired_replicas.is_none()
 }
 

@@ -11,7 +11,7 @@ use super::managed::Outcome;
 use super::membership::SHOWN;
 use super::probe::{Failure, Seen};
 use crate::reconcile::cluster::ring_name;
-use crate::reconcile::conditions::{Verdict, conditions};
+use crate::reconcile::conditions::{Verdict, are_ready, conditions, ready};
 use crate::reconcile::credentials::ClusterAccess;
 use crate::reconcile::invalid_spec::InvalidSpec;
 use crate::reconcile::reason::Reason;
@@ -178,12 +178,10 @@ pub(super) fn again_after(cluster: &NatsCluster, status: &NatsClusterStatus, now
     if cluster.meta().deletion_timestamp.is_some() || (cluster.spec.drain && !status.member_of.is_empty()) {
         return DRAINING;
     }
-    let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
     if cluster.spec.managed.is_some() {
-        let is_ready = ready.is_some_and(|ready| ready.status == "True");
-        return if is_ready { SERVERS } else { SOON };
+        return if are_ready(&status.conditions) { SERVERS } else { SOON };
     }
-    match ready {
+    match ready(&status.conditions) {
         Some(ready) if ready.status != "True" => {
             let age = now.duration_since(ready.last_transition_time.0);
             let half = Duration::try_from(age).unwrap_or_default() / 2;

@@ -8,7 +8,7 @@ use kube::ResourceExt as _;
 use super::{Channel, Dereferenced};
 use crate::controllers::asset_forwarder::names::Identity;
 use crate::controllers::asset_forwarder::rivals::{
-    self, channels, goes_before, group, has_pods, is_active, wants_pods,
+    Use, channels, goes_before, group, has_pods, is_active, waits, wants_pods,
 };
 use crate::controllers::asset_forwarder::rollout;
 use crate::controllers::asset_forwarder::sources::Sources;
@@ -86,18 +86,17 @@ impl<'a> Claim<'a> {
     /// Whether `other`, whose pods may read a source of ours, goes before us.
     #[must_use]
     pub fn reader_goes_before(&self, other: &AssetForwarder, we_read: bool) -> bool {
-        goes_before(other, self.us, rivals::Claim::Reads, we_read, Timestamp::now())
+        goes_before(other, self.us, Use::Reads, we_read, Timestamp::now())
     }
 
     /// Whether `other`, which declares a source that we want to read, goes before us. One that waits while pods of ours read may wait for
     /// just these: then nobody would ever begin. It looks again before it begins, and finds what has begun.
     #[must_use]
     pub fn declarer_goes_before(&self, other: &AssetForwarder) -> bool {
-        let declares = rivals::Claim::Declares;
-        let may_wait_for_us = rivals::waits(other) && !self.read.is_empty();
+        let may_wait_for_us = waits(other) && !self.read.is_empty();
         group(other) == Some(self.group)
             && !may_wait_for_us
-            && goes_before(other, self.us, declares, false, Timestamp::now())
+            && goes_before(other, self.us, Use::Declares, false, Timestamp::now())
     }
 
     /// The first source that pods of ours read, and those of another one too, by the channel that both refer to.

@@ -2,6 +2,8 @@
 
 mod ask;
 
+use std::sync::Arc;
+
 use crds::AssetForwarder;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
@@ -82,13 +84,7 @@ pub(super) async fn existing_from_stores(
         let newest = children.current(&of_maps, namespace, &ring_map)?;
         Some(memory.ring(forwarder, newest)?)
     };
-    let selector = identity.selector();
-    let pods = stores.pods.state_filter(|pod| {
-        let labels = pod.labels();
-        pod.namespace().as_ref() == Some(namespace)
-            && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-            && may_forward(pod, &identity.name)
-    });
+    let pods = pods_of(stores, identity);
     Some(Existing {
         ring,
         credentials: None,
@@ -96,6 +92,17 @@ pub(super) async fn existing_from_stores(
         replica_sets: Vec::new(),
         configs: configs(stores, identity),
         pods: ask::ask(pods.iter().filter_map(|pod| Observed::of(pod)).collect()).await,
+    })
+}
+
+/// The pods of a forwarder, by their labels and whoever owns them. Those that are ending are among them.
+pub(super) fn pods_of(stores: &Stores, identity: &Identity) -> Vec<Arc<Pod>> {
+    let selector = identity.selector();
+    stores.pods.state_filter(|pod| {
+        let labels = pod.labels();
+        pod.namespace().as_ref() == Some(&identity.namespace)
+            && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+            && may_forward(pod, &identity.name)
     })
 }
 
@@ -110,7 +117,7 @@ fn configs(stores: &Stores, identity: &Identity) -> Vec<PartialObjectMeta<Config
 }
 
 /// A child of that name, unless it belongs to another owner.
-async fn get<K>(context: &Context, identity: &Identity, name: &str) -> Result<Option<K>, DereferenceError>
+pub(super) async fn get<K>(context: &Context, identity: &Identity, name: &str) -> Result<Option<K>, DereferenceError>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
 {

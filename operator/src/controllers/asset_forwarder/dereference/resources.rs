@@ -17,6 +17,7 @@ use crate::context::{Context, Scope};
 use crate::controllers::asset_forwarder::candidates::{Access, Candidate};
 use crate::controllers::asset_forwarder::names;
 use crate::controllers::asset_forwarder::stores::Stores;
+use crate::reconcile::conditions;
 use crate::reconcile::credentials::{self, ClusterAccess, Secrets};
 use crate::reconcile::reference::{chooses, grants};
 
@@ -145,7 +146,7 @@ fn not_ready(channel: &KafkaChannel) -> Option<String> {
     if status.observed_generation != channel.metadata.generation {
         return Some("the operator has not reconciled it yet".to_owned());
     }
-    match status.conditions.iter().find(|condition| condition.type_ == "Ready") {
+    match conditions::ready(&status.conditions) {
         Some(ready) if ready.status == "True" => None,
         Some(ready) => Some(format!("{}: {}", ready.reason, ready.message)),
         None => Some("the operator has not reconciled it yet".to_owned()),

@@ -4,16 +4,15 @@ use std::collections::BTreeSet;
 
 use crds::{AssetForwarder, KafkaChannel};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 
+use super::pods::{get, pods_of};
 use super::resources::namespace_labels;
 use super::{Channel, Claim, Claimed, DereferenceError, Dereferenced, Read};
 use crate::context::Context;
 use crate::controllers::asset_forwarder::names::Identity;
-use crate::controllers::asset_forwarder::pods::may_forward;
 use crate::controllers::asset_forwarder::rivals::{Rival, channels, group, waits};
 use crate::controllers::asset_forwarder::stores::Stores;
 use crate::reconcile::reference::grants;
@@ -58,11 +57,9 @@ async fn before_a_wanted_one(
         .map_err(DereferenceError::api("the AssetForwarders"))?;
     for other in listed.items.iter().filter(|other| concerns(stores, claim, other)) {
         // What it has just written no watch has told yet.
-        let read = Read::by(
-            other,
-            deployment(context, other).await?.as_ref(),
-            has_pods(stores, other),
-        );
+        let identity = Identity::of(other);
+        let deployment = get::<Deployment>(context, &identity, &identity.name).await?;
+        let read = Read::by(other, deployment.as_ref(), !pods_of(stores, &identity).is_empty());
         let rivalry = Rivalry {
             context,
             stores,
@@ -113,8 +110,7 @@ fn before_one_that_is_read(stores: &Stores, found: &Dereferenced, claim: &Claim<
         |other: &AssetForwarder| claim.concerns(other, || Read::Nothing) && claim.reader_goes_before(other, true);
     let others = stores.forwarders.state_filter(is_older);
     others.iter().find_map(|other| {
-        let deployment = stores.deployments.get(&name_of(other));
-        let shared = claim.read_by_both(other, &Read::by(other, deployment.as_deref(), false))?;
+        let shared = claim.read_by_both(other, &read_as_told(stores, other))?;
         Some(Rival::new(&found.forwarder, other, true, &shared.channel.topic))
     })
 }
@@ -137,37 +133,13 @@ fn may_be_before_a_wanted_one(stores: &Stores, claim: &Claim<'_>) -> bool {
 }
 
 fn concerns(stores: &Stores, claim: &Claim<'_>, other: &AssetForwarder) -> bool {
-    claim.concerns(other, || {
-        let deployment = stores.deployments.get(&name_of(other));
-        Read::by(other, deployment.as_deref(), false)
-    })
+    claim.concerns(other, || read_as_told(stores, other))
 }
 
-/// Whether there are pods of it, also such that are ending.
-fn has_pods(stores: &Stores, of: &AssetForwarder) -> bool {
-    let identity = Identity::of(of);
-    let selector = identity.selector();
-    let is_its = |pod: &Pod| {
-        let labels = pod.labels();
-        pod.namespace().as_ref() == Some(&identity.namespace)
-            && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-            && may_forward(pod, &identity.name)
-    };
-    stores.pods.find(is_its).is_some()
-}
-
-fn name_of(forwarder: &AssetForwarder) -> ObjectRef<Deployment> {
-    ObjectRef::new(&forwarder.name_any()).within(&forwarder.namespace().unwrap_or_default())
-}
-
-async fn deployment(context: &Context, of: &AssetForwarder) -> Result<Option<Deployment>, DereferenceError> {
-    let namespace = of.namespace().unwrap_or_default();
-    let api = Api::<Deployment>::namespaced(context.client.clone(), &namespace);
-    let found = api.get_opt(&of.name_any()).await;
-    found.map_err(DereferenceError::api(format!(
-        "the Deployment {namespace}/{}",
-        of.name_any()
-    )))
+/// What pods of it may read, by the word of the watches and without those that are ending.
+fn read_as_told(stores: &Stores, of: &AssetForwarder) -> Read {
+    let name = ObjectRef::new(&of.name_any()).within(&of.namespace().unwrap_or_default());
+    Read::by(of, stores.deployments.get(&name).as_deref(), false)
 }
 
 /// Two forwarders, of which one wants to read what the other one may have.

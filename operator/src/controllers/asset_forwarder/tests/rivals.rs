@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::Timestamp;
 
 use super::super::dereference::{Claim, Claimed, Read};
-use super::super::rivals::{self, channels, goes_before};
+use super::super::rivals::{Use, channels, goes_before};
 use super::super::sources::Sources;
 use super::*;
 
@@ -29,9 +29,17 @@ fn waiting(mut forwarder: AssetForwarder) -> AssetForwarder {
     forwarder
 }
 
+/// A world whose forwarder has two pods.
+fn running() -> World {
+    let mut world = World::new([cluster("c1", 1)]);
+    world.step();
+    world.pods_follow();
+    world
+}
+
 /// Whether `other`, which declares the source of `us` too, goes before that, which does not read it yet.
 fn declarer_goes_before(other: &AssetForwarder, us: &AssetForwarder) -> bool {
-    goes_before(other, us, rivals::Claim::Declares, false, at(1_000))
+    goes_before(other, us, Use::Declares, false, at(1_000))
 }
 
 fn at(second: i64) -> Timestamp {
@@ -49,12 +57,12 @@ fn the_older_one_goes_first_and_one_that_reads_before_one_that_does_not() {
     );
 
     let young = forwarder("young", 2, 1);
-    let reader_goes_before = |other, us, we_read| goes_before(other, us, rivals::Claim::Reads, we_read, at(1_000));
+    let reader_goes_before = |other, us, we_read| goes_before(other, us, Use::Reads, we_read, at(1_000));
     assert!(
         reader_goes_before(&young, &old, false),
         "who reads is not stopped by who does not"
     );
-    assert!(!goes_before(&old, &young, rivals::Claim::Declares, true, at(1_000)));
+    assert!(!goes_before(&old, &young, Use::Declares, true, at(1_000)));
     assert!(!declarer_goes_before(&young, &old), "its pods are of another source");
     assert!(reader_goes_before(&old, &young, true) && !reader_goes_before(&young, &old, true));
 }
@@ -74,9 +82,8 @@ fn who_is_scaled_by_lag_wants_pods_whatever_replicas_says() {
 
 #[test]
 fn the_older_one_waits_for_the_words_of_a_younger_one_that_may_have_begun() {
-    let goes_before = |other: &AssetForwarder, us: &AssetForwarder, second| {
-        goes_before(other, us, rivals::Claim::Declares, false, at(second))
-    };
+    let goes_before =
+        |other: &AssetForwarder, us: &AssetForwarder, second| goes_before(other, us, Use::Declares, false, at(second));
     let (a, b) = (forwarder("a", 10, 0), forwarder("b", 10, 0));
     assert!(
         goes_before(&b, &a, 11),
@@ -119,9 +126,7 @@ fn deployment_of(world: &World) -> Deployment {
 
 #[test]
 fn what_pods_of_another_one_may_read_says_its_deployment() {
-    let mut world = World::new([cluster("c1", 1)]);
-    world.step();
-    world.pods_follow();
+    let mut world = running();
     world.forwarder.status = None;
     let (other, deployment) = (&world.forwarder, deployment_of(&world));
     let assets = Sources::new([("plant/assets", "assets")], "fanout");
@@ -153,9 +158,7 @@ fn what_pods_of_another_one_may_read_says_its_deployment() {
 
 #[test]
 fn of_two_that_read_the_younger_one_says_so_and_the_older_one_does_not() {
-    let mut world = World::new([cluster("c1", 1)]);
-    world.step();
-    world.pods_follow();
+    let world = running();
     let found = world.dereferenced();
     let claim = Claim::of(&found).unwrap();
     let shared = |topics: &[(&'static str, &'static str)], group| {
@@ -174,9 +177,7 @@ fn of_two_that_read_the_younger_one_says_so_and_the_older_one_does_not() {
 
 #[test]
 fn who_is_suspended_is_in_nobodys_way_once_its_pods_are_gone() {
-    let mut world = World::new([cluster("c1", 1)]);
-    world.step();
-    world.pods_follow();
+    let world = running();
     let found = world.dereferenced();
     let claim = Claim::of(&found).unwrap();
     for stop in [(|old| old.spec.suspend = true) as fn(&mut AssetForwarder), |old| {
@@ -193,9 +194,7 @@ fn who_is_suspended_is_in_nobodys_way_once_its_pods_are_gone() {
 
 #[test]
 fn pods_that_have_not_followed_another_group_count_in_the_old_one() {
-    let mut world = World::new([cluster("c1", 1)]);
-    world.step();
-    world.pods_follow();
+    let world = running();
     let found = world.dereferenced();
     let claim = Claim::of(&found).unwrap();
     let read = |group| move || Read::Sources(Sources::new([("plant/assets", "assets")], group));
@@ -212,9 +211,7 @@ fn pods_that_have_not_followed_another_group_count_in_the_old_one() {
 
 #[test]
 fn pods_that_are_ending_are_read_by_for_others_and_not_for_themselves() {
-    let mut world = World::new([cluster("c1", 1)]);
-    world.step();
-    world.pods_follow();
+    let mut world = running();
     let deployment = world.existing.deployment.as_mut().unwrap();
     deployment.spec.as_mut().unwrap().replicas = Some(0);
     deployment.status.as_mut().unwrap().replicas = Some(0);
@@ -244,9 +241,7 @@ fn an_older_one_that_may_wait_for_our_pods_does_not_keep_us_waiting() {
 
 #[test]
 fn two_that_change_places_end_their_pods_for_each_other() {
-    let mut world = World::new([cluster("c1", 1)]);
-    world.step();
-    world.pods_follow();
+    let mut world = running();
     world.channel.metadata.name = Some("second".to_owned());
     world.forwarder.spec.sources[0].channel_ref.name = "second".to_owned();
     let other = forwarder("other", 1, 1);
@@ -344,9 +339,7 @@ fn who_comes_second_begins_no_pods_and_names_the_first() {
 
 #[test]
 fn pods_that_run_go_on_and_the_status_says_what_is_wrong() {
-    let mut world = World::new([cluster("c1", 1)]);
-    world.step();
-    world.pods_follow();
+    let mut world = running();
     world.step();
     let before = world.existing.deployment.clone();
     let mut other = forwarder("first", 0, 1);
@@ -369,9 +362,7 @@ fn pods_that_run_go_on_and_the_status_says_what_is_wrong() {
 
 /// A world whose forwarder names a second channel, with what there is of a forwarder that read the first one alone.
 fn with_a_second_source() -> World {
-    let mut world = World::new([cluster("c1", 1)]);
-    world.step();
-    world.pods_follow();
+    let mut world = running();
     world.step();
     sources::add(&mut world, "second");
     world
