@@ -40,6 +40,7 @@ mod group;
 mod headers;
 mod identity;
 mod membership;
+mod questions;
 mod records;
 mod regroup;
 mod reject;

@@ -16,7 +16,8 @@ use tracing::{info, warn};
 
 use super::IntakeError;
 use super::context::{Context, OwnConsumer};
-use super::starts::{self, Shares};
+use super::questions::Shares;
+use super::starts;
 use forwarder_kafka::{self as kafka, KafkaSetupError};
 
 /// How long it may take to find out which topics are missing: all else stands still meanwhile.

@@ -20,6 +20,7 @@ use rdkafka::error::KafkaError;
 use tracing::{error, info};
 
 use super::client::Client;
+use super::questions;
 use super::starts::{self, Begin};
 use crate::message::Message;
 use crate::metrics::Metrics;
@@ -109,7 +110,7 @@ impl Identity {
         let asked_at = match self.asked_at.entry(input) {
             Entry::Occupied(asked_at) => *asked_at.get(),
             Entry::Vacant(none) => {
-                starts::ask_for_topic(&client.consumer, client.inputs.topic(input), starts::ASK_TIMEOUT)?;
+                starts::ask_for_topic(&client.consumer, client.inputs.topic(input), questions::ASK_TIMEOUT)?;
                 *none.insert(Instant::now())
             }
         };

@@ -15,6 +15,7 @@ use tracing::{debug, error, info, warn};
 use super::commits::About;
 use super::group::{Leaving, assignments};
 use super::membership::is_out_of_the_group;
+use super::questions;
 use super::rings::RingProgram;
 use super::seeking::{Entered, SEEK_TIMEOUT};
 use super::starts::{self, Begin, Place, is_of_the_topic};
@@ -55,7 +56,7 @@ impl<P: RingProgram> Intake<P> {
         let ring_epoch = self.dispatcher.ring_epoch();
         let mut begins = self.seeking.look_up(
             partitions,
-            starts::ALL_TIMEOUT,
+            questions::ALL_TIMEOUT,
             &self.client,
             &self.identity,
             ring_epoch,

@@ -1,7 +1,6 @@
 //! Positions that are gone: what was lost, and where each partition goes on.
 
 use std::collections::BTreeMap;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use forwarder_core::delivery::partition::PartitionId;
@@ -14,14 +13,12 @@ use tracing::{info, warn};
 use super::client::Client;
 use super::flow::Scope;
 use super::identity::Identity;
+use super::questions::{self, ALL_TIMEOUT};
 use super::rings::RingProgram;
-use super::starts::{self, Questions};
+use super::starts;
 use super::{Intake, IntakeError};
 use crate::message::Message;
 use forwarder_service::clock::Clock;
-
-/// How many partitions are asked about at once.
-const AT_ONCE: usize = 16;
 
 /// A partition that cannot go on where it was, with its next offset there and where it goes on.
 type Loss = (PartitionId, i64, Start);
@@ -134,9 +131,14 @@ fn find_losses(
     let taken: Vec<_> = states.map(|(partition, state)| (*partition, state.next())).collect();
     let mut asked_all = true;
     let mut lost = Vec::new();
-    for ((partition, next), answer) in taken.iter().copied().zip(ask_for_all(client, &taken)) {
+    let topics = taken
+        .iter()
+        .map(|(partition, _)| (client.inputs.topic_of(*partition), *partition));
+    let answers = questions::watermarks(&client.consumer, &topics.collect::<Vec<_>>(), ALL_TIMEOUT);
+    for ((partition, next), answer) in taken.into_iter().zip(answers) {
         match answer {
-            Ok(start) => {
+            Ok(marks) => {
+                let start = starts::after_loss(&client.config.source, partition, next, marks);
                 let fault = start.as_ref().and_then(|start| start.fault);
                 if identity.is_settled(partition, fault, clock.micros()) {
                     lost.extend(start.map(|start| (partition, next, start)));
@@ -159,29 +161,4 @@ fn find_losses(
         }
     }
     (lost, asked_all)
-}
-
-/// Where to go on with each of these partitions, whose next offsets these are; `None` where the broker has that one.
-///
-/// Several are asked about at once, since the loop stands still meanwhile. An idle connection of librdkafka may take a second to send a
-/// question (seen in 2.12), and then one after the other would take a second for each partition.
-fn ask_for_all(client: &Client, taken: &[(PartitionId, i64)]) -> Vec<Result<Option<Start>, KafkaError>> {
-    let share = taken.len().div_ceil(AT_ONCE).max(1);
-    let source = &client.config.source;
-    let ask = |some: &[(PartitionId, i64)]| {
-        let questions = Questions::new(some.len());
-        let answers = some.iter().map(|(partition, next)| {
-            let topic = client.inputs.topic_of(*partition);
-            starts::after_loss(&client.consumer, source, topic, *partition, *next, &questions)
-        });
-        answers.collect::<Vec<_>>()
-    };
-    thread::scope(|scope| {
-        let asking: Vec<_> = taken.chunks(share).map(|some| scope.spawn(move || ask(some))).collect();
-        let answers = asking.into_iter().flat_map(|asking| match asking.join() {
-            Ok(answers) => answers,
-            Err(panic) => std::panic::resume_unwind(panic),
-        });
-        answers.collect()
-    })
 }

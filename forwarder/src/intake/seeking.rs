@@ -15,7 +15,8 @@ use tracing::{info, warn};
 use super::client::Client;
 use super::identity::Identity;
 use super::membership::is_out_of_the_group;
-use super::starts::{self, Begin, Inquiry, Place, Shares, is_of_the_topic};
+use super::questions::Shares;
+use super::starts::{self, Begin, Inquiry, Place, is_of_the_topic};
 use crate::message::Message;
 use forwarder_service::clock::{Clock, wall_millis};
 

@@ -1,6 +1,5 @@
 //! Asks Kafka what [`forwarder_core::delivery::start`] needs to know.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -16,49 +15,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionLi
 use tracing::{debug, error, warn};
 
 use super::context::KafkaConsumer;
-
-/// How long one question may take. The loop stands still meanwhile: publishers go on, the group is served by
-/// librdkafka's own thread.
-pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long the questions about all partitions may take together, so that many partitions without a leader do not keep the
-/// loop for minutes.
-pub(super) const ALL_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The least that a question may take, however many there are.
-const LEAST_TIMEOUT: Duration = Duration::from_millis(200);
-
-/// The least that the questions about a topic may take, however many there are: a slow Kafka answers too. When the time is over, the
-/// others have their turn later.
-pub(super) const LEAST_SHARE: Duration = Duration::from_millis(500);
-
-/// Questions about partitions, one after the other. Each has its share of the time that is left, so that those that are not
-/// answered leave some for the others.
-pub(super) struct Questions {
-    until: Instant,
-    left: Cell<usize>,
-}
-
-impl Questions {
-    pub(super) fn new(count: usize) -> Self {
-        Self::within(ALL_TIMEOUT, count)
-    }
-
-    fn within(patience: Duration, count: usize) -> Self {
-        Self {
-            until: Instant::now() + patience,
-            left: Cell::new(count),
-        }
-    }
-
-    /// The oldest offset of a partition and one past the newest.
-    fn watermarks(&self, consumer: &KafkaConsumer, topic: &str, partition: i32) -> Result<(i64, i64), KafkaError> {
-        let time = self.until.saturating_duration_since(Instant::now());
-        let left = u32::try_from(self.left.get()).unwrap_or(u32::MAX).max(1);
-        self.left.set(self.left.get().saturating_sub(1));
-        consumer.fetch_watermarks(topic, partition, (time / left).clamp(LEAST_TIMEOUT, ASK_TIMEOUT))
-    }
-}
+use super::questions::{self, ASK_TIMEOUT, LEAST_TIMEOUT};
 
 /// Where the assigned partitions of a topic begin.
 pub(super) struct Begin {
@@ -184,6 +141,36 @@ impl Inquiry<'_> {
     }
 }
 
+/// What the group has said of one partition.
+struct Said<'a> {
+    partition: PartitionId,
+    /// The metadata of its commit, empty where there is none.
+    text: &'a str,
+    /// Whether that was said of the topic that goes by this name now.
+    topic: Sameness,
+    /// Its next record.
+    committed: Option<i64>,
+}
+
+impl<'a> Said<'a> {
+    fn of(partition: PartitionId, text: &'a str, committed: Option<i64>, inquiry: &Inquiry<'_>) -> Self {
+        let former = inquiry.former.get(&partition).copied();
+        let told = Sameness::of(commit::topic_of(text), inquiry.topic);
+        // What was committed of this topic already counts more than what was read of a former one.
+        let (topic, committed) = match (committed, former) {
+            (Some(offset), _) if told == Sameness::Same => (told, Some(offset)),
+            (_, Some(former)) => (Sameness::Anew, Some(former)),
+            (committed, None) => (told, committed),
+        };
+        Self {
+            partition,
+            text,
+            topic,
+            committed,
+        }
+    }
+}
+
 /// Asks. One partition that Kafka cannot answer for keeps no other one waiting.
 ///
 /// # Errors
@@ -217,62 +204,69 @@ pub(super) fn look_up(consumer: &KafkaConsumer, inquiry: &Inquiry<'_>) -> Result
     };
     let history = if inquiry.is_new_group { History::None } else { past };
     let times = at_time(consumer, inquiry, &led, patience().min(ASK_TIMEOUT));
-    let questions = Questions::within(patience(), inquiry.partitions.len());
+    let said: Vec<_> = inquiry
+        .partitions
+        .iter()
+        .map(|partition| {
+            let number = partition.number();
+            let text = texts.iter().find(|(candidate, _)| *candidate == number);
+            let text = text.map_or("", |(_, text)| text.as_str());
+            Said::of(*partition, text, find(&committed, number), inquiry)
+        })
+        .collect();
+    let is_told = |said: &Said<'_>| match (said.committed, &times) {
+        (Some(_), _) => !unknown.contains(&said.partition.number()),
+        // Where it begins depends on what is committed for the others.
+        (None, Ok(_)) => unknown.is_empty(),
+        (None, Err(_)) => false,
+    };
+    let asked = said
+        .iter()
+        .filter(|said| is_told(said) && led.has(said.partition.number()));
+    let asked: Vec<_> = asked.map(|said| (inquiry.name, said.partition)).collect();
+    let answers = questions::watermarks(consumer, &asked, patience());
+    let mut marks: BTreeMap<_, _> = asked.iter().map(|(_, partition)| *partition).zip(answers).collect();
     let (mut places, mut unanswered) = (Vec::new(), Vec::new());
-    for partition in inquiry.partitions {
+    for said in &said {
+        let &Said {
+            partition,
+            text,
+            topic,
+            committed,
+        } = said;
         let number = partition.number();
-        let text = texts.iter().find(|(candidate, _)| *candidate == number);
-        let text = text.map_or("", |(_, text)| text.as_str());
-        let former = inquiry.former.get(partition).copied();
-        let topic = match former {
-            Some(_) => Sameness::Anew,
-            None => Sameness::of(commit::topic_of(text), inquiry.topic),
-        };
-        // What was committed of this topic already counts more than what was read of a former one.
-        let is_known = Sameness::of(commit::topic_of(text), inquiry.topic) == Sameness::Same;
-        let (topic, committed) = match find(&committed, number) {
-            Some(offset) if is_known => (Sameness::Same, Some(offset)),
-            offset => (topic, former.or(offset)),
-        };
-        let is_told = match (committed, &times) {
-            (Some(_), _) => !unknown.contains(&number),
-            // Where it begins depends on what is committed for the others.
-            (None, Ok(_)) => unknown.is_empty(),
-            (None, Err(_)) => false,
-        };
-        let marks = if is_told && led.has(number) {
-            questions.watermarks(consumer, inquiry.name, number).ok()
-        } else {
-            None
-        };
+        let marks = marks.remove(&partition).and_then(Result::ok);
         let (low, high) = match (marks, committed) {
             (Some(marks), _) => marks,
             // It goes on where it was, and if that is gone, fetching will say so.
-            (None, Some(committed)) if is_told && topic != Sameness::Anew => (committed, i64::MAX),
+            (None, Some(committed)) if is_told(said) && topic != Sameness::Anew => (committed, i64::MAX),
             (None, _) => {
-                unanswered.push(*partition);
+                unanswered.push(partition);
                 continue;
             }
         };
-        let said = Metadata::parse(text).unwrap_or_default();
+        let metadata = Metadata::parse(text).unwrap_or_default();
         let known = Known {
             partition: number.unsigned_abs(),
             committed,
             low,
             high,
             at_time: times.as_ref().ok().and_then(|times| find(times, number)),
-            ahead: said.ahead.as_ref().filter(|ahead| inquiry.ring_epoch.matches(ahead)),
+            ahead: metadata
+                .ahead
+                .as_ref()
+                .filter(|ahead| inquiry.ring_epoch.matches(ahead)),
             topic,
         };
         let start = start(&known, history, inquiry.start_from, source.missing_offset);
-        let later = said.ahead.filter(|ahead| {
+        let later = metadata.ahead.filter(|ahead| {
             let there = start.fault.is_none() && committed.is_some_and(|from| (from..=high).contains(&ahead.upto));
             there && !inquiry.ring_epoch.matches(ahead)
         });
         places.push(Place {
-            partition: *partition,
-            ring: said.ring,
-            members: said.members,
+            partition,
+            ring: metadata.ring,
+            members: metadata.members,
             start,
             later,
         });
@@ -313,16 +307,14 @@ pub(super) fn verify(
     Ok(())
 }
 
-/// Where to go on with a partition whose next record is `position`; `None` when the broker has that position after all.
+/// Where to go on with a partition whose next record is `position`, and which has these watermarks; `None` when the broker has that
+/// position after all.
 pub(super) fn after_loss(
-    consumer: &KafkaConsumer,
     source: &Source,
-    topic: &str,
     partition: PartitionId,
     position: i64,
-    questions: &Questions,
-) -> Result<Option<Start>, KafkaError> {
-    let (low, high) = questions.watermarks(consumer, topic, partition.number())?;
+    (low, high): (i64, i64),
+) -> Option<Start> {
     let known = Known {
         partition: partition.number().unsigned_abs(),
         committed: Some(position),
@@ -333,7 +325,7 @@ pub(super) fn after_loss(
         topic: Sameness::Unknown,
     };
     let start = start(&known, History::None, source.start_from, source.missing_offset);
-    Ok(start.fault.is_some().then_some(start))
+    start.fault.is_some().then_some(start)
 }
 
 /// Has librdkafka ask for the topic, which has it tell the topic's ID: see [`forwarder_kafka::told`].
@@ -342,34 +334,6 @@ pub(super) fn after_loss(
 /// Kafka does not answer, or there is no such topic.
 pub(super) fn ask_for_topic(consumer: &KafkaConsumer, topic: &str, patience: Duration) -> Result<(), KafkaError> {
     Led::ask(consumer, topic, patience).map(drop)
-}
-
-/// Time for questions about topics, one topic after the other.
-pub(super) struct Shares {
-    until: Instant,
-    left: u32,
-}
-
-impl Shares {
-    /// For so many topics together.
-    pub(super) fn within(patience: Duration, topics: usize) -> Self {
-        Self {
-            until: Instant::now() + patience,
-            left: u32::try_from(topics).unwrap_or(u32::MAX),
-        }
-    }
-
-    /// The share of the next topic; `None`: nothing is left.
-    pub(super) fn next(&mut self) -> Option<Duration> {
-        let share = share(self.until.saturating_duration_since(Instant::now()), self.left);
-        self.left = self.left.saturating_sub(1);
-        share
-    }
-}
-
-/// The share of one of so many topics in the time that is left; `None`: nothing is left.
-pub(super) fn share(left: Duration, topics: u32) -> Option<Duration> {
-    (left > Duration::ZERO).then(|| (left / topics.max(1)).max(LEAST_SHARE))
 }
 
 /// Whether Kafka refuses a topic: what it says of that topic is no word about others.

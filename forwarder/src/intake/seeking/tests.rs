@@ -1,7 +1,7 @@
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::*;
-use crate::intake::starts::LEAST_SHARE;
+use crate::intake::questions::{self, LEAST_SHARE};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -109,8 +109,8 @@ fn a_topic_for_which_there_was_no_time_comes_first_the_next_time() {
 #[test]
 fn each_topic_has_its_share_of_the_time_and_a_floor() {
     let second = Duration::from_secs(1);
-    assert_eq!(starts::share(second * 10, 1), Some(second * 10));
-    assert_eq!(starts::share(second * 10, 4), Some(second * 10 / 4));
-    assert_eq!(starts::share(second, 32), Some(LEAST_SHARE));
-    assert_eq!(starts::share(Duration::ZERO, 1), None);
+    assert_eq!(questions::share(second * 10, 1), Some(second * 10));
+    assert_eq!(questions::share(second * 10, 4), Some(second * 10 / 4));
+    assert_eq!(questions::share(second, 32), Some(LEAST_SHARE));
+    assert_eq!(questions::share(Duration::ZERO, 1), None);
 }
