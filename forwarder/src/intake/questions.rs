@@ -42,18 +42,18 @@ pub(super) fn watermarks(
         let answers = some.iter().enumerate().map(|(asked, (topic, partition))| {
             // Each has its share of the time that is left, so that those that are not answered leave some for the others.
             let left = u32::try_from(some.len() - asked).unwrap_or(u32::MAX);
-            let share = until.saturating_duration_since(Instant::now()) / left;
-            consumer.fetch_watermarks(topic, partition.number(), share.clamp(LEAST_TIMEOUT, ASK_TIMEOUT))
+            let time = until.saturating_duration_since(Instant::now()) / left;
+            consumer.fetch_watermarks(topic, partition.number(), time.clamp(LEAST_TIMEOUT, ASK_TIMEOUT))
         });
         answers.collect::<Vec<_>>()
     };
-    let share = partitions.len().div_ceil(AT_ONCE);
     if partitions.len() <= 1 {
         return ask(partitions);
     }
+    let for_each_thread = partitions.len().div_ceil(AT_ONCE);
     thread::scope(|scope| {
         let asking: Vec<_> = partitions
-            .chunks(share)
+            .chunks(for_each_thread)
             .map(|some| scope.spawn(move || ask(some)))
             .collect();
         let answers = asking.into_iter().flat_map(|asking| match asking.join() {

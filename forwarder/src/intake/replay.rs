@@ -14,6 +14,7 @@ use tracing::{debug, error, warn};
 use super::client::{Client, partition_of};
 use super::context::Context;
 use super::identity::Identity;
+use super::questions::ASK_TIMEOUT;
 use super::records::Records;
 use crate::message::Message;
 use crate::metrics::Metrics;
@@ -21,9 +22,6 @@ use forwarder_kafka::{self as kafka, KafkaSetupError};
 
 /// Records looked at per turn of the intake's loop: what comes in from the group must not wait long.
 const TURN: usize = 1_000;
-
-/// How long the question where a partition begins may take.
-const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The consumer, made when it is first needed.
 #[derive(Default)]
