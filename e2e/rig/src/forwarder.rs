@@ -62,6 +62,7 @@ pub fn config(kafka: &Kafka, topic: &str, group: &str, clusters: &[(&str, &Nats)
             replicas: 128,
             handover_timeout_ms: 60_000,
             clusters,
+            beacon: None,
         },
         publish: document::Publish::default(),
         dead_letter: None,
@@ -83,6 +84,7 @@ pub fn cluster(name: &str, url: &str) -> document::Cluster {
         discover_servers: None,
         jet_stream: None,
         inbox_prefix: None,
+        client_servers: Vec::new(),
     }
 }
 

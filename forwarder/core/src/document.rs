@@ -31,7 +31,8 @@ pub use self::kafka::{
     DeadLetter, GroupProtocol, KafkaConnection, MAX_FURTHER_TOPICS, MissingOffset, Sasl, Source, StartFrom,
 };
 pub use self::nats::{
-    Cluster, Headers, JetStreamApi, MAX_RING_NODES, NatsAuth, Publish, PublishMode, Retry, RingConfig, Storage, Stream,
+    Beacon, Cluster, Headers, JetStreamApi, MAX_RING_NODES, NatsAuth, Publish, PublishMode, Retry, RingConfig, Storage,
+    Stream,
 };
 pub use self::process::{Admin, Engine, LogFormat, LogLevel, Logging};
 pub use self::telemetry::{Telemetry, Traces};

@@ -17,6 +17,7 @@ async fn start() -> SocketAddr {
         discover_servers: None,
         jet_stream: None,
         inbox_prefix: None,
+        client_servers: Vec::new(),
     };
     let clusters = vec![cluster("C1", &["nats://user:hush@c1:4222", "tls://c2"])];
     let table = Table::new(&RingConfig {
@@ -24,6 +25,7 @@ async fn start() -> SocketAddr {
         replicas: 128,
         handover_timeout_ms: 60_000,
         clusters,
+        beacon: None,
     })
     .unwrap();
     let server = Server::bind("127.0.0.1", 0).await.unwrap();

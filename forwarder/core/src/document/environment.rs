@@ -278,6 +278,7 @@ impl Variables {
                     discover_servers: None,
                     jet_stream: None,
                     inbox_prefix: None,
+                    client_servers: Vec::new(),
                 });
             }
             self.used.insert(variable);
@@ -287,6 +288,7 @@ impl Variables {
             replicas: self.number("HASH_RING_REPLICAS", 128),
             handover_timeout_ms: 60_000,
             clusters,
+            beacon: None,
         }
     }
 

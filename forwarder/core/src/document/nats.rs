@@ -31,6 +31,24 @@ pub struct RingConfig {
     pub handover_timeout_ms: u64,
     /// The members; the order does not matter.
     pub clusters: Vec<Cluster>,
+    /// How subscribers learn of the ring; absent: they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beacon: Option<Beacon>,
+}
+
+/// How subscribers learn of the ring: on NATS, on every member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Beacon {
+    /// The subject below which the ring is announced, such as `_FANOUT.plant.assets`.
+    pub subject: String,
+    /// What tells this ring from every other one: the UID of its forwarder, or a text that no other ring has.
+    pub ring: String,
+    /// File that holds the nkey seed (`SU…`) which signs what is announced.
+    pub key_file: PathBuf,
+    /// For how many milliseconds a ring that moves assets is announced before it is used; 0: for no longer than Kafka needs.
+    #[serde(default)]
+    pub grace_ms: u64,
 }
 
 /// A NATS cluster in the ring.
@@ -59,6 +77,9 @@ pub struct Cluster {
     /// The prefix of the subjects on which replies arrive; absent: `_INBOX`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inbox_prefix: Option<String>,
+    /// Where subscribers reach it, `nats://`, `tls://`, `ws://` or `wss://` with host and port; empty: at `servers`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub client_servers: Vec<String>,
 }
 
 /// Where JetStream's API is: one of the two.
@@ -92,6 +113,16 @@ impl Cluster {
     #[must_use]
     pub fn inbox_prefix(&self) -> &str {
         self.inbox_prefix.as_deref().unwrap_or("_INBOX")
+    }
+
+    /// Where subscribers reach it.
+    #[must_use]
+    pub fn servers_of_clients(&self) -> &[String] {
+        if self.client_servers.is_empty() {
+            &self.servers
+        } else {
+            &self.client_servers
+        }
     }
 
     /// Whether servers that the cluster announces may be used.
@@ -305,6 +336,7 @@ impl fmt::Debug for Cluster {
             discover_servers,
             jet_stream,
             inbox_prefix,
+            client_servers,
         } = self;
         let servers: Vec<_> = servers.iter().map(|server| server::without_userinfo(server)).collect();
         f.debug_struct("Cluster")
@@ -316,6 +348,7 @@ impl fmt::Debug for Cluster {
             .field("discover_servers", discover_servers)
             .field("jet_stream", jet_stream)
             .field("inbox_prefix", inbox_prefix)
+            .field("client_servers", client_servers)
             .finish()
     }
 }

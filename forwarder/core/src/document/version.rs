@@ -4,6 +4,7 @@
 //! |---|---|
 //! | 1 | all that is in no other line; forwarders that do not tell their version read this one |
 //! | 2 | `clusters[].discoverServers`, `clusters[].jetStream`, `clusters[].inboxPrefix` |
+//! | 3 | `beacon`, `clusters[].clientServers` |
 //!
 //! These are versions of the ring's document, which running pods take up. The process's own document has none. An operator writes it with
 //! the pods' template, so whoever reads it has the template's image. There a later field, such as `source.furtherTopics`, needs an image
@@ -18,12 +19,34 @@
 use super::{Cluster, JetStreamApi, NatsAuth, RingConfig, Tls};
 
 /// The newest version of the ring's document that this code reads; see the table in the module.
-pub const RING_DOCUMENT_VERSION: u32 = 2;
+pub const RING_DOCUMENT_VERSION: u32 = 3;
 
 /// The version that every forwarder reads.
 pub const FIRST_RING_DOCUMENT_VERSION: u32 = 1;
 
+/// The version that brought `beacon`.
+const BEACON_SINCE: u32 = 3;
+
 impl RingConfig {
+    /// The same ring in the form that readers of `version` accept: without the fields that came later.
+    #[must_use]
+    pub fn as_read_by(&self, version: u32) -> Self {
+        let Self {
+            epoch,
+            replicas,
+            handover_timeout_ms,
+            clusters,
+            beacon,
+        } = self;
+        Self {
+            epoch: *epoch,
+            replicas: *replicas,
+            handover_timeout_ms: *handover_timeout_ms,
+            clusters: clusters.iter().map(|cluster| cluster.as_read_by(version)).collect(),
+            beacon: beacon.clone().filter(|_| BEACON_SINCE <= version),
+        }
+    }
+
     /// The lowest version whose readers accept this document.
     #[must_use]
     pub fn document_version(&self) -> u32 {
@@ -32,8 +55,10 @@ impl RingConfig {
             replicas: _,
             handover_timeout_ms: _,
             clusters,
+            beacon,
         } = self;
-        let versions = clusters.iter().map(Cluster::document_version);
+        let beacon = beacon.as_ref().map(|_| BEACON_SINCE);
+        let versions = clusters.iter().map(Cluster::document_version).chain(beacon);
         versions.max().unwrap_or(FIRST_RING_DOCUMENT_VERSION)
     }
 }
@@ -64,6 +89,7 @@ impl Cluster {
             discover_servers,
             jet_stream,
             inbox_prefix,
+            client_servers,
         } = self.clone();
         let is_read = |since: u32| since <= version;
         Self {
@@ -75,6 +101,7 @@ impl Cluster {
             discover_servers: discover_servers.filter(|_| is_read(2)),
             jet_stream: jet_stream.filter(|_| is_read(2)),
             inbox_prefix: inbox_prefix.filter(|_| is_read(2)),
+            client_servers: if is_read(3) { client_servers } else { Vec::new() },
         }
     }
 
@@ -91,6 +118,7 @@ impl Cluster {
             discover_servers,
             jet_stream,
             inbox_prefix,
+            client_servers,
         } = self;
         match auth {
             None
@@ -123,6 +151,7 @@ impl Cluster {
             ("discoverServers", 2, discover_servers.is_some()),
             ("jetStream", 2, jet_stream.is_some()),
             ("inboxPrefix", 2, inbox_prefix.is_some()),
+            ("clientServers", 3, !client_servers.is_empty()),
         ];
         let declared = fields.into_iter().filter(|(_, _, is_declared)| *is_declared);
         declared.map(|(field, since, _)| (field, since))

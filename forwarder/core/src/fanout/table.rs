@@ -76,6 +76,7 @@ impl Summary {
             replicas,
             handover_timeout_ms: _,
             clusters,
+            beacon: _,
         } = config;
         let urls = |urls: &[String]| -> Vec<String> { urls.iter().map(|url| server::without_userinfo(url)).collect() };
         let members = clusters

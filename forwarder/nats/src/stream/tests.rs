@@ -23,6 +23,7 @@ pub(super) fn cluster() -> Cluster {
         discover_servers: None,
         jet_stream: None,
         inbox_prefix: None,
+        client_servers: Vec::new(),
     }
 }
 

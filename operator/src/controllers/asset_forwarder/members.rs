@@ -274,12 +274,14 @@ fn judge(
         discover_servers: declared.discover_servers,
         jet_stream: declared.jet_stream,
         inbox_prefix: declared.inbox_prefix,
+        client_servers: Vec::new(),
     };
     let alone = RingConfig {
         epoch: 1,
         replicas: 1,
         handover_timeout_ms: 60_000,
         clusters: vec![member.clone()],
+        beacon: None,
     };
     if let Err(faults) = alone.check() {
         let faults = faults.faults().iter().map(|fault| {

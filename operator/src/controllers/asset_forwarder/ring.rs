@@ -97,6 +97,7 @@ pub fn declare(
         replicas: shape.replicas,
         handover_timeout_ms: shape.handover_timeout_ms,
         clusters: members.iter().map(|member| member.cluster.clone()).collect(),
+        beacon: None,
     };
     fits(&wanted, recorded.document.as_ref())?;
     // By hand anything can be written there; pods refuse what is no epoch.

@@ -34,6 +34,7 @@ pub fn validate(cluster: &NatsCluster, secrets: &Secrets, folder: &Path) -> Resu
         discover_servers: access.discover_servers,
         jet_stream: access.jet_stream.clone(),
         inbox_prefix: access.inbox_prefix.clone(),
+        client_servers: Vec::new(),
     };
     check(&member)?;
     let prefix = prefix("nats", &cluster.namespace().unwrap_or_default(), &cluster.name_any());
@@ -50,6 +51,7 @@ fn check(member: &Cluster) -> Result<(), InvalidSpec> {
         replicas: 1,
         handover_timeout_ms: 60_000,
         clusters: vec![member.clone()],
+        beacon: None,
     };
     ring.check().map_err(|errors| {
         let faults = errors.faults().iter().map(|fault| {

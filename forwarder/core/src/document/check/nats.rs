@@ -8,7 +8,7 @@ use super::subject::pattern_problem;
 use crate::document::fault::Faults;
 use crate::document::server::{ServerError, ServerUrl};
 use crate::document::{
-    Cluster, Headers, JetStreamApi, MAX_RING_NODES, NatsAuth, Publish, PublishMode, Retry, RingConfig, Stream,
+    Beacon, Cluster, Headers, JetStreamApi, MAX_RING_NODES, NatsAuth, Publish, PublishMode, Retry, RingConfig, Stream,
 };
 use crate::subject::{Template, covers, is_reserved};
 
@@ -18,12 +18,16 @@ pub(super) fn check_ring(faults: &mut Faults<'_>, ring: &RingConfig, origin: Ori
         replicas,
         handover_timeout_ms,
         clusters,
+        beacon,
     } = ring;
     faults.at("epoch").range(*epoch, 1, i64::MAX.unsigned_abs());
     faults.at("replicas").range(*replicas, 1, 100_000);
     faults
         .at("handoverTimeoutMs")
         .range(*handover_timeout_ms, 100, 24 * 3_600_000);
+    if let Some(beacon) = beacon {
+        check_beacon(&mut faults.at("beacon"), beacon);
+    }
     let nodes: u64 = clusters
         .iter()
         .map(|cluster| u64::from(cluster.weight) * u64::from(*replicas))
@@ -62,6 +66,7 @@ fn check_cluster(faults: &mut Faults<'_>, cluster: &Cluster, origin: Origin) {
         discover_servers: _,
         jet_stream,
         inbox_prefix,
+        client_servers,
     } = cluster;
     let mut at = faults.at("name");
     if at.text(name) {
@@ -78,6 +83,16 @@ fn check_cluster(faults: &mut Faults<'_>, cluster: &Cluster, origin: Origin) {
     }
     for (index, server) in servers.iter().enumerate() {
         check_server(&mut at.item(index), server, origin);
+    }
+    let mut at = faults.at("clientServers");
+    if client_servers.len() > MAX_CLIENT_SERVERS {
+        at.add(
+            format!("has {} entries, more than {MAX_CLIENT_SERVERS}", client_servers.len()),
+            "name fewer; a client learns the others from the server",
+        );
+    }
+    for (index, server) in client_servers.iter().enumerate() {
+        check_client_server(&mut at.item(index), server);
     }
     faults.at("weight").range(*weight, 1, 1_000);
     if let Some(auth) = auth {
@@ -99,6 +114,59 @@ fn check_cluster(faults: &mut Faults<'_>, cluster: &Cluster, origin: Origin) {
             );
         }
     }
+}
+
+/// Most addresses of one cluster that subscribers are told.
+const MAX_CLIENT_SERVERS: usize = 16;
+
+/// What subscribers are told is no secret, so it holds no user. The text itself is never repeated.
+fn check_client_server(faults: &mut Faults<'_>, server: &str) {
+    let advice = "write nats://host:port, tls://host:port, ws://host:port or wss://host:port";
+    let Ok(url) = url::Url::parse(server) else {
+        faults.add("is no URL", advice);
+        return;
+    };
+    if !matches!(url.scheme(), "nats" | "tls" | "ws" | "wss") || url.host_str().is_none_or(str::is_empty) {
+        faults.add("is no URL of a NATS server", advice);
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        faults.add(
+            "holds a user or a password",
+            "remove it: every subscriber reads this, and has a login of its own",
+        );
+    }
+}
+
+/// Longest subject below which a ring is announced. Servers refuse longer ones at 4096 bytes, and tokens come behind it.
+const MAX_BEACON_SUBJECT: usize = 1_024;
+
+fn check_beacon(faults: &mut Faults<'_>, beacon: &Beacon) {
+    let Beacon {
+        subject,
+        ring,
+        key_file,
+        grace_ms,
+    } = beacon;
+    let mut at = faults.at("subject");
+    check_literal(&mut at, subject, "_FANOUT.plant.assets");
+    if is_reserved(subject.as_bytes()) {
+        at.add(
+            format!("{subject:?} begins with a token that NATS reserves"),
+            "begin with another one, such as _FANOUT",
+        );
+    }
+    if subject.len() > MAX_BEACON_SUBJECT {
+        at.add(
+            format!("is longer than {MAX_BEACON_SUBJECT} bytes"),
+            "write a shorter one",
+        );
+    }
+    let mut at = faults.at("ring");
+    if at.text(ring) && ring.len() > 253 {
+        at.add("is longer than 253 bytes", "write a shorter text");
+    }
+    faults.at("keyFile").file(key_file);
+    faults.at("graceMs").range(*grace_ms, 0, 3_600_000);
 }
 
 fn check_jet_stream(faults: &mut Faults<'_>, api: &JetStreamApi) {

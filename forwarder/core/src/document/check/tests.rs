@@ -30,11 +30,12 @@ source:
 ring:
   epoch: 7
   replicas: 64
+  beacon: {subject: _FANOUT.plant, ring: 2f6c, keyFile: /beacon.seed, graceMs: 30000}
   clusters:
   - {name: '01', servers: [nats://c1], weight: 3, discoverServers: false, jetStream: {domain: d}, inboxPrefix: _IN.a, auth: {type: Creds, file: /creds}, tls: {}}
   - {name: ': #', servers: [nats://c2], auth: {type: UserPassword, username: u, passwordFile: /p}}
   - {name: k, servers: [nats://c3], auth: {type: NKey, seedFile: /seed}}
-  - {name: t, servers: [nats://c4], auth: {type: Token, file: /token}}
+  - {name: t, servers: [nats://c4], clientServers: ['wss://c4.example:443'], auth: {type: Token, file: /token}}
 publish:
   mode: JetStream
   subject: assets.{key}.{id}
@@ -1008,5 +1009,55 @@ fn a_collectors_url_is_plain_and_a_share_is_one_of_a_million() {
     ] {
         let said = faults(wrong).unwrap();
         assert!(said.starts_with(fault) && !said.contains("secret"), "{wrong}: {said}");
+    }
+}
+
+#[test]
+fn a_beacon_and_what_subscribers_are_told_are_checked() {
+    let ring = |beacon: &str, server: &str| {
+        faults(&format!(
+            "source: {{connection: {{bootstrapServers: ['kafka:9092']}}}}
+ring: {{beacon: {beacon}, clusters: [{{name: C1, servers: ['nats://c1'], clientServers: ['{server}']}}]}}"
+        ))
+    };
+    let sound = "{subject: _FANOUT.a, ring: r, keyFile: /f}";
+    assert!(ring(sound, "wss://c1:443").is_empty());
+    for (beacon, server, said) in [
+        (
+            "{subject: a.*, ring: r, keyFile: /f}",
+            "nats://c1",
+            "ring.beacon.subject: \"a.*\" has a wildcard",
+        ),
+        (
+            "{subject: $SYS.a, ring: r, keyFile: /f}",
+            "nats://c1",
+            "ring.beacon.subject: \"$SYS.a\" begins with a token that NATS reserves",
+        ),
+        (
+            "{subject: a, ring: '', keyFile: /f}",
+            "nats://c1",
+            "ring.beacon.ring: is empty",
+        ),
+        (
+            "{subject: a, ring: r, keyFile: /f, graceMs: 3600001}",
+            "nats://c1",
+            "ring.beacon.graceMs: 3600001 is out of range",
+        ),
+        (
+            sound,
+            "nats://u:hush@c1",
+            "ring.clusters[0].clientServers[0]: holds a user or a password",
+        ),
+        (
+            sound,
+            "http://c1",
+            "ring.clusters[0].clientServers[0]: is no URL of a NATS server",
+        ),
+    ] {
+        let found = ring(beacon, server);
+        assert!(
+            found.len() == 1 && found[0].starts_with(said) && !found[0].contains("hush"),
+            "{found:?}"
+        );
     }
 }

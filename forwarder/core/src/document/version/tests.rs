@@ -70,6 +70,7 @@ fn everything() -> Cluster {
             api_prefix: None,
         }),
         inbox_prefix: Some("_INBOX_plant".to_owned()),
+        client_servers: vec!["tls://nats.plant.example:443".to_owned()],
     }
 }
 
@@ -79,6 +80,7 @@ fn ring(cluster: Cluster) -> RingConfig {
         replicas: 128,
         handover_timeout_ms: 60_000,
         clusters: vec![cluster],
+        beacon: None,
     }
 }
 
@@ -106,6 +108,7 @@ fn a_form_for_older_readers_is_what_the_first_release_reads() {
         discover_servers: newest.discover_servers,
         jet_stream: newest.jet_stream.clone(),
         inbox_prefix: newest.inbox_prefix.clone(),
+        client_servers: newest.client_servers.clone(),
         ..first
     };
     assert_eq!(back, newest);
@@ -118,13 +121,14 @@ fn the_version_is_that_of_the_newest_field_which_is_declared() {
     let first = newest.as_read_by(FIRST_RING_DOCUMENT_VERSION);
     assert_eq!(ring(first.clone()).document_version(), FIRST_RING_DOCUMENT_VERSION);
     assert_eq!(first.newer_than(FIRST_RING_DOCUMENT_VERSION).count(), 0);
-    for (one, field) in [
+    for (one, field, version) in [
         (
             Cluster {
                 discover_servers: Some(true),
                 ..first.clone()
             },
             "discoverServers",
+            2,
         ),
         (
             Cluster {
@@ -132,6 +136,7 @@ fn the_version_is_that_of_the_newest_field_which_is_declared() {
                 ..first.clone()
             },
             "jetStream",
+            2,
         ),
         (
             Cluster {
@@ -139,13 +144,22 @@ fn the_version_is_that_of_the_newest_field_which_is_declared() {
                 ..first.clone()
             },
             "inboxPrefix",
+            2,
+        ),
+        (
+            Cluster {
+                client_servers: newest.client_servers.clone(),
+                ..first.clone()
+            },
+            "clientServers",
+            3,
         ),
     ] {
         assert_eq!(one.newer_than(FIRST_RING_DOCUMENT_VERSION).collect::<Vec<_>>(), [field]);
         assert!(first_reads(&ring(one.clone())).unwrap_err().contains(field));
         let mut both = ring(first.clone());
         both.clusters.push(one);
-        assert_eq!(both.document_version(), 2);
+        assert_eq!(both.document_version(), version);
     }
     assert_eq!(newest.newer_than(RING_DOCUMENT_VERSION).count(), 0);
     assert_eq!(
@@ -153,4 +167,24 @@ fn the_version_is_that_of_the_newest_field_which_is_declared() {
         RING_DOCUMENT_VERSION,
         "or raise it with the newest field"
     );
+}
+
+#[test]
+fn the_beacon_is_left_out_for_readers_that_do_not_know_it() {
+    let first = everything().as_read_by(FIRST_RING_DOCUMENT_VERSION);
+    let with = RingConfig {
+        beacon: Some(Beacon {
+            subject: "_FANOUT.plant.assets".to_owned(),
+            ring: "2f6c".to_owned(),
+            key_file: "/etc/nats/beacon.seed".into(),
+            grace_ms: 30_000,
+        }),
+        ..ring(first)
+    };
+    assert_eq!(with.document_version(), 3);
+    assert!(first_reads(&with).unwrap_err().contains("unknown field"));
+    let without = with.as_read_by(2);
+    first_reads(&without).unwrap();
+    assert_eq!(without.document_version(), FIRST_RING_DOCUMENT_VERSION);
+    assert_eq!(with.as_read_by(3), with);
 }

@@ -96,6 +96,7 @@ async fn request(
         discover_servers: None,
         jet_stream: None,
         inbox_prefix: None,
+        client_servers: Vec::new(),
     };
     let address = ServerAddress::parse(&url).map_err(|error| error.to_string())?;
     let mut client = Client::connect(&cluster, &address, NAME, Instant::now() + WITHIN)
