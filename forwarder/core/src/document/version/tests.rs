@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::*;
+use crate::document::Beacon;
 
 /// A ring as the first release reads it. These types are a copy that never changes.
 #[derive(Debug, Deserialize)]
