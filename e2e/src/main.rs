@@ -153,6 +153,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
             if needs(suite, Need::Prometheus) {
                 runner::fetch::prometheus(&steps)?;
             }
+            if needs(suite, Need::Python) {
+                runner::fetch::python(&steps)?;
+            }
             runner::test(&steps, &root, suite, tier, &nextest)
         }
         Task::Cluster(command) => {
@@ -170,6 +173,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             runner::fetch::cargo_deny(&steps)?;
             runner::fetch::mdbook(&steps)?;
             runner::fetch::prometheus(&steps)?;
+            runner::fetch::python(&steps)?;
             Ok(ExitCode::SUCCESS)
         }
     }

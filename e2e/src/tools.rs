@@ -30,11 +30,11 @@ pub const PROMETHEUS: &str = "prometheus-system";
 /// The version of our pause image.
 pub const PAUSE: &str = "1";
 
-/// A Go module of ours, whose tools are built into the cache.
+/// Files of ours that say what is fetched or built into a directory of the cache.
 #[derive(Clone, Copy, Debug)]
 pub struct Module<'a> {
     name: &'a str,
-    /// Its files, by their path. The first is its go.mod.
+    /// Its files, by their path. The first one of a Go module is its go.mod.
     pub files: &'a [(&'a str, &'a str)],
     /// How many of them say what is built.
     key: usize,
@@ -83,6 +83,16 @@ pub const fn gitops_module() -> Module<'static> {
             ("go.sum", include_str!("../tools/gitops/go.sum")),
         ],
         key: 2,
+    }
+}
+
+/// What the tests of the Python package need of Python's packages.
+#[must_use]
+pub const fn python_module() -> Module<'static> {
+    Module {
+        name: "python",
+        files: &[("requirements.txt", include_str!("../tools/python/requirements.txt"))],
+        key: 1,
     }
 }
 
@@ -144,6 +154,11 @@ pub fn kubernetes() -> Result<PathBuf> {
 /// The directory of what [`gitops_module`] makes.
 pub fn gitops() -> Result<PathBuf> {
     there(cache()?.join(gitops_module().name()), "what judges as GitOps tools do")
+}
+
+/// The directory of Python's packages, as [`python_module`] says: what `PYTHONPATH` names.
+pub fn python() -> Result<PathBuf> {
+    there(cache()?.join(python_module().name()), "Python's packages")
 }
 
 /// The archive of the pause image.

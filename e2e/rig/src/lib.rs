@@ -22,6 +22,7 @@ pub mod nats;
 pub mod observer;
 pub mod prometheus;
 pub mod proxy;
+pub mod python;
 pub mod random;
 pub mod site;
 pub mod stage;

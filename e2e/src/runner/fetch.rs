@@ -56,6 +56,22 @@ pub(crate) fn mdbook(steps: &Steps) -> Result<()> {
     )
 }
 
+/// Python's packages, in a directory of their own: nothing of the machine's Python is changed.
+pub(crate) fn python(steps: &Steps) -> Result<()> {
+    let module = tools::python_module();
+    once(&module.name(), |dir| {
+        let Some(mut pip) = system::pip() else {
+            bail!("this machine has no Python with pip: install python3-pip, then try again");
+        };
+        for (name, text) in module.files {
+            fs::write(dir.join(name), text).with_context(|| format!("failed to write {name}"))?;
+        }
+        pip.current_dir(dir).args(["install", "-q", "--disable-pip-version-check", "--no-compile"]);
+        pip.args(["--requirement", "requirements.txt", "--target", "."]);
+        steps.work("fetching Python's packages", &mut pip)
+    })
+}
+
 /// Prometheus and promtool, unless the machine has them. The package is unpacked and not installed: it would start a server at once and
 /// at each boot, which nobody here has asked for.
 pub(crate) fn prometheus(steps: &Steps) -> Result<()> {
