@@ -17,9 +17,9 @@ pub use self::autoscaling::Autoscaling;
 pub use self::dead_letter::{DeadLetter, DeadLetterFile, DeadLetterType};
 pub use self::pods::{ImagePullSecret, Limits, LogFormat, LogLevel, Logging, PodTemplate, UpgradePolicy};
 pub use self::publish::{Headers, Publish, PublishMode, Storage, Stream};
-pub use self::ring::{Clusters, Ring, RingUpdate};
+pub use self::ring::{Beacon, Clusters, Ring, RingUpdate};
 pub use self::source::{GroupProtocol, MissingOffset, Source, StartFrom, StartFromType};
-pub use self::status::{AssetForwarderStatus, ExcludedCluster, RingStatus};
+pub use self::status::{AssetForwarderStatus, BeaconStatus, ExcludedCluster, RingStatus};
 pub use self::telemetry::{Telemetry, Traces};
 use crate::schema::{self, rule};
 

@@ -120,6 +120,12 @@ pub struct NatsClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "inbox_prefix")]
     pub inbox_prefix: Option<String>,
+    /// Where subscribers reach the cluster: `nats://`, `tls://`, `ws://` or `wss://` with a host, such as `wss://nats.example.com:443`.
+    /// Forwarders with `ring.beacon` tell it to everybody who asks, so it never holds a user, password or token. Absent: the addresses
+    /// that forwarders use, which often mean nothing outside Kubernetes. Pods never connect to it, and no asset moves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "client_servers")]
+    pub client_servers: Vec<String>,
     /// The namespaces whose forwarders may have the cluster as a member. Absent: only its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_namespaces: Option<AllowedNamespaces>,
@@ -288,16 +294,41 @@ fn inbox_prefix(_: &mut SchemaGenerator) -> Schema {
     )
 }
 
-fn servers(_: &mut SchemaGenerator) -> Schema {
-    // What stands before an @ passes here: the API server repeats an item that breaks a rule, and that might be a password.
-    let url = format!(
-        r"self.matches(r'^(nats|tls)://([^/?#]*@)?([A-Za-z0-9_][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(:{})?/?$')",
+/// That a text is the URL of a server by one of these schemes, separated by `|`.
+///
+/// What stands before an @ passes here: the API server repeats an item that breaks a rule, and that might be a password.
+fn is_url(schemes: &str) -> String {
+    format!(
+        r"self.matches(r'^({schemes})://([^/?#]*@)?([A-Za-z0-9_][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(:{})?/?$')",
         schema::PORT
-    );
+    )
+}
+
+fn client_servers(_: &mut SchemaGenerator) -> Schema {
     let server = schema::text(
         300,
         &[rule(
-            url,
+            is_url("nats|tls|ws|wss"),
+            "is not an address for subscribers: write nats://host:port, tls://host:port, ws://host:port or wss://host:port, one server per \
+             entry",
+        )],
+    );
+    schema::set(
+        0,
+        16,
+        &server,
+        &[rule(
+            "self.all(server, !server.contains('@'))",
+            "holds a user, a password or a token, and every subscriber reads these addresses: remove what stands before the @",
+        )],
+    )
+}
+
+fn servers(_: &mut SchemaGenerator) -> Schema {
+    let server = schema::text(
+        300,
+        &[rule(
+            is_url("nats|tls"),
             "is not a NATS server URL: write nats://host:port or tls://host:port, one server per entry",
         )],
     );

@@ -2,7 +2,10 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::KubeSchema;
+use schemars::{Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
+
+use crate::schema::{self, rule};
 
 /// Which `NatsCluster`s are members. Their health never changes that.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -22,6 +25,19 @@ pub struct Clusters {
 /// The hash ring.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.subscriberGraceSeconds) || (has(self.beacon) && self.beacon.enabled)")
+        .message("subscriberGraceSeconds needs beacon.enabled: true, because without it no subscriber hears of a new ring: enable the \
+                  beacon, or remove subscriberGraceSeconds")
+        .field_path(".subscriberGraceSeconds"),
+    validation = Rule::new(
+        "!has(self.subscriberGraceSeconds) \
+         || self.subscriberGraceSeconds < (has(self.handoverTimeoutSeconds) ? self.handoverTimeoutSeconds : 60)"
+    )
+    .message("subscriberGraceSeconds must be less than handoverTimeoutSeconds (by default 60), which begins after it: lower it, or raise \
+              handoverTimeoutSeconds")
+    .field_path(".subscriberGraceSeconds")
+)]
 pub struct Ring {
     /// Virtual nodes of a cluster of weight 1. By default 128. A change moves most assets, in order.
     #[serde(default = "default_ring_replicas")]
@@ -35,6 +51,30 @@ pub struct Ring {
     #[serde(default = "default_handover_timeout")]
     #[schemars(range(min = 1, max = 86_400))]
     pub handover_timeout_seconds: u32,
+    /// How subscribers learn of the ring: pods announce it on NATS, on every member. Absent: they do not. A change rolls no pods where
+    /// `update` is `Live`. All pods of the forwarder must be new enough; until then the condition `PodsTooOld` says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beacon: Option<Beacon>,
+    /// For how many seconds pods announce a ring that moves assets before they use it, so that subscribers are on both sides by then. Less
+    /// than `handoverTimeoutSeconds`, which begins after it. It needs `beacon.enabled`. Absent or 0: no longer than Kafka needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 3_600))]
+    pub subscriber_grace_seconds: Option<u32>,
+}
+
+/// How subscribers learn of the ring.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Beacon {
+    /// `true`: pods announce the ring, signed by the key in the Secret `NAME-beacon`. The operator makes that key once; `status.beacon`
+    /// shows its public half. Deleting the Secret makes a new key, which subscribers must be given. `false`: nothing is announced, and the
+    /// key stays.
+    pub enabled: bool,
+    /// The subject below which the ring is announced. By default `_FANOUT.<namespace>.<name>`. Each forwarder needs one of its own, which no
+    /// record and no stream uses. The user of every cluster may publish and subscribe below it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "beacon_subject")]
+    pub subject: Option<String>,
 }
 
 /// How changes of the ring reach the pods.
@@ -53,8 +93,26 @@ impl Default for Ring {
             replicas: default_ring_replicas(),
             update: RingUpdate::Live,
             handover_timeout_seconds: default_handover_timeout(),
+            beacon: None,
+            subscriber_grace_seconds: None,
         }
     }
+}
+
+fn beacon_subject(_: &mut SchemaGenerator) -> Schema {
+    schema::text(
+        1_024,
+        &[
+            rule(
+                r"self.matches(r'^[^.*>\s\p{Cc}]+([.][^.*>\s\p{Cc}]+)*$')",
+                "is not a literal subject: write tokens without *, > or blanks, separated by single dots, such as _FANOUT.plant.assets",
+            ),
+            rule(
+                "!self.matches('^([$]|(_INBOX|_GR_)([.]|$))')",
+                "begins with a token that NATS reserves: begin with another one, such as _FANOUT",
+            ),
+        ],
+    )
 }
 
 const fn default_ring_replicas() -> u32 {

@@ -39,6 +39,21 @@ pub struct AssetForwarderStatus {
     /// The ring, and the progress of its last change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ring: Option<RingStatus>,
+    /// What subscribers are given to know this forwarder's announcements by. Absent: no beacon is declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beacon: Option<BeaconStatus>,
+}
+
+/// What subscribers are given to know a forwarder's announcements by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BeaconStatus {
+    /// The public nkey, `U…`, of the key that signs what pods announce. It stays as long as the Secret `NAME-beacon`.
+    pub public_key: String,
+    /// What tells this ring from every other one: the forwarder's UID.
+    pub ring: String,
+    /// The subject below which the ring is announced.
+    pub subject: String,
 }
 
 /// The ring, and the progress of its last change.
