@@ -9,6 +9,7 @@
 
 pub mod apply;
 pub mod autoscale;
+pub mod beacon;
 pub mod build;
 pub mod candidates;
 pub mod config;

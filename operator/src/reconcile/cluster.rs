@@ -58,6 +58,7 @@ impl ClusterAccess {
                 discover_servers: spec.discover_servers,
                 jet_stream: None,
                 inbox_prefix: spec.inbox_prefix.clone(),
+                client_servers: spec.client_servers.clone(),
             };
         }
         Self {
@@ -74,6 +75,7 @@ impl ClusterAccess {
                 api_prefix: api.prefix.clone(),
             }),
             inbox_prefix: spec.inbox_prefix.clone(),
+            client_servers: spec.client_servers.clone(),
         }
     }
 }

@@ -51,6 +51,10 @@ reasons! {
     PodsNotAsked,
     /// Pods are too old for what is declared.
     PodsTooOld,
+    /// The key that signs announcements is another one than before.
+    BeaconKeyChanged,
+    /// Pods cannot announce the ring on a cluster.
+    BeaconFailing,
     /// A new ring was declared.
     RingChanged,
     /// Pods take up a ring, or may still publish to what has left it.
@@ -239,8 +243,8 @@ mod tests {
     /// Dashboards and scripts match on these words: one that changes breaks them.
     const WORDS: &str = "\
         Forwarding Suspended ScaledToZero ScalingDown ScalingUp RollingOut RolloutStarted ProgressDeadlineExceeded \
-        PodsNotCreated PodsNotReady PodsNotAsked PodsTooOld RingChanged RingConverging EpochClaimIgnored \
-        CredentialsPropagating NoClusters ClusterExcluded ClustersExcluded ClusterInvalid DuplicateRingName \
+        PodsNotCreated PodsNotReady PodsNotAsked PodsTooOld BeaconKeyChanged BeaconFailing RingChanged RingConverging \
+        EpochClaimIgnored CredentialsPropagating NoClusters ClusterExcluded ClustersExcluded ClusterInvalid DuplicateRingName \
         NotObserved Deleting Draining Drained DrainForced SourceTaken SourceChanging ChannelMissing ChannelNotReady \
         NotGranted ReadFailed InvalidSpec NameTaken ChildDeleting ApplyFailed SecretMissing SecretKeyMissing \
         SecretInvalid SecretNotOptedIn ForeignItemsRemoved ForeignItemsLeft Unreachable Unsupported TlsFailed \

@@ -294,7 +294,9 @@ impl Retry {
 }
 
 impl RingConfig {
-    /// The files of credentials and certificates that the members name, each once.
+    /// The files of credentials and certificates that the members name, each once: what a new ring waits for.
+    ///
+    /// The beacon's key is not among them. Records need no announcement, so a ring never waits for what only announces it.
     #[must_use]
     pub fn files(&self) -> BTreeSet<&Path> {
         self.clusters.iter().flat_map(Cluster::files).collect()

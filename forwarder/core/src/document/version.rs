@@ -16,7 +16,7 @@
 //! field is optional, is written only where somebody declares it, and gets the number of the next release's version: in the table, in
 //! [`RING_DOCUMENT_VERSION`] and in `Cluster::later_fields`, which does not compile without it.
 
-use super::{Cluster, JetStreamApi, NatsAuth, RingConfig, Tls};
+use super::{Beacon, Cluster, JetStreamApi, NatsAuth, RingConfig, Tls};
 
 /// The newest version of the ring's document that this code reads; see the table in the module.
 pub const RING_DOCUMENT_VERSION: u32 = 3;
@@ -43,7 +43,7 @@ impl RingConfig {
             replicas: *replicas,
             handover_timeout_ms: *handover_timeout_ms,
             clusters: clusters.iter().map(|cluster| cluster.as_read_by(version)).collect(),
-            beacon: beacon.clone().filter(|_| BEACON_SINCE <= version),
+            beacon: beacon.clone().filter(|beacon| beacon.document_version() <= version),
         }
     }
 
@@ -57,9 +57,24 @@ impl RingConfig {
             clusters,
             beacon,
         } = self;
-        let beacon = beacon.as_ref().map(|_| BEACON_SINCE);
+        let beacon = beacon.as_ref().map(Beacon::document_version);
         let versions = clusters.iter().map(Cluster::document_version).chain(beacon);
         versions.max().unwrap_or(FIRST_RING_DOCUMENT_VERSION)
+    }
+}
+
+impl Beacon {
+    /// The lowest version whose readers accept a ring with this beacon. It is taken apart, so that a new field does not compile before it
+    /// has its version here.
+    #[must_use]
+    pub const fn document_version(&self) -> u32 {
+        let Self {
+            subject: _,
+            ring: _,
+            key_file: _,
+            grace_ms: _,
+        } = self;
+        BEACON_SINCE
     }
 }
 

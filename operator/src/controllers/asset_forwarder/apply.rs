@@ -1,11 +1,11 @@
 //! Writes what was built, in the order in which pods may come to need it.
 //!
 //! ```text
-//! credentials ─▶ ring ─▶ account, Role, Service, policies ─▶ configuration ─▶ Deployment ─▶ pods' annotations ─▶ old configurations
+//! beacon's key ─▶ credentials ─▶ ring ─▶ account, Role, Service, policies ─▶ configuration ─▶ Deployment ─▶ pods' annotations ─▶ old configurations
 //! ```
 //! Credentials are written before the ring that names them, and everything is written before the pods. If the operator is killed in
 //! between, the next run completes the rest.
-//! Credentials, ring and pods depend on what was read: old credentials that are still needed, the epoch, the source of the pods. So
+//! Keys, credentials, ring and pods depend on what was read: old credentials that are still needed, the epoch, the source of the pods. So
 //! each is written only over the version that was read. A late leader, one that was paused, starts no pods beside those of the new
 //! leader.
 
@@ -40,6 +40,8 @@ pub struct Outcome {
     pub deployment: Option<Deployment>,
     /// The ring's ConfigMap as it is now, if it was written.
     pub ring: Option<ConfigMap>,
+    /// The Secret of the beacon's key as it is now, if it was written.
+    pub beacon: Option<Secret>,
     /// The Deployment was written.
     pub deployment_written: bool,
     /// Why not all was written. What was written before stays.
@@ -64,6 +66,7 @@ async fn write(
     outcome: &mut Outcome,
 ) -> Result<(), ApplyError> {
     let Resources {
+        beacon,
         credentials,
         ring,
         service_account,
@@ -78,6 +81,11 @@ async fn write(
     let live = existing.deployment.as_ref();
     outcome.deployment = live.cloned();
     let version = version_of(&credentials);
+    if let Some(beacon) = beacon {
+        // Before its copy: pods never sign with a key that nobody has kept.
+        let (beacon, is_written) = applier.apply_over(beacon, existing.beacon.as_ref()).await?;
+        outcome.beacon = is_written.then_some(beacon);
+    }
     applier.apply_over(credentials, existing.credentials.as_ref()).await?;
     if let Some(ring) = ring {
         let (ring, is_written) = applier.apply_over(ring, existing.ring.as_ref()).await?;
@@ -207,6 +215,7 @@ async fn ask_to_look(context: &Context, namespace: &str, pod: &str, version: &st
 /// Whether all children are as declared and nothing is to be taken away, by the word of the watches alone.
 pub(super) fn is_done(context: &Context, identity: &Identity, resources: &Resources, existing: &Existing) -> bool {
     let Resources {
+        beacon,
         credentials,
         ring,
         service_account,
@@ -234,6 +243,7 @@ pub(super) fn is_done(context: &Context, identity: &Identity, resources: &Resour
     let is_behind = |pod| version.as_ref().is_some_and(|version| is_behind(pod, version));
     is_configured
         && has_its_budget
+        && beacon.as_ref().is_none_or(|beacon| applier.is_as_declared(beacon))
         && applier.is_as_declared(credentials)
         && ring.as_ref().is_none_or(|ring| applier.is_as_declared(ring))
         && applier.is_as_declared(service_account)

@@ -1,6 +1,7 @@
 //! What a forwarder consists of, as it is to be. Pure: the same input gives the same objects.
 
 mod access;
+mod beacon;
 mod config_map;
 mod credentials;
 mod deployment;
@@ -22,6 +23,8 @@ use super::validate::Validated;
 /// All children, as they are to be.
 #[derive(Clone, Debug)]
 pub struct Resources {
+    /// The beacon's key; none: no beacon is declared, and one of before stays as it is.
+    pub beacon: Option<Secret>,
     /// The projected credentials.
     pub credentials: Secret,
     /// The ring; none: there is no member, and there never was one.
@@ -79,7 +82,9 @@ pub enum BuildError {
 pub fn build(validated: &Validated) -> Result<Resources, BuildError> {
     let identity = &validated.identity;
     let credentials = credentials::secret(identity, &validated.credentials);
+    let beacon = validated.beacon.as_ref();
     Ok(Resources {
+        beacon: beacon.map(|beacon| beacon::secret(identity, &beacon.key)),
         ring: ring_map::config_map(identity, validated.ring.as_ref())?,
         service_account: access::service_account(identity),
         role: access::role(identity),

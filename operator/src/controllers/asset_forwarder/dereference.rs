@@ -22,6 +22,7 @@ pub use self::claim::{Claim, Claimed, Read};
 use self::resources::Reading;
 pub use self::resources::current;
 pub use self::rivals::{begins_in, may_have_rival, rival};
+use super::beacon::{self, Key};
 use super::candidates::{self, Candidate};
 use super::memory::Memory;
 use super::names::Identity;
@@ -46,6 +47,8 @@ pub struct Dereferenced {
     pub candidates: Vec<Candidate>,
     /// What there is of the forwarder.
     pub existing: Existing,
+    /// The key of the beacon, a new one if there is none yet; none: no beacon is declared.
+    pub beacon: Option<Key>,
     /// Another forwarder that has a source of this one and goes before it.
     pub rival: Option<Rival>,
     /// The Secrets that clusters and channels name, as namespace and name, whether they are there or not.
@@ -116,6 +119,8 @@ pub struct Existing {
     pub ring: Option<ConfigMap>,
     /// The projected credentials.
     pub credentials: Option<Secret>,
+    /// The Secret of the beacon's key. It is read only where a beacon is declared.
+    pub beacon: Option<Secret>,
     /// The Deployment.
     pub deployment: Option<Deployment>,
     /// Its ReplicaSets.
@@ -140,6 +145,9 @@ pub enum DereferenceError {
     /// A Secret could not be read.
     #[error(transparent)]
     Secrets(#[from] SecretsError),
+    /// There is no key for the beacon, and none can be made.
+    #[error("failed to make the key of the beacon")]
+    Key(#[source] nkeys::error::Error),
     /// A watch has not told yet what there is.
     #[error(transparent)]
     Unread(#[from] Unread),
@@ -162,7 +170,7 @@ impl DereferenceError {
         let source = match self {
             Self::Api { source, .. } => source,
             Self::Secrets(SecretsError { source, .. }) => source,
-            Self::Unread(_) => return false,
+            Self::Key(_) | Self::Unread(_) => return false,
         };
         matches!(source.as_ref(), kube::Error::Api(refusal) if refusal.code == 403)
     }
@@ -173,6 +181,7 @@ impl Failure for DereferenceError {
         match self {
             Self::Api { .. } => "read",
             Self::Secrets(_) => "read_secret",
+            Self::Key(_) => "make_key",
             Self::Unread(_) => "not_read_yet",
         }
     }
@@ -234,10 +243,11 @@ pub async fn dereference(
     };
     let (chosen, existing) = tokio::try_join!(
         resources::chosen(context, us, &forwarder.spec.clusters),
-        pods::existing(context, stores, &identity),
+        pods::existing(context, stores, &forwarder, &identity),
     )?;
     let secrets = Reading::Asking(context);
-    together(secrets, us, forwarder.clone(), chosen, existing).await
+    let found = together(secrets, us, forwarder.clone(), chosen, existing).await?;
+    found.map(with_key).transpose()
 }
 
 /// The same by the word of the watches and of `memory`, without a request to the API server; none: something would have to be read.
@@ -264,7 +274,19 @@ pub async fn from_stores(
     };
     let chosen = resources::chosen_from_store(context, us, &forwarder.spec.clusters);
     let secrets = Reading::Remembering(context);
-    together(secrets, us, forwarder.clone(), chosen, existing).await
+    let found = together(secrets, us, forwarder.clone(), chosen, existing).await?;
+    // A key that is not there is made on the long way, where it is written.
+    Ok(found.filter(|found| found.beacon.is_some() == beacon::is_declared(&found.forwarder.spec.ring)))
+}
+
+/// With a new key where a beacon is declared and there is none.
+fn with_key(found: Dereferenced) -> Result<Dereferenced, DereferenceError> {
+    let is_missing = found.beacon.is_none() && beacon::is_declared(&found.forwarder.spec.ring);
+    let made = is_missing.then(Key::make).transpose().map_err(DereferenceError::Key)?;
+    Ok(Dereferenced {
+        beacon: found.beacon.or(made),
+        ..found
+    })
 }
 
 /// None: a Secret would have to be read.
@@ -296,6 +318,7 @@ async fn together(
         return Ok(None);
     };
     Ok(Some(Dereferenced {
+        beacon: Key::read(existing.beacon.as_ref()),
         forwarder,
         sources,
         dead_letter,

@@ -1,5 +1,6 @@
 //! What events tell of a reconcile. Pure.
 
+use crds::AssetForwarderStatus;
 use k8s_openapi::api::apps::v1::Deployment;
 
 use super::apply::Outcome;
@@ -70,6 +71,7 @@ pub(super) fn of_concerns(found: &Dereferenced, validated: &Validated) -> Vec<No
         );
         notices.push(Notice::warning(Reason::EpochClaimIgnored, note));
     }
+    notices.extend(of_key(old, validated));
     let known = old
         .and_then(|status| status.ring.as_ref())
         .map(|ring| ring.excluded.as_slice());
@@ -85,4 +87,19 @@ pub(super) fn of_concerns(found: &Dereferenced, validated: &Validated) -> Vec<No
         Notice::warning(Reason::ClusterExcluded, note)
     }));
     notices
+}
+
+/// Another key than the status of before shows: subscribers pin it, so each of them must be told.
+fn of_key(old: Option<&AssetForwarderStatus>, validated: &Validated) -> Option<Notice> {
+    let before = old?.beacon.as_ref()?;
+    let beacon = validated.beacon.as_ref()?;
+    (before.public_key != beacon.key.public()).then(|| {
+        let note = format!(
+            "the Secret {} was missing or has changed, so pods sign with another key: give subscribers the public key {} in place of {}",
+            validated.identity.beacon(),
+            beacon.key.public(),
+            before.public_key
+        );
+        Notice::warning(Reason::BeaconKeyChanged, note)
+    })
 }

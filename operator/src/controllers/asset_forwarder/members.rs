@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crds::NatsCluster;
 use crds::asset_forwarder::ExcludedCluster;
-use forwarder_core::document::{Cluster, RingConfig};
+use forwarder_core::document::{Beacon, Cluster, RingConfig};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
@@ -40,6 +40,8 @@ pub struct Members {
     pub held: Vec<Excluded>,
     /// Fields that are declared and that pods are too old for.
     pub withheld: Vec<Withheld>,
+    /// Whether a beacon is declared that pods are too old for.
+    pub without_beacon: bool,
     /// The version of the ring's document that all that is declared asks for.
     pub declares: u32,
 }
@@ -87,11 +89,14 @@ pub struct Withheld {
     pub is_member: bool,
 }
 
+/// The field of a cluster, as the ring's document has it, that only subscribers make use of: records go the same way without it.
+const FOR_SUBSCRIBERS: &str = "clientServers";
+
 /// Chooses the members. `room` is that of the credentials that were projected before, and `version` that of the document which all pods
 /// read.
 ///
 /// A member's newer fields are left out, as the first versions did without them. A newcomer waits: without such a field its records might
-/// go to another place than the declared one.
+/// go to another place than the declared one. What is for subscribers alone keeps nobody waiting.
 ///
 /// Who was a member stays one while its Secret is missing or its spec cannot be used: what moves with its assets costs more than
 /// a cluster that is not to be had for a while. So it goes on with its old credentials where the new ones have no room, and a newcomer
@@ -159,6 +164,16 @@ pub fn choose(candidates: &[Candidate], recorded: &Recorded, room: Room<'_>, ver
 }
 
 impl Members {
+    /// The beacon, if readers of `version` know it. Otherwise the ring goes on without it.
+    pub fn fit_beacon(&mut self, beacon: &Beacon, version: u32) -> Option<Beacon> {
+        let since = beacon.document_version();
+        self.declares = self.declares.max(since);
+        let is_read = since <= version;
+        // Of no ring nothing is left out.
+        self.without_beacon = !is_read && !self.members.is_empty();
+        is_read.then(|| beacon.clone())
+    }
+
     /// Takes in whose credentials have room: who was a member first, then the oldest.
     fn find_room(&mut self, mut chosen: Vec<(Member, Option<Timestamp>)>, recorded: &Recorded, mut room: Room<'_>) {
         let known: BTreeSet<&String> = recorded.members.values().chain(recorded.leaving.keys()).collect();
@@ -192,18 +207,21 @@ impl Members {
     /// The member in a form that readers of `version` take.
     fn fit(&mut self, member: Member, recorded: &Recorded, version: u32) -> Result<Member, Excluded> {
         self.declares = self.declares.max(member.cluster.document_version());
-        let fields: Vec<String> = member.cluster.newer_than(version).map(spec_field).collect();
-        if fields.is_empty() {
+        let newer: Vec<&str> = member.cluster.newer_than(version).collect();
+        if newer.is_empty() {
             return Ok(member);
         }
+        let concerns_records = newer.iter().any(|field| *field != FOR_SUBSCRIBERS);
+        let fields: Vec<String> = newer.into_iter().map(spec_field).collect();
         let Member {
             reference,
             cluster,
             files,
         } = member;
         // Of a ring that somebody has deleted, only that it was a member is known, and that it may be leaving.
-        let is_member =
-            recorded.members.values().any(|known| *known == reference) || recorded.leaving.contains_key(&reference);
+        let is_member = !concerns_records
+            || recorded.members.values().any(|known| *known == reference)
+            || recorded.leaving.contains_key(&reference);
         let message = format!(
             "its {} needs newer pods; the cluster becomes a member when all pods support it",
             fields.join(" and ")
@@ -274,7 +292,7 @@ fn judge(
         discover_servers: declared.discover_servers,
         jet_stream: declared.jet_stream,
         inbox_prefix: declared.inbox_prefix,
-        client_servers: Vec::new(),
+        client_servers: declared.client_servers,
     };
     let alone = RingConfig {
         epoch: 1,

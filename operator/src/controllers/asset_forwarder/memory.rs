@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crds::AssetForwarder;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt as _;
 
 use crate::index::{Name, version};
@@ -19,6 +19,8 @@ struct Remembered {
     name: Name,
     /// The ring's ConfigMap as it was read or written last.
     ring: Option<ConfigMap>,
+    /// The Secret of the beacon's key as it was read or written last.
+    beacon: Option<Secret>,
 }
 
 impl Memory {
@@ -36,6 +38,22 @@ impl Memory {
     pub fn ring(&self, forwarder: &AssetForwarder, seen: u64) -> Option<ConfigMap> {
         let ring = self.with(forwarder, |remembered| remembered.ring.clone()).flatten()?;
         (version(&ring)? >= seen).then_some(ring)
+    }
+
+    /// The Secret of the beacon's key is so now.
+    pub fn beacon_seen(&self, forwarder: &AssetForwarder, beacon: Option<&Secret>) {
+        let beacon = beacon.cloned().map(|mut beacon| {
+            beacon.metadata.managed_fields = None;
+            beacon
+        });
+        self.change(forwarder, |remembered| remembered.beacon = beacon);
+    }
+
+    /// The Secret of the beacon's key of this version, or of a later one; none: it must be read.
+    #[must_use]
+    pub fn beacon(&self, forwarder: &AssetForwarder, seen: u64) -> Option<Secret> {
+        let beacon = self.with(forwarder, |remembered| remembered.beacon.clone()).flatten()?;
+        (version(&beacon)? >= seen).then_some(beacon)
     }
 
     /// A forwarder is gone.
@@ -89,6 +107,18 @@ mod tests {
             spec: serde_json::from_value(serde_json::json!({"sources": [], "clusters": {"selector": {}}})).unwrap(),
             status: None,
         }
+    }
+
+    #[test]
+    fn a_secret_counts_in_the_version_that_the_watch_shows_or_a_later_one() {
+        let memory = Memory::default();
+        let mut secret = Secret::default();
+        secret.metadata.resource_version = Some("7".to_owned());
+        memory.beacon_seen(&forwarder(1), Some(&secret));
+        assert_eq!(memory.beacon(&forwarder(1), 7), Some(secret));
+        assert_eq!(memory.beacon(&forwarder(1), 8), None, "somebody has changed it");
+        memory.beacon_seen(&forwarder(1), None);
+        assert_eq!(memory.beacon(&forwarder(1), 0), None);
     }
 
     #[test]

@@ -50,6 +50,10 @@ pub const CREDENTIALS_VERSION: &str = "fanout.openfactory.io/credentials-version
 
 /// The key of the configuration in its ConfigMap, and its file's name.
 pub const CONFIG_FILE: &str = "forwarder.yaml";
+/// The key of the nkey seed in the beacon's Secret.
+pub const BEACON_SEED: &str = "seed";
+/// The key of the same seed in the Secret of credentials, and its file's name. Files of clusters and channels have an underscore in theirs.
+pub const BEACON_FILE: &str = "beacon.seed";
 /// The key of the version in the Secret of credentials, and its file's name.
 pub const VERSION_FILE: &str = "version";
 
@@ -121,6 +125,12 @@ impl Identity {
     #[must_use]
     pub fn credentials(&self) -> String {
         format!("{}-credentials", self.name)
+    }
+
+    /// The Secret of the beacon's key.
+    #[must_use]
+    pub fn beacon(&self) -> String {
+        format!("{}-beacon", self.name)
     }
 
     /// What chooses the pods.

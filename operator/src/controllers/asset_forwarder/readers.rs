@@ -141,7 +141,7 @@ impl Readers {
     /// Says what is withheld from the ring and what to do; none: nothing is.
     #[must_use]
     pub fn words(&self, members: &Members) -> Option<Words> {
-        if members.withheld.is_empty() {
+        if members.withheld.is_empty() && !members.without_beacon {
             return None;
         }
         let all = self.pods.len();
@@ -157,11 +157,14 @@ impl Readers {
             (0, silent) => format!("{silent} of {all} pods have not reported yet which fields of the ring they read"),
             (older, _) => format!("{older} of {all} pods are too old for the declared fields"),
         }];
-        if !of_members.is_empty() {
-            parts.push(format!("the ring goes on without {}", sentence(&of_members)));
+        let own = members.without_beacon.then(|| "spec.ring.beacon".to_owned());
+        let lacking: Vec<String> = own.into_iter().chain(of_members.into_iter().map(named)).collect();
+        if !lacking.is_empty() {
+            parts.push(format!("the ring goes on without {}", lacking.join(", ")));
         }
         if !of_others.is_empty() {
-            parts.push(format!("clusters join when all pods read {}", sentence(&of_others)));
+            let wanting: Vec<String> = of_others.into_iter().map(named).collect();
+            parts.push(format!("clusters join when all pods read {}", wanting.join(", ")));
         }
         if older == 0 && silent > 0 {
             return Some(Words::new(Reason::PodsNotAsked, parts.join("; ")));
@@ -180,16 +183,13 @@ impl Readers {
     }
 }
 
-fn sentence(withheld: &[&Withheld]) -> String {
-    let of_each = withheld.iter().map(|withheld| {
-        let Withheld {
-            reference,
-            fields,
-            is_member: _,
-        } = withheld;
-        format!("{} of NatsCluster {reference}", fields.join(" and "))
-    });
-    of_each.collect::<Vec<_>>().join(", ")
+fn named(withheld: &Withheld) -> String {
+    let Withheld {
+        reference,
+        fields,
+        is_member: _,
+    } = withheld;
+    format!("{} of NatsCluster {reference}", fields.join(" and "))
 }
 
 /// Images that pods have, or may come to have again.

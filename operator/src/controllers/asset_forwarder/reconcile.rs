@@ -99,6 +99,7 @@ pub async fn reconcile(
         .forwarders
         .note(&found.forwarder, found.secrets.clone());
     memory.ring_seen(&found.forwarder, found.existing.ring.as_ref());
+    memory.beacon_seen(&found.forwarder, found.existing.beacon.as_ref());
     let old = found.forwarder.status.clone().unwrap_or_default();
     let identity = Identity::of(&found.forwarder);
     // Until all is written: whoever asks next finds what has begun.
@@ -133,6 +134,9 @@ pub async fn reconcile(
     let mut outcome = apply::apply(&context, &identity, resources, &found.existing).await;
     if let Some(ring) = &outcome.ring {
         memory.ring_seen(&found.forwarder, Some(ring));
+    }
+    if let Some(beacon) = &outcome.beacon {
+        memory.beacon_seen(&found.forwarder, Some(beacon));
     }
     if let Some((from, to)) = validated.scale.step()
         && (outcome.failure.is_none() || outcome.deployment_written)

@@ -5,7 +5,7 @@ pub mod claims;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use forwarder_core::document::{ConfigErrors, RingConfig};
+use forwarder_core::document::{Beacon, ConfigErrors, RingConfig};
 use forwarder_core::fanout::ring::{LeanRing, RingError, moved};
 
 use self::claims::{LAST, Seen, has_next};
@@ -14,12 +14,14 @@ use super::recorded::Recorded;
 use crate::index::in_turn;
 
 /// What the spec says about the ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// Virtual nodes of a cluster of weight 1.
     pub replicas: u32,
     /// How long an asset waits for its old owner, in milliseconds.
     pub handover_timeout_ms: u64,
+    /// How subscribers learn of the ring, in a form that its readers take; none: they do not.
+    pub beacon: Option<Beacon>,
 }
 
 /// Virtual nodes of a ring that is declared, at most. In a pod they take 31 MB, and twice as much during a change. Pods read rings of up
@@ -97,7 +99,7 @@ pub fn declare(
         replicas: shape.replicas,
         handover_timeout_ms: shape.handover_timeout_ms,
         clusters: members.iter().map(|member| member.cluster.clone()).collect(),
-        beacon: None,
+        beacon: shape.beacon,
     };
     fits(&wanted, recorded.document.as_ref())?;
     // By hand anything can be written there; pods refuse what is no epoch.

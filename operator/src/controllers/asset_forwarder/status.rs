@@ -6,6 +6,7 @@ use crds::AssetForwarderStatus;
 use crds::asset_forwarder::RingStatus;
 use k8s_openapi::api::apps::v1::Deployment;
 
+use super::beacon::Beacon;
 use super::dereference::Existing;
 use super::members::{Excluded, PODS_TOO_OLD};
 use super::names::Identity;
@@ -32,6 +33,7 @@ pub fn status(
     let has_one = deployment.filter(|_| validated.config.is_ok());
     status.config_hash = has_one.and_then(|deployment| upgrade::configuration(deployment, &validated.identity));
     status.ring = Some(ring(old.ring.as_ref(), validated, &pods));
+    status.beacon = validated.beacon.as_ref().map(Beacon::status);
     (status, verdict)
 }
 

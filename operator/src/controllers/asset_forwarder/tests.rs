@@ -1,6 +1,7 @@
 //! The pure stages in a world of their own: what the API server would have, and what pods would say.
 
 mod autoscaling;
+mod beacon;
 mod children;
 mod claims;
 mod configuration;
@@ -28,6 +29,7 @@ use kube::ResourceExt as _;
 use kube::core::PartialObjectMetaExt as _;
 use serde::de::DeserializeOwned;
 
+use super::beacon::Key;
 use super::build::{Resources, Workload, build};
 use super::candidates::{Access, Candidate};
 use super::decide::Decided;
@@ -166,7 +168,10 @@ impl World {
             }
         };
         let channels = std::iter::once(&self.channel).chain(&self.further);
+        let declared = super::beacon::is_declared(&self.forwarder.spec.ring);
+        let key = || Key::read(self.existing.beacon.as_ref()).unwrap_or_else(|| Key::make().unwrap());
         Dereferenced {
+            beacon: declared.then(key),
             forwarder: self.forwarder.clone(),
             sources: channels.enumerate().map(channel).collect(),
             dead_letter: None,
@@ -203,12 +208,14 @@ impl World {
     fn step(&mut self) -> Pass {
         let pass = self.look();
         let Resources {
+            beacon,
             credentials,
             ring,
             workload,
             ..
         } = pass.resources.clone();
         self.existing.credentials = Some(credentials);
+        self.existing.beacon = beacon.or(self.existing.beacon.take());
         self.existing.ring = ring.or(self.existing.ring.take());
         if let Workload::Configured { config, .. } = &workload {
             let metadata = config.metadata.clone();

@@ -1,33 +1,33 @@
 //! Judges what was read: who is a member, which ring that makes, whether pods can be configured. Pure.
 
+mod configuration;
 mod source;
 
 use std::collections::BTreeMap;
 
 use crds::AssetForwarderSpec;
-use crds::asset_forwarder::{RingUpdate, Source};
-use forwarder_core::document::{RingConfig, Sasl};
+use crds::asset_forwarder::RingUpdate;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::Selector;
-use sha2::{Digest as _, Sha256};
 
-use self::source::{after_the_old_source, common, not_ready, topics, usable};
-use super::config::{self, Topic};
+use self::configuration::configuration;
+use self::source::{after_the_old_source, common, not_ready, usable};
+use super::beacon::Beacon;
 use super::decide::{Decided, Scale};
-use super::dereference::{Dereferenced, Existing, Reference};
+use super::dereference::{Dereferenced, Existing};
 use super::members::{self, Members};
 use super::names::{self, Identity};
 use super::readers::{Images, Readers};
 use super::recorded::Recorded;
 use super::ring::claims::{self, Ignored, Seen};
-use super::ring::{self, Shape};
+use super::ring::{self, RingFault, Shape};
 use super::rivals::Rival;
 use super::rollout::{self, Rollout};
 use super::rollout_trigger::RolloutTrigger;
 use super::sources::Sources;
 use crate::context::Settings;
 use crate::reconcile::conditions::Verdict;
-use crate::reconcile::credentials::{Files, KafkaCredentials, Room};
+use crate::reconcile::credentials::{Files, Room};
 use crate::reconcile::reason::Reason;
 
 /// What is to be built.
@@ -51,6 +51,8 @@ pub struct Validated {
     pub ring: Option<Recorded>,
     /// Epochs that pods claim and that are not believed.
     pub ignored: Vec<Ignored>,
+    /// The beacon, if one is declared: with all that is declared of it, also where the ring goes on without it.
+    pub beacon: Option<Beacon>,
     /// The credentials to project.
     pub credentials: Files,
     /// The pods' configuration, or why there is none for now: pods that run go on with theirs.
@@ -122,17 +124,21 @@ pub fn validate(decided: &Decided, settings: &Settings) -> Result<Validated, Ver
         channels = Files::default();
         Verdict::reconciling(error.reason(), format!("spec.sources[0].channelRef: {error}"))
     });
-    let members = members::choose(&found.candidates, &recorded, room, readers.version);
+    let mut members = members::choose(&found.candidates, &recorded, room, readers.version);
+    let beacon = Beacon::of(&identity, &spec.ring, found.beacon.as_ref());
     let shape = Shape {
         replicas: spec.ring.replicas,
         handover_timeout_ms: u64::from(spec.ring.handover_timeout_seconds).saturating_mul(1_000),
+        beacon: beacon
+            .as_ref()
+            .and_then(|beacon| members.fit_beacon(&beacon.document, readers.version)),
     };
     let noted = readers.noted(&members);
     let (seen, ignored) = seen(found, &recorded);
     let ring = ring::declare(&members.members, shape, &recorded, seen, noted, |name| {
         has_left(existing, &recorded, name)
     })
-    .map_err(|fault| invalid(fault.to_string().replace("handoverTimeoutMs", "handoverTimeoutSeconds")))?;
+    .map_err(|fault| told(&fault))?;
 
     let document = ring.as_ref().and_then(|ring| ring.document.as_ref());
     let config = configuration(found, source, document)
@@ -153,6 +159,7 @@ pub fn validate(decided: &Decided, settings: &Settings) -> Result<Validated, Ver
         needed.merge(member.files.clone());
     }
     needed.merge(channels);
+    needed.merge(beacon.as_ref().map(Beacon::files).unwrap_or_default());
     // Pods that are behind may still name files that are no longer needed.
     let is_kept = |config: &Configuration| {
         existing
@@ -203,6 +210,7 @@ pub fn validate(decided: &Decided, settings: &Settings) -> Result<Validated, Ver
         recorded,
         ring,
         ignored,
+        beacon,
         credentials,
         config,
     })
@@ -217,6 +225,14 @@ pub fn measured(mut validated: Validated) -> Result<Validated, Verdict> {
         ring::measure(&validated.recorded, ring).map_err(|fault| invalid(fault.to_string()))?;
     }
     Ok(validated)
+}
+
+/// A fault of the ring's document at the field that the person wrote.
+fn told(fault: &RingFault) -> Verdict {
+    let text = fault.to_string();
+    let text = text.replace("beacon.graceMs", "spec.ring.subscriberGraceSeconds");
+    let text = text.replace("beacon.subject", "spec.ring.beacon.subject");
+    invalid(text.replace("handoverTimeoutMs", "handoverTimeoutSeconds"))
 }
 
 fn invalid(message: String) -> Verdict {
@@ -315,83 +331,4 @@ fn uses(existing: &Existing, identity: &Identity, config: &Configuration) -> boo
     let mut volumes = pod.into_iter().flat_map(|pod| pod.volumes.iter().flatten());
     let name = identity.config_map(&config.hash);
     volumes.any(|volume| volume.config_map.as_ref().is_some_and(|map| map.name == name))
-}
-
-fn configuration(found: &Dereferenced, source: &Source, ring: Option<&RingConfig>) -> Result<Configuration, Verdict> {
-    let spec = &found.forwarder.spec;
-    let own = found.forwarder.metadata.namespace.as_deref().unwrap_or_default();
-    let topics = topics(&found.sources, own)?;
-    let letters = found.dead_letter.as_ref();
-    let letters = letters
-        .map(|reference| {
-            let (name, credentials) = usable(reference, own, "spec.deadLetter.channelRef")?;
-            Ok(Topic {
-                channel: &reference.name,
-                name,
-                credentials,
-            })
-        })
-        .transpose()?;
-    let ring = match spec.ring.update {
-        RingUpdate::Live => None,
-        RingUpdate::Roll => match ring {
-            Some(ring) => Some(ring),
-            None => {
-                return Err(Verdict::reconciling(
-                    Reason::NoClusters,
-                    "there is no ring yet for pods to run",
-                ));
-            }
-        },
-    };
-    let document = config::document(spec, source, &topics, letters, ring).map_err(invalid)?;
-    let text = document
-        .to_yaml()
-        .map_err(|error| invalid(format!("the configuration cannot be serialized: {error}")))?;
-    // All sources have those of the first one.
-    let read_first = topics.first().into_iter().chain(&letters);
-    let logins: Vec<&KafkaCredentials> = read_first.map(|topic| topic.credentials).collect();
-    let kafka_credentials = read_at_start(&logins).hash();
-    let ring_epoch = ring.map(|ring| ring.epoch);
-    let references = found.sources.iter().chain(&found.dead_letter);
-    let channels: Vec<_> = references.filter_map(Reference::channel).collect();
-    let generation = found.forwarder.metadata.generation.unwrap_or_default();
-    // A user's name is in the document, and comes from a Secret.
-    let users = logins.iter();
-    let users: Vec<_> = users
-        .filter_map(|credentials| credentials.connection.sasl.as_ref()?.username())
-        .collect();
-    let epoch = ring_epoch.map_or_else(|| "-".to_owned(), |epoch| epoch.to_string());
-    let read = format!("{kafka_credentials} {} {epoch}", hash(&users.join("\n")));
-    let trigger = RolloutTrigger::of(generation, spec, &channels, read)
-        .map_err(|error| invalid(format!("spec: cannot be serialized: {error}")))?;
-    Ok(Configuration {
-        hash: hash(&text),
-        sources: Sources::new(topics.iter().map(|topic| (topic.channel, topic.name)), &source.group),
-        former_sources: None,
-        kafka_credentials,
-        ring_epoch,
-        trigger,
-        max_pending_bytes: document.engine.max_pending_bytes,
-        drain_timeout_ms: document.engine.drain_timeout_ms,
-        text,
-    })
-}
-
-fn hash(text: &str) -> String {
-    let digest = Sha256::digest(text);
-    digest.iter().take(5).map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The files that a change of rolls the pods for. A token is read whenever one is wanted.
-fn read_at_start(logins: &[&KafkaCredentials]) -> Files {
-    let mut files = Files::default();
-    for credentials in logins {
-        let mut read = credentials.files.clone();
-        if let Some(Sasl::OAuthBearer { token_file }) = &credentials.connection.sasl {
-            read.retain(|name| token_file.file_name().is_none_or(|token| token != name));
-        }
-        files.merge(read);
-    }
-    files
 }

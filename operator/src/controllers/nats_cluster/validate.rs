@@ -34,7 +34,7 @@ pub fn validate(cluster: &NatsCluster, secrets: &Secrets, folder: &Path) -> Resu
         discover_servers: access.discover_servers,
         jet_stream: access.jet_stream.clone(),
         inbox_prefix: access.inbox_prefix.clone(),
-        client_servers: Vec::new(),
+        client_servers: access.client_servers.clone(),
     };
     check(&member)?;
     let prefix = prefix("nats", &cluster.namespace().unwrap_or_default(), &cluster.name_any());

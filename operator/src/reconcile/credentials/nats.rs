@@ -24,6 +24,8 @@ pub struct ClusterAccess {
     pub jet_stream: Option<JetStreamApi>,
     /// What answers' subjects begin with; none: as usual.
     pub inbox_prefix: Option<String>,
+    /// Where subscribers reach it; empty: at [`Self::servers`].
+    pub client_servers: Vec<String>,
 }
 
 /// How to authenticate to a NATS cluster, and the files for it.

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 
 use super::{DereferenceError, Existing};
 use crate::context::Context;
+use crate::controllers::asset_forwarder::beacon;
 use crate::controllers::asset_forwarder::memory::Memory;
 use crate::controllers::asset_forwarder::names::{self, Identity};
 use crate::controllers::asset_forwarder::pods::{Observed, may_forward, may_make_pods};
@@ -26,14 +27,22 @@ use crate::index::version;
 pub(super) async fn existing(
     context: &Context,
     stores: &Stores,
+    forwarder: &AssetForwarder,
     identity: &Identity,
 ) -> Result<Existing, DereferenceError> {
     let (ring_map, credentials) = (identity.ring_map(), identity.credentials());
     let selector = identity.selector_text();
-    let (deployment, ring, credentials, pods) = tokio::try_join!(
+    let beacon = async {
+        match beacon::is_declared(&forwarder.spec.ring) {
+            true => get::<Secret>(context, identity, &identity.beacon()).await,
+            false => Ok(None),
+        }
+    };
+    let (deployment, ring, credentials, beacon, pods) = tokio::try_join!(
         get::<Deployment>(context, identity, &identity.name),
         get::<ConfigMap>(context, identity, &ring_map),
         get::<Secret>(context, identity, &credentials),
+        beacon,
         // By their labels, whoever owns them: pods whose Deployment is gone drain for a while, or live on as orphans, and publish all the same.
         list::<Pod>(context, identity, &selector),
     )?;
@@ -48,6 +57,7 @@ pub(super) async fn existing(
     Ok(Existing {
         ring,
         credentials,
+        beacon,
         deployment,
         replica_sets,
         configs: configs(stores, identity),
@@ -84,10 +94,17 @@ pub(super) async fn existing_from_stores(
         let newest = children.current(&of_maps, namespace, &ring_map)?;
         Some(memory.ring(forwarder, newest)?)
     };
+    let beacon = if beacon::is_declared(&forwarder.spec.ring) {
+        let newest = children.current(&Secret::kind(&()), namespace, &identity.beacon())?;
+        Some(memory.beacon(forwarder, newest)?)
+    } else {
+        None
+    };
     let pods = pods_of(stores, identity);
     Some(Existing {
         ring,
         credentials: None,
+        beacon,
         deployment: deployment.map(|deployment| Deployment::clone(&deployment)),
         replica_sets: Vec::new(),
         configs: configs(stores, identity),

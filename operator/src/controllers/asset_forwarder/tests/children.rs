@@ -9,6 +9,7 @@ use super::*;
 /// All children of a world, as the API would have them in a list.
 fn children(world: &World) -> Value {
     let Resources {
+        beacon,
         credentials,
         ring,
         service_account,
@@ -31,6 +32,7 @@ fn children(world: &World) -> Value {
         .unwrap()
         .remove(names::TEMPLATE);
     assert_eq!(noted, Some(template.to_string()));
+    assert_eq!(beacon, None, "nobody has declared one");
     json!({
         "credentials": credentials,
         "ring": ring,
