@@ -9,6 +9,7 @@
     reason = "tests fail by panicking; clippy lets only functions marked as tests do so, not their helpers"
 )]
 
+mod beacon;
 mod channels;
 mod charts;
 mod cluster;

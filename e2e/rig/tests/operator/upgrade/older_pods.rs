@@ -7,7 +7,7 @@ use e2e_rig::http;
 use e2e_rig::site::{FORWARDER, PODS, Site, condition, status};
 use e2e_rig::stage::SOON;
 use e2e_rig::wait;
-use forwarder_core::document::{PublishMode, RingConfig};
+use forwarder_core::document::{PublishMode, RING_DOCUMENT_VERSION, RingConfig};
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
 
@@ -139,7 +139,7 @@ async fn what_older_pods_do_not_read_comes_into_the_ring_when_all_are_new_and_go
             let said = http::get_ok(&format!("{address}:4000"), "/status").await?;
             let said: Value = serde_json::from_str(&said)?;
             ensure!(said["ring"]["epoch"] == json!(after.epoch + 1), "{said}");
-            ensure!(said["documentVersion"] == json!(2), "{said}");
+            ensure!(said["documentVersion"] == json!(RING_DOCUMENT_VERSION), "{said}");
         }
         Ok(true)
     })

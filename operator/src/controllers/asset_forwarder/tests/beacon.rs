@@ -161,6 +161,7 @@ fn a_key_that_is_gone_is_made_anew_and_people_are_told() {
         assert_ne!(before, after);
         assert_eq!(world.ring().epoch, epoch, "the ring names the file, not the key");
         let kept = seed(world.existing.beacon.as_ref(), "seed");
+        assert_eq!(Signer::from_seed(&kept).unwrap().public_key(), after);
         assert_eq!(seed(world.existing.credentials.as_ref(), "beacon.seed"), kept);
 
         world.forwarder.status = Some(told);
@@ -172,6 +173,18 @@ fn a_key_that_is_gone_is_made_anew_and_people_are_told() {
         world.step();
         assert_eq!(concerns(&world), [], "the status says it now");
     }
+}
+
+#[test]
+fn a_seed_that_a_person_has_written_is_taken() {
+    let mut world = announced();
+    let own = beacon::Key::make().unwrap();
+    let data = world.existing.beacon.as_mut().unwrap().data.as_mut().unwrap();
+    data.insert("seed".to_owned(), ByteString(format!("{}\n", own.seed()).into_bytes()));
+    assert_eq!(concerns(&world).len(), 1, "subscribers pin the one of before");
+    let written = world.step().resources.beacon.unwrap();
+    assert_eq!(public(&world), own.public());
+    assert_eq!(seed(Some(&written), "seed").trim(), own.seed());
 }
 
 #[test]
