@@ -1,6 +1,6 @@
 //! The pods as they are: what Kubernetes says of them, and what they say of themselves.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use forwarder_core::status::Status;
 use k8s_openapi::api::apps::v1::ReplicaSet;
@@ -36,6 +36,8 @@ pub struct Observed {
     pub not_ready_since: Option<Timestamp>,
     /// What the process says of itself; none: no answer.
     pub report: Option<Status>,
+    /// The clusters on which it cannot announce the ring, each with the fault that it tells.
+    pub beacon_faults: BTreeMap<String, String>,
     /// It has not been ready for longer than a start takes, and does not answer.
     pub overdue: bool,
 }
@@ -137,6 +139,7 @@ impl Observed {
             watches_ring: !pod.annotations().contains_key(names::RING_EPOCH),
             not_ready_since: not_ready_since(pod),
             report: None,
+            beacon_faults: BTreeMap::new(),
             overdue: false,
         })
     }

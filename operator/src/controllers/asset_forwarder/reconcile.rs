@@ -155,7 +155,7 @@ pub async fn reconcile(
     let concerns = events::of_concerns(&found, &validated);
     context.events.publish_all(&about, concerns).await;
     let (status, verdict) = status::status(&old, &validated, outcome.deployment.as_ref(), &found.existing);
-    let further = status::further(&validated);
+    let further = status::further(&validated, &found.existing);
     write(&context, &found.forwarder, status, &verdict, &further).await?;
     Ok(Action::requeue(jittered(
         &found.forwarder,

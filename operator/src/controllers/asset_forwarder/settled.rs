@@ -68,7 +68,7 @@ pub(super) async fn settle(
     context.events.publish_all(&about, concerns).await;
     let live = found.existing.deployment.as_ref();
     let (status, verdict) = status::status(&old, &validated, live, &found.existing);
-    let further = status::further(&validated);
+    let further = status::further(&validated, &found.existing);
     write(context, &found.forwarder, status, &verdict, &further).await?;
     let pause = pause(&verdict, &validated, &found);
     Ok(Some(Action::requeue(jittered(&found.forwarder, pause))))

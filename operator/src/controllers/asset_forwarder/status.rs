@@ -1,5 +1,6 @@
 //! What a reconcile came to, for people and tools. Pure.
 
+mod beacon;
 mod leaving;
 
 use crds::AssetForwarderStatus;
@@ -76,9 +77,9 @@ pub const EPOCH_CLAIM_IGNORED: &str = "EpochClaimIgnored";
 /// How many pods a condition names.
 const MOST_NAMED: usize = 3;
 
-/// The conditions `ClustersExcluded`, `PodsTooOld` and `EpochClaimIgnored`, where there is something to say.
+/// The conditions `ClustersExcluded`, `PodsTooOld`, `BeaconFailing` and `EpochClaimIgnored`, where there is something to say.
 #[must_use]
-pub fn further(validated: &Validated) -> Vec<(&'static str, Words)> {
+pub fn further(validated: &Validated, existing: &Existing) -> Vec<(&'static str, Words)> {
     let mut further = Vec::new();
     let excluded: Vec<_> = of_concern(&validated.members.excluded).map(sentence).collect();
     if !excluded.is_empty() {
@@ -88,6 +89,9 @@ pub fn further(validated: &Validated) -> Vec<(&'static str, Words)> {
     let withheld = validated.readers.words(&validated.members);
     if let Some(words) = withheld.filter(|words| words.reason == Reason::PodsTooOld) {
         further.push((PODS_TOO_OLD, words));
+    }
+    if let Some(words) = beacon::words(validated, existing) {
+        further.push((beacon::BEACON_FAILING, words));
     }
     if !validated.ignored.is_empty() {
         let words = Words::new(

@@ -15,6 +15,7 @@ use super::super::events::of_concerns;
 use super::super::members::PODS_TOO_OLD;
 use super::*;
 use crate::fake_api;
+use crate::reconcile::conditions::Words;
 use crate::reconcile::events::Notice;
 
 /// The version of the ring's document before the one with a beacon.
@@ -204,7 +205,7 @@ fn older_pods_get_a_ring_without_it_and_the_status_says_so() {
                    NatsCluster plant/c1; roll the pods: change spec.podTemplate.annotations, or set upgradePolicy: Automatic";
     world.default_image = "forwarder:2";
     assert_eq!(verdict(&world), Verdict::reconciling(Reason::PodsTooOld, message));
-    let further = status::further(&world.validate().unwrap());
+    let further = status::further(&world.validate().unwrap(), &world.existing);
     assert_eq!(further[0].0, PODS_TOO_OLD);
 
     pods_read(&mut world, RING_DOCUMENT_VERSION);
@@ -266,6 +267,35 @@ fn what_cannot_be_is_told_by_the_field_that_a_person_wrote() {
         said.contains("spec.ring.beacon.subject: is longer than 1024 bytes"),
         "{said}"
     );
+}
+
+#[test]
+fn a_cluster_without_announcements_is_told_and_the_forwarder_stays_ready() {
+    let mut world = announced();
+    let further = |world: &World| status::further(&world.validate().unwrap(), &world.existing);
+    assert_eq!(further(&world), []);
+    let refused = "no permission to publish to _FANOUT.plant.assets.digest";
+    let faulty = |world: &mut World, cluster: &str| {
+        for pod in &mut world.existing.pods {
+            pod.beacon_faults.insert(cluster.to_owned(), refused.to_owned());
+        }
+    };
+    faulty(&mut world, "c1");
+    let message = format!("pods cannot announce the ring to subscribers, while records go on: c1: {refused} (a, b)");
+    let told = [("BeaconFailing", Words::new(Reason::BeaconFailing, message))];
+    assert_eq!(further(&world), told);
+    assert_eq!(verdict(&world).words().reason, "Forwarding");
+    for cluster in ["c2", "c3", "c4", "c5"] {
+        faulty(&mut world, cluster);
+    }
+    let said = further(&world).remove(0).1.message;
+    assert!(said.ends_with("(a, b); and 2 more clusters"), "{said}");
+
+    world.existing.pods[0].terminating = true;
+    let said = further(&world).remove(0).1.message;
+    assert!(said.contains(" (b); ") && !said.contains("(a, b)"), "{said}");
+    declare(&mut world, "{}");
+    assert_eq!(further(&world), [], "what they say of before does not matter");
 }
 
 #[test]

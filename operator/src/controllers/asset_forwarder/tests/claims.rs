@@ -14,7 +14,7 @@ fn served() -> World {
 }
 
 fn said(world: &World) -> Option<String> {
-    let further = status::further(&world.validate().unwrap());
+    let further = status::further(&world.validate().unwrap(), &world.existing);
     let found = further
         .into_iter()
         .find(|(type_, _)| *type_ == status::EPOCH_CLAIM_IGNORED);

@@ -91,7 +91,10 @@ fn of_a_cluster_that_lets_nobody_in_nothing_is_told_whatever_it_is_up_to() {
         found.candidates[1].access = Access::Denied;
         let validated = validate(&found, &world.settings()).unwrap();
         let (status, verdict) = status::status(&world.status(), &validated, None, &world.existing);
-        let told = format!("{status:?} {verdict:?} {:?}", status::further(&validated));
+        let told = format!(
+            "{status:?} {verdict:?} {:?}",
+            status::further(&validated, &world.existing)
+        );
         assert!(told.contains("c1") && !told.contains("secret"), "{told}");
     }
 }

@@ -54,7 +54,7 @@ fn told(world: &World) -> (Verdict, Vec<(&'static str, Words)>) {
     let validated = world.validate().unwrap();
     let deployment = world.existing.deployment.as_ref();
     let (_, verdict) = status::status(&world.status(), &validated, deployment, &world.existing);
-    (verdict, status::further(&validated))
+    (verdict, status::further(&validated, &world.existing))
 }
 
 /// The reason of the verdict, and whether the condition is there.

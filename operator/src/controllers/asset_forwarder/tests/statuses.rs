@@ -160,7 +160,7 @@ fn who_is_left_out_is_told_unless_it_wants_to_be() {
     world.clusters[1].spec.drain = true;
     world.clusters[2].spec.ring_name = Some("c1".to_owned());
     let validated = world.validate().unwrap();
-    let further = status::further(&validated);
+    let further = status::further(&validated, &world.existing);
     assert_eq!(further[0].0, "ClustersExcluded");
     assert!(
         further[0]

@@ -1,6 +1,7 @@
 //! Asks pods for their status. Users choose the image of a forwarder, so any process may answer. So answers are bounded, each and
 //! together.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use futures::StreamExt as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use k8s_openapi::jiff::Timestamp;
+use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tracing::debug;
 
@@ -36,14 +38,22 @@ const AT_ONCE: usize = 64;
 /// clusters each.
 const MOST_ENTRIES: usize = 100_000;
 
+/// What a pod says of itself.
+#[derive(Debug, Default, PartialEq)]
+struct Answer {
+    status: Status,
+    /// The clusters on which it cannot announce the ring, each with its fault.
+    beacon_faults: BTreeMap<String, String>,
+}
+
 /// Asks all pods that run for their status, at once. Who does not answer has no report.
 pub(super) async fn ask(pods: Vec<Observed>) -> Vec<Observed> {
     let asked = futures::stream::iter(pods).map(|pod| async move {
         let address = pod.address.as_ref().and_then(|address| address.parse::<IpAddr>().ok());
-        let mut report = None;
+        let mut answer = None;
         if let (Process::Running, Some(address)) = (pod.process, address.filter(may_be_a_pods)) {
             match tokio::time::timeout(TIMEOUT, status(SocketAddr::new(address, names::PORT))).await {
-                Ok(Ok(status)) => report = Some(status),
+                Ok(Ok(said)) => answer = Some(said),
                 Ok(Err(error)) => debug!(
                     pod = pod.name,
                     error = describe(&error),
@@ -52,24 +62,34 @@ pub(super) async fn ask(pods: Vec<Observed>) -> Vec<Observed> {
                 Err(_) => debug!(pod = pod.name, "a pod did not answer with its status in time"),
             }
         }
-        (pod, report)
+        (pod, answer)
     });
     let mut asked = asked.buffer_unordered(AT_ONCE);
     let mut entries = 0;
     let mut pods = Vec::new();
-    while let Some((pod, report)) = asked.next().await {
-        let report = fit(report, &mut entries);
-        pods.push(pod.heard(report, Timestamp::now()));
+    while let Some((pod, answer)) = asked.next().await {
+        let (report, beacon_faults) = fit(answer, &mut entries)
+            .map(|answer| (answer.status, answer.beacon_faults))
+            .unzip();
+        pods.push(Observed {
+            beacon_faults: beacon_faults.unwrap_or_default(),
+            ..pod.heard(report, Timestamp::now())
+        });
     }
     pods.sort_by(|a, b| a.name.cmp(&b.name));
     pods
 }
 
-/// The report, if there is room for it beside others that have `entries` already.
-fn fit(report: Option<Status>, entries: &mut usize) -> Option<Status> {
-    let report = report?;
+/// The answer, if there is room for it beside others that have `entries` already.
+fn fit(answer: Option<Answer>, entries: &mut usize) -> Option<Answer> {
+    let answer = answer?;
+    let Answer {
+        status: report,
+        beacon_faults,
+    } = &answer;
     let of_further: usize = report.topics.values().map(|topic| 1 + topic.assignment.len()).sum();
-    let more = report.assignment.len() + of_further + report.clusters.len() + report.ring.waits_for.len();
+    let of_clusters = report.clusters.len() + beacon_faults.len();
+    let more = report.assignment.len() + of_further + of_clusters + report.ring.waits_for.len();
     if *entries + more > MOST_ENTRIES {
         debug!(
             more,
@@ -78,7 +98,7 @@ fn fit(report: Option<Status>, entries: &mut usize) -> Option<Status> {
         return None;
     }
     *entries += more;
-    Some(report)
+    Some(answer)
 }
 
 /// Whether a pod may have the address. Others are this machine's own, or those of clouds' metadata.
@@ -104,11 +124,11 @@ enum AskError {
     Ending(#[from] tokio::sync::AcquireError),
 }
 
-async fn status(address: SocketAddr) -> Result<Status, AskError> {
+async fn status(address: SocketAddr) -> Result<Answer, AskError> {
     parse(client::get(address, "/status").await?.into_body()).await
 }
 
-async fn parse(mut body: Incoming) -> Result<Status, AskError> {
+async fn parse(mut body: Incoming) -> Result<Answer, AskError> {
     let mut text = Vec::new();
     let mut large = None;
     while let Some(frame) = body.frame().await {
@@ -123,12 +143,45 @@ async fn parse(mut body: Incoming) -> Result<Status, AskError> {
         }
         text.extend_from_slice(&data);
     }
-    Ok(serde_json::from_slice(&text)?)
+    Ok(Answer {
+        status: serde_json::from_slice(&text)?,
+        beacon_faults: beacon_faults(&text),
+    })
+}
+
+/// Most characters of a fault: it comes to stand in a condition.
+const MOST_OF_A_FAULT: usize = 300;
+
+/// The clusters on which a pod cannot announce the ring, each with its fault: `beacon.clusters.NAME.fault` of its status. A pod without a
+/// beacon says nothing of that, and what cannot be read as that says nothing either.
+fn beacon_faults(text: &[u8]) -> BTreeMap<String, String> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Said {
+        beacon: Option<Beacon>,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Beacon {
+        clusters: BTreeMap<String, Cluster>,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Cluster {
+        fault: Option<String>,
+    }
+    let said: Said = serde_json::from_slice(text).unwrap_or_default();
+    let clusters = said.beacon.unwrap_or_default().clusters.into_iter();
+    let faults = clusters.filter_map(|(name, cluster)| Some((name, cluster.fault?)));
+    faults
+        .map(|(name, fault)| (name, fault.chars().take(MOST_OF_A_FAULT).collect()))
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use forwarder_core::status::{Assignment, ClusterStatus, TopicStatus};
+    use serde_json::json;
 
     use super::*;
 
@@ -136,9 +189,13 @@ mod tests {
     fn all_answers_together_are_bounded() {
         let of = |clusters: usize| {
             let clusters = (0..clusters).map(|number| (number.to_string(), ClusterStatus::default()));
-            Some(Status {
+            let status = Status {
                 clusters: clusters.collect(),
                 ..Status::default()
+            };
+            Some(Answer {
+                status,
+                ..Answer::default()
             })
         };
         let mut entries = 0;
@@ -152,17 +209,38 @@ mod tests {
         let topic = || TopicStatus {
             assignment: [(0, Assignment::default())].into(),
         };
-        let of_topics = Status {
-            topics: (0..6).map(|number| (number.to_string(), topic())).collect(),
-            ..Status::default()
+        let of_topics = || Answer {
+            status: Status {
+                topics: (0..6).map(|number| (number.to_string(), topic())).collect(),
+                ..Status::default()
+            },
+            beacon_faults: [("C1".to_owned(), "fault".to_owned())].into(),
         };
-        let mut entries = MOST_ENTRIES - 11;
+        let mut entries = MOST_ENTRIES - 12;
         assert!(
-            fit(Some(of_topics.clone()), &mut entries).is_none(),
-            "further topics count"
+            fit(Some(of_topics()), &mut entries).is_none(),
+            "further topics and faults count"
         );
-        entries = MOST_ENTRIES - 12;
-        assert!(fit(Some(of_topics), &mut entries).is_some());
+        entries = MOST_ENTRIES - 13;
+        assert!(fit(Some(of_topics()), &mut entries).is_some());
+    }
+
+    #[test]
+    fn only_faults_are_taken_of_what_a_pod_says_of_its_beacon() {
+        let long = "x".repeat(MOST_OF_A_FAULT + 1);
+        let said = json!({
+            "phase": "consuming",
+            "beacon": {
+                "new": 1,
+                "clusters": {"C1": {"connected": true}, "C2": {"connected": false, "fault": "why"}, "C3": {"fault": long}},
+            },
+        });
+        let expected = [("C2", "why".to_owned()), ("C3", "x".repeat(MOST_OF_A_FAULT))];
+        let expected = expected.map(|(name, fault)| (name.to_owned(), fault));
+        assert_eq!(beacon_faults(said.to_string().as_bytes()), expected.into());
+        for silent in [json!({"phase": "idle"}), json!({"beacon": null}), json!({"beacon": 7})] {
+            assert_eq!(beacon_faults(silent.to_string().as_bytes()).len(), 0, "{silent}");
+        }
     }
 
     #[test]
