@@ -1,0 +1,460 @@
+"""A connection to one cluster that comes back, with everything that is asked through it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import random
+import secrets
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+import nats.errors
+from nats.aio.client import Client as NatsClient
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription as NatsSubscription
+
+from fanout_client.aio.dial import DialError, dial
+from fanout_client.beacon import (
+    Announcement,
+    Body,
+    Digest,
+    OpenError,
+    Ready,
+    Subjects,
+    UnreadableError,
+    UnsoundError,
+    Verifier,
+    request,
+)
+from fanout_client.credentials import Route
+from fanout_client.merge import Outcome
+from fanout_client.options import Limits, Pin
+
+_log = logging.getLogger("fanout_client")
+
+_FIRST_WAIT = 0.05
+_NONCE_BYTES = 16
+_MOST_DIGEST_SECONDS = 60.0
+
+
+class State(Enum):
+    """Where a link is in its life."""
+
+    CONNECTING = "connecting"
+    """It was never up."""
+    UP = "up"
+    DOWN = "down"
+    """It was up, and tries to be again."""
+    CLOSED = "closed"
+
+
+class Owner(Protocol):
+    """Who is told of what happens on a link. No method may wait."""
+
+    def link_up(self, link: Link) -> None:
+        """Take note that the link is connected, for the first time or again."""
+
+    def link_down(self, link: Link, reason: str) -> None:
+        """Take note that the link has lost its connection."""
+
+    def link_failed(self, link: Link, reason: str) -> None:
+        """Take note of an attempt to connect that has failed."""
+
+    def digest(self, link: Link, digest: Digest) -> None:
+        """Take note of a digest that the pinned key has signed."""
+
+    def unbelieved(self, subject: str, reason: str) -> None:
+        """Take note of what was not believed."""
+
+    def denied(self, link: Link, reason: str) -> None:
+        """Take note that the server does not permit what the client needs."""
+
+    def proven(self, link: Link) -> None:
+        """Take note that all pods see all interest of the link."""
+
+    def dropped(self, tap: Tap) -> None:
+        """Take note of a message that the connection had no room for."""
+
+    def pods(self) -> tuple[str, ...]:
+        """Give the pods whose proof is needed."""
+        ...
+
+    def refresh(self, link: Link) -> None:
+        """Ask for the announcement: the pods may be others by now."""
+
+
+class Tap:
+    """One subject on one link."""
+
+    __slots__ = ("_progress", "_take", "dropped", "handled", "proven", "subject", "subscription")
+
+    def __init__(self, subject: str, take: Callable[[Msg], None]) -> None:
+        self.subject = subject
+        self.subscription: NatsSubscription | None = None
+        self.handled = 0
+        self.dropped = 0
+        self.proven = asyncio.Event()
+        self._take = take
+        self._progress: asyncio.Event | None = None
+
+    async def on_message(self, message: Msg) -> None:
+        """Take a message. It never waits, so the connection's own queue stays short."""
+        self.handled += 1
+        try:
+            self._take(message)
+        finally:
+            if self._progress is not None:
+                self._progress.set()
+
+    def connected(self, subscription: NatsSubscription | None) -> None:
+        """Begin anew on another connection, or (``None``) wait for one."""
+        self.subscription = subscription
+        self.handled = self.dropped = 0
+        self.proven.clear()
+        if self._progress is not None:
+            self._progress.set()
+
+    async def drained(self) -> None:
+        """Wait until all that has arrived by now is taken."""
+        subscription = self.subscription
+        target = subscription.delivered if subscription is not None else 0
+        while self.subscription is subscription and self.handled + self.dropped < target:
+            self._progress = asyncio.Event()
+            await self._progress.wait()
+
+
+@dataclass
+class _Asked:
+    """A question that waits for one answer, or for one of each pod."""
+
+    nonce: str
+    answer: asyncio.Future[Announcement | None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    ready: set[str] = field(default_factory=set)
+    progress: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Link:
+    """See the module."""
+
+    def __init__(
+        self,
+        name: str,
+        route: Callable[[], Route],
+        owner: Owner,
+        pin: Pin,
+        limits: Limits,
+        tls: ssl.SSLContext | None,
+        inbox_prefix: str,
+    ) -> None:
+        """Make a link to the cluster ``name``. ``route`` says where it is reached, before each attempt."""
+        self.name = name
+        self.state = State.CONNECTING
+        self.connected = asyncio.Event()
+        self.last_digest = time.monotonic()
+        self.rhythm = limits.digest
+        self._route = route
+        self._owner = owner
+        self._ring = pin.ring
+        self._verifier = Verifier(pin.public_key)
+        self._subjects = Subjects(pin.subject)
+        self._limits = limits
+        self._tls = tls
+        self._inbox_prefix = inbox_prefix
+        self._client: NatsClient | None = None
+        self._inbox = ""
+        self._taps: set[Tap] = set()
+        self._numbers = itertools.count()
+        self._asked: dict[str, _Asked] = {}
+        self._echoes: dict[str, asyncio.Future[None]] = {}
+        self._next_echo: asyncio.Future[None] | None = None
+        self._lost = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._proving: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to connect, in the background."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"fanout link {self.name}")
+
+    async def close(self) -> None:
+        """End the connection."""
+        self.state = State.CLOSED
+        for task in (self._task, self._proving):
+            if task is not None:
+                task.cancel()
+        self._fail_all()
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._client is not None:
+            await self._client.close()
+
+    @property
+    def up(self) -> bool:
+        """Whether it is connected."""
+        return self.state is State.UP
+
+    @property
+    def taps(self) -> int:
+        """How many subjects are read through it."""
+        return len(self._taps)
+
+    @property
+    def several_servers(self) -> bool:
+        """Whether the cluster has more than one server, as far as the connection knows."""
+        return self._client is not None and len(self._client.servers) > 1
+
+    async def add(self, tap: Tap) -> None:
+        """Read one more subject, now or as soon as the link is up."""
+        self._taps.add(tap)
+        if self._client is not None and self.up:
+            await self._subscribe(self._client, tap)
+            self._prove()
+
+    async def remove(self, tap: Tap) -> None:
+        """Read a subject no longer."""
+        self._taps.discard(tap)
+        subscription = tap.subscription
+        tap.connected(None)
+        if subscription is not None and self.up:
+            try:
+                await subscription.unsubscribe()
+            except nats.errors.Error as error:
+                _log.debug("failed to unsubscribe %s: %s", tap.subject, error)
+
+    async def ask(self) -> Announcement | None:
+        """Ask for the announcement. ``None``: nobody has answered in time."""
+        client = self._client
+        if client is None or not self.up:
+            return None
+        token, asked = self._question()
+        try:
+            await client.publish(self._subjects.get, request(asked.nonce), reply=f"{self._inbox}.{token}")
+            return await asyncio.wait_for(asked.answer, self._limits.answer)
+        except (asyncio.TimeoutError, nats.errors.Error, OSError):
+            return None
+        finally:
+            del self._asked[token]
+
+    async def fence(self, tap: Tap) -> Outcome:
+        """Wait until all is taken that the server had accepted for ``tap``."""
+        if not self.up:
+            return Outcome.DOWN
+        try:
+            await self._echo()
+        except asyncio.TimeoutError:
+            return Outcome.TIMED_OUT
+        except (nats.errors.Error, OSError):
+            return Outcome.DOWN
+        await tap.drained()
+        return Outcome.DRAINED if self.up else Outcome.DOWN
+
+    # Connecting.
+
+    async def _run(self) -> None:
+        wait = _FIRST_WAIT
+        while self.state is not State.CLOSED:
+            try:
+                await self._connect()
+            except DialError as error:
+                self._owner.link_failed(self, str(error))
+            else:
+                wait = _FIRST_WAIT
+                await self._lost.wait()
+                self._down()
+            # Servers that come back are not met by all clients at one moment.
+            await asyncio.sleep(wait * random.uniform(0.5, 1))
+            wait = min(wait * 2, self._limits.reconnect)
+
+    async def _connect(self) -> None:
+        self._lost = asyncio.Event()
+        client = await dial(
+            self._route(),
+            tls=self._tls,
+            inbox_prefix=self._inbox_prefix,
+            within=self._limits.dial,
+            failed=self._on_error,
+            closed=self._on_closed,
+        )
+        self._client = client
+        try:
+            self._inbox = client.new_inbox()
+            await client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
+            await client.subscribe(self._subjects.digest, cb=self._on_digest)
+            for tap in list(self._taps):
+                await self._subscribe(client, tap)
+        except (nats.errors.Error, OSError) as error:
+            await client.close()
+            raise DialError(str(error)) from error
+        self.last_digest = time.monotonic()
+        self.state = State.UP
+        self.connected.set()
+        self._owner.link_up(self)
+        self._prove()
+
+    def _down(self) -> None:
+        self.state = State.DOWN
+        self.connected.clear()
+        error, self._client = self._client and self._client.last_error, None
+        self._fail_all()
+        for tap in self._taps:
+            tap.connected(None)
+        self._owner.link_down(self, str(error or "the server has closed the connection"))
+
+    def _fail_all(self) -> None:
+        for asked in self._asked.values():
+            if not asked.answer.done():
+                asked.answer.set_result(None)
+            asked.progress.set()
+        for echo in [*self._echoes.values(), *([self._next_echo] if self._next_echo else [])]:
+            if not echo.done():
+                echo.set_exception(nats.errors.ConnectionClosedError())
+                # Nobody may wait for it any more.
+                echo.exception()
+        self._next_echo = None
+
+    async def _on_closed(self) -> None:
+        self._lost.set()
+
+    async def _on_error(self, error: Exception) -> None:
+        if isinstance(error, nats.errors.SlowConsumerError):
+            for tap in self._taps:
+                if tap.subscription is error.sub:
+                    tap.dropped += 1
+                    self._owner.dropped(tap)
+            return
+        if "permissions violation" in str(error):
+            self._owner.denied(self, str(error))
+            return
+        _log.info("cluster %s: %s", self.name, error)
+
+    async def _subscribe(self, client: NatsClient, tap: Tap) -> None:
+        tap.connected(await client.subscribe(tap.subject, cb=tap.on_message))
+
+    # What comes in.
+
+    def _open(self, message: Msg) -> Body | None:
+        try:
+            body = self._verifier.open(message.data)
+        except (OpenError, UnreadableError, UnsoundError) as error:
+            self._owner.unbelieved(message.subject, str(error))
+            return None
+        if body.ring != self._ring:
+            self._owner.unbelieved(message.subject, f"it is of the ring {body.ring!r}, not of {self._ring!r}")
+            return None
+        return body
+
+    async def _on_digest(self, message: Msg) -> None:
+        body = self._open(message)
+        if isinstance(body, Digest):
+            self.last_digest = time.monotonic()
+            self.rhythm = min(max(body.next_ms / 1000, 0.1), _MOST_DIGEST_SECONDS)
+            self._owner.digest(self, body)
+
+    async def _on_answer(self, message: Msg) -> None:
+        token = message.subject.rpartition(".")[2]
+        echo = self._echoes.get(token)
+        if echo is not None:
+            if not echo.done():
+                echo.set_result(None)
+            return
+        asked = self._asked.get(token)
+        if asked is None:
+            # A pod may answer after the time limit.
+            return
+        if not message.data and (message.headers or {}).get("Status") == "503":
+            if not asked.answer.done():
+                asked.answer.set_result(None)
+            return
+        body = self._open(message)
+        if body is None:
+            return
+        if not isinstance(body, Announcement | Ready) or body.nonce != asked.nonce:
+            self._owner.unbelieved(message.subject, "it answers another request: its nonce is not ours")
+        elif isinstance(body, Ready):
+            if not self.name or body.cluster == self.name:
+                asked.ready.add(body.pod)
+                asked.progress.set()
+        elif not asked.answer.done():
+            asked.answer.set_result(body)
+
+    def _question(self) -> tuple[str, _Asked]:
+        token = f"q{next(self._numbers)}"
+        asked = self._asked[token] = _Asked(secrets.token_urlsafe(_NONCE_BYTES))
+        return token, asked
+
+    # Fences and proofs.
+
+    async def _echo(self) -> None:
+        """Send a message to ourselves and wait until it is back. Who asks in one moment shares one."""
+        if self._next_echo is None:
+            self._next_echo = asyncio.get_running_loop().create_future()
+            asyncio.get_running_loop().create_task(self._send_echo(self._next_echo))
+        await asyncio.shield(self._next_echo)
+
+    async def _send_echo(self, echo: asyncio.Future[None]) -> None:
+        token = f"e{next(self._numbers)}"
+        # From here on a fence needs an echo of its own: this one is on its way.
+        self._next_echo = None
+        self._echoes[token] = echo
+        try:
+            client = self._client
+            if client is None or not self.up:
+                raise nats.errors.ConnectionClosedError
+            await client.publish(f"{self._inbox}.{token}", b"")
+            await asyncio.wait_for(asyncio.shield(echo), self._limits.drain)
+        except (asyncio.TimeoutError, nats.errors.Error, OSError) as error:
+            if not echo.done():
+                echo.set_exception(error if isinstance(error, nats.errors.Error) else nats.errors.TimeoutError())
+                echo.exception()
+        finally:
+            del self._echoes[token]
+
+    def _prove(self) -> None:
+        if self._taps and (self._proving is None or self._proving.done()):
+            self._proving = asyncio.get_running_loop().create_task(self._prove_all())
+
+    async def _prove_all(self) -> None:
+        wait = 0.2
+        while self.up:
+            # One proof is for all interest that was declared before the request.
+            batch = [tap for tap in self._taps if tap.subscription is not None and not tap.proven.is_set()]
+            declared = [(tap, tap.subscription) for tap in batch]
+            if not declared:
+                return
+            if await self._round():
+                for tap, subscription in declared:
+                    if tap.subscription is subscription:
+                        tap.proven.set()
+                self._owner.proven(self)
+                wait = 0.2
+                continue
+            self._owner.refresh(self)
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, self._limits.reconnect)
+
+    async def _round(self) -> bool:
+        """Ask all pods once. Whether each has answered in time."""
+        client = self._client
+        if client is None:
+            return False
+        token, asked = self._question()
+        try:
+            await client.publish(self._subjects.ready, request(asked.nonce), reply=f"{self._inbox}.{token}")
+            end = time.monotonic() + self._limits.answer
+            while self.up and not (self._owner.pods() and asked.ready.issuperset(self._owner.pods())):
+                asked.progress.clear()
+                if asked.answer.done():
+                    return False
+                await asyncio.wait_for(asked.progress.wait(), end - time.monotonic())
+        except (asyncio.TimeoutError, nats.errors.Error, OSError):
+            return False
+        finally:
+            del self._asked[token]
+        return self.up
