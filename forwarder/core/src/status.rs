@@ -2,11 +2,14 @@
 //!
 //! Reading takes what an older forwarder does not say as absent, and passes over what a newer one says on top.
 
+mod beacon;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::beacon::{BeaconClusterStatus, BeaconRing, BeaconStatus};
 use crate::document::FIRST_RING_DOCUMENT_VERSION;
 use crate::fanout::dispatch;
 
@@ -113,6 +116,9 @@ pub struct Status {
     /// [`RING_DOCUMENT_VERSION`]: crate::document::RING_DOCUMENT_VERSION
     #[serde(skip_serializing_if = "Option::is_none")]
     pub document_version: Option<u32>,
+    /// How subscribers learn of the ring. Absent: no beacon is declared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beacon: Option<BeaconStatus>,
 }
 
 impl Status {
@@ -316,6 +322,13 @@ mod tests {
                 last_commit_millis: Some(5),
                 credentials_version: Some("a1b2".to_owned()),
                 document_version: Some(2),
+                beacon: Some(BeaconStatus {
+                    public_key: Some("U".to_owned()),
+                    heard: Some(9),
+                    rings: vec![BeaconRing::default()],
+                    clusters: BTreeMap::from([("C1".to_owned(), BeaconClusterStatus::default())]),
+                    ..BeaconStatus::default()
+                }),
             };
             let text = serde_json::to_string(&status).unwrap();
             assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), status, "{text}");

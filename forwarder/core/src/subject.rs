@@ -45,7 +45,12 @@ enum Part {
 pub struct Template {
     parts: Vec<Part>,
     prefix: String,
+    /// Subjects that no record may have, and below which none may be: see [`Template::keep_off`].
+    off: Vec<String>,
 }
+
+/// So many subjects are kept off at most: one for each ring with another beacon, of which there are few at a time.
+const MAX_KEPT_OFF: usize = 16;
 
 impl Template {
     /// Reads a template: `{key}` and `{id}`, each at least once, among literal text.
@@ -81,7 +86,11 @@ impl Template {
             Some(Part::Literal(literal)) => literal.rsplit_once('.').map_or("", |(tokens, _)| tokens).to_owned(),
             _ => String::new(),
         };
-        let parsed = Self { parts, prefix };
+        let parsed = Self {
+            parts,
+            prefix,
+            off: Vec::new(),
+        };
 
         // With a plain key and ID, whatever is wrong is the template's doing.
         let mut sample = Vec::new();
@@ -104,11 +113,23 @@ impl Template {
         &self.prefix
     }
 
+    /// Keeps records off a literal subject and all subjects below it, for as long as the template lives. Of more than 16 such subjects
+    /// the first ones are given up.
+    pub fn keep_off(&mut self, subject: &str) {
+        if self.off.iter().any(|known| known == subject) {
+            return;
+        }
+        if self.off.len() == MAX_KEPT_OFF {
+            self.off.remove(0);
+        }
+        self.off.push(subject.to_owned());
+    }
+
     /// Writes the subject of `key` and `id` to `out`, which is cleared first. Both are known to be UTF-8.
     ///
     /// Refused, as [`Invalid::BadSubject`]: in key or ID `*`, `>`, a space, a control character, an empty token, a leading
-    /// or trailing dot; of the whole a first token that is `_INBOX` or `_GR_`, or starts with `$`; more than
-    /// [`MAX_SUBJECT_BYTES`]. A dot in key or ID makes tokens.
+    /// or trailing dot; of the whole a first token that is `_INBOX` or `_GR_`, or starts with `$`; a subject that is
+    /// [kept off](Self::keep_off); more than [`MAX_SUBJECT_BYTES`]. A dot in key or ID makes tokens.
     pub fn render(&self, key: &[u8], id: &[u8], out: &mut Vec<u8>) -> Result<(), Invalid> {
         out.clear();
         // The lengths first: an ID of megabytes is not copied to find out.
@@ -117,6 +138,9 @@ impl Template {
         }
         self.fill(key, id, out);
         if is_reserved(out) || out.len() > MAX_SUBJECT_BYTES {
+            return Err(Invalid::BadSubject);
+        }
+        if self.off.iter().any(|base| is_within(base, out)) {
             return Err(Invalid::BadSubject);
         }
         Ok(())
@@ -151,11 +175,36 @@ pub fn covers(pattern: &str, prefix: &str) -> bool {
     false
 }
 
+/// Whether a subject is `base`, or below it.
+#[must_use]
+pub fn is_within(base: &str, subject: &[u8]) -> bool {
+    subject
+        .strip_prefix(base.as_bytes())
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'.')))
+}
+
+/// Whether a pattern takes a literal subject.
+#[must_use]
+pub fn takes(pattern: &str, subject: &str) -> bool {
+    let mut tokens = subject.split('.');
+    for token in pattern.split('.') {
+        match (token, tokens.next()) {
+            (_, None) => return false,
+            (">", Some(_)) => return true,
+            ("*", Some(_)) => {}
+            (token, Some(literal)) if token == literal => {}
+            _ => return false,
+        }
+    }
+    tokens.next().is_none()
+}
+
 /// Whether every token of `text` is one, and literal: not empty, no wildcard, no space, no control character.
 ///
 /// nats-server splits control lines at ASCII white space only; C1 controls (U+0080–U+009F) are refused as control
 /// characters, other spaces of Unicode are letters to NATS and pass.
-fn is_clean(text: &[u8]) -> bool {
+#[must_use]
+pub fn is_clean(text: &[u8]) -> bool {
     let mut before = b'.';
     for &byte in text {
         match byte {
@@ -171,7 +220,8 @@ fn is_clean(text: &[u8]) -> bool {
 
 /// Whether a subject's first token is one of NATS's own: `$JS.API.…` calls an API, `_INBOX.…` answers a request, and every server
 /// denies `_GR_.…`, by which gateways carry answers, to every client.
-pub(crate) fn is_reserved(subject: &[u8]) -> bool {
+#[must_use]
+pub fn is_reserved(subject: &[u8]) -> bool {
     let first = memchr::memchr(b'.', subject).map_or(subject, |end| &subject[..end]);
     first.first() == Some(&b'$') || first == b"_INBOX" || first == b"_GR_"
 }

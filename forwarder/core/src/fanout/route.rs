@@ -61,6 +61,11 @@ impl Router {
         self.owners = OwnerCache::new(ring.into(), OWNER_SLOTS);
     }
 
+    /// Refuses records whose subject is this one or below it, from the next record on: see [`Template::keep_off`].
+    pub fn keep_off(&mut self, subject: &str) {
+        self.template.keep_off(subject);
+    }
+
     /// Writes a record's message to `draft`, as [`Program::write`] does, and says where it goes.
     ///
     /// The first fault counts, in this order: no key, a bad key, no value, those of [`payload::edit`], the subject.

@@ -35,6 +35,53 @@ fn placeholders_are_filled() {
 }
 
 #[test]
+fn records_are_kept_off_a_subject_and_all_below_it() {
+    let mut template = template("{key}.{id}");
+    let mut out = Vec::new();
+    template.keep_off("_FANOUT.plant.assets");
+    for (key, id, passes) in [
+        ("_FANOUT.plant", "assets", false),
+        ("_FANOUT", "plant.assets.get", false),
+        ("_FANOUT.plant.assets.x", "y", false),
+        ("_FANOUT.plant", "assets2", true),
+        ("_FANOUT", "plant", true),
+        ("a._FANOUT.plant", "assets", true),
+    ] {
+        let rendered = template.render(key.as_bytes(), id.as_bytes(), &mut out);
+        assert_eq!(
+            rendered,
+            if passes { Ok(()) } else { Err(Invalid::BadSubject) },
+            "{key} {id}"
+        );
+    }
+    // Another one leaves the first one where it is, and there is a bound.
+    template.keep_off("other");
+    assert_eq!(
+        template.render(b"_FANOUT.plant", b"assets", &mut out),
+        Err(Invalid::BadSubject)
+    );
+    (0..40).for_each(|number| template.keep_off(&format!("n{number}")));
+    assert_eq!(template.render(b"n39", b"x", &mut out), Err(Invalid::BadSubject));
+    assert_eq!(template.off.len(), MAX_KEPT_OFF);
+}
+
+#[test]
+fn a_pattern_takes_what_nats_gives_it() {
+    for (pattern, subject, taken) in [
+        (">", "a", true),
+        ("a.>", "a", false),
+        ("a.>", "a.b.c", true),
+        ("a.*", "a.b", true),
+        ("a.*", "a.b.c", false),
+        ("a.b", "a.b", true),
+        ("a.b", "a", false),
+        ("*.b", "a.c", false),
+    ] {
+        assert_eq!(takes(pattern, subject), taken, "{pattern} {subject}");
+    }
+}
+
+#[test]
 fn what_is_no_template_says_why() {
     let error = |text: &str| Template::parse(text).unwrap_err();
     for text in ["{key}", "a.{key}", "", "a.b"] {
