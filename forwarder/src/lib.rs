@@ -4,7 +4,7 @@
 //!
 //! 1. This program's own: [`cli`] and [`run`], [`engine`], [`ring_watch`], [`admin`], and [`router`] for who asks.
 //! 2. What any program needs, in the order in which a record meets it: [`intake`], [`message`], [`outputs`], with [`lease`],
-//!    [`metrics`], [`traces`] and [`tasks`]. These name nothing of the first group.
+//!    [`metrics`], [`traces`] and [`tasks`], and [`beacon`] for those who subscribe. These name nothing of the first group.
 
 pub mod cli;
 pub mod run;
@@ -19,6 +19,7 @@ pub mod intake;
 pub mod message;
 pub mod outputs;
 
+pub mod beacon;
 pub mod lease;
 pub mod metrics;
 pub mod tasks;

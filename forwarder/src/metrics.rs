@@ -4,6 +4,7 @@
 //! with its first fault misses that fault. Handles are cheap to clone and to keep. A loop that measures each
 //! record takes a [`prometheus::local::LocalHistogram`] by `histogram.local()` and flushes it once per batch.
 
+mod beacon;
 mod builder;
 mod cluster;
 
@@ -14,6 +15,8 @@ use forwarder_core::document::Admin;
 use forwarder_core::record::Invalid;
 use prometheus::{Encoder, Error, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
+pub use self::beacon::BeaconMetrics;
+use self::beacon::BeaconVecs;
 use self::builder::{Builder, forget};
 use self::cluster::ClusterVecs;
 pub use self::cluster::{ClusterMetrics, RetryReason};
@@ -91,6 +94,7 @@ pub struct Metrics {
     missing_offsets: IntCounterVec,
     damaged_batches: IntCounterVec,
     clusters: ClusterVecs,
+    beacons: BeaconVecs,
 }
 
 impl Metrics {
@@ -199,6 +203,7 @@ impl Metrics {
                 &["topic", "partition"],
             )?,
             clusters: ClusterVecs::new(&builder)?,
+            beacons: BeaconVecs::new(&builder)?,
             registry: builder.into_registry(),
         };
         for reason in Invalid::ALL {
@@ -220,6 +225,22 @@ impl Metrics {
     /// Takes the gauges of a cluster away that has left the ring. Its counters stay: they did happen.
     pub fn forget_cluster(&self, name: &str) {
         self.clusters.forget(name);
+    }
+
+    /// The metrics of the beacon at a cluster of this name; all of them are there from the first call on.
+    #[must_use]
+    pub fn beacon(&self, cluster: &str) -> BeaconMetrics {
+        self.beacons.of(cluster)
+    }
+
+    /// Takes the gauge of the beacon at a cluster away where nothing is announced any more.
+    pub fn forget_beacon(&self, cluster: &str) {
+        self.beacons.forget(cluster);
+    }
+
+    /// Shows for how long an announced ring is not used yet, as far as the grace for subscribers goes.
+    pub fn show_grace(&self, left: std::time::Duration) {
+        self.beacons.show_grace(left);
     }
 
     /// Counts a record that can never be forwarded.

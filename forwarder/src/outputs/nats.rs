@@ -9,6 +9,7 @@
 //! A connection never heals: when it ends, in whatever way, everything that it left unconfirmed goes back to the front
 //! of the outbox and a new connection begins. Nothing is ever assumed to have arrived because a write succeeded.
 
+mod answers;
 mod connecting;
 mod ended;
 mod link;
@@ -28,6 +29,8 @@ use forwarder_core::document::{Checked, Cluster, Publish, PublishMode};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use self::answers::AnswerQueue;
+pub use self::answers::Answers;
 use self::ended::Ended;
 pub use self::link::{Link, LinkStatus};
 pub use self::publishers::{Member, Publishers};
@@ -75,6 +78,8 @@ pub struct Publisher {
     outbox: Outbox<Message>,
     outcome: Outcome<Message>,
     commands: mpsc::UnboundedReceiver<ToPublisher>,
+    /// What subscribers are to get through the same connection.
+    answers: AnswerQueue,
     receipts: blocking::Sender<Receipts>,
     metrics: Metrics,
     counters: ClusterMetrics,
@@ -110,11 +115,12 @@ impl Publisher {
     /// # Errors
     /// A server's URL that cannot be read.
     #[expect(clippy::too_many_arguments, reason = "called once, by `Publishers`")]
-    pub fn new(
+    pub(super) fn new(
         output: u32,
         cluster: &Cluster,
         config: &Checked,
         commands: mpsc::UnboundedReceiver<ToPublisher>,
+        answers: AnswerQueue,
         receipts: blocking::Sender<Receipts>,
         metrics: Metrics,
         clock: Clock,
@@ -141,6 +147,7 @@ impl Publisher {
             outbox: Outbox::new(confirmation, backoff),
             outcome: Outcome::default(),
             commands,
+            answers,
             receipts,
             counters: metrics.cluster(&cluster.name),
             metrics,

@@ -98,6 +98,15 @@ pub fn encode_sub(out: &mut Vec<u8>, subject: &[u8], sid: u64) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends a subscription under the id `sid` in a queue group: one of the group gets each message.
+pub fn encode_queue_sub(out: &mut Vec<u8>, subject: &[u8], queue: &[u8], sid: u64) {
+    debug_assert!(is_single_argument(subject), "the subject is not a single argument");
+    debug_assert!(is_single_argument(queue), "the queue group is not a single argument");
+    for part in [b"SUB ", subject, b" ", queue, b" ", sid.to_string().as_bytes(), b"\r\n"] {
+        out.extend_from_slice(part);
+    }
+}
+
 /// Appends a PING. Its PONG is written after the server has handled all that stood before it.
 pub fn encode_ping(out: &mut Vec<u8>) {
     out.extend_from_slice(b"PING\r\n");

@@ -9,7 +9,7 @@ use forwarder_core::document::{Checked, Cluster};
 use tokio::sync::mpsc;
 use tracing::{Instrument, info, info_span};
 
-use super::{Link, Publisher, ToPublisher};
+use super::{Answers, Link, Publisher, ToPublisher, answers};
 use crate::lease::Lease;
 use crate::message::Message;
 use crate::metrics::{ClusterMetrics, Metrics};
@@ -39,6 +39,8 @@ pub struct Member {
     pub metrics: ClusterMetrics,
     /// Its connection.
     pub link: Link,
+    /// What subscribers are to get through its connection.
+    pub answers: Answers,
     commands: mpsc::UnboundedSender<ToPublisher>,
 }
 
@@ -101,12 +103,14 @@ impl Publishers {
         }
         let output = self.next;
         let (commands_in, commands) = mpsc::unbounded_channel();
+        let (answers, answers_out) = answers::queue();
         let link = Link::default();
         let publisher = Publisher::new(
             output,
             cluster,
             &self.config,
             commands,
+            answers_out,
             self.receipts.clone(),
             self.metrics.clone(),
             self.clock,
@@ -121,6 +125,7 @@ impl Publishers {
             cluster: cluster.clone(),
             metrics: self.metrics.cluster(&cluster.name),
             link,
+            answers,
             commands: commands_in,
         };
         self.members.insert(output, member);

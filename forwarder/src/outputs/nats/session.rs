@@ -1,8 +1,9 @@
 //! One connection, from its first publish to its end.
 //!
 //! The loop is in here, with what it reads and what time brings. [`writing`] fills the output with what may be sent.
-//! [`refusals`] says which record a server's answer is about, and what becomes of that record.
+//! [`answering`] puts answers to subscribers among it. [`refusals`] says which record a server's answer is about, and what becomes of that record.
 
+mod answering;
 mod refusals;
 mod writing;
 
@@ -19,6 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep};
 use tracing::debug;
 
+use self::answering::Answered;
 use self::writing::WRITE_SIZE;
 use super::Publisher;
 use super::ended::Ended;
@@ -73,6 +75,8 @@ struct Session {
     inbox: Vec<u8>,
     /// What becomes of the stream while acks are awaited.
     stream: StreamWatch,
+    /// Answers to subscribers that this connection has written.
+    answered: Answered,
     parser: Parser,
     /// Scratch.
     reply: Vec<u8>,
@@ -121,6 +125,7 @@ impl Publisher {
             max_payload: info.max_payload,
             inbox: inbox(self.cluster.inbox_prefix()),
             stream: StreamWatch::new(server, self.counters.published.get()),
+            answered: Answered::default(),
             parser: Parser::default(),
             reply: Vec::new(),
             tickets: Vec::new(),
@@ -130,6 +135,7 @@ impl Publisher {
             subject.push(b'*');
             protocol::encode_sub(&mut session.output, &subject, 1);
         }
+        self.answers.begin();
         let mut timer = std::pin::pin!(tokio::time::sleep(TICK));
         loop {
             if let Err(ended) = self.read(&mut input, &mut session, server) {
@@ -180,6 +186,7 @@ impl Publisher {
                     }
                     None => return ControlFlow::Break(()),
                 },
+                Some(answer) = self.answers.next(), if Self::has_room_for_answers(&session) => self.answer(&mut session, answer),
                 seen = session.stream.seen() => if let Err(ended) = self.stream_seen(&mut session.stream, seen) {
                     return ControlFlow::Continue(ended);
                 },

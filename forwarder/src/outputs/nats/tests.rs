@@ -20,6 +20,8 @@ pub(super) struct Rig {
     pub(super) commands: mpsc::UnboundedSender<ToPublisher>,
     pub(super) receipts: blocking::Receiver<Receipts>,
     pub(super) counters: ClusterMetrics,
+    pub(super) answers: Answers,
+    pub(super) lease: Lease,
 }
 
 /// A publisher to `server` that may write. `publish` is the document's section.
@@ -38,16 +40,18 @@ publish: {publish}
     let lease = Lease::new(clock, Duration::from_secs(600));
     lease.renew(clock.micros());
     let (commands, commands_out) = mpsc::unbounded_channel();
+    let (answers, answers_out) = answers::queue();
     let (receipts_in, receipts) = blocking::channel();
     let publisher = Publisher::new(
         1,
         &config.ring.clusters[0],
         &config,
         commands_out,
+        answers_out,
         receipts_in,
         metrics,
         clock,
-        lease,
+        lease.clone(),
         Link::default(),
     )
     .unwrap();
@@ -56,6 +60,8 @@ publish: {publish}
         commands,
         receipts,
         counters,
+        answers,
+        lease,
     }
 }
 
@@ -236,6 +242,7 @@ async fn a_server_that_asks_to_leave_gets_nothing_more_and_what_it_has_got_is_aw
         commands,
         counters,
         receipts,
+        ..
     } = rig(&old.address, "{}");
     commands.send(Command::Deliver(vec![message(0, 1)]).into()).unwrap();
     let running = tokio::spawn(publisher.run());
@@ -274,6 +281,7 @@ async fn a_server_that_asks_to_leave_and_answers_nothing_is_left_after_the_confi
         commands,
         counters,
         receipts,
+        ..
     } = rig(&old.address, "{retry: {confirmTimeoutMs: 300}}");
     commands.send(Command::Deliver(vec![message(0, 1)]).into()).unwrap();
     let running = tokio::spawn(publisher.run());
@@ -314,4 +322,66 @@ fn who_gave_partitions_up_is_answered_only_when_their_bytes_are_cut() {
     publisher.cutting.clear();
     assert!(first() && other() && again());
     assert!(abandon(&mut publisher, 1)(), "nothing waits");
+}
+
+#[tokio::test]
+async fn an_answer_goes_out_between_records_and_its_denial_is_no_word_about_them() {
+    let server = Server::new().await;
+    let Rig {
+        publisher,
+        commands,
+        counters,
+        answers,
+        ..
+    } = rig(&server.address, "{}");
+    assert!(answers.send("_INBOX.early".into(), b"x".to_vec()), "it waits in vain");
+    let running = tokio::spawn(publisher.run());
+    let mut client = server.greet("127.0.0.1:1").await;
+    client.say("PONG\r\nPONG\r\n").await;
+    commands.send(Command::Deliver(vec![message(0, 1)]).into()).unwrap();
+    client.hear("PUB subject 4\r\nbody\r\nPING\r\n").await;
+    assert!(answers.send("_INBOX.a".into(), b"ready".to_vec()));
+    client.hear("PUB _INBOX.a 5\r\nready\r\n").await;
+    client
+        .say("-ERR 'Permissions Violation for Publish to \"_INBOX.a\"'\r\nPONG\r\n")
+        .await;
+    // The record that was out is confirmed, and the next one goes the usual way.
+    commands.send(Command::Deliver(vec![message(0, 1)]).into()).unwrap();
+    client.hear("PUB subject 4\r\nbody\r\nPING\r\n").await;
+    assert!(answers.are_denied());
+    assert_eq!((counters.published.get(), counters.publish_failures.get()), (1, 0));
+    client.say("PONG\r\n").await;
+    drop(commands);
+    assert_eq!(client.hear_out().await, "");
+    assert_eq!(counters.reconnects.get(), 0);
+    running.await.unwrap();
+}
+
+#[tokio::test]
+async fn without_the_lease_nobody_is_told_that_this_process_is_ready() {
+    let server = Server::new().await;
+    let Rig {
+        publisher,
+        commands,
+        answers,
+        lease,
+        ..
+    } = rig(&server.address, "{}");
+    let running = tokio::spawn(publisher.run());
+    let mut client = server.greet("127.0.0.1:1").await;
+    client.say("PONG\r\nPONG\r\n").await;
+    commands.send(Command::Deliver(vec![message(0, 1)]).into()).unwrap();
+    client.hear("PUB subject 4\r\nbody\r\nPING\r\n").await;
+    client.say("PONG\r\n").await;
+    assert!(answers.send("_INBOX.a".into(), b"ready".to_vec()));
+    client.hear("PUB _INBOX.a 5\r\nready\r\n").await;
+    lease.revoke();
+    assert!(answers.send("_INBOX.b".into(), b"ready".to_vec()));
+    // Its PONG comes behind what was written before.
+    client.say("PING\r\n").await;
+    client.hear("PONG\r\n").await;
+    drop(commands);
+    let rest = client.hear_out().await;
+    assert!(!rest.contains("_INBOX.b"), "{rest}");
+    running.await.unwrap();
 }

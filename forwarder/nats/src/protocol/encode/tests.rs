@@ -59,6 +59,13 @@ fn connect_leaves_out_what_is_not_set_and_escapes_the_rest() {
 }
 
 #[test]
+fn a_member_of_a_queue_group_names_it() {
+    let mut out = Vec::new();
+    encode_queue_sub(&mut out, b"a.b", b"group", 7);
+    assert_eq!(out, b"SUB a.b group 7\r\n");
+}
+
+#[test]
 #[should_panic(expected = "single argument")]
 fn a_subject_with_a_line_break_stops_a_debug_build() {
     encode_pub(&mut Vec::new(), b"a\r\nPUB b 0", None, b"", b"");

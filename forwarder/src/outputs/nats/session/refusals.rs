@@ -46,6 +46,9 @@ impl Publisher {
                 (found, session.tickets.len())
             }
         };
+        if !found && self.is_denied_answer(session, &subject) {
+            return Ok(());
+        }
         if !found {
             // A server with account mappings names the subject that it has mapped ours to.
             let text = format!(
