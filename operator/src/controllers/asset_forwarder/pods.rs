@@ -1,6 +1,6 @@
 //! The pods as they are: what Kubernetes says of them, and what they say of themselves.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use forwarder_core::status::Status;
 use k8s_openapi::api::apps::v1::ReplicaSet;
@@ -36,10 +36,19 @@ pub struct Observed {
     pub not_ready_since: Option<Timestamp>,
     /// What the process says of itself; none: no answer.
     pub report: Option<Status>,
-    /// The clusters on which it cannot announce the ring, each with the fault that it tells.
-    pub beacon_faults: BTreeMap<String, String>,
+    /// Why it cannot announce the ring to subscribers, as it tells.
+    pub beacon_faults: BTreeSet<BeaconFault>,
     /// It has not been ready for longer than a start takes, and does not answer.
     pub overdue: bool,
+}
+
+/// Why a pod cannot announce the ring.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BeaconFault {
+    /// On which cluster, by its name in the ring; none: on all of them.
+    pub cluster: Option<String>,
+    /// What the pod says, cut where it is long.
+    pub fault: String,
 }
 
 /// Within which a pod that has an address answers, ready or not: a start takes seconds, and an image may have to be pulled.
@@ -139,7 +148,7 @@ impl Observed {
             watches_ring: !pod.annotations().contains_key(names::RING_EPOCH),
             not_ready_since: not_ready_since(pod),
             report: None,
-            beacon_faults: BTreeMap::new(),
+            beacon_faults: BTreeSet::new(),
             overdue: false,
         })
     }

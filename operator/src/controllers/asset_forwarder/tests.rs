@@ -324,7 +324,7 @@ fn pod(name: &str, ring: &RingConfig) -> Observed {
         watches_ring: true,
         not_ready_since: None,
         report: Some(report),
-        beacon_faults: BTreeMap::new(),
+        beacon_faults: [].into(),
         overdue: false,
     }
 }

@@ -13,6 +13,7 @@ use super::super::apply::apply;
 use super::super::beacon;
 use super::super::events::of_concerns;
 use super::super::members::PODS_TOO_OLD;
+use super::super::pods::BeaconFault;
 use super::*;
 use crate::fake_api;
 use crate::reconcile::conditions::Words;
@@ -275,27 +276,35 @@ fn a_cluster_without_announcements_is_told_and_the_forwarder_stays_ready() {
     let further = |world: &World| status::further(&world.validate().unwrap(), &world.existing);
     assert_eq!(further(&world), []);
     let refused = "no permission to publish to _FANOUT.plant.assets.digest";
-    let faulty = |world: &mut World, cluster: &str| {
+    let faulty = |world: &mut World, cluster: Option<&str>| {
         for pod in &mut world.existing.pods {
-            pod.beacon_faults.insert(cluster.to_owned(), refused.to_owned());
+            pod.beacon_faults.insert(BeaconFault {
+                cluster: cluster.map(str::to_owned),
+                fault: refused.to_owned(),
+            });
         }
     };
-    faulty(&mut world, "c1");
+    faulty(&mut world, Some("c1"));
     let message = format!("pods cannot announce the ring to subscribers, while records go on: c1: {refused} (a, b)");
     let told = [("BeaconFailing", Words::new(Reason::BeaconFailing, message))];
     assert_eq!(further(&world), told);
     assert_eq!(verdict(&world).words().reason, "Forwarding");
     for cluster in ["c2", "c3", "c4", "c5"] {
-        faulty(&mut world, cluster);
+        faulty(&mut world, Some(cluster));
     }
     let said = further(&world).remove(0).1.message;
-    assert!(said.ends_with("(a, b); and 2 more clusters"), "{said}");
+    assert!(said.ends_with("(a, b); and 2 more faults"), "{said}");
 
     world.existing.pods[0].terminating = true;
     let said = further(&world).remove(0).1.message;
     assert!(said.contains(" (b); ") && !said.contains("(a, b)"), "{said}");
     declare(&mut world, "{}");
     assert_eq!(further(&world), [], "what they say of before does not matter");
+
+    let mut world = announced();
+    faulty(&mut world, None);
+    let said = further(&world).remove(0).1.message;
+    assert!(said.ends_with(&format!(": all clusters: {refused} (a, b)")), "{said}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Asks pods for their status. Users choose the image of a forwarder, so any process may answer. So answers are bounded, each and
 //! together.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -11,12 +11,11 @@ use futures::StreamExt as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use k8s_openapi::jiff::Timestamp;
-use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tracing::debug;
 
 use crate::controllers::asset_forwarder::names;
-use crate::controllers::asset_forwarder::pods::{Observed, Process};
+use crate::controllers::asset_forwarder::pods::{BeaconFault, Observed, Process};
 use crate::error::describe;
 
 /// A pod answers from memory; what takes longer is as good as no answer.
@@ -42,8 +41,8 @@ const MOST_ENTRIES: usize = 100_000;
 #[derive(Debug, Default, PartialEq)]
 struct Answer {
     status: Status,
-    /// The clusters on which it cannot announce the ring, each with its fault.
-    beacon_faults: BTreeMap<String, String>,
+    /// Why it cannot announce the ring.
+    beacon_faults: BTreeSet<BeaconFault>,
 }
 
 /// Asks all pods that run for their status, at once. Who does not answer has no report.
@@ -143,38 +142,31 @@ async fn parse(mut body: Incoming) -> Result<Answer, AskError> {
         }
         text.extend_from_slice(&data);
     }
+    let mut status = serde_json::from_slice(&text)?;
     Ok(Answer {
-        status: serde_json::from_slice(&text)?,
-        beacon_faults: beacon_faults(&text),
+        beacon_faults: beacon_faults(&mut status),
+        status,
     })
 }
 
 /// Most characters of a fault: it comes to stand in a condition.
 const MOST_OF_A_FAULT: usize = 300;
 
-/// The clusters on which a pod cannot announce the ring, each with its fault: `beacon.clusters.NAME.fault` of its status. A pod without a
-/// beacon says nothing of that, and what cannot be read as that says nothing either.
-fn beacon_faults(text: &[u8]) -> BTreeMap<String, String> {
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Said {
-        beacon: Option<Beacon>,
-    }
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Beacon {
-        clusters: BTreeMap<String, Cluster>,
-    }
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Cluster {
-        fault: Option<String>,
-    }
-    let said: Said = serde_json::from_slice(text).unwrap_or_default();
-    let clusters = said.beacon.unwrap_or_default().clusters.into_iter();
-    let faults = clusters.filter_map(|(name, cluster)| Some((name, cluster.fault?)));
+/// Takes out of a status what it says of the beacon, and keeps the faults. The rest grows with the square of the number of pods, because each
+/// pod lists all of them.
+fn beacon_faults(status: &mut Status) -> BTreeSet<BeaconFault> {
+    let Some(beacon) = status.beacon.take() else {
+        return BTreeSet::new();
+    };
+    let of_clusters = beacon.clusters.into_iter();
+    let of_clusters = of_clusters.filter_map(|(name, cluster)| Some((Some(name), cluster.fault?)));
+    let of_all = beacon.fault.map(|fault| (None, fault));
+    let faults = of_all.into_iter().chain(of_clusters);
     faults
-        .map(|(name, fault)| (name, fault.chars().take(MOST_OF_A_FAULT).collect()))
+        .map(|(cluster, fault)| BeaconFault {
+            cluster,
+            fault: fault.chars().take(MOST_OF_A_FAULT).collect(),
+        })
         .collect()
 }
 
@@ -214,7 +206,11 @@ mod tests {
                 topics: (0..6).map(|number| (number.to_string(), topic())).collect(),
                 ..Status::default()
             },
-            beacon_faults: [("C1".to_owned(), "fault".to_owned())].into(),
+            beacon_faults: [BeaconFault {
+                cluster: None,
+                fault: "fault".to_owned(),
+            }]
+            .into(),
         };
         let mut entries = MOST_ENTRIES - 12;
         assert!(
@@ -226,21 +222,25 @@ mod tests {
     }
 
     #[test]
-    fn only_faults_are_taken_of_what_a_pod_says_of_its_beacon() {
+    fn only_faults_are_kept_of_what_a_pod_says_of_its_beacon() {
         let long = "x".repeat(MOST_OF_A_FAULT + 1);
         let said = json!({
             "phase": "consuming",
             "beacon": {
-                "new": 1,
+                "fault": "no key",
+                "pods": ["a", "b"],
                 "clusters": {"C1": {"connected": true}, "C2": {"connected": false, "fault": "why"}, "C3": {"fault": long}},
             },
         });
-        let expected = [("C2", "why".to_owned()), ("C3", "x".repeat(MOST_OF_A_FAULT))];
-        let expected = expected.map(|(name, fault)| (name.to_owned(), fault));
-        assert_eq!(beacon_faults(said.to_string().as_bytes()), expected.into());
-        for silent in [json!({"phase": "idle"}), json!({"beacon": null}), json!({"beacon": 7})] {
-            assert_eq!(beacon_faults(silent.to_string().as_bytes()).len(), 0, "{silent}");
-        }
+        let mut status: Status = serde_json::from_value(said).unwrap();
+        let faults = beacon_faults(&mut status);
+        let faults: Vec<_> = faults
+            .iter()
+            .map(|fault| (fault.cluster.as_deref(), fault.fault.len()))
+            .collect();
+        assert_eq!(faults, [(None, 6), (Some("C2"), 3), (Some("C3"), MOST_OF_A_FAULT)]);
+        assert_eq!(status.beacon, None, "each pod lists all pods");
+        assert_eq!(beacon_faults(&mut status), [].into());
     }
 
     #[test]
