@@ -17,7 +17,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use forwarder_core::document::RING_DOCUMENT_VERSION;
-use forwarder_core::status::Status;
+use forwarder_core::status::{BeaconStatus, Status};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::watch;
@@ -41,6 +41,8 @@ pub struct Admin {
     pub status: watch::Receiver<Status>,
     /// What is known of the declared ring.
     pub ring: watch::Receiver<Outlook>,
+    /// What the beacon says of itself; none: none is declared.
+    pub beacon: watch::Receiver<Option<BeaconStatus>>,
     /// See [`forwarder_core::document::Admin::credentials_version_file`].
     pub credentials_version_file: Option<PathBuf>,
 }
@@ -97,6 +99,7 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
 async fn status(State(admin): State<Arc<Admin>>) -> Response {
     let mut status = admin.status.borrow().clone();
     admin.ring.borrow().show(&mut status.ring);
+    status.beacon.clone_from(&admin.beacon.borrow());
     // From the first moment on: whoever writes a ring for us asks before we have one.
     status.document_version = Some(RING_DOCUMENT_VERSION);
     if let Some(file) = &admin.credentials_version_file {

@@ -11,6 +11,7 @@
 //!
 //!  task `admin`: probes, metrics, status
 //!  task `traces`: spans of sampled records ◀── intake, where that is declared
+//!  task `beacon`: what subscribers learn of the ring ◀─▶ intake; a task per cluster ◀─▶ NATS, where that is declared
 //!  task `ring_watch`: the declared ring, when it changes ──▶ intake, which starts and ends publishers ([`Publishers`])
 //! ```
 //!
@@ -24,6 +25,8 @@
 //! | task `ring_watch` | `Surroundings::start` | with the engine |
 //! | task `publisher NAME` for each cluster | [`Publishers::open`], when a ring names the cluster | when the intake drops its channel |
 //! | task `dead_letter` | `start_dead_letters`, where that is declared | when the intake drops its channel |
+//! | task `beacon` | `Path::start`; it sleeps while no ring declares a beacon | when the intake drops its channel |
+//! | task `beacon NAME` for each cluster | the beacon (`beacon/posts.rs`) | with the beacon, or when the cluster is left |
 //! | task `traces` | `start_traces`, where that is declared | when the intake drops its channel |
 //! | thread `intake` | `start_intake` | asked to stop, or by itself |
 //! | thread `commit` | the intake (`intake/committer.rs`) | with the intake |
@@ -40,7 +43,11 @@
 //! | receipts | all outputs | intake | what the caps allow: one for each record |
 //! | rings, outlook | `ring_watch` | intake, `admin` | the newest |
 //! | what the API says of the ring | its watch | `ring_watch` | 4 (`ring_watch.rs`) |
-//! | status | intake | `admin` | the newest |
+//! | status | intake, `beacon` | `admin` | the newest of each |
+//! | how far we are, and what was heard | intake, `beacon` | `beacon`, intake | the newest, once a second |
+//! | what clusters bring | `beacon NAME` | `beacon` | 1,024 (`beacon.rs`); what is said again anyhow is dropped |
+//! | digests and statements | `beacon` | `beacon NAME` | 16 (`beacon/posts.rs`); more are dropped, and said again |
+//! | answers | `beacon NAME` | the cluster's publisher | 64 (`outputs/nats/answers.rs`); more are dropped and counted |
 //! | ended traces | intake | `traces` | 2,048 (`traces.rs`); more are dropped and counted |
 //! | commits, and their answers | intake, `commit` | `commit`, intake | 2 for each topic: one that is out, and the last one |
 //! | events of the group | librdkafka | intake | what librdkafka says between two turns (`intake/context.rs`) |
@@ -61,7 +68,7 @@ use forwarder_core::delivery::partition::Inputs;
 use forwarder_core::document::{Checked, Document, PublishMode, RingConfig};
 use forwarder_core::fanout::dispatch::RingEpoch;
 use forwarder_core::fanout::route::{RouteOptions, Router};
-use forwarder_core::status::{Phase, Status};
+use forwarder_core::status::{BeaconStatus, Phase, Status};
 use forwarder_core::subject::Template;
 use futures::FutureExt as _;
 use futures::future::join_all;
@@ -72,6 +79,7 @@ use tracing::{Instrument, error, info, info_span, warn};
 
 pub use self::error::EngineError;
 use crate::admin::Admin;
+use crate::beacon::Beacon;
 use crate::intake::{Intake, IntakeError, Links, RingProgram, open_ring};
 use crate::lease::Lease;
 use crate::metrics::Metrics;
@@ -121,6 +129,7 @@ struct Surroundings {
     metrics: Metrics,
     health: Health,
     status: watch::Sender<Status>,
+    beacon: watch::Sender<Option<BeaconStatus>>,
     rings: Rings,
     outlook: watch::Receiver<Outlook>,
     tasks: Tasks,
@@ -134,6 +143,7 @@ impl Surroundings {
         let metrics = Metrics::new(&document.admin)?;
         let health = Health::default();
         let (status, statuses) = watch::channel(Status::default());
+        let (beacon, beacon_out) = watch::channel(None);
         let (ring_watch, rings, outlook) = RingWatch::new(document, ring);
 
         let server = Server::bind(document.admin.listens_on(), document.admin.port).await?;
@@ -143,6 +153,7 @@ impl Surroundings {
             metrics: metrics.clone(),
             status: statuses,
             ring: outlook.clone(),
+            beacon: beacon_out,
             credentials_version_file: document.admin.credentials_version_file.clone(),
         };
         let log_requests = document.logging.http_requests;
@@ -158,6 +169,7 @@ impl Surroundings {
             metrics,
             health,
             status,
+            beacon,
             rings,
             outlook,
             tasks,
@@ -205,6 +217,7 @@ impl Path {
             metrics,
             health,
             status,
+            beacon,
             rings,
             outlook: _,
             tasks,
@@ -225,6 +238,8 @@ impl Path {
         );
         let ring_epoch = open_ring(&config.ring, &mut publishers)?;
         let dead_letter = start_dead_letters(config, receipts_in, &metrics, &tasks)?;
+        let (beacon, to_beacon) = Beacon::new(config, beacon, metrics.clone(), clock, tasks.clone());
+        tasks.spawn("beacon", beacon.run().instrument(info_span!("beacon")));
         let (tracer, exporting) = start_traces(config, &metrics, clock)?.unzip();
 
         // Asked to stop by whoever runs us, or because a task has panicked.
@@ -246,6 +261,7 @@ impl Path {
                 status,
                 lease,
                 tracer,
+                beacon: to_beacon,
             },
             metrics,
             clock,
@@ -385,5 +401,9 @@ fn program(config: &Checked, ring_epoch: &RingEpoch) -> Result<Router, EngineErr
         message_id: config.publish.mode == PublishMode::JetStream,
         origin_headers: config.publish.headers.origin,
     };
-    Ok(Router::new(Arc::clone(&ring_epoch.ring), template, options))
+    let mut router = Router::new(Arc::clone(&ring_epoch.ring), template, options);
+    if let Some(beacon) = &config.ring.beacon {
+        router.keep_off(&beacon.subject);
+    }
+    Ok(router)
 }

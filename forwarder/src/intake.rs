@@ -24,12 +24,14 @@
 //! | `Examiner` | batches that cannot be read |
 //! | `ReplayReader` | how far parked records are read again |
 //! | `RingChanges` | the ring that is announced |
+//! | `Announcing` | what the beacon was told, where one is declared |
 //! | `Commits` | which commits are out |
 //! | `Reporter`, `Watchdog` | what is shown; whether the process is a stable member |
 //!
 //! **The order.** `Intake::turn` is one turn of the loop, in phases. What they call for is carried out here, and in `regroup.rs`,
 //! `repair.rs`, `renew.rs`, `take.rs` and `stop.rs`.
 
+mod announcing;
 mod client;
 mod commits;
 mod committer;
@@ -68,6 +70,7 @@ use rdkafka::error::KafkaError;
 use tokio::sync::watch;
 use tracing::error;
 
+use self::announcing::Announcing;
 use self::client::Client;
 use self::commits::{About, Commits};
 use self::context::Event;
@@ -84,6 +87,7 @@ pub use self::rings::{RingChangeError, RingProgram, open_ring};
 use self::seeking::Seeking;
 use self::watchdog::Watchdog;
 pub use self::watchdog::WatchdogError;
+use crate::beacon::ToBeacon;
 use crate::lease::Lease;
 use crate::message::Message;
 use crate::metrics::Metrics;
@@ -123,6 +127,8 @@ pub struct Links {
     pub lease: Lease,
     /// Traces sampled records, where that is declared.
     pub tracer: Option<Tracer>,
+    /// Who tells subscribers of the ring.
+    pub beacon: ToBeacon,
 }
 
 /// Why the intake ended by itself.
@@ -167,6 +173,7 @@ pub struct Intake<P> {
     examiner: Examiner,
     commits: Commits,
     rings: RingChanges,
+    announcing: Announcing,
     reporter: Reporter,
     watchdog: Watchdog,
     shutdown: Shutdown,
@@ -199,6 +206,7 @@ impl<P: RingProgram> Intake<P> {
             status,
             lease,
             tracer,
+            beacon,
         } = links;
         let now = Instant::now();
         let client = Client::new(config)?;
@@ -221,7 +229,8 @@ impl<P: RingProgram> Intake<P> {
             seeking: Seeking::new(now),
             identity: Identity::default(),
             examiner: Examiner::default(),
-            rings: RingChanges::new(rings),
+            rings: RingChanges::new(rings, Arc::new(config.ring.clone())),
+            announcing: Announcing::new(beacon, &client.inputs, now),
             reporter: Reporter::new(status, metrics.clone(), clock, now),
             watchdog: Watchdog::new(&config.engine, config.source.protocol, now),
             shutdown,
@@ -279,6 +288,7 @@ impl<P: RingProgram> Intake<P> {
         // commit
         self.take_commit_answers();
         self.change_ring();
+        self.tell_beacon();
         self.commit_when_due();
         // hand out
         self.observe_outputs();
@@ -314,6 +324,7 @@ impl<P: RingProgram> Intake<P> {
                 }
                 Event::Statistics(statistics) => {
                     self.watchdog.note(&statistics);
+                    self.announcing.note_statistics(&statistics, &self.client.inputs);
                     self.reporter
                         .note_statistics(&statistics, &self.client, &mut self.dispatcher);
                 }
@@ -358,12 +369,30 @@ impl<P: RingProgram> Intake<P> {
 
     /// Takes up a ring that was declared, uses one that is announced to all, and ends what is out of it.
     fn change_ring(&mut self) {
-        self.rings.take_up(&mut self.dispatcher, &mut self.publishers);
+        self.rings
+            .take_up(&mut self.dispatcher, &mut self.publishers, self.records.program());
         let begun = self
             .rings
             .use_announced(&mut self.dispatcher, self.records.program(), &self.metrics);
         self.flow.begin_behind_ring(&begun, &self.client);
         self.rings.let_go(&self.dispatcher, &mut self.publishers);
+    }
+
+    /// Tells the beacon how far we are, where one is declared.
+    fn tell_beacon(&mut self) {
+        let (using, announced) = self.rings.configs();
+        let view = announcing::View {
+            using,
+            announced,
+            inputs: &self.client.inputs,
+            publishers: &self.publishers,
+        };
+        let dispatcher = &self.dispatcher;
+        let oldest = || {
+            let partitions = dispatcher.partitions().keys();
+            partitions.map(|partition| (*partition, using.epoch)).collect()
+        };
+        self.announcing.tell_when_due(&view, oldest, || Duration::ZERO);
     }
 
     fn commit_when_due(&mut self) {

@@ -38,6 +38,7 @@ async fn start() -> Running {
         metrics,
         status: receiver,
         ring: outlook,
+        beacon: watch::channel(None).1,
         credentials_version_file: Some(dir.path().join("version")),
     };
     let (stop, stopped) = oneshot::channel::<()>();

@@ -20,16 +20,18 @@ mod pods;
 mod reach;
 #[cfg(test)]
 mod tests;
+mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use forwarder_beacon::body::{ClusterView, MAX_RINGS};
-use forwarder_beacon::{Announcement, Digest, Phase, Publishing, RingView, Statement};
+use forwarder_beacon::body::MAX_RINGS;
+use forwarder_beacon::{Announcement, Digest, Phase, Publishing, Statement};
 use forwarder_core::document::{Cluster, RingConfig};
 
 use self::pods::{Heard, Pods, is_in_a_change};
 use self::reach::{Reach, Reached};
+use self::views::{spread, view};
 use super::told::Told;
 
 /// Between two digests of one cluster, and two statements.
@@ -79,6 +81,8 @@ pub(super) struct Coordinator {
     topics: Arc<[String]>,
     oldest: BTreeMap<String, Vec<(i32, u64)>>,
     partitions: BTreeMap<String, i32>,
+    /// This pod takes no more records. Its statements say so from then on.
+    stopping: bool,
     pods: Pods,
     reached: Reached,
     digests: u64,
@@ -106,6 +110,7 @@ impl Coordinator {
             topics: Arc::default(),
             oldest: BTreeMap::new(),
             partitions: BTreeMap::new(),
+            stopping: false,
             pods: Pods::default(),
             reached: Reached::default(),
             digests: 0,
@@ -127,6 +132,7 @@ impl Coordinator {
             partitions,
             topics,
             answers: _,
+            stopping,
         } = told;
         let newest = self.newest();
         self.using = using.epoch;
@@ -141,6 +147,7 @@ impl Coordinator {
         if self.newest() != newest {
             self.announced_at = now;
         }
+        self.stopping |= *stopping;
         self.topics = Arc::clone(topics);
         self.partitions.clone_from(partitions);
         self.oldest.clone_from(oldest);
@@ -212,7 +219,9 @@ impl Coordinator {
     /// What is answered, with its hash and without a nonce.
     pub(super) fn announcement(&self, now: u64) -> Announcement {
         let mut pods = self.pods.names(now);
-        pods.insert(&self.identity.pod);
+        if !self.stopping {
+            pods.insert(&self.identity.pod);
+        }
         let announcement = Announcement {
             ring: self.identity.ring.clone(),
             nonce: String::new(),
@@ -274,7 +283,7 @@ impl Coordinator {
             RHYTHM
         };
         let digest = self.digest_due(rhythm, now);
-        let statement = self.statement_due(rhythm, false, now);
+        let statement = self.statement_due(rhythm, now);
         for reach in self.reached.0.values_mut() {
             reach.is_new = false;
         }
@@ -283,9 +292,10 @@ impl Coordinator {
 
     /// The last word.
     pub(super) fn farewell(&mut self, now: u64) -> Due {
+        self.stopping = true;
         Due {
             digest: None,
-            statement: self.statement_due(0, true, now),
+            statement: self.statement_due(0, now),
         }
     }
 
@@ -330,12 +340,15 @@ impl Coordinator {
 
     /// Whether the rhythm of digests at a cluster is this pod's to keep.
     fn leads(&self, cluster: &str, now: u64) -> bool {
+        if self.stopping {
+            return false;
+        }
         let own = (spread(&self.identity.pod, cluster), self.identity.pod.as_str());
         let others = self.pods.names(now);
         others.into_iter().all(|pod| own <= (spread(pod, cluster), pod))
     }
 
-    fn statement_due(&mut self, rhythm: u64, stopping: bool, now: u64) -> Option<(Statement, Vec<String>)> {
+    fn statement_due(&mut self, rhythm: u64, now: u64) -> Option<(Statement, Vec<String>)> {
         let statement = Statement {
             ring: self.identity.ring.clone(),
             pod: self.identity.pod.clone(),
@@ -345,7 +358,7 @@ impl Coordinator {
             announced: self.announced,
             partitions: self.partitions.clone(),
             oldest: self.oldest.clone(),
-            stopping,
+            stopping: self.stopping,
         };
         let last = self.stated.as_ref();
         let since = last.map_or(u64::MAX, |(_, at)| now.saturating_sub(*at));
@@ -372,45 +385,7 @@ impl Coordinator {
     }
 }
 
-/// A ring as subscribers need it.
-fn view(ring: &RingConfig, phase: Phase) -> RingView {
-    let cluster = |cluster: &Cluster| ClusterView {
-        name: cluster.name.clone(),
-        weight: cluster.weight,
-        servers: cluster
-            .servers_of_clients()
-            .iter()
-            .map(|server| plain(server))
-            .collect(),
-    };
-    RingView {
-        epoch: ring.epoch,
-        phase,
-        replicas: ring.replicas,
-        clusters: ring.clusters.iter().map(cluster).collect(),
-    }
-}
-
-/// A server's address without user and password: every subscriber reads it.
-fn plain(server: &str) -> String {
-    match server.rsplit_once('@') {
-        Some((before, host)) => {
-            let scheme = before.split_once("://").map_or("nats", |(scheme, _)| scheme);
-            format!("{scheme}://{host}")
-        }
-        None => server.to_owned(),
-    }
-}
-
 fn names(rings: &BTreeMap<u64, Arc<RingConfig>>) -> impl Iterator<Item = &str> {
     let clusters = rings.values().flat_map(|ring| &ring.clusters);
     clusters.map(|cluster| cluster.name.as_str())
-}
-
-/// A number that is the same in every process (FNV-1a), so that all pods agree on whose turn it is.
-fn spread(pod: &str, cluster: &str) -> u64 {
-    let bytes = pod.bytes().chain([0]).chain(cluster.bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }

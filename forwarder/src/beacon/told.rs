@@ -24,4 +24,6 @@ pub struct Told {
     pub topics: Arc<[String]>,
     /// What goes out through the publishers' connections, by cluster.
     pub answers: BTreeMap<String, Answers>,
+    /// The process ends: it takes no more records.
+    pub stopping: bool,
 }

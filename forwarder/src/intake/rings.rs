@@ -42,11 +42,18 @@ pub enum RingChangeError {
 pub trait RingProgram: Program {
     /// Goes by another ring from the next record on.
     fn use_ring(&mut self, ring: &Arc<Ring>);
+
+    /// Makes no message of a record any more whose subject is this one or below it: subscribers are told of the ring there.
+    fn keep_off(&mut self, subject: &str);
 }
 
 impl RingProgram for Router {
     fn use_ring(&mut self, ring: &Arc<Ring>) {
         self.set_ring(Arc::clone(ring));
+    }
+
+    fn keep_off(&mut self, subject: &str) {
+        Self::keep_off(self, subject);
     }
 }
 
@@ -54,6 +61,8 @@ impl RingProgram for Router {
 pub(super) struct RingChanges {
     /// Rings that are declared while the engine runs.
     declared: watch::Receiver<Option<Arc<Checked<RingConfig>>>>,
+    /// The ring in use, as it is declared.
+    using: Arc<RingConfig>,
     /// The ring that is announced and not in use yet.
     announced: Option<Announced>,
     /// The share of the hash space that the last change of the ring moved.
@@ -62,7 +71,7 @@ pub(super) struct RingChanges {
 
 struct Announced {
     ring_epoch: RingEpoch,
-    handover_timeout_ms: u64,
+    config: Arc<RingConfig>,
 }
 
 /// The ring of a document, with a publisher for each member.
@@ -86,9 +95,10 @@ pub fn open_ring(config: &RingConfig, publishers: &mut Publishers) -> Result<Rin
 }
 
 impl RingChanges {
-    pub(super) fn new(declared: watch::Receiver<Option<Arc<Checked<RingConfig>>>>) -> Self {
+    pub(super) fn new(declared: watch::Receiver<Option<Arc<Checked<RingConfig>>>>, using: Arc<RingConfig>) -> Self {
         Self {
             declared,
+            using,
             announced: None,
             moved_share: 0.0,
         }
@@ -99,13 +109,23 @@ impl RingChanges {
         self.announced.as_ref().map(|announced| announced.ring_epoch.epoch)
     }
 
+    /// The ring in use and the one that is announced, as they are declared.
+    pub(super) fn configs(&self) -> (&Arc<RingConfig>, Option<&Arc<RingConfig>>) {
+        (&self.using, self.announced.as_ref().map(|announced| &announced.config))
+    }
+
     /// The share of the hash space that the last change moved.
     pub(super) fn moved_share(&self) -> f64 {
         self.moved_share
     }
 
     /// Takes up a ring that somebody has declared since this was last asked.
-    pub(super) fn take_up(&mut self, dispatcher: &mut Dispatcher<Message>, publishers: &mut Publishers) {
+    pub(super) fn take_up(
+        &mut self,
+        dispatcher: &mut Dispatcher<Message>,
+        publishers: &mut Publishers,
+        program: &mut impl RingProgram,
+    ) {
         if !self.declared.has_changed().unwrap_or(false) {
             return;
         }
@@ -119,10 +139,13 @@ impl RingChanges {
         match open_ring(&config, publishers) {
             Ok(ring_epoch) => {
                 info!(epoch = ring_epoch.epoch, members = ?ring_epoch.ring.names(), "announcing the new ring");
+                if let Some(beacon) = &config.beacon {
+                    program.keep_off(&beacon.subject);
+                }
                 dispatcher.announce(ring_epoch.epoch, ring_epoch.fingerprint());
                 self.announced = Some(Announced {
                     ring_epoch,
-                    handover_timeout_ms: config.handover_timeout_ms,
+                    config: Arc::new(RingConfig::clone(&config)),
                 });
             }
             Err(error) => {
@@ -138,11 +161,7 @@ impl RingChanges {
         program: &mut impl RingProgram,
         metrics: &Metrics,
     ) -> Vec<PartitionId> {
-        let Some(Announced {
-            ring_epoch,
-            handover_timeout_ms,
-        }) = self.announced.take_if(|_| dispatcher.is_announced())
-        else {
+        let Some(Announced { ring_epoch, config }) = self.announced.take_if(|_| dispatcher.is_announced()) else {
             return Vec::new();
         };
         self.moved_share = moved(&dispatcher.ring_epoch().ring, &ring_epoch.ring)
@@ -150,7 +169,8 @@ impl RingChanges {
             .map(|shift| shift.share)
             // Not `sum`: of nothing that is a negative zero, which people would see.
             .fold(0.0, |sum, share| sum + share);
-        dispatcher.set_handover_timeout(handover_timeout_ms.saturating_mul(1_000));
+        dispatcher.set_handover_timeout(config.handover_timeout_ms.saturating_mul(1_000));
+        self.using = config;
         program.use_ring(&ring_epoch.ring);
         metrics
             .ring_epoch

@@ -17,6 +17,8 @@ impl<P: RingProgram> Intake<P> {
             "stopping: the forwarder reads no more records and waits for unconfirmed ones"
         );
         self.report();
+        self.announcing.stop();
+        self.tell_beacon();
         let deadline = Instant::now() + Duration::from_millis(self.client.config.engine.drain_timeout_ms);
         let member = self.group.membership.number();
         while self.awaited() > 0 && Instant::now() < deadline {

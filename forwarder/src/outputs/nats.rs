@@ -115,7 +115,7 @@ impl Publisher {
     /// # Errors
     /// A server's URL that cannot be read.
     #[expect(clippy::too_many_arguments, reason = "called once, by `Publishers`")]
-    pub(super) fn new(
+    fn new(
         output: u32,
         cluster: &Cluster,
         config: &Checked,

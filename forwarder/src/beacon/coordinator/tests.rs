@@ -2,6 +2,7 @@ use forwarder_core::document::Config;
 
 use super::pods::{LIFE, LIFE_IN_A_CHANGE, MAX_PARTITIONS, MAX_PODS};
 use super::reach::PATIENCE;
+use super::views::plain;
 use super::*;
 
 const SECOND: u64 = 1_000_000;
@@ -45,6 +46,7 @@ fn told(using: Arc<RingConfig>, announced: Option<Arc<RingConfig>>, oldest: &[(i
         partitions: BTreeMap::from([("t".to_owned(), 4)]),
         topics: Arc::from(["t".to_owned()]),
         answers: BTreeMap::new(),
+        stopping: false,
     }
 }
 

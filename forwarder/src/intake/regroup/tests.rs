@@ -13,6 +13,7 @@ use forwarder_service::shutdown;
 use tokio::sync::watch;
 
 use super::*;
+use crate::beacon::ToBeacon;
 use crate::intake::Links;
 use crate::lease::Lease;
 use crate::metrics::Metrics;
@@ -46,6 +47,8 @@ impl Program for Unused {
 
 impl RingProgram for Unused {
     fn use_ring(&mut self, _: &Arc<Ring>) {}
+
+    fn keep_off(&mut self, _: &str) {}
 }
 
 /// An intake of the topics `t` and `u`, which no Kafka answers.
@@ -79,6 +82,10 @@ ring: {epoch: 1, clusters: [{name: C1, servers: ['nats://127.0.0.1:1']}]}
         status: watch::channel(Status::default()).0,
         lease,
         tracer: None,
+        beacon: ToBeacon {
+            told: watch::channel(None).0,
+            heard: watch::channel(None).1,
+        },
     };
     Intake::new(config, Unused, ring_epoch, links, metrics, clock).unwrap()
 }
