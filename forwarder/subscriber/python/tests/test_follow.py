@@ -3,8 +3,10 @@
 import asyncio
 
 import pytest
+from nats.aio.msg import Msg
 
 from fanout_client import Gap, GapReason, JetStreamError, Limits, Origin, Repeats
+from fanout_client.aio.tap import Tap
 from fanout_client.events import AtLeastOnce, Late, Moved, RingChanged, TopicAnew
 from support.forwarder import asset_that_moves, until
 from support.rig import Seen, nothing_comes, rig, take, until_interest, until_no_interest, values
@@ -78,6 +80,30 @@ def test_a_move_from_one_cluster_to_two_misses_nothing_in_order_and_once() -> No
             assert seen.of(Moved) == [Moved(asset, old, new)]
             # Nothing of the asset is read on the old side any more.
             await until_no_interest(forwarder.client(old), f"{asset}.temp")
+
+    asyncio.run(scenario())
+
+
+def test_the_old_channel_is_read_to_the_end_where_it_is_slower_than_the_echo(monkeypatch: pytest.MonkeyPatch) -> None:
+    take_now = Tap.on_message
+
+    async def take_slowly(tap: Tap, message: Msg) -> None:
+        await asyncio.sleep(0.01)
+        await take_now(tap, message)
+
+    monkeypatch.setattr(Tap, "on_message", take_slowly)
+
+    async def scenario() -> None:
+        async with rig("C1", "C2") as made:
+            forwarder = made.forwarder
+            asset, old, new = asset_that_moves(["C1"], ["C1", "C2"])
+            await forwarder.declare([made.ring(7, "inUse", "C1"), made.ring(8, "announced", "C1", "C2")], 7)
+            client = await made.connect()
+            stream = await client.subscribe(asset)
+            for value in range(30):
+                await forwarder.publish(old, asset, value)
+            await forwarder.publish(new, asset, 30)
+            assert values(await take(stream, 31)) == list(range(31))
 
     asyncio.run(scenario())
 

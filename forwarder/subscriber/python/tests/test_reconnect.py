@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from nats.aio.msg import Msg
 
 import fanout_client
 from fanout_client import ConnectError, Credentials, Gap, GapReason
@@ -70,6 +71,66 @@ def test_missed_digests_make_a_client_ask() -> None:
             made.forwarder.rings.append(made.ring(8, "announced", "C1"))
             await until(lambda: made.forwarder.asked > asked, "the question")
             await until(lambda: [ring.view.epoch for ring in client.known.rings] == [7, 8], "the ring")
+
+    asyncio.run(scenario())
+
+
+def test_a_digest_that_is_younger_than_the_answer_makes_a_client_ask_again() -> None:
+    async def scenario() -> None:
+        async with rig("C1") as made:
+            forwarder = made.forwarder
+            client = await made.connect()
+            gate = asyncio.Event()
+
+            async def slowly(cluster: str, message: Msg) -> None:
+                signed = forwarder.recorded[-1]
+                await gate.wait()
+                await message.respond(signed)
+
+            forwarder.on_get = slowly
+            asked = forwarder.asked
+            await forwarder.declare([made.ring(7, "inUse", "C1"), made.ring(8, "announced", "C1")], 7)
+            await until(lambda: forwarder.asked == asked + 1, "the question")
+            await forwarder.declare([*forwarder.rings, made.ring(9, "announced", "C1")], 7)
+            await forwarder.client("C1").flush()
+            # The client has the digest once it has what came after it on the same connection.
+            await client._network.link("C1")._echo()
+            gate.set()
+            await until(lambda: [ring.view.epoch for ring in client.known.rings] == [7, 8, 9], "the newest ring")
+
+    asyncio.run(scenario())
+
+
+def test_who_misses_digests_on_one_cluster_asks_there_while_others_are_well() -> None:
+    async def scenario() -> None:
+        async with rig("C1", "C2") as made:
+            forwarder = made.forwarder
+            forwarder.rings = [made.ring(7, "inUse", "C1", "C2")]
+            client = await made.connect()
+            assets = [f"PLC-{number}" for number in range(20)]
+            await client.subscribe_many(assets)
+            assert {client.owner(asset) for asset in assets} == {"C1", "C2"}
+            await until(lambda: forwarder.asked_on.count("C1") == 1, "the first question")
+            await forwarder.digest(next_ms=100, only="C1")
+            await until(lambda: forwarder.asked_on.count("C1") > 1, "the question on C1")
+
+    asyncio.run(scenario())
+
+
+def test_where_no_pod_answers_on_a_cluster_another_member_is_asked() -> None:
+    async def scenario() -> None:
+        async with rig("C1", "C2") as made:
+            forwarder = made.forwarder
+            asset, old, new = asset_that_moves(["C1", "C2"], ["C2"])
+            forwarder.rings = [made.ring(7, "inUse", "C1", "C2")]
+            client = await made.connect()
+            await client.subscribe(asset)
+            await forwarder.digest(next_ms=100, only=old)
+            await until(lambda: forwarder.asked_on.count(old) > 0, "the first question")
+            await forwarder.client(old).close()
+            await forwarder.declare([made.ring(7, "leaving", "C1", "C2"), made.ring(8, "inUse", "C2")], 7)
+            await until(lambda: len(client.known.rings) == 2, "the new ring", within=10)
+            assert forwarder.asked_on[-1] == new
 
     asyncio.run(scenario())
 

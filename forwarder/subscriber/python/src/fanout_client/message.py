@@ -9,7 +9,8 @@ from typing import Any
 from fanout_client.origin import Origin
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: that would take longer to make than all the rest of it.
+@dataclass(slots=True)
 class Message:
     """A record."""
 

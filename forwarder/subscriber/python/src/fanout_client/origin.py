@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 from urllib.parse import unquote
 
 TOPIC = "Kafka-Topic"
@@ -15,8 +15,7 @@ TIMESTAMP = "Kafka-Timestamp"
 MESSAGE_ID = "Nats-Msg-Id"
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(NamedTuple):
     """A record's place in Kafka. ``timestamp`` is in milliseconds since 1970; ``None``: it has none."""
 
     topic: str
@@ -30,10 +29,11 @@ class Origin:
         if not headers:
             return None
         try:
-            if TOPIC in headers:
+            topic = headers.get(TOPIC)
+            if topic is not None:
                 timestamp = headers.get(TIMESTAMP)
                 return Origin(
-                    unquote(headers[TOPIC]),
+                    unquote(topic) if "%" in topic else topic,
                     int(headers[PARTITION]),
                     int(headers[OFFSET]),
                     None if timestamp is None else int(timestamp),

@@ -29,6 +29,7 @@ class Forwarder:
         self.rings: list[dict[str, Any]] = []
         self.publishing: dict[str, Any] = {"subject": "{key}.{id}", "origin": True}
         self.asked = 0
+        self.asked_on: list[str] = []
         self.proofs: list[str] = []
         """The clusters on which a proof was asked for."""
         self.recorded: list[bytes] = []
@@ -95,7 +96,7 @@ class Forwarder:
         self.rings, self.left = rings, left
         await self.digest()
 
-    async def digest(self, next_ms: int = 10_000) -> None:
+    async def digest(self, next_ms: int = 10_000, only: str | None = None) -> None:
         self._sequence += 1
         body = {
             "kind": "digest",
@@ -106,12 +107,13 @@ class Forwarder:
             "sequence": self._sequence,
             "nextMs": next_ms,
         }
-        for client in self._clients.values():
-            if client.is_connected:
+        for name, client in self._clients.items():
+            if client.is_connected and only in (None, name):
                 await client.publish(f"{BASE}.digest", self.signer.sign(body))
 
     async def _answer(self, cluster: str, message: Msg) -> None:
         self.asked += 1
+        self.asked_on.append(cluster)
         signed = self.signer.sign(self.announcement(nonce_of(message)))
         self.recorded.append(signed)
         if self.on_get is not None:

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from nats.aio.msg import Msg
 
-from fanout_client.aio.link import Tap
 from fanout_client.aio.subscription import Subscription
+from fanout_client.aio.tap import Tap
 from fanout_client.events import Event, Gap, GapReason, Late, Moved, TopicAnew
 from fanout_client.merge import Deliver, Effect, Fence, Forget, Merge, Outcome, Role, Unfenced
 from fanout_client.message import Message
@@ -87,6 +87,9 @@ class Feed:
         record = Message(
             self.asset, message.subject, message.data, message.headers, cluster, Origin.of(message.headers)
         )
+        if self._merge.passes(cluster):
+            self._deliver(record)
+            return
         self._perform(self._merge.message(cluster, record, len(message.data)))
 
     def _perform(self, effects: Iterable[Effect[Message]]) -> None:

@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
 
 import nats.errors
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription as NatsSubscription
 
 from fanout_client.aio.dial import DialError, dial
+from fanout_client.aio.owner import Owner
+from fanout_client.aio.tap import Tap
 from fanout_client.beacon import (
     Announcement,
     Body,
@@ -52,81 +52,6 @@ class State(Enum):
     DOWN = "down"
     """It was up, and tries to be again."""
     CLOSED = "closed"
-
-
-class Owner(Protocol):
-    """Who is told of what happens on a link. No method may wait."""
-
-    def link_up(self, link: Link) -> None:
-        """Take note that the link is connected, for the first time or again."""
-
-    def link_down(self, link: Link, reason: str) -> None:
-        """Take note that the link has lost its connection."""
-
-    def link_failed(self, link: Link, reason: str) -> None:
-        """Take note of an attempt to connect that has failed."""
-
-    def digest(self, link: Link, digest: Digest) -> None:
-        """Take note of a digest that the pinned key has signed."""
-
-    def unbelieved(self, subject: str, reason: str) -> None:
-        """Take note of what was not believed."""
-
-    def denied(self, link: Link, reason: str) -> None:
-        """Take note that the server does not permit what the client needs."""
-
-    def proven(self, link: Link) -> None:
-        """Take note that all pods see all interest of the link."""
-
-    def dropped(self, tap: Tap) -> None:
-        """Take note of a message that the connection had no room for."""
-
-    def pods(self) -> tuple[str, ...]:
-        """Give the pods whose proof is needed."""
-        ...
-
-    def refresh(self, link: Link) -> None:
-        """Ask for the announcement: the pods may be others by now."""
-
-
-class Tap:
-    """One subject on one link."""
-
-    __slots__ = ("_progress", "_take", "dropped", "handled", "proven", "subject", "subscription")
-
-    def __init__(self, subject: str, take: Callable[[Msg], None]) -> None:
-        self.subject = subject
-        self.subscription: NatsSubscription | None = None
-        self.handled = 0
-        self.dropped = 0
-        self.proven = asyncio.Event()
-        self._take = take
-        self._progress: asyncio.Event | None = None
-
-    async def on_message(self, message: Msg) -> None:
-        """Take a message. It never waits, so the connection's own queue stays short."""
-        self.handled += 1
-        try:
-            self._take(message)
-        finally:
-            if self._progress is not None:
-                self._progress.set()
-
-    def connected(self, subscription: NatsSubscription | None) -> None:
-        """Begin anew on another connection, or (``None``) wait for one."""
-        self.subscription = subscription
-        self.handled = self.dropped = 0
-        self.proven.clear()
-        if self._progress is not None:
-            self._progress.set()
-
-    async def drained(self) -> None:
-        """Wait until all that has arrived by now is taken."""
-        subscription = self.subscription
-        target = subscription.delivered if subscription is not None else 0
-        while self.subscription is subscription and self.handled + self.dropped < target:
-            self._progress = asyncio.Event()
-            await self._progress.wait()
 
 
 @dataclass
