@@ -140,7 +140,6 @@ class Events:
 
     def put(self, event: Event) -> None:
         """Add an event, and log it."""
-        _log.log(_level(event), "%s", event)
         last = self._queue[-1] if self._queue else None
         if (
             isinstance(event, Gap | Unbelieved)
@@ -149,6 +148,7 @@ class Events:
         ):
             self._queue[-1] = replace(last, count=last.count + event.count)
             return
+        _log.log(_level(event), "%s", event)
         self._queue.append(event)
         if len(self._queue) > self._limit:
             self._queue.popleft()

@@ -45,6 +45,7 @@ _log = logging.getLogger("fanout_client.openfactory")
 _ROUTER_SECONDS = 10.0
 _RETRY_SECONDS = 2.0
 _BATCH = 256
+_STOP_SECONDS = 2.0
 
 
 class NotFollowingWarning(RuntimeWarning):
@@ -175,6 +176,9 @@ class NATSSubscriber:
                 self.loop_thread.run_coro(self._plain.close()).result()
             except Exception:
                 _log.exception("failed to close the connection of %s", self.subject)
+        if self._thread is not None and self._thread is not threading.current_thread():
+            # Not for ever: the callback itself may have called this.
+            self._thread.join(_STOP_SECONDS)
 
     # With a pin.
 

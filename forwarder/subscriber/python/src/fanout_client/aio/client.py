@@ -194,6 +194,8 @@ class Client:
         proofs = [(feed, cluster, tap) for feed in feeds for cluster, tap in feed.taps.items()]
         end = time.monotonic() + self._limits.ready
         for feed, cluster, tap in proofs:
+            if tap.proven.is_set():
+                continue
             try:
                 # Also when the time is over: what is proved already costs none.
                 await asyncio.wait_for(tap.proven.wait(), max(end - time.monotonic(), 0.001))
@@ -203,6 +205,7 @@ class Client:
 
     def _end(self, stream: Subscription) -> None:
         for feed in self._feeds.pop(stream, []):
+            feed.close()
             taps, feed.taps = feed.taps, {}
             for cluster, tap in taps.items():
                 self.forget(feed, cluster, tap)
@@ -262,7 +265,7 @@ class Client:
         for feed in (feed for feeds in self._feeds.values() for feed in feeds):
             for cluster, other in feed.taps.items():
                 if other is tap:
-                    feed.gap(GapReason.SLOW_CONSUMER, cluster, "the connection's queue is full")
+                    feed.overflow(cluster)
 
     def event(self, event: Event) -> None:
         """Tell an event."""

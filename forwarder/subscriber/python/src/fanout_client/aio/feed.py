@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from functools import partial
 from typing import Protocol
@@ -15,6 +16,8 @@ from fanout_client.merge import Deliver, Effect, Fence, Forget, Merge, Outcome, 
 from fanout_client.message import Message
 from fanout_client.options import Limits, Repeats
 from fanout_client.origin import Judgement, Once, Origin
+
+_GAP_SECONDS = 1.0
 
 _OUTCOMES = {
     Outcome.TIMED_OUT: GapReason.NOT_DRAINED,
@@ -65,6 +68,9 @@ class Feed:
         self._repeats = repeats
         self._hub = hub
         self._last_cluster = ""
+        self._dropped = 0
+        """Records that were dropped and not told."""
+        self._next_gap: asyncio.TimerHandle | None = None
 
     def tap(self, cluster: str, subject: str) -> Tap:
         """Make a tap on a cluster."""
@@ -82,6 +88,28 @@ class Feed:
     def gap(self, reason: GapReason, cluster: str | None, detail: str = "") -> None:
         """Say that records of the asset may have been missed."""
         self._hub.event(Gap(reason, self.asset, cluster, detail=detail))
+
+    def overflow(self, cluster: str) -> None:
+        """Say that a record was dropped, at once and then once a second with a count: there may be very many."""
+        self._dropped += 1
+        if self._next_gap is None:
+            self._tell_dropped(cluster)
+
+    def close(self) -> None:
+        """Tell what was not told."""
+        if self._next_gap is not None:
+            self._next_gap.cancel()
+            self._next_gap = None
+        if self._dropped:
+            self._hub.event(Gap(GapReason.SLOW_CONSUMER, self.asset, count=self._dropped))
+
+    def _tell_dropped(self, cluster: str) -> None:
+        self._next_gap = None
+        if self._dropped:
+            count, self._dropped = self._dropped, 0
+            self._hub.event(Gap(GapReason.SLOW_CONSUMER, self.asset, cluster, count, "a queue is full"))
+            loop = asyncio.get_running_loop()
+            self._next_gap = loop.call_later(_GAP_SECONDS, self._tell_dropped, cluster)
 
     def _on_message(self, cluster: str, message: Msg) -> None:
         record = Message(
@@ -128,4 +156,4 @@ class Feed:
                 self._hub.event(Moved(self.asset, self._last_cluster, record.cluster))
             self._last_cluster = record.cluster
         if not self.stream.closed and not self.stream.offer(record):
-            self.gap(GapReason.SLOW_CONSUMER, record.cluster, "the subscription's queue is full")
+            self.overflow(record.cluster)

@@ -10,16 +10,17 @@ import secrets
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import Enum
 
 import nats.errors
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 
+from fanout_client.aio.asked import Asked
 from fanout_client.aio.dial import DialError, dial
 from fanout_client.aio.owner import Owner
 from fanout_client.aio.tap import Tap
+from fanout_client.aio.tasks import Tasks
 from fanout_client.beacon import (
     Announcement,
     Body,
@@ -54,18 +55,6 @@ class State(Enum):
     CLOSED = "closed"
 
 
-@dataclass
-class _Asked:
-    """A question that waits for one answer, or for one of each pod."""
-
-    nonce: str
-    answer: asyncio.Future[Announcement | None] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
-    ready: set[str] = field(default_factory=set)
-    progress: asyncio.Event = field(default_factory=asyncio.Event)
-
-
 class Link:
     """See the module."""
 
@@ -97,26 +86,22 @@ class Link:
         self._inbox = ""
         self._taps: set[Tap] = set()
         self._numbers = itertools.count()
-        self._asked: dict[str, _Asked] = {}
+        self._asked: dict[str, Asked] = {}
         self._echoes: dict[str, asyncio.Future[None]] = {}
         self._next_echo: asyncio.Future[None] | None = None
         self._lost = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._proving: asyncio.Task[None] | None = None
+        self._tasks = Tasks()
+        self._is_proving = False
 
     def start(self) -> None:
         """Begin to connect, in the background."""
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"fanout link {self.name}")
+        self._tasks.spawn(self._run())
 
     async def close(self) -> None:
         """End the connection."""
         self.state = State.CLOSED
-        for task in (self._task, self._proving):
-            if task is not None:
-                task.cancel()
         self._fail_all()
-        if self._task is not None:
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._tasks.close()
         if self._client is not None:
             await self._client.close()
 
@@ -138,9 +123,14 @@ class Link:
     async def add(self, tap: Tap) -> None:
         """Read one more subject, now or as soon as the link is up."""
         self._taps.add(tap)
-        if self._client is not None and self.up:
+        if self._client is None or not self.up:
+            return
+        try:
             await self._subscribe(self._client, tap)
-            self._prove()
+        except (nats.errors.Error, OSError) as error:
+            # The connection is about to be lost. The next one subscribes to all.
+            _log.debug("failed to subscribe to %s: %s", tap.subject, error)
+        self._prove()
 
     async def remove(self, tap: Tap) -> None:
         """Read a subject no longer."""
@@ -189,6 +179,9 @@ class Link:
                 await self._connect()
             except DialError as error:
                 self._owner.link_failed(self, str(error))
+            except Exception as error:
+                _log.exception("failed to connect to the cluster %r", self.name)
+                self._owner.link_failed(self, str(error))
             else:
                 wait = _FIRST_WAIT
                 await self._lost.wait()
@@ -212,9 +205,14 @@ class Link:
             self._inbox = client.new_inbox()
             await client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
             await client.subscribe(self._subjects.digest, cb=self._on_digest)
-            for tap in list(self._taps):
-                await self._subscribe(client, tap)
+            # Taps may come and go meanwhile.
+            while missing := [tap for tap in self._taps if tap.subscription is None]:
+                for tap in missing:
+                    await self._subscribe(client, tap)
         except (nats.errors.Error, OSError) as error:
+            self._client = None
+            for tap in self._taps:
+                tap.connected(None)
             await client.close()
             raise DialError(str(error)) from error
         self.last_digest = time.monotonic()
@@ -247,6 +245,15 @@ class Link:
     async def _on_closed(self) -> None:
         self._lost.set()
 
+    async def _subscribe(self, client: NatsClient, tap: Tap) -> None:
+        subscription = await client.subscribe(tap.subject, cb=tap.on_message)
+        if self._client is not client:
+            return
+        if tap in self._taps:
+            tap.connected(subscription)
+        else:
+            await subscription.unsubscribe()
+
     async def _on_error(self, error: Exception) -> None:
         if isinstance(error, nats.errors.SlowConsumerError):
             for tap in self._taps:
@@ -257,10 +264,7 @@ class Link:
         if "permissions violation" in str(error):
             self._owner.denied(self, str(error))
             return
-        _log.info("cluster %s: %s", self.name, error)
-
-    async def _subscribe(self, client: NatsClient, tap: Tap) -> None:
-        tap.connected(await client.subscribe(tap.subject, cb=tap.on_message))
+        _log.warning("the connection to the cluster %r: %s", self.name, error)
 
     # What comes in.
 
@@ -303,15 +307,15 @@ class Link:
         if not isinstance(body, Announcement | Ready) or body.nonce != asked.nonce:
             self._owner.unbelieved(message.subject, "it answers another request: its nonce is not ours")
         elif isinstance(body, Ready):
-            if not self.name or body.cluster == self.name:
+            if body.cluster == self.name:
                 asked.ready.add(body.pod)
                 asked.progress.set()
         elif not asked.answer.done():
             asked.answer.set_result(body)
 
-    def _question(self) -> tuple[str, _Asked]:
+    def _question(self) -> tuple[str, Asked]:
         token = f"q{next(self._numbers)}"
-        asked = self._asked[token] = _Asked(secrets.token_urlsafe(_NONCE_BYTES))
+        asked = self._asked[token] = Asked(secrets.token_urlsafe(_NONCE_BYTES))
         return token, asked
 
     # Fences and proofs.
@@ -320,7 +324,7 @@ class Link:
         """Send a message to ourselves and wait until it is back. Who asks in one moment shares one."""
         if self._next_echo is None:
             self._next_echo = asyncio.get_running_loop().create_future()
-            asyncio.get_running_loop().create_task(self._send_echo(self._next_echo))
+            self._tasks.spawn(self._send_echo(self._next_echo))
         await asyncio.shield(self._next_echo)
 
     async def _send_echo(self, echo: asyncio.Future[None]) -> None:
@@ -342,10 +346,17 @@ class Link:
             del self._echoes[token]
 
     def _prove(self) -> None:
-        if self._taps and (self._proving is None or self._proving.done()):
-            self._proving = asyncio.get_running_loop().create_task(self._prove_all())
+        if self._taps and not self._is_proving:
+            self._is_proving = True
+            self._tasks.spawn(self._prove_all())
 
     async def _prove_all(self) -> None:
+        try:
+            await self._prove_until_done()
+        finally:
+            self._is_proving = False
+
+    async def _prove_until_done(self) -> None:
         wait = 0.2
         while self.up:
             # One proof is for all interest that was declared before the request.

@@ -26,6 +26,7 @@ _SEED = ""
 _HASHES = 64
 _MISSED_DIGESTS = 3
 _WATCH_SECONDS = 0.25
+_DIGEST_SECONDS = 0.1
 
 
 class Listener(Protocol):
@@ -65,6 +66,8 @@ class Network:
         self._links: dict[str, Link] = {}
         self._alive: set[Link] = set()
         """All links that are not closed, also those that are of use for one question only."""
+        self._wanted: dict[Link, str] = {}
+        """The hash of the latest digest, of links on which something is asked for it."""
         self._asking: dict[Link, asyncio.Task[bool]] = {}
         self._hashes: OrderedDict[str, None] = OrderedDict()
         """Of the latest announcements. A digest of another one makes us ask."""
@@ -255,15 +258,24 @@ class Network:
 
     def digest(self, link: Link, digest: Digest) -> None:
         """Ask where the digest is of another announcement than those that are known."""
-        if digest.hash not in self._hashes:
-            self._tasks.spawn(self._on_digest(link, digest.hash))
+        if digest.hash in self._hashes:
+            return
+        if link not in self._wanted:
+            self._tasks.spawn(self._on_digest(link))
+        self._wanted[link] = digest.hash
 
-    async def _on_digest(self, link: Link, wanted: str) -> None:
-        # The answer to a question of before may be older than the digest.
-        is_old = link in self._asking
-        await self._ask(link)
-        if is_old and wanted not in self._hashes:
-            await self._ask(link)
+    async def _on_digest(self, link: Link) -> None:
+        """Ask for what digests name: at most ten times a second, since somebody may send old digests again."""
+        try:
+            while (wanted := self._wanted.get(link)) not in (None, *self._hashes) and link.up:
+                # The answer to a question of before may be older than the digest.
+                is_old = link in self._asking
+                await self._ask(link)
+                await asyncio.sleep(_DIGEST_SECONDS)
+                if self._wanted[link] == wanted and not is_old:
+                    return
+        finally:
+            del self._wanted[link]
 
     def unbelieved(self, subject: str, reason: str) -> None:
         """Tell an event."""
