@@ -200,3 +200,22 @@ def test_a_server_that_gives_up_tls_gets_no_credentials() -> None:
         listener.close()
 
     asyncio.run(scenario())
+
+
+def test_a_server_that_fails_in_the_middle_of_tls_is_named_with_the_reason() -> None:
+    async def scenario() -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b'INFO {"server_id":"x","version":"2.11.0","headers":true,"tls_required":true}\r\n')
+            await reader.read(1)
+            writer.write(b"this is no TLS\r\n")
+            await reader.read()
+            writer.close()
+
+        port = free_port()
+        listener = await asyncio.start_server(serve, "127.0.0.1", port)
+        pin = fanout_client.Pin(other_signer().public_key, RING, BASE)
+        with pytest.raises(ConnectError, match=rf"127.0.0.1:{port}: .*SSL"):
+            await fanout_client.connect(f"tls://127.0.0.1:{port}", pin=pin, limits=Limits(connect=2))
+        listener.close()
+
+    asyncio.run(scenario())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import ssl
 from collections.abc import Awaitable, Callable
@@ -12,6 +13,9 @@ from nats.aio.client import Client as NatsClient
 
 from fanout_client.credentials import Credentials, Route, Server
 
+_log = logging.getLogger("fanout_client")
+
+_CLOSE_SECONDS = 1.0
 _PING_SECONDS = 15
 _PINGS_WITHOUT_ANSWER = 2
 
@@ -69,6 +73,14 @@ async def dial(
     raise DialError("; ".join(errors))
 
 
+async def shut(client: NatsClient) -> None:
+    """Close a connection. A transport that failed in the middle of TLS may never say that it is closed."""
+    try:
+        await asyncio.wait_for(client.close(), _CLOSE_SECONDS)
+    except Exception as error:
+        _log.debug("failed to close a connection: %s", error)
+
+
 async def _dial_one(
     server: Server,
     route: Route,
@@ -120,7 +132,7 @@ async def _dial_one(
             within,
         )
     except BaseException as error:
-        await client.close()
+        await shut(client)
         if isinstance(error, nats.errors.NoServersError) and last:
             raise last[-1] from error
         raise

@@ -17,7 +17,7 @@ from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 
 from fanout_client.aio.asked import Asked
-from fanout_client.aio.dial import DialError, dial
+from fanout_client.aio.dial import DialError, dial, shut
 from fanout_client.aio.owner import Owner
 from fanout_client.aio.tap import Tap
 from fanout_client.aio.tasks import Tasks
@@ -103,7 +103,7 @@ class Link:
         self._fail_all()
         await self._tasks.close()
         if self._client is not None:
-            await self._client.close()
+            await shut(self._client)
 
     @property
     def up(self) -> bool:
@@ -213,7 +213,7 @@ class Link:
             self._client = None
             for tap in self._taps:
                 tap.connected(None)
-            await client.close()
+            await shut(client)
             raise DialError(str(error)) from error
         self.last_digest = time.monotonic()
         self.state = State.UP
