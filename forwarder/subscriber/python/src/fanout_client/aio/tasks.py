@@ -7,6 +7,8 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
+_CANCEL_SECONDS = 0.1
+
 _log = logging.getLogger("fanout_client")
 
 
@@ -29,10 +31,11 @@ class Tasks:
     async def close(self) -> None:
         """Cancel all tasks and wait for their end."""
         self._closed = True
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while tasks := list(self._tasks):
+            for task in tasks:
+                task.cancel()
+            # Again and again: before Python 3.12 `wait_for` loses a cancellation that comes together with its result.
+            await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
