@@ -264,7 +264,11 @@ class Link:
         if "permissions violation" in str(error):
             self._owner.denied(self, str(error))
             return
-        _log.warning("the connection to the cluster %r: %s", self.name, error)
+        if isinstance(error, nats.errors.Error | OSError):
+            # What it costs is told as a gap.
+            _log.info("the connection to the cluster %r: %s", self.name, error)
+        else:
+            _log.error("failed to take a message of the cluster %r", self.name, exc_info=error)
 
     # What comes in.
 
