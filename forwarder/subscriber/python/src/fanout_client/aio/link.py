@@ -40,7 +40,6 @@ from fanout_client.options import Limits, Pin
 _log = logging.getLogger("fanout_client")
 
 _FIRST_WAIT = 0.05
-_NONCE_BYTES = 16
 _MOST_DIGEST_SECONDS = 60.0
 
 
@@ -319,7 +318,7 @@ class Link:
 
     def _question(self) -> tuple[str, Asked]:
         token = f"q{next(self._numbers)}"
-        asked = self._asked[token] = Asked(secrets.token_urlsafe(_NONCE_BYTES))
+        asked = self._asked[token] = Asked(secrets.token_urlsafe(16))
         return token, asked
 
     # Fences and proofs.
