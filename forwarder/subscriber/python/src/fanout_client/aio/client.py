@@ -38,8 +38,9 @@ async def connect(
 
     ``credentials`` are of all clusters, or by a cluster's name in the ring; the name ``*`` stands for the rest and
     for ``urls``. They are sent to the hosts of ``urls`` and of ``allow_hosts`` only, and only by TLS, unless ``urls``
-    names the server without. Forwarders answer to an ``inbox_prefix`` that is ``_INBOX``, begins with ``_INBOX_``, or is
-    the cluster's own.
+    names the server without.
+
+    Forwarders answer to an ``inbox_prefix`` that is ``_INBOX``, begins with ``_INBOX_``, or is the cluster's own.
 
     Raises ``ConnectError``, ``JetStreamError``, ``KeyInvalidError``, or ``ValueError`` for a URL.
     """
