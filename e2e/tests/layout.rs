@@ -16,6 +16,7 @@ use syn::visit::{self, Visit};
 const CRATES: &[(&str, &[&str])] = &[
     ("crds", &[]),
     ("forwarder/core", &[]),
+    ("forwarder/beacon", &["forwarder-core"]),
     ("forwarder/simulation", &["forwarder-core"]),
     ("forwarder/service", &["forwarder-core"]),
     ("forwarder/nats", &["forwarder-core"]),
@@ -23,6 +24,7 @@ const CRATES: &[(&str, &[&str])] = &[
     (
         "forwarder",
         &[
+            "forwarder-beacon",
             "forwarder-core",
             "forwarder-kafka",
             "forwarder-nats",
@@ -62,6 +64,12 @@ const FORBIDDEN: &[(&str, &str, &str, &str)] = &[
         "a pipeline delivers without a ring",
     ),
     ("forwarder", "outputs", "intake", "records go one way"),
+    (
+        "forwarder",
+        "beacon",
+        "intake",
+        "what subscribers are told is on no record's way",
+    ),
     (
         "forwarder",
         "intake::records",

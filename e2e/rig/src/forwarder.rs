@@ -23,6 +23,9 @@ mod metrics;
 /// The environment variable that names the binary.
 pub const BINARY_VARIABLE: &str = "FANOUT_E2E_FORWARDER_BIN";
 
+/// The subject below which [`beacon`] announces the ring.
+pub const BEACON: &str = "_FANOUT.e2e.assets";
+
 /// From the start to ready: a group join, on a machine that is busy.
 pub const READY: Duration = Duration::from_secs(60);
 
@@ -85,6 +88,16 @@ pub fn cluster(name: &str, url: &str) -> document::Cluster {
         jet_stream: None,
         inbox_prefix: None,
         client_servers: Vec::new(),
+    }
+}
+
+/// A beacon of a ring: below [`BEACON`], signed by the seed in this file, with a grace.
+pub fn beacon(key_file: &Path, ring: &str, grace: Duration) -> document::Beacon {
+    document::Beacon {
+        subject: BEACON.to_owned(),
+        ring: ring.to_owned(),
+        key_file: key_file.to_owned(),
+        grace_ms: u64::try_from(grace.as_millis()).unwrap_or(u64::MAX),
     }
 }
 

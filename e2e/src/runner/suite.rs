@@ -35,9 +35,11 @@ pub(crate) enum Need {
     GitOps,
     /// Prometheus and promtool.
     Prometheus,
+    /// What the Python package needs.
+    Python,
 }
 
-const SUITES: [Suite; 8] = [
+const SUITES: [Suite; 9] = [
     Suite {
         name: "forwarder",
         what: "what arrives, how often and in which order, also while clients, servers and brokers fail",
@@ -72,6 +74,13 @@ const SUITES: [Suite; 8] = [
         lasting: ["1 min", "1 min"],
         filter: Some("package(e2e-rig) & binary(observability)"),
         needs: &[Need::Kafka, Need::Cluster, Need::Prometheus],
+    },
+    Suite {
+        name: "subscribers",
+        what: "what subscribers are told of the ring, and what nobody but a forwarder can tell them",
+        lasting: ["1 min", "1 min"],
+        filter: Some("package(e2e-rig) & binary(subscribers)"),
+        needs: &[Need::Kafka, Need::Python],
     },
     Suite {
         name: "rig",
@@ -200,7 +209,13 @@ mod tests {
 
     #[test]
     fn all_suites_together_need_everything() {
-        for need in [Need::Kafka, Need::Cluster, Need::GitOps, Need::Prometheus] {
+        for need in [
+            Need::Kafka,
+            Need::Cluster,
+            Need::GitOps,
+            Need::Prometheus,
+            Need::Python,
+        ] {
             assert!(needs(None, need));
             assert!(!needs(Some(suite("unit")), need));
             assert!(!needs(Some(suite("fuzz")), need));
