@@ -50,6 +50,7 @@ impl Phase {
                 | dispatch::Phase::Damaged(_)
                 | dispatch::Phase::Behind(_)
                 | dispatch::Phase::Announcing
+                | dispatch::Phase::Grace
                 | dispatch::Phase::Contested
                 | dispatch::Phase::Sought => {
                     *waiting.entry(phase.to_string()).or_default() += 1;

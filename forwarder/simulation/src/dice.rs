@@ -1,6 +1,7 @@
 //! Chance, by a seed.
 
 /// Random numbers (SplitMix64).
+#[derive(Debug)]
 pub(crate) struct Dice(u64);
 
 impl Dice {

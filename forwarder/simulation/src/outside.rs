@@ -2,6 +2,7 @@
 
 mod kafka;
 mod nats;
+mod subscribers;
 
 use std::collections::BTreeMap;
 
@@ -10,6 +11,7 @@ use forwarder_core::delivery::partition::PartitionId;
 use self::kafka::Log;
 pub(crate) use self::kafka::{Owner, Record};
 pub(crate) use self::nats::{Answer, Sent, Server, Wire};
+use self::subscribers::Subscribers;
 use crate::assets::{ASSETS, CLUSTERS, partitions, subject};
 use crate::dice::Dice;
 use crate::plan::Plan;
@@ -35,6 +37,7 @@ pub(crate) struct Outside {
     newest: Vec<Vec<i64>>,
     /// By topic, the latest ring under which a record of the asset was sent to its owner. Its partitions may be different processes'.
     sent_under: Vec<Vec<usize>>,
+    pub(crate) subscribers: Subscribers,
     /// No faults any more.
     pub(crate) healed: bool,
     pub(crate) verbose: bool,
@@ -45,9 +48,13 @@ pub(crate) struct Outside {
 impl Outside {
     pub(crate) fn new(seed: u64, topics: &'static [i32], verbose: bool) -> Self {
         let mut dice = Dice::new(seed);
-        let plan = Plan::new(&mut dice);
+        let mut plan = Plan::new(&mut dice);
         let first = 1 + dice.below((1 << CLUSTERS) - 1);
         let partitions = partitions(topics);
+        let subscribers = Subscribers::new(seed, partitions.len(), plan.pace);
+        if subscribers.grace > 0 {
+            plan.change_more();
+        }
         let servers = (0..CLUSTERS).map(|_| Server::new(&mut dice, plan.poison));
         Self {
             servers: servers.collect(),
@@ -64,6 +71,7 @@ impl Outside {
             wire_count: 0,
             newest: vec![vec![-1; ASSETS]; topics.len()],
             sent_under: vec![vec![0; ASSETS]; topics.len()],
+            subscribers,
             healed: false,
             verbose,
             failure: None,
@@ -136,5 +144,6 @@ impl Outside {
                 return self.fail(text);
             }
         }
+        self.judge_subscribers();
     }
 }

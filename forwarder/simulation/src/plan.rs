@@ -9,7 +9,7 @@ use crate::dice::Dice;
 pub(crate) struct Plan {
     pub(crate) processes: usize,
     pub(crate) limits: Limits,
-    /// How many records may be out above the limit.
+    /// How many records may be out above the limit: a refused one that is called back counts again, whatever is out meanwhile.
     pub(crate) excess: usize,
     pub(crate) handover_timeout: u64,
     pub(crate) drain_timeout: u64,
@@ -67,7 +67,7 @@ impl Plan {
                 },
                 queue: 2 + dice.below(12),
             },
-            excess: 0,
+            excess: 1,
             handover_timeout: [0, 30_000, 300_000, 3_000_000][dice.below(4)],
             drain_timeout: 1_000 * dice.below(1_500) as u64,
             attempts: dice.chance(50).then(|| 1 + dice.below(3) as u32),
@@ -87,5 +87,13 @@ impl Plan {
             kills,
             rings,
         }
+    }
+
+    /// Rings change often, and partitions move in the middle of that.
+    pub(crate) fn change_more(&mut self) {
+        self.rings = self.rings.max(40);
+        self.moves = self.moves.max(25);
+        self.kicks = self.kicks.max(6);
+        self.kills = self.kills.max(12);
     }
 }

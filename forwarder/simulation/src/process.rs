@@ -28,6 +28,8 @@ const TUNING: Tuning = Tuning {
 
 pub(crate) struct Process {
     number: usize,
+    /// Which of all processes that ever were.
+    pub(crate) life: u64,
     pub(crate) dispatcher: Dispatcher<Message>,
     /// The assignments' numbers at the group.
     tokens: BTreeMap<PartitionId, u64>,
@@ -39,6 +41,10 @@ pub(crate) struct Process {
     /// The ring in use, and the one that it is to use.
     pub(crate) ring: usize,
     pub(crate) next_ring: usize,
+    /// The ring that is announced last.
+    announced: usize,
+    /// When the announcement will be heard.
+    heard_at: Option<u64>,
     pub(crate) publishers: Vec<Publisher>,
     outputs: u32,
     pub(crate) receipts: VecDeque<Report>,
@@ -54,15 +60,21 @@ impl Process {
         let mut outputs = outside.dice.below(3) as u32;
         let ring_epoch = open_ring(ring, &mut publishers, &mut outputs, outside);
         outside.say(|| format!("process {number} begins with ring {}", ring + 1));
+        let handover_timeout = outside.plan.handover_timeout;
+        let mut dispatcher = Dispatcher::tuned(outside.plan.limits, ring_epoch, handover_timeout, TUNING);
+        dispatcher.set_grace(outside.subscribers.grace);
         Self {
             number,
-            dispatcher: Dispatcher::tuned(outside.plan.limits, ring_epoch, outside.plan.handover_timeout, TUNING),
+            life: outside.begin_life(),
+            dispatcher,
             tokens: BTreeMap::new(),
             fetched: BTreeMap::new(),
             events: VecDeque::new(),
             leaving: BTreeMap::new(),
             ring,
             next_ring: ring,
+            announced: ring,
+            heard_at: Some(outside.heard_at()),
             publishers,
             outputs,
             receipts: VecDeque::new(),

@@ -19,6 +19,9 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64, topics: &'static [i32], verbose: bool) -> Self {
         let mut outside = Outside::new(seed, topics, verbose);
+        if outside.subscribers.grace > 0 {
+            outside.commit_beginnings();
+        }
         let processes = (0..outside.plan.processes).map(|number| Some(Process::new(number, 0, &mut outside)));
         let processes = processes.collect();
         Self { outside, processes }
@@ -229,14 +232,21 @@ impl World {
         let Some(process) = self.processes[one].take() else {
             return;
         };
+        self.outside.end_life(process.life);
         for wire in process.publishers.iter().filter_map(|publisher| publisher.wire) {
             self.outside.cut(wire);
         }
     }
 
     fn judge(&mut self) {
+        self.outside.learn();
         for process in self.processes.iter().flatten() {
             process.judge(&mut self.outside);
+            if self.outside.is_stated() {
+                for (partition, oldest) in process.dispatcher.oldest_rings() {
+                    self.outside.state(partition, oldest);
+                }
+            }
         }
     }
 
@@ -270,6 +280,7 @@ impl World {
     fn round(&mut self) {
         self.assign();
         self.outside.now += 20_000;
+        self.outside.learn();
         let wires: Vec<u64> = self.outside.wires.keys().copied().collect();
         for wire in wires {
             self.outside.serve(wire, 20);

@@ -316,12 +316,14 @@ impl Commits {
                 position,
                 ring,
                 members,
+                using,
                 ahead,
             } = point.clone();
             let metadata = Metadata {
                 partitions: self.group_partitions.get(&partition.input()).copied().unwrap_or(0),
                 ring,
                 members: Some(members),
+                using,
                 ahead: ahead.filter(|_| !self.brief),
             };
             let mut element = list.add_partition(client.inputs.topic_of(*partition), partition.number());

@@ -198,7 +198,9 @@ impl Seeking {
                 offset,
                 away: place.start.away.clone(),
                 lanes: place.start.lanes.clone(),
+                ring: place.ring,
                 members: place.members,
+                using: place.using,
                 later: place.later.clone(),
             };
             dispatcher.assign(partition, &resume, phase);

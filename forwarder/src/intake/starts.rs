@@ -56,6 +56,8 @@ pub(super) struct Place {
     pub(super) ring: u64,
     /// Its fingerprint.
     pub(super) members: Option<u64>,
+    /// The epoch of the ring under which they have delivered, where the other one is only announced.
+    pub(super) using: Option<u64>,
     pub(super) start: Start,
     /// What they have settled behind the committed offset, as told under another ring than ours.
     pub(super) later: Option<Ahead>,
@@ -99,6 +101,7 @@ impl Place {
             | Phase::Examined
             | Phase::Damaged(_)
             | Phase::Announcing
+            | Phase::Grace
             | Phase::Sought => {}
         }
     }
@@ -267,6 +270,7 @@ pub(super) fn look_up(consumer: &KafkaConsumer, inquiry: &Inquiry<'_>) -> Result
             partition,
             ring: metadata.ring,
             members: metadata.members,
+            using: metadata.using,
             start,
             later,
         });

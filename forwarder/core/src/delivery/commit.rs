@@ -7,6 +7,9 @@
 //! While single assets wait, further words name them by their lanes: `… beyond=90210 except=C2:4711 lanes=00c0ffee…:5000`. They say
 //! the same as `upto` and `away`, more exactly. Older forwarders pass over them, so the older words stay true alone: there the cluster
 //! that owns such an asset is away from the asset's record on.
+//!
+//! Before a ring is used, subscribers may be given time to learn of it. Until then commits name the ring in use, too:
+//! `… ring=8 members=8d3f… using=7`. Older forwarders pass over that word, and begin under ring 8 without a wait.
 
 mod ahead;
 #[cfg(test)]
@@ -36,6 +39,8 @@ pub struct CommitPoint {
     pub ring: u64,
     /// That ring's fingerprint.
     pub members: u64,
+    /// See [`Metadata::using`].
+    pub using: Option<u64>,
     /// What is settled behind it.
     pub ahead: Option<Ahead>,
 }
@@ -50,6 +55,8 @@ pub struct Metadata {
     pub ring: u64,
     /// That ring's fingerprint. It shows where somebody declares two rings of one epoch.
     pub members: Option<u64>,
+    /// The epoch of the ring under which records were delivered last, where the other one is announced and subscribers may not know it.
+    pub using: Option<u64>,
     /// What is settled behind the committed offset.
     pub ahead: Option<Ahead>,
 }
@@ -70,6 +77,7 @@ impl Metadata {
                 ("partitions", count) => metadata.partitions = count.parse().ok()?,
                 ("ring", epoch) => metadata.ring = epoch.parse().ok()?,
                 ("members", print) => metadata.members = Some(u64::from_str_radix(print, 16).ok()?),
+                ("using", epoch) => metadata.using = Some(epoch.parse().ok()?),
                 ("upto", offset) => upto = Some(offset.parse().ok()?),
                 ("away", list) => away = list.split(',').map(parse_away).collect::<Option<_>>()?,
                 ("beyond", offset) => beyond = Some(offset.parse().ok()?),
@@ -137,12 +145,16 @@ impl fmt::Display for Metadata {
             partitions,
             ring,
             members,
+            using,
             ahead,
         } = self;
         write!(f, "{MARK} partitions={partitions} ring={ring}")?;
         let ahead = ahead.as_ref().map(Ahead::fit);
         if let Some(members) = ahead.as_ref().map(|ahead| ahead.members).or(*members) {
             write!(f, " members={members:016x}")?;
+        }
+        if let Some(using) = using {
+            write!(f, " using={using}")?;
         }
         let Some(ahead) = ahead else { return Ok(()) };
         if ahead.lanes.is_empty() {

@@ -18,6 +18,9 @@
 //! owner; what comes meanwhile is held back. If the old owner does not answer in time, it is asked to give them back, and
 //! they go to the new one, in order. All other assets go on.
 //!
+//! **Grace.** Where it is declared, a ring that moves assets is not used before subscribers had time to learn of it: see `grace`. Which
+//! rings they need no longer is in `left`.
+//!
 //! **Held assets.** An output that is denied a record closes the record's lane: see `held`. That asset alone is parked.
 //!
 //! **Parking.** Past its cap, a cluster that is away (or very slow) keeps nobody waiting: new records of its are parked,
@@ -27,8 +30,10 @@ mod assignments;
 mod backlog;
 mod commits;
 mod damage;
+mod grace;
 mod handover;
 mod held;
+mod left;
 mod partition;
 mod records;
 mod replay;
@@ -40,6 +45,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+use self::grace::{Announced, Grace};
 use self::handover::HandOver;
 pub use self::held::Closed;
 use self::held::HeldLanes;
@@ -103,8 +109,13 @@ pub struct Dispatcher<T> {
     tuning: Tuning,
     caps: Caps,
     ring_epoch: RingEpoch,
-    /// Epoch and fingerprint of the ring that commits speak of: that of `ring_epoch`, or the one that is to come.
-    announced: (u64, u64),
+    announced: Announced,
+    /// How far subscribers know the ring in use.
+    grace: Grace,
+    /// The epoch of the newest ring before it that subscribers know from this process.
+    known: Option<u64>,
+    /// Some partition may wait for that grace.
+    may_owe: bool,
     handover_timeout: u64,
     partitions: BTreeMap<PartitionId, Partition>,
     /// The last assignment epoch. It grows with every assignment of any partition.
@@ -135,7 +146,10 @@ impl<T: Deliverable> Dispatcher<T> {
         let mut dispatcher = Self {
             tuning,
             caps: Caps::new(limits),
-            announced: (ring_epoch.epoch, ring_epoch.fingerprint()),
+            announced: Announced::at_once(ring_epoch.epoch, ring_epoch.fingerprint()),
+            grace: Grace::None,
+            known: None,
+            may_owe: false,
             ring_epoch,
             handover_timeout,
             partitions: BTreeMap::new(),
@@ -157,6 +171,7 @@ impl<T: Deliverable> Dispatcher<T> {
     pub fn observe(&mut self, now: u64, sent: impl Fn(u32) -> usize) {
         self.now = now;
         self.caps.observe(now, |output| sent(output as u32));
+        self.count_grace();
     }
 
     /// Lanes that an output is to give back: their assets have another owner, and it has not settled them in time. None as

@@ -103,6 +103,7 @@ impl Outside {
     /// A process sends a record to a cluster. That its assets are sent back to a former owner would show here.
     pub(crate) fn judge_sending(&mut self, partition: PartitionId, offset: i64, cluster: usize, ring: usize) {
         let asset = self.record_mut(partition, offset).asset.unwrap();
+        self.judge_ring(partition, asset, cluster, ring);
         let topic = partition.input().index();
         let mut rings = self.rings[..=ring].iter();
         let Some(under) = rings.rposition(|members| RINGS.owner(*members, asset) == cluster) else {
@@ -167,6 +168,9 @@ impl Outside {
                     Confirmation::Ack => {
                         if self.servers[cluster].stored.insert((partition, offset)) {
                             self.receive(cluster, partition, offset);
+                        } else if let Some(asset) = self.record_mut(partition, offset).asset {
+                            // The stream has it: who reads the stream from now on gets it.
+                            self.publish(cluster, partition, offset, asset);
                         }
                         (!self.fault(self.plan.lost_acks)).then_some(Answer::Ack(ticket))
                     }
@@ -194,6 +198,7 @@ impl Outside {
             format!("C{cluster} has {partition:?}@{offset} of {asset}{again}")
         });
         self.count(if first { "first deliveries" } else { "repeats" });
+        self.publish(cluster, partition, offset, asset);
         if !first || given_up {
             return;
         }

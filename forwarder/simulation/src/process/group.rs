@@ -64,7 +64,7 @@ impl Process {
                 partitions: outside.topics[partition.input().index()].unsigned_abs(),
                 ring,
                 members: Some(self.dispatcher.ring_epoch().fingerprint()),
-                ahead: None,
+                ..Metadata::default()
             };
             if !outside.commit(partition, token, 0, &text.to_string()) {
                 return;
@@ -97,7 +97,9 @@ impl Process {
             offset: begin.offset.unwrap(),
             away: begin.away,
             lanes: begin.lanes,
+            ring: metadata.ring,
             members: metadata.members,
+            using: metadata.using,
             later: metadata.ahead.filter(|ahead| ahead.members != fingerprint),
         };
         if !resume.away.is_empty() {
@@ -108,6 +110,9 @@ impl Process {
         self.fetched.insert(partition, resume.offset);
         self.tokens.insert(partition, token);
         self.dispatcher.assign(partition, &resume, phase);
+        if self.dispatcher.partitions()[&partition].phase == Phase::Grace {
+            outside.count("partitions that wait for a grace");
+        }
     }
 
     pub(super) fn go_on_leaving(&mut self, outside: &mut Outside) {
@@ -222,6 +227,7 @@ fn text(outside: &Outside, partition: PartitionId, point: &CommitPoint) -> Strin
         partitions: outside.topics[partition.input().index()].unsigned_abs(),
         ring: point.ring,
         members: Some(point.members),
+        using: point.using,
         ahead: point.ahead.clone(),
     };
     metadata.to_string()

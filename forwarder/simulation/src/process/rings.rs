@@ -9,6 +9,7 @@ use crate::publisher::Publisher;
 
 impl Process {
     pub(super) fn change_ring(&mut self, outside: &mut Outside) {
+        self.pass_time(outside);
         if self.next_ring == self.ring {
             // A publisher that is done with ends, and its connection.
             let Self {
@@ -23,12 +24,13 @@ impl Process {
             });
             return;
         }
-        let fingerprint = RINGS.ring(outside.rings[self.next_ring]).fingerprint();
-        self.dispatcher.announce(self.next_ring as u64 + 1, fingerprint);
-        if !self.dispatcher.is_announced() {
+        if self.announced != self.next_ring {
+            self.announce(outside);
+        }
+        if self.announced == self.ring || !self.dispatcher.may_use_announced() {
             return;
         }
-        self.ring = self.next_ring;
+        self.ring = self.announced;
         let ring_epoch = open_ring(self.ring, &mut self.publishers, &mut self.outputs, outside);
         for partition in self.dispatcher.set_ring(ring_epoch) {
             self.fetched
@@ -39,6 +41,37 @@ impl Process {
         outside.say(|| format!(" {number} uses ring {ring}, {waiting} assets wait"));
         if waiting > 0 {
             outside.count("rings with assets that wait");
+        }
+    }
+}
+
+impl Process {
+    fn announce(&mut self, outside: &mut Outside) {
+        let ring = RINGS.ring(outside.rings[self.next_ring]);
+        let outputs = vec![0; ring.len()];
+        let ring_epoch = RingEpoch::new(self.next_ring as u64 + 1, ring, outputs);
+        let grace = outside.subscribers.grace;
+        if self.dispatcher.announce_with_grace(&ring_epoch, grace) {
+            self.announced = self.next_ring;
+            self.heard_at = Some(outside.heard_at());
+            if self.dispatcher.grace_left().is_some() {
+                outside.count("rings announced with a grace");
+            }
+        } else {
+            outside.count("rings that wait for another one's grace");
+        }
+    }
+
+    /// What nothing but time brings about.
+    fn pass_time(&mut self, outside: &mut Outside) {
+        if self.heard_at.take_if(|at| *at <= outside.now).is_some() {
+            self.dispatcher.heard(self.announced as u64 + 1, outside.now);
+            outside.hear(self.life, &[self.ring, self.announced]);
+        }
+        for partition in self.dispatcher.end_grace() {
+            outside.count("partitions whose grace is over");
+            self.fetched
+                .insert(partition, self.dispatcher.partitions()[&partition].next());
         }
     }
 }

@@ -12,6 +12,7 @@ fn begin() -> Begin {
             partition: partition(0),
             ring: 0,
             members: None,
+            using: None,
             start: Start {
                 offset: Some(7),
                 committed: true,

@@ -28,6 +28,7 @@ fn a_person_can_read_it() {
         partitions: 12,
         ring: 3,
         members: Some(0x8d),
+        using: None,
         ahead: Some(Ahead {
             members: 0x8d,
             upto: 90_210,
@@ -63,6 +64,7 @@ fn an_asset_that_waits_is_told_by_its_lane_and_to_older_forwarders_by_its_cluste
         partitions: 1,
         ring: 1,
         members: Some(1),
+        using: None,
         ahead: Some(ahead),
     };
     assert_eq!(
@@ -70,6 +72,53 @@ fn an_asset_that_waits_is_told_by_its_lane_and_to_older_forwarders_by_its_cluste
         "fanout1 partitions=1 ring=1 members=0000000000000001 upto=90 away=C2:20,C3:40 beyond=90 except=C3:40 \
          lanes=C2:0000000000c0ffee:20"
     );
+}
+
+#[test]
+fn the_ring_in_use_is_a_word_that_older_forwarders_pass_over() {
+    let metadata = Metadata {
+        partitions: 12,
+        ring: 8,
+        members: Some(0x8d),
+        using: Some(7),
+        ahead: None,
+    };
+    let text = "fanout1 partitions=12 ring=8 members=000000000000008d using=7";
+    assert_eq!(metadata.to_string(), text);
+    let older = text.strip_suffix(" using=7").unwrap();
+    let read = Metadata {
+        using: None,
+        ..metadata
+    };
+    assert_eq!(Metadata::parse(older), Some(read), "nothing else is said by it");
+    assert_eq!(Metadata::parse("fanout1 ring=8 using=x"), None);
+}
+
+#[test]
+fn the_ring_in_use_has_room_in_the_longest_text() {
+    let away = (0..1_000).map(|at| (format!("cluster-{at:04}"), i64::from(at)));
+    let lanes = (0..100).map(|lane| AwayLane {
+        lane,
+        from: 5,
+        cluster: format!("cluster-{lane:04}"),
+    });
+    for lanes in [Vec::new(), lanes.collect()] {
+        let metadata = Metadata {
+            partitions: u32::MAX,
+            ring: u64::MAX,
+            members: Some(u64::MAX),
+            using: Some(u64::MAX),
+            ahead: Some(Ahead {
+                members: u64::MAX,
+                upto: i64::MAX,
+                away: away.clone().collect(),
+                lanes,
+            }),
+        };
+        let text = text_of(&metadata, Some("zVtKbJCZTACVYqLrv5wGBg"));
+        assert!(text.len() <= MAX_LEN, "{}", text.len());
+        assert_eq!(Metadata::parse(&text).unwrap().using, Some(u64::MAX));
+    }
 }
 
 #[test]
@@ -96,6 +145,7 @@ fn what_does_not_fit_is_not_called_settled() {
         partitions: 1,
         ring: 1,
         members: Some(1),
+        using: None,
         ahead: Some(Ahead {
             members: 1,
             upto: 1 << 40,
@@ -127,6 +177,7 @@ fn a_cluster_is_away_only_before_what_is_called_settled() {
         partitions: 1,
         ring: 1,
         members: None,
+        using: None,
         ahead: Some(ahead),
     };
     let text = "fanout1 partitions=1 ring=1 members=0000000000000001 upto=5 away=C2:4";
@@ -139,6 +190,7 @@ proptest! {
         partitions: u32,
         ring: u64,
         members: Option<u64>,
+        using: Option<u64>,
         ahead in proptest::option::of((
             any::<u64>(),
             any::<i64>(),
@@ -151,7 +203,7 @@ proptest! {
             Ahead { members, upto, away: away.into_iter().collect(), lanes: lanes.collect() }.fit()
         });
         let members = ahead.as_ref().map(|ahead| ahead.members).or(members);
-        let metadata = Metadata { partitions, ring, members, ahead };
+        let metadata = Metadata { partitions, ring, members, using, ahead };
         let text = metadata.to_string();
         prop_assert!(text.len() <= MAX_LEN + 100, "{}", text.len());
         prop_assert_eq!(Metadata::parse(&text), Some(metadata));
@@ -182,7 +234,7 @@ proptest! {
             }
             ahead.away.iter().all(|(name, from)| name != owner || offset < *from)
         };
-        let metadata = Metadata { partitions: 1, ring: 1, members: Some(1), ahead: Some(ahead.clone()) };
+        let metadata = Metadata { partitions: 1, ring: 1, members: Some(1), using: None, ahead: Some(ahead.clone()) };
         let text = metadata.to_string();
         let older: Vec<&str> = text.split(' ').filter(|word| {
             !["beyond=", "except=", "lanes="].iter().any(|newer| word.starts_with(newer))

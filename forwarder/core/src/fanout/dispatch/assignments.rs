@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::backlog::Backlog;
+use super::left::RingsUsed;
+use super::partition::Past;
 use super::{Dispatcher, Partition, Phase, Resume};
 use crate::delivery::deliverable::Deliverable;
 use crate::delivery::offsets::Offsets;
@@ -10,13 +12,15 @@ use crate::delivery::partition::PartitionId;
 
 impl<T: Deliverable> Dispatcher<T> {
     /// Takes a partition; returns the assignment's epoch. `phase` says how the ring that its committed metadata names
-    /// stands to ours: [`Phase::Active`] is for the same one.
+    /// stands to ours: [`Phase::Active`] is for the same one. It becomes [`Phase::Grace`] where subscribers need time to learn of our ring.
     pub fn assign(&mut self, partition: PartitionId, resume: &Resume, phase: Phase) -> u32 {
         self.remove(partition);
         self.assignment_epoch += 1;
         let mut backlog = Backlog::new(self.ring_epoch.clone());
         backlog.restore(&resume.away, &resume.lanes, self.now);
-        let state = Partition {
+        let past = Past::of(resume);
+        let phase = past.phase_under(&self.ring_epoch, self.is_known(), phase);
+        let mut state = Partition {
             epoch: self.assignment_epoch,
             phase,
             ring: match phase {
@@ -25,9 +29,16 @@ impl<T: Deliverable> Dispatcher<T> {
                 Phase::Stopped | Phase::Sought => u64::MAX,
                 // What it says must not be overwritten by a ring that is not theirs.
                 Phase::Contested => self.ring_epoch.epoch.saturating_add(1),
-                Phase::Active | Phase::Draining | Phase::Announcing | Phase::Examined | Phase::Damaged(_) => 0,
+                Phase::Active
+                | Phase::Draining
+                | Phase::Announcing
+                | Phase::Grace
+                | Phase::Examined
+                | Phase::Damaged(_) => 0,
             },
-            members: resume.members,
+            past,
+            owes: None,
+            rings: RingsUsed::of_others(past.used(), resume.offset),
             later: resume.later.clone(),
             start: resume.offset,
             offsets: Offsets::with_slack(resume.offset, self.tuning.slack),
@@ -35,6 +46,7 @@ impl<T: Deliverable> Dispatcher<T> {
             backlog_held: false,
             committed: None,
         };
+        self.may_owe |= state.enter(self.ring_epoch.epoch);
         self.partitions.insert(partition, state);
         self.assignment_epoch
     }

@@ -35,12 +35,15 @@ impl<T: Deliverable> Dispatcher<T> {
         if state.ring > self.ring_epoch.epoch {
             return None;
         }
-        let (ring, members) = self.announced;
+        let (ring, members) = (self.announced.epoch, self.announced.fingerprint);
         let position = state.position();
         Some(CommitPoint {
             position,
             ring,
             members,
+            using: state
+                .owes
+                .or(self.announced.is_awaited.then_some(self.ring_epoch.epoch)),
             // Whoever has that ring cannot make use of what is told under another one.
             ahead: Some(self.ahead(state)).filter(|ahead| ahead.members == members && ahead.upto > position),
         })
@@ -114,9 +117,10 @@ impl<T: Deliverable> Dispatcher<T> {
         };
         let begins = state.phase == Phase::Announcing && point.ring >= self.ring_epoch.epoch;
         if begins {
-            state.phase = Phase::Active;
+            state.begin(self.ring_epoch.epoch);
         }
         state.committed = Some(point);
+        self.count_grace();
         begins
     }
 }

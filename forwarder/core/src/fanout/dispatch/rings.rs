@@ -3,11 +3,11 @@
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use super::backlog::{Backlog, Ways};
+use super::backlog::Ways;
+use super::grace::Announced;
 use super::{Dispatcher, Phase, RingEpoch};
 use crate::delivery::DEAD_LETTER;
 use crate::delivery::deliverable::Deliverable;
-use crate::delivery::offsets::Offsets;
 use crate::delivery::partition::PartitionId;
 
 impl<T: Deliverable> Dispatcher<T> {
@@ -20,8 +20,8 @@ impl<T: Deliverable> Dispatcher<T> {
     /// From now on commits say that a successor needs the ring of this epoch and fingerprint. Only when all have been acknowledged may
     /// that ring be used: otherwise a successor with the old one would send assets back.
     pub fn announce(&mut self, epoch: u64, fingerprint: u64) {
-        if epoch > self.announced.0 {
-            self.announced = (epoch, fingerprint);
+        if epoch > self.announced.epoch {
+            self.announced = Announced::at_once(epoch, fingerprint);
         }
     }
 
@@ -36,7 +36,7 @@ impl<T: Deliverable> Dispatcher<T> {
             state
                 .committed
                 .as_ref()
-                .is_some_and(|point| point.ring >= self.announced.0)
+                .is_some_and(|point| point.ring >= self.announced.epoch)
         })
     }
 
@@ -48,41 +48,45 @@ impl<T: Deliverable> Dispatcher<T> {
     /// Uses another ring from now on. Returns the partitions that waited for it and begin: their records are to be asked for.
     pub fn set_ring(&mut self, ring_epoch: RingEpoch) -> Vec<PartitionId> {
         self.announce(ring_epoch.epoch, ring_epoch.fingerprint());
+        if self.is_known() {
+            self.known = Some(self.ring_epoch.epoch);
+        }
+        self.grace = self.grace_of(ring_epoch.epoch);
+        self.announced.is_awaited &= self.announced.epoch > ring_epoch.epoch;
+        let is_known = self.is_known();
         self.ring_epoch = ring_epoch;
         self.make_outputs_known();
+        let ours = &self.ring_epoch;
         let mut begun = Vec::new();
         let mut ways = Ways::default();
         for (partition, state) in &mut self.partitions {
-            state.backlog.change(&self.ring_epoch, &mut ways);
-            match state.phase {
+            state.backlog.change(ours, &mut ways);
+            if state.rings.has_begun() {
+                state.use_ring(ours.epoch);
+            }
+            let phase = match state.phase {
                 Phase::Behind(epoch)
-                    if epoch == self.ring_epoch.epoch
-                        && state
-                            .members
-                            .is_some_and(|members| members != self.ring_epoch.fingerprint()) =>
+                    if epoch == ours.epoch
+                        && state.past.members.is_some_and(|members| members != ours.fingerprint()) =>
                 {
-                    state.phase = Phase::Contested;
                     state.ring = epoch.saturating_add(1);
+                    Phase::Contested
                 }
-                Phase::Behind(epoch) if epoch == self.ring_epoch.epoch => {
-                    state.phase = Phase::Active;
-                    begun.push(*partition);
-                    let told = state.later.take().filter(|ahead| self.ring_epoch.matches(ahead));
+                Phase::Behind(epoch) if epoch == ours.epoch => {
+                    let told = state.later.take().filter(|ahead| ours.matches(ahead));
                     if let Some(ahead) = told.filter(|ahead| ahead.upto >= state.start) {
-                        let start = state.start;
-                        let away = ahead.away.into_iter().map(|(name, from)| (name, from.max(start)));
-                        let lanes = ahead.lanes.into_iter().map(|told| (told.lane, told.from.max(start)));
-                        state.start = ahead.upto;
-                        state.offsets = Offsets::with_slack(ahead.upto, self.tuning.slack);
-                        state.backlog = Backlog::new(self.ring_epoch.clone());
-                        state
-                            .backlog
-                            .restore(&away.collect::<Vec<_>>(), &lanes.collect::<Vec<_>>(), self.now);
+                        state.go_on_behind(ahead, ours, self.tuning.slack, self.now);
                     }
+                    Phase::Active
                 }
-                Phase::Behind(epoch) if epoch < self.ring_epoch.epoch => state.phase = Phase::Announcing,
-                Phase::Contested => state.phase = Phase::Announcing,
-                _ => {}
+                Phase::Behind(epoch) if epoch < ours.epoch => Phase::Announcing,
+                Phase::Contested => Phase::Announcing,
+                _ => continue,
+            };
+            state.phase = state.past.phase_under(ours, is_known, phase);
+            self.may_owe |= state.enter(ours.epoch);
+            if state.is_taken() {
+                begun.push(*partition);
             }
         }
         // What is being read again is looked at anew: its classes have other names now.

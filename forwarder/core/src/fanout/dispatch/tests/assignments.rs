@@ -102,8 +102,7 @@ fn a_commit_tells_what_is_settled_ahead_and_a_successor_goes_on_from_there() {
         offset: ahead.upto,
         away: ahead.away,
         lanes: Vec::new(),
-        members: None,
-        later: None,
+        ..Resume::default()
     };
     let (log, now) = (desk.log, desk.now);
     let mut next = Desk::new("12", 4);
