@@ -137,7 +137,7 @@ impl Beacon {
             return self.wait().await;
         };
         let subjects = Subjects::new(&declared.subject);
-        if let Some(pattern) = self.capturing(&subjects) {
+        if let Some(pattern) = capturing(&self.stored, &subjects) {
             let fault = format!(
                 "the managed stream's subjects {pattern:?} would store what is said below {}: declare another subject for the beacon, \
                  or narrower publish.stream.subjects",
@@ -176,13 +176,6 @@ impl Beacon {
             self.clock,
         );
         announcer.run(&mut self.links, events).await
-    }
-
-    /// The pattern of a managed stream that takes what is said.
-    fn capturing(&self, subjects: &Subjects) -> Option<&str> {
-        let said = [subjects.get(), subjects.digest(), subjects.ready(), subjects.pods()];
-        let captures = |pattern: &&String| said.iter().any(|subject| takes(pattern, subject));
-        self.stored.iter().find(captures).map(String::as_str)
     }
 
     /// Announces nothing, and says why. Nobody waits for what nobody can hear.
@@ -235,3 +228,13 @@ fn stored(publish: &Publish) -> Vec<String> {
         .into_iter()
         .collect()
 }
+
+/// The pattern of a stream that would take what is said.
+fn capturing<'a>(stored: &'a [String], subjects: &Subjects) -> Option<&'a str> {
+    let said = [subjects.get(), subjects.digest(), subjects.ready(), subjects.pods()];
+    let captures = |pattern: &&String| said.iter().any(|subject| takes(pattern, subject));
+    stored.iter().find(captures).map(String::as_str)
+}
+
+#[cfg(test)]
+mod tests;

@@ -218,8 +218,10 @@ impl<P: RingProgram> Intake<P> {
         };
         let handover_timeout = config.ring.handover_timeout_ms.saturating_mul(1_000);
         let membership = Membership::new(lease, metrics.fenced.clone(), now);
+        let mut dispatcher = Dispatcher::new(limits(&config.engine), ring_epoch, handover_timeout);
+        dispatcher.set_grace(rings::grace(&config.ring));
         Ok(Self {
-            dispatcher: Dispatcher::new(limits(&config.engine), ring_epoch, handover_timeout),
+            dispatcher,
             publishers,
             records: Records::new(program, &client, channels, metrics.clone(), clock),
             replay: ReplayReader::default(),
@@ -375,6 +377,11 @@ impl<P: RingProgram> Intake<P> {
             .rings
             .use_announced(&mut self.dispatcher, self.records.program(), &self.metrics);
         self.flow.begin_behind_ring(&begun, &self.client);
+        if let Some(epoch) = self.announcing.take_heard(Instant::now()) {
+            self.dispatcher.heard(epoch, self.clock.micros());
+        }
+        let begun = self.dispatcher.end_grace();
+        self.flow.begin_behind_ring(&begun, &self.client);
         self.rings.let_go(&self.dispatcher, &mut self.publishers);
     }
 
@@ -387,12 +394,7 @@ impl<P: RingProgram> Intake<P> {
             inputs: &self.client.inputs,
             publishers: &self.publishers,
         };
-        let dispatcher = &self.dispatcher;
-        let oldest = || {
-            let partitions = dispatcher.partitions().keys();
-            partitions.map(|partition| (*partition, using.epoch)).collect()
-        };
-        self.announcing.tell_when_due(&view, oldest, || Duration::ZERO);
+        self.announcing.tell_when_due(&view, &self.dispatcher, Instant::now());
     }
 
     fn commit_when_due(&mut self) {

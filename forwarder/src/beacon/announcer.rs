@@ -257,7 +257,7 @@ impl Announcer {
             rings: announcement.rings.iter().map(ring).collect(),
             heard: self.coordinator.heard(now),
             grace_left_ms: self.told.announced.as_ref().map(|_| self.told.grace_left_ms),
-            pods: announcement.pods,
+            pods: self.coordinator.living(now).into_iter().map(str::to_owned).collect(),
             clusters: clusters
                 .map(|(name, reach)| {
                     let shown = BeaconClusterStatus {

@@ -218,8 +218,10 @@ impl Coordinator {
 
     /// What is answered, with its hash and without a nonce.
     pub(super) fn announcement(&self, now: u64) -> Announcement {
-        let mut pods = self.pods.names(now);
-        if !self.stopping {
+        // Who has no partition publishes nothing, and has no lease by which it could prove anything.
+        let others = self.pods.alive(now).filter(|said| has_partitions(&said.oldest));
+        let mut pods: BTreeSet<&str> = others.map(|said| said.pod.as_str()).collect();
+        if !self.stopping && has_partitions(&self.oldest) {
             pods.insert(&self.identity.pod);
         }
         let announcement = Announcement {
@@ -236,6 +238,15 @@ impl Coordinator {
             publishing: self.publishing.clone(),
         };
         announcement.sealed()
+    }
+
+    /// The pods that are alive and not about to end.
+    pub(super) fn living(&self, now: u64) -> BTreeSet<&str> {
+        let mut pods = self.pods.names(now);
+        if !self.stopping {
+            pods.insert(&self.identity.pod);
+        }
+        pods
     }
 
     fn phase(&self, epoch: u64) -> Phase {
@@ -383,6 +394,10 @@ impl Coordinator {
         }
         Some((statement, clusters))
     }
+}
+
+fn has_partitions(oldest: &BTreeMap<String, Vec<(i32, u64)>>) -> bool {
+    oldest.values().any(|partitions| !partitions.is_empty())
 }
 
 fn names(rings: &BTreeMap<u64, Arc<RingConfig>>) -> impl Iterator<Item = &str> {

@@ -7,15 +7,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use forwarder_core::delivery::partition::{Input, Inputs, PartitionId};
+use forwarder_core::delivery::partition::{Input, Inputs};
 use forwarder_core::document::RingConfig;
+use forwarder_core::fanout::dispatch::Dispatcher;
 use rdkafka::statistics::Statistics;
 
 use crate::beacon::{self, ToBeacon, Told};
+use crate::message::Message;
 use crate::outputs::nats::Publishers;
 
 /// Between two words without a change.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// An announcement counts as heard after so long, whatever the beacon says: it gives up earlier by itself, and nothing of it may hold up
+/// records.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// See the module.
 pub(super) struct Announcing {
@@ -26,6 +32,10 @@ pub(super) struct Announcing {
     told: Option<(u64, Option<u64>)>,
     /// How many partitions each topic has, by Kafka's last word.
     counts: BTreeMap<Input, i32>,
+    /// The newest ring that was told, and when it first was.
+    newest: Option<(u64, Instant)>,
+    /// The ring that was last said to be heard.
+    heard: Option<u64>,
     /// The process takes no more records.
     is_stopping: bool,
 }
@@ -46,13 +56,17 @@ impl Announcing {
             next: now,
             told: None,
             counts: BTreeMap::new(),
+            newest: None,
+            heard: None,
             is_stopping: false,
         }
     }
 
-    /// The newest ring whose announcement was heard wherever it can be.
-    pub(super) fn heard(&mut self) -> Option<u64> {
-        *self.beacon.heard.borrow_and_update()
+    /// The newest ring, once its announcement was heard wherever it can be. It is said once.
+    pub(super) fn take_heard(&mut self, now: Instant) -> Option<u64> {
+        let (newest, since) = self.newest.filter(|(newest, _)| self.heard < Some(*newest))?;
+        let is_heard = *self.beacon.heard.borrow() >= Some(newest) || now.duration_since(since) >= PATIENCE;
+        is_heard.then(|| *self.heard.insert(newest))
     }
 
     /// Takes note of how many partitions the topics have.
@@ -82,14 +96,8 @@ impl Announcing {
         self.told = self.told.map(|_| (0, None));
     }
 
-    /// Tells the beacon, if it is time or the rings have changed. `oldest` and `grace_left` are asked for only then: of each partition
-    /// the oldest ring under which something is on its way, and for how long the announced ring is not used yet.
-    pub(super) fn tell_when_due(
-        &mut self,
-        view: &View<'_>,
-        oldest: impl FnOnce() -> Vec<(PartitionId, u64)>,
-        grace_left: impl FnOnce() -> Duration,
-    ) {
+    /// Tells the beacon, if it is time or the rings have changed. The dispatcher is looked at only then.
+    pub(super) fn tell_when_due(&mut self, view: &View<'_>, dispatcher: &Dispatcher<Message>, now: Instant) {
         let View {
             using,
             announced,
@@ -103,14 +111,17 @@ impl Announcing {
             return;
         }
         let rings = Some((using.epoch, announced.map(|ring| ring.epoch)));
-        let now = Instant::now();
         if self.told == rings && now < self.next {
             return;
         }
         self.told = rings;
         self.next = now + INTERVAL;
+        let newest = announced.unwrap_or(using).epoch;
+        if self.newest.is_none_or(|(known, _)| known < newest) {
+            self.newest = Some((newest, now));
+        }
         let mut of_topics = BTreeMap::<String, Vec<(i32, u64)>>::new();
-        for (partition, ring) in oldest() {
+        for (partition, ring) in dispatcher.oldest_rings() {
             let topic = inputs.topic_of(partition).to_owned();
             of_topics.entry(topic).or_default().push((partition.number(), ring));
         }
@@ -119,7 +130,7 @@ impl Announcing {
         self.beacon.told.send_replace(Some(Told {
             using: Arc::clone(using),
             announced: announced.cloned(),
-            grace_left_ms: u64::try_from(grace_left().as_millis()).unwrap_or(u64::MAX),
+            grace_left_ms: dispatcher.grace_left().unwrap_or(0).div_ceil(1_000),
             oldest: of_topics,
             partitions: counts
                 .map(|(input, count)| (inputs.topic(*input).to_owned(), *count))
@@ -132,3 +143,6 @@ impl Announcing {
         }));
     }
 }
+
+#[cfg(test)]
+mod tests;

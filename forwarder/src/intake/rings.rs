@@ -1,7 +1,8 @@
 //! The ring changes while records flow.
 //!
-//! 1. *announced*: publishers for new members start, and every commit says that a successor needs the new ring.
-//! 2. *in use*: as soon as Kafka has acknowledged that for each partition. Assets whose owner changes wait for what is
+//! 1. *announced*: publishers for new members start, and every commit says that a successor needs the new ring. Where a beacon is
+//!    declared, subscribers are told, and have their grace.
+//! 2. *in use*: as soon as Kafka has acknowledged that for each partition, and the grace is over. Assets whose owner changes wait for what is
 //!    out at the old one ([`forwarder_core::fanout::dispatch`]); all others go on.
 //! 3. *done with*: a member that has left the ring is let go when it has nothing more.
 
@@ -126,7 +127,8 @@ impl RingChanges {
         publishers: &mut Publishers,
         program: &mut impl RingProgram,
     ) {
-        if !self.declared.has_changed().unwrap_or(false) {
+        // A ring whose grace runs is used first. The newer one waits where it is declared.
+        if !self.declared.has_changed().unwrap_or(false) || !dispatcher.may_announce() {
             return;
         }
         let Some(config) = self.declared.borrow_and_update().clone() else {
@@ -142,7 +144,7 @@ impl RingChanges {
                 if let Some(beacon) = &config.beacon {
                     program.keep_off(&beacon.subject);
                 }
-                dispatcher.announce(ring_epoch.epoch, ring_epoch.fingerprint());
+                dispatcher.announce_with_grace(&ring_epoch, grace(&config));
                 self.announced = Some(Announced {
                     ring_epoch,
                     config: Arc::new(RingConfig::clone(&config)),
@@ -161,7 +163,7 @@ impl RingChanges {
         program: &mut impl RingProgram,
         metrics: &Metrics,
     ) -> Vec<PartitionId> {
-        let Some(Announced { ring_epoch, config }) = self.announced.take_if(|_| dispatcher.is_announced()) else {
+        let Some(Announced { ring_epoch, config }) = self.announced.take_if(|_| dispatcher.may_use_announced()) else {
             return Vec::new();
         };
         self.moved_share = moved(&dispatcher.ring_epoch().ring, &ring_epoch.ring)
@@ -197,6 +199,12 @@ impl RingChanges {
             .map_or(&[][..], |announced| announced.ring_epoch.outputs());
         publishers.keep(|output| !dispatcher.is_done_with(output) || announced.contains(&output));
     }
+}
+
+/// How long subscribers are given to learn of a ring before it is used, in microseconds; 0: they follow no ring.
+pub(super) fn grace(config: &RingConfig) -> u64 {
+    let beacon = config.beacon.as_ref();
+    beacon.map_or(0, |beacon| beacon.grace_ms.saturating_mul(1_000))
 }
 
 /// Asks old owners that have not answered in time to give back what they have of assets that are others' now.

@@ -28,7 +28,7 @@ pub struct BeaconStatus {
     /// For how many milliseconds an announced ring is not used yet, as far as the grace for subscribers goes. Absent: none is announced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grace_left_ms: Option<u64>,
-    /// The pods that speak for this ring, this one among them.
+    /// The pods of this ring that are alive, this one among them.
     pub pods: Vec<String>,
     /// The clusters on which the ring is announced, by name.
     pub clusters: BTreeMap<String, BeaconClusterStatus>,

@@ -91,6 +91,10 @@ fn phases(coordinator: &Coordinator, now: u64) -> Vec<(u64, Phase)> {
     rings.iter().map(|ring| (ring.epoch, ring.phase)).collect()
 }
 
+fn living(coordinator: &Coordinator, now: u64) -> Vec<&str> {
+    coordinator.living(now).into_iter().collect()
+}
+
 fn names(coordinator: &Coordinator) -> Vec<&str> {
     coordinator.clusters().into_keys().collect()
 }
@@ -155,16 +159,16 @@ fn nothing_is_left_before_every_partition_of_every_topic_is_known() {
 
 #[test]
 fn a_dead_pods_partitions_keep_what_was_said_until_somebody_else_speaks_for_them() {
-    let mut living = coordinator("a");
-    living.hear(statement("b", 1, 7, &[(3, 7)]), NOW);
-    living.tell(&told(eight(), None, &[(0, 8), (1, 8), (2, 8)]), NOW);
-    assert_eq!(living.left(), 7);
+    let mut witness = coordinator("a");
+    witness.hear(statement("b", 1, 7, &[(3, 7)]), NOW);
+    witness.tell(&told(eight(), None, &[(0, 8), (1, 8), (2, 8)]), NOW);
+    assert_eq!(witness.left(), 7);
     let later = NOW + LIFE + SECOND;
-    living.tell(&told(eight(), None, &[(0, 8), (1, 8), (2, 8)]), later);
-    assert_eq!(living.announcement(later).pods, ["a"]);
-    assert_eq!(living.left(), 7, "what it had may be anywhere");
-    living.hear(statement("c", 1, 8, &[(3, 8)]), later);
-    assert_eq!(living.left(), 8);
+    witness.tell(&told(eight(), None, &[(0, 8), (1, 8), (2, 8)]), later);
+    assert_eq!(living(&witness, later), ["a"]);
+    assert_eq!(witness.left(), 7, "what it had may be anywhere");
+    witness.hear(statement("c", 1, 8, &[(3, 8)]), later);
+    assert_eq!(witness.left(), 8);
 }
 
 #[test]
@@ -196,23 +200,41 @@ fn a_pod_that_uses_an_older_ring_holds_it_back_while_it_is_alive() {
 
 #[test]
 fn who_speaks_each_second_is_missed_sooner_and_who_says_farewell_at_once() {
-    let mut living = coordinator("a");
-    living.tell(&told(seven(), None, &[]), NOW);
+    let mut witness = coordinator("a");
+    witness.tell(&told(seven(), None, &[]), NOW);
     let changing = Statement {
         announced: Some(8),
         ..statement("b", 1, 7, &[])
     };
-    living.hear(changing, NOW);
-    living.hear(statement("c", 1, 7, &[]), NOW);
-    assert_eq!(living.announcement(NOW).pods, ["a", "b", "c"]);
+    witness.hear(changing, NOW);
+    witness.hear(statement("c", 1, 7, &[]), NOW);
+    assert_eq!(living(&witness, NOW), ["a", "b", "c"]);
     let later = NOW + LIFE_IN_A_CHANGE;
-    assert_eq!(living.announcement(later).pods, ["a", "c"]);
+    assert_eq!(living(&witness, later), ["a", "c"]);
     let last = Statement {
         stopping: true,
         ..statement("c", 2, 7, &[])
     };
-    living.hear(last, later);
-    assert_eq!(living.announcement(later).pods, ["a"]);
+    witness.hear(last, later);
+    assert_eq!(living(&witness, later), ["a"]);
+}
+
+#[test]
+fn who_has_no_partition_is_not_asked_for_a_proof() {
+    let mut idle = coordinator("a");
+    idle.tell(&told(seven(), None, &[]), NOW);
+    idle.hear(statement("b", 1, 7, &[(0, 7)]), NOW);
+    idle.hear(statement("c", 1, 7, &[]), NOW);
+    assert_eq!(idle.announcement(NOW).pods, ["b"]);
+    idle.tell(&told(seven(), None, &[(1, 7)]), NOW);
+    assert_eq!(idle.announcement(NOW).pods, ["a", "b"]);
+    let ending = Told {
+        stopping: true,
+        ..told(seven(), None, &[(1, 7)])
+    };
+    idle.tell(&ending, NOW);
+    assert_eq!(idle.announcement(NOW).pods, ["b"]);
+    assert!(idle.due(NOW).statement.is_none_or(|(said, _)| said.stopping));
 }
 
 #[test]
@@ -230,20 +252,17 @@ fn what_is_sent_again_and_what_is_of_another_ring_changes_nothing() {
     ours.hear(other, NOW);
     // Our own words come back from each cluster.
     ours.hear(statement("a", 9, 8, &[(3, 8)]), NOW);
-    assert_eq!(
-        (ours.left(), ours.announcement(NOW).pods),
-        (7, vec!["a".to_owned(), "b".to_owned()])
-    );
+    assert_eq!((ours.left(), living(&ours, NOW)), (7, vec!["a", "b"]));
     // An old word keeps nobody alive.
     ours.hear(statement("b", 5, 8, &[(3, 7)]), NOW + LIFE);
-    assert_eq!(ours.announcement(NOW + LIFE).pods, ["a"]);
+    assert_eq!(living(&ours, NOW + LIFE), ["a"]);
     // A new process of the same name counts from anew.
     let anew = Statement {
         process: "b-2".to_owned(),
         ..statement("b", 1, 8, &[(3, 8)])
     };
     ours.hear(anew, NOW + LIFE);
-    assert_eq!((ours.left(), ours.announcement(NOW + LIFE).pods.len()), (8, 2));
+    assert_eq!((ours.left(), living(&ours, NOW + LIFE).len()), (8, 2));
 }
 
 #[test]
@@ -253,13 +272,9 @@ fn pods_and_partitions_have_bounds_beyond_which_nothing_is_claimed() {
     for number in 0..2 * MAX_PODS {
         crowded.hear(statement(&format!("p{number}"), 1, 8, &[]), NOW);
     }
-    assert_eq!(crowded.announcement(NOW).pods.len(), MAX_PODS + 1);
+    assert_eq!(living(&crowded, NOW).len(), MAX_PODS + 1);
     crowded.hear(statement("late", 1, 8, &[]), NOW + LIFE);
-    assert_eq!(
-        crowded.announcement(NOW + LIFE).pods,
-        ["a", "late"],
-        "the dead give room"
-    );
+    assert_eq!(living(&crowded, NOW + LIFE), ["a", "late"], "the dead give room");
 
     let mut large = coordinator("a");
     let mut own = told(eight(), None, &[]);
