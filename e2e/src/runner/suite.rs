@@ -209,13 +209,7 @@ mod tests {
 
     #[test]
     fn all_suites_together_need_everything() {
-        for need in [
-            Need::Kafka,
-            Need::Cluster,
-            Need::GitOps,
-            Need::Prometheus,
-            Need::Python,
-        ] {
+        for need in [Need::Kafka, Need::Cluster, Need::GitOps, Need::Prometheus, Need::Python] {
             assert!(needs(None, need));
             assert!(!needs(Some(suite("unit")), need));
             assert!(!needs(Some(suite("fuzz")), need));
