@@ -1,5 +1,6 @@
 mod assignments;
 mod damage;
+mod grace;
 mod handover;
 mod parking;
 mod rings;
