@@ -9,6 +9,9 @@
 //! record is sent under which ring, what late reports change, the caps, and at the end whether anything is lost, stuck or
 //! left over.
 //!
+//! Half of the seeds have a grace: a ring is used only after simulated subscribers had time to learn of it. Each of them that learned in
+//! time must be subscribed to an owner when that one publishes a record. The other half runs as if there were no subscribers.
+//!
 //! A seed that fails can be run again, and then prints all that happens:
 //! `SIMULATION_SEED=123 cargo test -p forwarder-simulation -- --nocapture`
 
