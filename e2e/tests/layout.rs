@@ -35,6 +35,7 @@ const CRATES: &[(&str, &[&str])] = &[
         "operator",
         &[
             "crds",
+            "forwarder-beacon",
             "forwarder-core",
             "forwarder-kafka",
             "forwarder-nats",
