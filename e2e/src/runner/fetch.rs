@@ -66,7 +66,8 @@ pub(crate) fn python(steps: &Steps) -> Result<()> {
         for (name, text) in module.files {
             fs::write(dir.join(name), text).with_context(|| format!("failed to write {name}"))?;
         }
-        pip.current_dir(dir).args(["install", "-q", "--disable-pip-version-check", "--no-compile"]);
+        pip.current_dir(dir)
+            .args(["install", "-q", "--disable-pip-version-check", "--no-compile"]);
         pip.args(["--requirement", "requirements.txt", "--target", "."]);
         steps.work("fetching Python's packages", &mut pip)
     })
