@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::output::Format;
@@ -81,11 +81,12 @@ pub(crate) enum Command {
         name: String,
     },
     /// Show what a change of the ring would move, before it is made.
+    #[command(group(ArgGroup::new("change").args(["add", "remove"]).required(true).multiple(true)))]
     Diff {
         /// The AssetForwarder.
         name: String,
         /// A cluster that would join: its name in the ring, or that of its NatsCluster. The weight is that of the NatsCluster, or 1.
-        #[arg(long, value_name = "NAME[=WEIGHT]", required_unless_present = "remove")]
+        #[arg(long, value_name = "NAME[=WEIGHT]")]
         add: Vec<Joins>,
         /// A member that would leave: its name in the ring, or that of its NatsCluster.
         #[arg(long, value_name = "NAME")]
