@@ -27,8 +27,9 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// Who we are in the fields that we write.
 const MANAGER: &str = "kubectl-fanout";
 
-/// Objects in a list, at most. A namespace with more is no place to look at from a terminal.
-const MOST: u32 = 1_000;
+/// Objects in a page of a list, and pages at most. A namespace with more is no place to look at from a terminal.
+const PAGE: u32 = 500;
+const PAGES: usize = 20;
 
 /// How to find the cluster.
 #[derive(Clone, Debug, Default)]
@@ -193,11 +194,23 @@ impl Place {
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
     {
-        let what = format!("list the {}s of the namespace {}", K::kind(&()), self.namespace);
+        let what = || format!("list the {}s of the namespace {}", K::kind(&()), self.namespace);
         let api = self.api::<K>();
-        let params = params.clone().limit(MOST);
-        let listed = self.request(what, "list", resource, api.list(&params)).await?;
-        Ok(listed.items)
+        let mut params = params.clone().limit(PAGE);
+        let mut items = Vec::new();
+        for _ in 0..PAGES {
+            let listed = self.request(what(), "list", resource, api.list(&params)).await?;
+            items.extend(listed.items);
+            match listed.metadata.continue_.filter(|next| !next.is_empty()) {
+                None => return Ok(items),
+                Some(next) => params = params.continue_token(&next),
+            }
+        }
+        // A part of them would be taken for all.
+        Err(Fault::Api {
+            what: what(),
+            why: format!("there are more than {}", items.len()),
+        })
     }
 
     async fn patch<K>(&self, name: &str, resource: &'static str, patch: &Value) -> Result<K, Fault>

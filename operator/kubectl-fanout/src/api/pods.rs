@@ -2,6 +2,7 @@
 //! bounded in time and size.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::time::Duration;
 
 use forwarder_core::status::Status;
@@ -15,6 +16,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::Portforwarder;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::{Place, explain};
 use crate::fault::{Fault, Right};
@@ -33,6 +35,12 @@ const AT_ONCE: usize = 8;
 /// A status of thousands of partitions and hundreds of clusters is below; a stranger's endless answer is not read to its end.
 const MOST_BYTES: usize = 2 << 20;
 
+/// How long all pods have together. Those that were not asked by then are not waited for.
+const TOGETHER: Duration = Duration::from_secs(30);
+
+/// Partitions and clusters in all answers together, at most: some 20 MB. A hundred pods may have nine hundred clusters each.
+const MOST_ENTRIES: usize = 100_000;
+
 /// What pods are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
@@ -45,6 +53,7 @@ pub(crate) enum Asked {
 /// Asks all pods of a forwarder. A right that is missing is told once, and not for each pod.
 pub(super) async fn ask(place: &Place, pods: &[Pod], forwarder: &str, asked: Asked) -> (Vec<PodSeen>, Vec<Fault>) {
     let api = place.api::<Pod>();
+    let deadline = Instant::now() + TOGETHER;
     let seen = pods.iter().filter_map(|pod| PodSeen::of(pod, forwarder));
     let answers = futures::stream::iter(seen).map(|pod| {
         let api = &api;
@@ -52,21 +61,45 @@ pub(super) async fn ask(place: &Place, pods: &[Pod], forwarder: &str, asked: Ask
             if !can_be_asked(&pod) {
                 return (pod, None);
             }
+            if Instant::now() >= deadline {
+                let heard = Heard::Silent("it was not asked: the other pods took too long".to_owned());
+                return (PodSeen { heard, ..pod }, None);
+            }
             let heard = tokio::time::timeout(TIMEOUT, one(api, &pod.name, asked)).await;
             heard_of(pod, heard.ok(), &place.namespace)
         }
     });
-    let answers: Vec<(PodSeen, Option<Fault>)> = answers.buffer_unordered(AT_ONCE).collect().await;
+    let mut answers = pin!(answers.buffer_unordered(AT_ONCE));
     let mut pods = Vec::new();
     let mut faults = Vec::new();
-    for (pod, fault) in answers {
-        pods.push(pod);
+    let mut entries = 0;
+    while let Some((pod, fault)) = answers.next().await {
+        pods.push(fit(pod, &mut entries));
         if faults.is_empty() {
             faults.extend(fault);
         }
     }
     pods.sort_by(|a, b| a.name.cmp(&b.name));
     (pods, faults)
+}
+
+/// The pod with its answer, if there is room for that beside others that have `entries` already.
+fn fit(pod: PodSeen, entries: &mut usize) -> PodSeen {
+    let Some(status) = pod.status() else {
+        return pod;
+    };
+    let of_further: usize = status.topics.values().map(|topic| 1 + topic.assignment.len()).sum();
+    let published = pod.published.as_ref().map_or(0, BTreeMap::len);
+    let more = status.assignment.len() + of_further + status.clusters.len() + status.ring.waits_for.len() + published;
+    if *entries + more > MOST_ENTRIES {
+        return PodSeen {
+            heard: Heard::Silent("the pods tell of too many partitions and clusters together".to_owned()),
+            published: None,
+            ..pod
+        };
+    }
+    *entries += more;
+    pod
 }
 
 /// What came of asking a pod; none: it did not answer in time. A fault is one of rights.
@@ -189,7 +222,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::view::samples::silent;
+    use crate::view::samples::{pod, silent};
 
     fn refused(code: u16, message: &str) -> (PodSeen, Option<Fault>) {
         let status = serde_json::from_value(json!({"code": code, "message": message})).unwrap();
@@ -222,5 +255,17 @@ mod tests {
         );
         let (pod, _) = heard_of(silent("a"), None, "plant");
         assert_eq!(pod.heard, Heard::Silent("no answer within 3 s".to_owned()));
+    }
+    #[test]
+    fn answers_that_are_too_large_together_are_not_kept() {
+        // A partition and two clusters.
+        let mut entries = MOST_ENTRIES - 3;
+        assert!(fit(pod("a", 7, 0), &mut entries).status().is_some());
+        let seen = fit(pod("b", 7, 0), &mut entries);
+        assert!(
+            matches!(&seen.heard, Heard::Silent(why) if why.contains("too many")),
+            "{seen:?}"
+        );
+        assert_eq!(entries, MOST_ENTRIES);
     }
 }

@@ -18,6 +18,7 @@ pub(super) async fn run(place: &Place, format: Format, cluster: &str, waiting: W
     let name = find(place, cluster).await?;
     let written = place.drain(&name).await?;
     let Waiting { wait, timeout } = waiting;
+    let mut has_warned = false;
     let view = if wait {
         until(timeout, async || {
             let cluster = place.cluster(&name).await?;
@@ -27,6 +28,11 @@ pub(super) async fn run(place: &Place, format: Format, cluster: &str, waiting: W
                 )));
             }
             let view = look(place, &cluster).await;
+            // The same is missing at each look.
+            if !has_warned && !view.not_read.is_empty() {
+                warn(&view.not_read);
+                has_warned = true;
+            }
             Ok(if view.drained {
                 Look::Done(view)
             } else {
@@ -38,7 +44,9 @@ pub(super) async fn run(place: &Place, format: Format, cluster: &str, waiting: W
         look(place, &written).await
     };
     format.show(&view, || vec![view.line()])?;
-    warn(&view.not_read);
+    if !has_warned {
+        warn(&view.not_read);
+    }
     Ok(Code::Fine)
 }
 

@@ -5,6 +5,7 @@ use crate::api::Place;
 use crate::cli::Waiting;
 use crate::fault::{Code, Fault, Gap};
 use crate::output::{Format, warn};
+use crate::view::pods::remaining;
 use crate::view::suspension::SuspensionView;
 
 pub(super) async fn run(
@@ -49,6 +50,6 @@ async fn look(place: &Place, name: &str) -> Result<(SuspensionView, Vec<Gap>), F
         Err(fault) if fault.is_passing() => return Err(fault),
         Err(fault) => (None, vec![fault.gap()]),
     };
-    let pods = pods.map(|pods| pods.len());
+    let pods = pods.map(|pods| remaining(&pods, name));
     Ok((SuspensionView::of(&forwarder, pods), gaps))
 }

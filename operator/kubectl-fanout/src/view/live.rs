@@ -67,10 +67,7 @@ impl LiveView {
                 known(totals.waiting_assets),
                 known(totals.parked_records),
             ),
-            format!(
-                "the last change moved {} %",
-                ring.moved_percent.as_deref().unwrap_or(UNKNOWN)
-            ),
+            format!("the last change moved {}", self.moved()),
             ring.ready.clone(),
         ];
         let mut lines: Vec<String> = lines.iter().map(|line| clean(line)).collect();
@@ -97,7 +94,7 @@ impl LiveView {
         let Self { ring, .. } = self;
         let totals = &ring.totals;
         let mut line = format!(
-            "{} {}/{} epoch={} converged={} rate={} lag={} pending={} waiting={} parked={} moved={}%",
+            "{} {}/{} epoch={} converged={} rate={} lag={} pending={} waiting={} parked={} moved={}",
             self.time,
             ring.namespace,
             ring.name,
@@ -108,7 +105,7 @@ impl LiveView {
             known(totals.pending_records),
             known(totals.waiting_assets),
             known(totals.parked_records),
-            ring.moved_percent.as_deref().unwrap_or(UNKNOWN),
+            self.moved().replace(' ', ""),
         );
         for cluster in &ring.clusters {
             let share = if cluster.leaving {
@@ -120,6 +117,15 @@ impl LiveView {
             line.push_str(&format!(" {}={share},{rate}", cluster.name));
         }
         clean(&line)
+    }
+
+    /// What the last change has moved. The first ring of a forwarder is no change.
+    fn moved(&self) -> String {
+        match (&self.ring.moved_percent, self.ring.idle) {
+            (Some(moved), _) => format!("{moved} %"),
+            (None, Some(_)) => "-".to_owned(),
+            (None, None) => UNKNOWN.to_owned(),
+        }
     }
 
     /// How many of the pods use the declared ring.
@@ -224,10 +230,17 @@ mod tests {
             let live = view(&snapshot(now), &before);
             assert_eq!((live.rates["C1"], live.rate), (None, None), "{why}");
         }
-        assert_eq!(
-            LiveView::of(String::new(), &before, None).rate,
-            None,
-            "there is one reading"
+        let live = LiveView::of(String::new(), &before, None);
+        assert_eq!(live.rate, None, "there is one reading");
+        let mut first = snapshot(Vec::new());
+        if let Ok(declared) = &mut first.declared {
+            declared.moved_percent = None;
+        }
+        let live = LiveView::of(String::new(), &first, None);
+        assert!(
+            live.line().contains(" moved=- "),
+            "the first ring is no change: {}",
+            live.line()
         );
         let mut unlisted = snapshot(Vec::new());
         unlisted.pods = None;

@@ -1,5 +1,6 @@
 //! A forwarder's ring: who is in it, and how far its pods have come.
 
+use crds::asset_forwarder::ExcludedCluster;
 use serde::Serialize;
 
 use super::clusters::{self, ClusterView};
@@ -47,6 +48,8 @@ pub(crate) struct RingView {
     pub(crate) totals: Totals,
     /// The clusters.
     pub(crate) clusters: Vec<ClusterView>,
+    /// Clusters that the selector chooses and that are no members, by the word of the operator.
+    pub(crate) excluded: Vec<ExcludedCluster>,
     /// The pods; none: they could not be listed.
     pub(crate) pods: Option<Vec<PodView>>,
     /// What could not be read.
@@ -83,6 +86,7 @@ impl RingView {
             ready: reason(&snapshot.forwarder),
             totals: snapshot.totals(),
             clusters: clusters::clusters(snapshot),
+            excluded: status.map(|ring| ring.excluded.clone()).unwrap_or_default(),
             pods: snapshot
                 .pods
                 .as_ref()
@@ -116,6 +120,15 @@ impl RingView {
             lines.push(format!("the last change moved {moved} % of the hash space"));
         }
         lines.push(self.ready.clone());
+        for excluded in &self.excluded {
+            let ExcludedCluster {
+                namespace,
+                name,
+                reason,
+                message,
+            } = excluded;
+            lines.push(format!("{namespace}/{name} is no member: {reason}: {message}"));
+        }
         let mut lines: Vec<String> = lines.iter().map(|line| clean(line)).collect();
         let clusters = clusters::table(&self.clusters, None);
         if !clusters.is_empty() {
@@ -201,6 +214,7 @@ mod tests {
             "waiting assets 3, parked records 8, pending records 20, lag 200",
             "the last change moved 12.5 % of the hash space",
             "Its status says Forwarding: all is well",
+            "plant/c9 is no member: Draining: drained",
             "CLUSTER  SHARE   WEIGHT  CONNECTED  PENDING  PARKED  HELD  OBJECT",
             "POD  STATE      EPOCH  LAG  WAITING  PROBLEM",
             "b    consuming  6      100  3",

@@ -29,7 +29,10 @@ pub(crate) fn forwarder() -> AssetForwarder {
                 "type": "Ready", "status": "True", "reason": "Forwarding", "message": "all is well",
                 "lastTransitionTime": "2026-01-01T00:00:00Z",
             }],
-            "ring": {"epoch": 7, "members": 2, "names": ["C1", "C2"], "converged": "2/2", "movedPercent": "12.5"},
+            "ring": {
+                "epoch": 7, "members": 2, "names": ["C1", "C2"], "converged": "2/2", "movedPercent": "12.5",
+                "excluded": [{"namespace": "plant", "name": "c9", "reason": "Draining", "message": "drained"}],
+            },
         },
     }))
     .unwrap()

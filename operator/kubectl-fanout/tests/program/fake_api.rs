@@ -175,8 +175,14 @@ impl State {
         })
     }
 
-    fn pods(&self) -> Value {
-        let names: &[&str] = if self.is_suspended() { &[] } else { &PODS };
+    /// A page of the pods: each has one.
+    fn pods(&self, is_second: bool) -> Value {
+        let names = match (self.is_suspended(), is_second) {
+            (true, _) => &[][..],
+            (false, false) => &PODS[..1],
+            (false, true) => &PODS[1..],
+        };
+        let next = if names.is_empty() || is_second { "" } else { "second" };
         let pods = names.iter().map(|name| {
             json!({
                 "metadata": {
@@ -199,7 +205,7 @@ impl State {
                 },
             })
         });
-        json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": pods.collect::<Vec<_>>()})
+        json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"continue": next}, "items": pods.collect::<Vec<_>>()})
     }
 
     /// Changes an object, and does what it declares.
@@ -234,7 +240,7 @@ impl State {
         Some(written)
     }
 
-    fn get(&self, resource: &str, name: Option<&str>) -> Option<Value> {
+    fn get(&self, resource: &str, name: Option<&str>, is_second: bool) -> Option<Value> {
         let list = |items: Vec<Value>| json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items});
         match (resource, name) {
             ("assetforwarders", None) => Some(list(vec![self.forwarder.clone()])),
@@ -245,7 +251,7 @@ impl State {
                 clusters.find(|cluster| cluster["metadata"]["name"] == name).cloned()
             }
             ("configmaps", Some("assets-ring")) => Some(Self::ring_map()),
-            ("pods", None) => Some(self.pods()),
+            ("pods", None) => Some(self.pods(is_second)),
             _ => None,
         }
     }
@@ -291,7 +297,11 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
             .unwrap()
             .patch(&resource, name.as_deref().unwrap_or_default(), &patch)
     } else {
-        state.lock().unwrap().get(&resource, name.as_deref())
+        let is_second = request
+            .uri()
+            .query()
+            .is_some_and(|query| query.contains("continue=second"));
+        state.lock().unwrap().get(&resource, name.as_deref(), is_second)
     };
     Ok(match found {
         Some(found) => said(StatusCode::OK, &found),
