@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::document::{RingConfig, server};
 use crate::fanout::ring::{LeanRing, RingError};
@@ -18,6 +19,8 @@ pub struct Table {
 #[derive(Clone, Debug)]
 pub struct Summary {
     epoch: u64,
+    /// Of all the rest.
+    digest: [u8; Summary::DIGEST],
     shape: Arc<Shape>,
     /// The URLs of each member, one a line, in the order of the members. User and password are gone before anything is answered.
     servers: Box<[Box<str>]>,
@@ -29,6 +32,17 @@ pub struct Shape {
     replicas: u32,
     /// Names and weights.
     members: Box<[(Box<str>, u32)]>,
+}
+
+/// A member of a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member<'a> {
+    /// Its name in the ring.
+    pub name: &'a str,
+    /// Its share, relative to the other members.
+    pub weight: u32,
+    /// Its URLs, one a line.
+    servers: &'a str,
 }
 
 /// The answer; the first three members are the original's, which takes the first URL.
@@ -67,7 +81,17 @@ impl Shape {
     }
 }
 
+impl<'a> Member<'a> {
+    /// The URLs of its servers, without user and password.
+    pub fn nats_urls(self) -> impl Iterator<Item = &'a str> {
+        self.servers.lines()
+    }
+}
+
 impl Summary {
+    /// Bytes of a digest: enough that nobody finds two rings with one digest.
+    const DIGEST: usize = 32;
+
     /// Of a ring's document.
     #[must_use]
     pub fn of(config: &RingConfig) -> Self {
@@ -81,8 +105,9 @@ impl Summary {
         let members = clusters
             .iter()
             .map(|cluster| (cluster.name.as_str().into(), cluster.weight));
-        Self {
+        let mut summary = Self {
             epoch: *epoch,
+            digest: [0; Self::DIGEST],
             shape: Arc::new(Shape {
                 replicas: *replicas,
                 members: members.collect(),
@@ -91,13 +116,52 @@ impl Summary {
                 .iter()
                 .map(|cluster| urls(&cluster.servers).join("\n").into())
                 .collect(),
+        };
+        summary.digest = summary.digested();
+        summary
+    }
+
+    fn digested(&self) -> [u8; Self::DIGEST] {
+        let mut hash = Sha256::new()
+            .chain_update(self.epoch.to_be_bytes())
+            .chain_update(self.replicas().to_be_bytes());
+        for Member { name, weight, servers } in self.members() {
+            hash.update(weight.to_be_bytes());
+            // With its length, no text passes for the end of another one.
+            for text in [name, servers] {
+                hash.update(text.len().to_be_bytes());
+                hash.update(text);
+            }
         }
+        hash.finalize().into()
     }
 
     /// The epoch of the ring.
     #[must_use]
     pub const fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// The same for documents that say the same: epoch, virtual nodes and members with their servers.
+    #[must_use]
+    pub const fn digest(&self) -> &[u8; Self::DIGEST] {
+        &self.digest
+    }
+
+    /// Virtual nodes of a member of weight 1.
+    #[must_use]
+    pub fn replicas(&self) -> u32 {
+        self.shape.replicas
+    }
+
+    /// The members, in the order of the document.
+    pub fn members(&self) -> impl Iterator<Item = Member<'_>> {
+        let members = self.shape.members.iter().zip(&self.servers);
+        members.map(|((name, weight), servers)| Member {
+            name,
+            weight: *weight,
+            servers,
+        })
     }
 
     /// What says who owns what.
