@@ -285,12 +285,11 @@ impl Rings {
                 state.unread.remove(&key);
             }
             let id = (key.clone(), uid);
-            let is_live = state.is_live(&id);
             let before = state.rings.get(&id).map_or(0, |known| cost(&id, known));
             let known = state.rings.entry(id.clone()).or_default();
             known.is_there = true;
             match document {
-                Document::Ring(summary) => known.written(summary, is_live),
+                Document::Ring(summary) => known.written(summary),
                 Document::Idle => known.idle = true,
                 // The last good one goes on: the forwarders do the same.
                 Document::Broken => {}

@@ -60,8 +60,8 @@ impl Phase {
 }
 
 impl Known {
-    /// A ring is written. `is_live`: the forwarder is there, so its earlier rings count.
-    pub(super) fn written(&mut self, summary: Summary, is_live: bool) {
+    /// A ring is written.
+    pub(super) fn written(&mut self, summary: Summary) {
         let epoch = summary.epoch();
         let last = std::mem::replace(&mut self.ring, Last::Kept(Arc::new(summary)));
         if std::mem::take(&mut self.idle) {
@@ -71,14 +71,14 @@ impl Known {
             return;
         }
         match last {
-            Last::Kept(last) if is_live && last.epoch() < epoch => {
+            Last::Kept(last) if last.epoch() < epoch => {
                 self.before.push(last);
                 if self.before.len() > MOST_BEFORE {
                     self.before.remove(1);
                 }
             }
             // One that was edited by hand takes its place.
-            Last::Kept(last) if is_live && last.epoch() == epoch => {}
+            Last::Kept(last) if last.epoch() == epoch => {}
             // An epoch was written by hand, and the operator has put it right.
             Last::Kept(_) => self.abandon(),
             Last::NoRoom(_) | Last::None => self.before.clear(),
@@ -159,7 +159,7 @@ mod tests {
     fn after(story: &[(u64, Progress)]) -> Known {
         let mut known = Known::default();
         for (epoch, progress) in story {
-            known.written(ring(*epoch), true);
+            known.written(ring(*epoch));
             known.settle(*progress);
         }
         known
@@ -215,7 +215,7 @@ mod tests {
         // The status may tell of a ring before its document does.
         known.settle(Progress::All(9));
         assert_eq!(told(&known), (Phase::Unknown, None));
-        known.written(ring(9), true);
+        known.written(ring(9));
         known.settle(Progress::All(9));
         assert_eq!(told(&known), (Phase::InUse, None));
     }
@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(told(&known), (Phase::InUse, None));
         let mut known = after(&[(7, Progress::All(7))]);
         known.idle = true;
-        known.written(ring(8), true);
+        known.written(ring(8));
         for late in [Progress::Some, Progress::All(7)] {
             known.settle(late);
             assert_eq!(told(&known), (Phase::InUse, None), "pods that come begin with it");
@@ -236,7 +236,8 @@ mod tests {
     #[test]
     fn nothing_is_remembered_of_nobody_or_of_a_ring_that_went_back() {
         let mut known = after(&[(7, Progress::All(7))]);
-        known.written(ring(8), false);
+        known.written(ring(8));
+        known.abandon();
         assert_eq!(told(&known), (Phase::Unknown, None));
         let known = after(&[(7, Progress::All(7)), (8, Progress::Some), (6, Progress::Some)]);
         assert_eq!(told(&known), (Phase::Unknown, None));

@@ -68,6 +68,12 @@ async fn a_replica_that_starts_in_mid_change_answers_the_ring_as_written() {
     let answered = get_json(&rings, "/v1/assets/x").await.1;
     assert_eq!(answered["ring"], json!({"epoch": 9, "phase": "unknown"}));
     assert_eq!(get_json(&rings, "/asset/x").await.1["ring_epoch"], 9);
+    let routes = routed(&rings);
+    let tag = asked(&routes, "/v1/assets/x", None).await.header("etag").to_owned();
+    say(&rings, "a", Progress::All(9));
+    let answered = asked(&routes, "/v1/assets/x", Some(&tag)).await;
+    assert_eq!(answered.status, 200, "the phase is another one");
+    assert_eq!(answered.json()["ring"]["phase"], "inUse");
 }
 
 #[tokio::test]
@@ -152,11 +158,21 @@ async fn what_cannot_be_answered_is_refused_in_json() {
 async fn a_forged_ring_is_neither_in_use_nor_announced_nor_the_one_before() {
     let rings = moving();
     let before = get_json(&rings, "/v1/assets/x").await;
-    let text = "epoch: 10\nclusters:\n- name: EVIL\n  servers: [nats://evil:4222]\n";
-    let mut forged = map("a", text);
+    let text = |epoch| format!("epoch: {epoch}\nclusters:\n- name: EVIL\n  servers: [nats://evil:4222]\n");
+    let mut forged = map("a", &text(10));
     own(&mut forged, "AssetForwarder", "a", "another");
     see(&rings, &forged);
-    let mut elsewhere = map("a", text);
+    let size = rings.size();
+    for epoch in 11..20 {
+        forged.data = map("a", &text(epoch)).data;
+        see(&rings, &forged);
+    }
+    assert_eq!(
+        rings.size(),
+        size,
+        "of a ring of nobody none is remembered but the last"
+    );
+    let mut elsewhere = map("a", &text(10));
     elsewhere.metadata.namespace = Some("other".to_owned());
     see(&rings, &elsewhere);
     assert_eq!(get_json(&rings, "/v1/assets/x").await, before);

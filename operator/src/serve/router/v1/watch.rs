@@ -162,8 +162,9 @@ enum Now {
 impl Watcher {
     /// The next event, and who waits for the one after it; none: the watch is over.
     async fn next(mut self) -> Option<(Event, Option<Self>)> {
-        loop {
-            // First of all, so that no change gets lost between the look and the wait.
+        // Looked at here as well: a ring that changes without a pause must not keep a watch open.
+        while !self.stop.is_requested() && Instant::now() < self.until {
+            // Before the look, so that no change gets lost between the look and the wait.
             self.changes.mark_unchanged();
             match self.now() {
                 Now::Rings(id, view) if self.seen.as_deref() != Some(&*id) => {
@@ -183,10 +184,11 @@ impl Watcher {
             }
             tokio::select! {
                 changed = self.changes.changed() => changed.ok()?,
-                () = self.stop.requested() => return None,
-                () = tokio::time::sleep_until(self.until) => return None,
+                () = self.stop.requested() => {}
+                () = tokio::time::sleep_until(self.until) => {}
             }
         }
+        None
     }
 
     fn now(&self) -> Now {
