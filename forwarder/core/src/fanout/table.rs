@@ -213,3 +213,56 @@ impl Table {
         self.summary.answer(&self.ring, asset_id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RING: &str = "epoch: 7
+replicas: 64
+clusters:
+- name: A
+  weight: 2
+  servers: [nats://a:4222, nats://b:4222]
+- name: B
+  servers: [nats://c:4222]
+";
+
+    fn summary(text: &str) -> Summary {
+        Summary::of(&RingConfig::from_yaml(text).unwrap())
+    }
+
+    #[test]
+    fn a_digest_is_the_same_for_all_that_is_answered_and_for_nothing_else() {
+        let digest = *summary(RING).digest();
+        assert_eq!(&digest, summary(&format!("handoverTimeoutMs: 9\n{RING}")).digest());
+        for (part, other) in [
+            ("epoch: 7", "epoch: 8"),
+            ("replicas: 64", "replicas: 65"),
+            ("weight: 2", "weight: 3"),
+            ("name: A", "name: C"),
+            ("nats://a:4222", "nats://a:4223"),
+            ("nats://b:4222]", "nats://b:4222, nats://d:4222]"),
+        ] {
+            assert!(RING.contains(part), "{part}");
+            assert_ne!(&digest, summary(&RING.replace(part, other)).digest(), "{other}");
+        }
+    }
+
+    #[test]
+    fn members_are_those_of_the_document_without_logins() {
+        let summary = summary(&RING.replace("nats://a", "nats://user:secret@a"));
+        let members: Vec<_> = summary
+            .members()
+            .map(|member| (member.name, member.weight, member.nats_urls().collect::<Vec<_>>()))
+            .collect();
+        assert_eq!(
+            members,
+            [
+                ("A", 2, vec!["nats://a:4222", "nats://b:4222"]),
+                ("B", 1, vec!["nats://c:4222"])
+            ]
+        );
+        assert_eq!((summary.epoch(), summary.replicas()), (7, 64));
+    }
+}

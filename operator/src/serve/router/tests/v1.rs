@@ -59,6 +59,22 @@ async fn during_a_move_both_owners_are_told() {
 }
 
 #[tokio::test]
+async fn a_cluster_that_gets_other_servers_is_told_with_both() {
+    let rings = rings(&["a"]);
+    say(&rings, "a", Progress::All(7));
+    let next = RING
+        .replace("epoch: 7", "epoch: 8")
+        .replace("nats://c1b:4222", "nats://c1c:4222");
+    see(&rings, &map("a", &next));
+    let told = get_json(&rings, "/v1/assets/x").await.1;
+    let with = |second: &str| json!({"cluster_name": "C1", "nats_urls": ["nats://c1:4222", second]});
+    assert_eq!(
+        (&told["owner"], &told["previous"]),
+        (&with("nats://c1c:4222"), &with("nats://c1b:4222"))
+    );
+}
+
+#[tokio::test]
 async fn a_replica_that_starts_in_mid_change_answers_the_ring_as_written() {
     let rings = Arc::new(Rings::default());
     list(&rings, &["a"]);
