@@ -42,6 +42,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "forwarder-service",
         ],
     ),
+    ("operator/kubectl-fanout", &["crds", "forwarder-core"]),
 ];
 
 /// What files of a crate may not name, although nothing else would stop them: from, to, why.
@@ -174,7 +175,32 @@ const FORBIDDEN: &[(&str, &str, &str, &str)] = &[
         "controllers::kafka_channel",
         "no controller calls another one",
     ),
+    (
+        "operator/kubectl-fanout",
+        "view",
+        "api",
+        "what is shown does not depend on how it was read",
+    ),
+    (
+        "operator/kubectl-fanout",
+        "view",
+        "output",
+        "what is shown does not depend on where it goes",
+    ),
+    (
+        "operator/kubectl-fanout",
+        "api",
+        "output",
+        "what is read does not depend on who looks at it",
+    ),
 ];
+
+/// What a crate must not need, by its name, however far down in its tree: the crate, what it does without, why.
+const WITHOUT: &[(&str, &[&str], &str)] = &[(
+    "kubectl-fanout",
+    &["rdkafka", "rdkafka-sys", "openssl-sys"],
+    "it is installed on people's machines, where librdkafka and its libraries are not",
+)];
 
 /// The parts of the forwarder that any program needs: the record's path, and what that stands on.
 const ENGINE: &[&str] = &["intake", "outputs", "message", "lease", "metrics", "traces", "tasks"];
@@ -223,6 +249,40 @@ fn crates_depend_on_no_others_of_the_product() {
                 !ours.contains(name) || allowed.contains(&name),
                 "{path}/Cargo.toml: {path} must not depend on {name}"
             );
+        }
+    }
+}
+
+#[test]
+fn trees_are_without_what_their_crates_must_not_need() {
+    let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
+    let mut needs = BTreeMap::<&str, BTreeSet<&str>>::new();
+    for package in lock.split("[[package]]\n").skip(1) {
+        let name = package.lines().next().unwrap();
+        let name = name
+            .strip_prefix("name = \"")
+            .and_then(|name| name.strip_suffix('"'))
+            .unwrap();
+        // ` "name",` or ` "name version",`: of several versions of a crate, all count.
+        let names = package.lines().filter_map(|line| line.strip_prefix(" \""));
+        let names = names.map(|line| line.split([' ', '"']).next().unwrap());
+        needs.entry(name).or_default().extend(names);
+    }
+    assert!(
+        needs["forwarder-kafka"].contains("rdkafka"),
+        "the lock file is not understood"
+    );
+    for (crate_, without, why) in WITHOUT {
+        let mut tree = BTreeSet::new();
+        let mut next = vec![*crate_];
+        while let Some(name) = next.pop() {
+            if tree.insert(name) {
+                next.extend(&needs[name]);
+            }
+        }
+        assert!(tree.len() > 50, "{crate_} needs only {tree:?}");
+        for name in *without {
+            assert!(!tree.contains(name), "{crate_} needs {name}, but {why}");
         }
     }
 }

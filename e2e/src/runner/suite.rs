@@ -51,7 +51,9 @@ const SUITES: [Suite; 9] = [
         name: "operator",
         what: "the three resources, the charts, an API server that fails, neighbours, upgrades, scale",
         lasting: ["13 min", "1 h"],
-        filter: Some("package(operator) | package(crds) | (package(e2e-rig) & binary(operator))"),
+        filter: Some(
+            "package(operator) | package(kubectl-fanout) | package(crds) | (package(e2e-rig) & binary(operator))",
+        ),
         needs: &[Need::Kafka, Need::Cluster],
     },
     Suite {

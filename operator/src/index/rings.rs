@@ -3,7 +3,9 @@
 //! Anybody may write a ConfigMap with the labels of a ring. So a ring counts only while there is a forwarder of that name and UID; the
 //! watches of both may tell of them in any order.
 
+mod known;
 pub mod map;
+mod progress;
 pub(crate) mod state;
 pub(crate) mod tables;
 pub(crate) mod turn;
@@ -13,9 +15,14 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use forwarder_core::fanout::ring::LeanRing;
 use forwarder_core::fanout::table::{Answer, Summary};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::watch as signal;
 
-use self::state::{Last, State, cost};
+pub(crate) use self::known::Phase;
+pub(crate) use self::progress::{Progress, Watched};
+use self::state::{Live, State, cost};
 use self::tables::{NoTable, Tables};
 
 /// Bytes of all rings together, at most: a thousand rings of a hundred clusters. Those of no forwarder give way first, then the
@@ -55,6 +62,51 @@ pub struct Rings {
     state: RwLock<State>,
     tables: Tables,
     most_bytes: usize,
+    /// Whoever waits for a change sees the newest state then: there is no queue.
+    changed: signal::Sender<()>,
+}
+
+/// The rings of a forwarder at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    /// The UID of the forwarder.
+    pub(crate) uid: String,
+    /// The ring as it is written.
+    pub(crate) written: Arc<Summary>,
+    /// The oldest ring that pods may still use beside it, as far as this process knows.
+    pub(crate) before: Option<Arc<Summary>>,
+    /// How far the written ring is.
+    pub(crate) phase: Phase,
+}
+
+impl View {
+    /// The ring in use. Where the router does not know it, the ring as written.
+    pub(crate) fn in_use(&self) -> &Arc<Summary> {
+        self.before.as_ref().unwrap_or(&self.written)
+    }
+
+    /// The same for all views that give the same answers, in every replica. It begins with the epoch.
+    pub(crate) fn identity(&self) -> String {
+        let mut hash = Sha256::new()
+            .chain_update(self.written.digest())
+            .chain_update(self.phase.name());
+        if let Some(before) = &self.before {
+            hash.update(before.digest());
+        }
+        hash.update(&self.uid);
+        let digest: [u8; 32] = hash.finalize().into();
+        let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        format!("{}-{hex}", self.written.epoch())
+    }
+}
+
+/// Who owns what by each ring of a view.
+#[derive(Clone, Debug)]
+pub(crate) struct Owners {
+    /// By the ring as written.
+    pub(crate) written: Arc<LeanRing>,
+    /// By the ring before it.
+    pub(crate) before: Option<Arc<LeanRing>>,
 }
 
 /// What a ring's document says.
@@ -108,23 +160,25 @@ impl Rings {
             state: RwLock::default(),
             tables,
             most_bytes,
+            changed: signal::Sender::default(),
         }
     }
 
+    /// Who owns an asset by the ring in use.
     pub(crate) async fn answer(&self, forwarder: &Key, asset: String) -> Result<Answer, NoAnswer> {
-        let summary = self.with_state(|state| state.ring(forwarder))?;
-        let ring = self.tables.of(&forwarder.namespace, summary.shape()).await;
-        let ring = ring.map_err(|why| NoAnswer::NoTable(forwarder.clone(), why))?;
+        let view = self.view(forwarder)?;
+        let summary = view.in_use();
+        let ring = self.table(forwarder, summary).await?;
         let answer = summary.answer(&ring, asset);
         answer.ok_or_else(|| NoAnswer::NoRing(forwarder.clone()))
     }
 
-    /// The answer of the only forwarder that there is.
-    pub(crate) async fn answer_of_only(&self, asset: String) -> Result<Answer, NoAnswer> {
+    /// The only forwarder that there is.
+    pub(crate) fn only(&self) -> Result<Key, NoAnswer> {
         let mut keys = self.with_state(State::keys)?;
         match (keys.pop(), keys.is_empty()) {
             (None, _) => Err(NoAnswer::None),
-            (Some(only), true) => self.answer(&only, asset).await,
+            (Some(only), true) => Ok(only),
             (Some(last), false) => {
                 keys.push(last);
                 Err(NoAnswer::Several(keys))
@@ -132,10 +186,45 @@ impl Rings {
         }
     }
 
-    /// All forwarders with the epoch of their ring.
+    /// The rings of a forwarder.
+    pub(crate) fn view(&self, forwarder: &Key) -> Result<View, NoAnswer> {
+        self.with_state(|state| state.view(forwarder))
+    }
+
+    /// Who owns what by the rings of a view.
+    pub(crate) async fn owners(&self, forwarder: &Key, view: &View) -> Result<Owners, NoAnswer> {
+        Ok(Owners {
+            written: self.table(forwarder, &view.written).await?,
+            before: match &view.before {
+                Some(before) => Some(self.table(forwarder, before).await?),
+                None => None,
+            },
+        })
+    }
+
+    async fn table(&self, forwarder: &Key, summary: &Summary) -> Result<Arc<LeanRing>, NoAnswer> {
+        let table = self.tables.of(&forwarder.namespace, summary.shape()).await;
+        table.map_err(|why| NoAnswer::NoTable(forwarder.clone(), why))
+    }
+
+    /// The UID of a forwarder.
+    pub(crate) fn uid(&self, forwarder: &Key) -> Result<String, NoAnswer> {
+        self.with_state(|state| match state.forwarders.get(forwarder) {
+            Some(live) => Ok(live.uid.clone()),
+            None if state.forwarders_read => Err(NoAnswer::Unknown(forwarder.clone())),
+            None => Err(NoAnswer::NotRead),
+        })
+    }
+
+    /// Tells after each change that there was one. Several in a row are one.
+    pub(crate) fn changes(&self) -> signal::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// All forwarders with the epoch of their ring in use.
     pub(crate) fn list(&self) -> Result<Vec<(Key, Option<u64>)>, NoAnswer> {
         self.with_state(|state| {
-            let epoch = |key: &Key| state.ring(key).ok().map(|ring| ring.epoch());
+            let epoch = |key: &Key| state.view(key).ok().map(|view| view.in_use().epoch());
             Ok(state
                 .keys()?
                 .into_iter()
@@ -155,14 +244,16 @@ impl Rings {
         self.with_state(|state| !state.unread.is_empty() || state.has_room(self.most_bytes))
     }
 
-    /// A forwarder of this UID is there.
-    pub fn forwarder_seen(&self, key: Key, uid: String) {
+    /// A forwarder of this UID is there, and what its status says of its ring.
+    pub fn forwarder_seen(&self, key: Key, uid: String, progress: Progress) {
         self.change(|state| {
-            let is_new = state.forwarders.get(&key) != Some(&uid);
-            if is_new && state.has_forgotten && !state.rings.contains_key(&(key.clone(), uid.clone())) {
-                state.unread.insert(key.clone());
+            let id = (key, uid);
+            if !state.is_live(&id) && state.has_forgotten && !state.rings.contains_key(&id) {
+                state.unread.insert(id.0.clone());
             }
-            state.forwarders.insert(key.clone(), uid);
+            let (key, uid) = id;
+            state.forwarders.insert(key.clone(), Live { uid, progress });
+            state.settle(&key);
             state.tidy(&key);
         });
     }
@@ -198,12 +289,13 @@ impl Rings {
             let known = state.rings.entry(id.clone()).or_default();
             known.is_there = true;
             match document {
-                Document::Ring(summary) => (known.ring, known.idle) = (Last::Kept(Arc::new(summary)), false),
+                Document::Ring(summary) => known.written(summary),
                 Document::Idle => known.idle = true,
                 // The last good one goes on: the forwarders do the same.
                 Document::Broken => {}
             }
             state.bytes = (state.bytes + cost(&id, known)).saturating_sub(before);
+            state.settle(&key);
             state.tidy(&key);
             state.fit(self.most_bytes);
         });
@@ -244,5 +336,6 @@ impl Rings {
 
     fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner));
+        self.changed.send_replace(());
     }
 }

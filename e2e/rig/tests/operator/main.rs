@@ -21,6 +21,7 @@ mod figures;
 mod flood;
 mod judge;
 mod kills;
+mod kubectl;
 mod leaders;
 mod lifecycle;
 mod namespaces;

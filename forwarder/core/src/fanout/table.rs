@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::document::{RingConfig, server};
 use crate::fanout::ring::{LeanRing, RingError};
@@ -18,6 +19,8 @@ pub struct Table {
 #[derive(Clone, Debug)]
 pub struct Summary {
     epoch: u64,
+    /// Of all the rest.
+    digest: [u8; Summary::DIGEST],
     shape: Arc<Shape>,
     /// The URLs of each member, one a line, in the order of the members. User and password are gone before anything is answered.
     servers: Box<[Box<str>]>,
@@ -29,6 +32,17 @@ pub struct Shape {
     replicas: u32,
     /// Names and weights.
     members: Box<[(Box<str>, u32)]>,
+}
+
+/// A member of a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member<'a> {
+    /// Its name in the ring.
+    pub name: &'a str,
+    /// Its share, relative to the other members.
+    pub weight: u32,
+    /// Its URLs, one a line.
+    servers: &'a str,
 }
 
 /// The answer; the first three members are the original's, which takes the first URL.
@@ -67,7 +81,17 @@ impl Shape {
     }
 }
 
+impl<'a> Member<'a> {
+    /// The URLs of its servers, without user and password.
+    pub fn nats_urls(self) -> impl Iterator<Item = &'a str> {
+        self.servers.lines()
+    }
+}
+
 impl Summary {
+    /// Bytes of a digest: enough that nobody finds two rings with one digest.
+    const DIGEST: usize = 32;
+
     /// Of a ring's document.
     #[must_use]
     pub fn of(config: &RingConfig) -> Self {
@@ -82,8 +106,9 @@ impl Summary {
         let members = clusters
             .iter()
             .map(|cluster| (cluster.name.as_str().into(), cluster.weight));
-        Self {
+        let mut summary = Self {
             epoch: *epoch,
+            digest: [0; Self::DIGEST],
             shape: Arc::new(Shape {
                 replicas: *replicas,
                 members: members.collect(),
@@ -92,13 +117,52 @@ impl Summary {
                 .iter()
                 .map(|cluster| urls(&cluster.servers).join("\n").into())
                 .collect(),
+        };
+        summary.digest = summary.digested();
+        summary
+    }
+
+    fn digested(&self) -> [u8; Self::DIGEST] {
+        let mut hash = Sha256::new()
+            .chain_update(self.epoch.to_be_bytes())
+            .chain_update(self.replicas().to_be_bytes());
+        for Member { name, weight, servers } in self.members() {
+            hash.update(weight.to_be_bytes());
+            // With its length, no text passes for the end of another one.
+            for text in [name, servers] {
+                hash.update(text.len().to_be_bytes());
+                hash.update(text);
+            }
         }
+        hash.finalize().into()
     }
 
     /// The epoch of the ring.
     #[must_use]
     pub const fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// The same for documents that say the same: epoch, virtual nodes and members with their servers.
+    #[must_use]
+    pub const fn digest(&self) -> &[u8; Self::DIGEST] {
+        &self.digest
+    }
+
+    /// Virtual nodes of a member of weight 1.
+    #[must_use]
+    pub fn replicas(&self) -> u32 {
+        self.shape.replicas
+    }
+
+    /// The members, in the order of the document.
+    pub fn members(&self) -> impl Iterator<Item = Member<'_>> {
+        let members = self.shape.members.iter().zip(&self.servers);
+        members.map(|((name, weight), servers)| Member {
+            name,
+            weight: *weight,
+            servers,
+        })
     }
 
     /// What says who owns what.
@@ -148,5 +212,58 @@ impl Table {
     #[must_use]
     pub fn answer(&self, asset_id: String) -> Option<Answer> {
         self.summary.answer(&self.ring, asset_id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RING: &str = "epoch: 7
+replicas: 64
+clusters:
+- name: A
+  weight: 2
+  servers: [nats://a:4222, nats://b:4222]
+- name: B
+  servers: [nats://c:4222]
+";
+
+    fn summary(text: &str) -> Summary {
+        Summary::of(&RingConfig::from_yaml(text).unwrap())
+    }
+
+    #[test]
+    fn a_digest_is_the_same_for_all_that_is_answered_and_for_nothing_else() {
+        let digest = *summary(RING).digest();
+        assert_eq!(&digest, summary(&format!("handoverTimeoutMs: 9\n{RING}")).digest());
+        for (part, other) in [
+            ("epoch: 7", "epoch: 8"),
+            ("replicas: 64", "replicas: 65"),
+            ("weight: 2", "weight: 3"),
+            ("name: A", "name: C"),
+            ("nats://a:4222", "nats://a:4223"),
+            ("nats://b:4222]", "nats://b:4222, nats://d:4222]"),
+        ] {
+            assert!(RING.contains(part), "{part}");
+            assert_ne!(&digest, summary(&RING.replace(part, other)).digest(), "{other}");
+        }
+    }
+
+    #[test]
+    fn members_are_those_of_the_document_without_logins() {
+        let summary = summary(&RING.replace("nats://a", "nats://user:secret@a"));
+        let members: Vec<_> = summary
+            .members()
+            .map(|member| (member.name, member.weight, member.nats_urls().collect::<Vec<_>>()))
+            .collect();
+        assert_eq!(
+            members,
+            [
+                ("A", 2, vec!["nats://a:4222", "nats://b:4222"]),
+                ("B", 1, vec!["nats://c:4222"])
+            ]
+        );
+        assert_eq!((summary.epoch(), summary.replicas()), (7, 64));
     }
 }

@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
-use forwarder_core::fanout::table::Summary;
 use tracing::warn;
 
-use super::{Key, NoAnswer};
+use super::known::{Known, Last};
+use super::progress::Progress;
+use super::{Key, NoAnswer, View};
 
-/// What an entry takes besides its texts and its ring, about: its place in a tree whose nodes are half full, and three allocations.
+/// What an entry takes besides its texts and its ring, about: its place in a tree whose nodes are half full, and four allocations.
 /// Without it, entries that hold no ring would cost nothing, and anybody may have any number of them kept.
-pub(crate) const ENTRY: usize = 320;
+pub(crate) const ENTRY: usize = 384;
 
 /// What is known of forwarders and of rings' documents.
 #[derive(Debug, Default)]
@@ -19,8 +20,8 @@ pub(super) struct State {
     pub(super) forwarders_read: bool,
     /// Whether all rings were read once.
     pub(super) rings_read: bool,
-    /// Forwarders that there are, with their UIDs.
-    pub(super) forwarders: BTreeMap<Key, String>,
+    /// Forwarders that there are.
+    pub(super) forwarders: BTreeMap<Key, Live>,
     /// What ConfigMaps say, by whom they belong to as they say.
     pub(super) rings: BTreeMap<Id, Known>,
     /// About how much memory all entries of `rings` take.
@@ -34,24 +35,12 @@ pub(super) struct State {
 /// A forwarder and its UID.
 pub(super) type Id = (Key, String);
 
-/// What is known of a forwarder's ring.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Known {
-    pub(super) ring: Last,
-    /// Whether its document says that there are no members now.
-    pub(super) idle: bool,
-    /// Whether there is a document. One that a person has deleted is made anew; until then the last one holds.
-    pub(super) is_there: bool,
-}
-
-/// The last ring that could be read.
-#[derive(Clone, Debug, Default)]
-pub(super) enum Last {
-    #[default]
-    None,
-    Kept(Arc<Summary>),
-    /// It was not kept: there was no room for so many bytes.
-    NoRoom(usize),
+/// A forwarder that there is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Live {
+    pub(super) uid: String,
+    /// What its status says of the ring.
+    pub(super) progress: Progress,
 }
 
 impl State {
@@ -62,22 +51,47 @@ impl State {
         Err(NoAnswer::NotRead)
     }
 
-    pub(super) fn ring(&self, key: &Key) -> Result<Arc<Summary>, NoAnswer> {
+    /// The rings of a forwarder.
+    pub(super) fn view(&self, key: &Key) -> Result<View, NoAnswer> {
         let uid = match self.forwarders.get(key) {
-            Some(uid) => uid.clone(),
+            Some(live) => live.uid.clone(),
             None if self.forwarders_read => return Err(NoAnswer::Unknown(key.clone())),
             None => return Err(NoAnswer::NotRead),
         };
-        let known = self.rings.get(&(key.clone(), uid));
+        let id = (key.clone(), uid);
+        let known = self.rings.get(&id);
         match known {
             Some(Known { idle: true, .. }) => Err(NoAnswer::Idle(key.clone())),
-            Some(Known { ring, .. }) => match ring {
-                Last::Kept(summary) => Ok(Arc::clone(summary)),
+            Some(known) => match &known.ring {
+                Last::Kept(written) => Ok(View {
+                    phase: known.phase(written),
+                    written: Arc::clone(written),
+                    before: known.before().cloned(),
+                    uid: id.1,
+                }),
                 Last::NoRoom(_) => Err(NoAnswer::NoRoom(key.clone())),
                 Last::None => Err(NoAnswer::NoRing(key.clone())),
             },
             None if self.rings_read && !self.unread.contains(key) => Err(NoAnswer::NoRing(key.clone())),
             None => Err(NoAnswer::NotRead),
+        }
+    }
+
+    /// Whether there is a forwarder of this name and UID.
+    pub(super) fn is_live(&self, (key, uid): &Id) -> bool {
+        is_live(&self.forwarders, key, uid)
+    }
+
+    /// Has the rings of a forwarder follow its status.
+    pub(super) fn settle(&mut self, key: &Key) {
+        let Some(Live { uid, progress }) = self.forwarders.get(key) else {
+            return;
+        };
+        let id = (key.clone(), uid.clone());
+        if let Some(known) = self.rings.get_mut(&id) {
+            let bytes = cost(&id, known);
+            known.settle(*progress);
+            self.bytes = (self.bytes + cost(&id, known)).saturating_sub(bytes);
         }
     }
 
@@ -90,28 +104,42 @@ impl State {
         }
     }
 
-    /// Forgets the rings of a forwarder that is gone with its document.
+    /// Forgets the rings of a forwarder that is gone with its document. Of one whose document is there, the rings from before.
     pub(super) fn tidy(&mut self, key: &Key) {
         let from = (key.clone(), String::new());
-        let known = self.rings.range(from..).take_while(|((of, _), _)| of == key);
-        let live = self.forwarders.get(key);
-        let over = known.filter(|((_, uid), known)| !known.is_there && live != Some(uid));
-        let over: Vec<_> = over.map(|(id, _)| id.clone()).collect();
-        for id in over {
-            let bytes = self.rings.remove(&id).map_or(0, |known| cost(&id, &known));
-            self.bytes = self.bytes.saturating_sub(bytes);
+        let ids = self.rings.range(from..).map(|(id, _)| id);
+        let of_nobody = ids.take_while(|(of, _)| of == key).filter(|id| !self.is_live(id));
+        let of_nobody: Vec<Id> = of_nobody.cloned().collect();
+        for id in of_nobody {
+            let Some(known) = self.rings.get_mut(&id) else {
+                continue;
+            };
+            let bytes = cost(&id, known);
+            known.abandon();
+            let mut left = cost(&id, known);
+            if !known.is_there {
+                self.rings.remove(&id);
+                left = 0;
+            }
+            self.bytes = (self.bytes + left).saturating_sub(bytes);
         }
     }
 
     /// The same for all.
     pub(super) fn tidy_all(&mut self) {
         let Self { forwarders, rings, .. } = self;
-        rings.retain(|(key, uid), known| known.is_there || forwarders.get(key) == Some(uid));
+        rings.retain(|(key, uid), known| {
+            let is_live = is_live(forwarders, key, uid);
+            if !is_live {
+                known.abandon();
+            }
+            known.is_there || is_live
+        });
         self.bytes = self.rings.iter().map(|(id, known)| cost(id, known)).sum();
     }
 
-    /// Lets rings go until all of them have `most` bytes: those of no forwarder first. Then those of the namespace that has most of them,
-    /// the largest first.
+    /// Lets rings go until all of them have `most` bytes: those of no forwarder first. Then those of the namespace that has most of them.
+    /// Of these the rings from before go first, and then the largest.
     pub(super) fn fit(&mut self, most: usize) {
         if self.bytes <= most {
             return;
@@ -127,12 +155,24 @@ impl State {
             let Some(largest) = largest.map(|(namespace, _)| namespace.to_owned()) else {
                 return;
             };
-            let of_it = self.rings.iter_mut().filter(|(id, _)| id.0.namespace == largest);
-            let with_ring = of_it.filter(|(_, known)| known.bytes() > 0);
-            let Some((id, known)) = with_ring.max_by_key(|(_, known)| known.bytes()) else {
-                // No ring is left: these are the entries of forwarders alone.
+            let of_it = || self.rings.iter().filter(|(id, _)| id.0.namespace == largest);
+            let past = of_it().max_by_key(|(_, known)| known.bytes_before());
+            let past = past.filter(|(_, known)| known.bytes_before() > 0);
+            let whole = of_it().max_by_key(|(_, known)| known.bytes());
+            let whole = whole.filter(|(_, known)| known.bytes() > 0);
+            // Where no ring is left, these are the entries of forwarders alone.
+            let Some(id) = past.or(whole).map(|(id, _)| id.clone()) else {
                 return;
             };
+            let Some(known) = self.rings.get_mut(&id) else {
+                return;
+            };
+            let its = known.bytes_before();
+            if its > 0 {
+                known.forget_before();
+                self.bytes = self.bytes.saturating_sub(its);
+                continue;
+            }
             let its = known.bytes();
             warn!(forwarder = %id.0, bytes = its, "the router does not keep the ring: the rings of its namespace are too large");
             known.ring = Last::NoRoom(its);
@@ -145,7 +185,7 @@ impl State {
     fn forget_those_of_nobody(&mut self, most: usize) {
         let mut namespaces = BTreeMap::<&str, (usize, Vec<(usize, &Id)>)>::new();
         for (id, known) in &self.rings {
-            if self.forwarders.get(&id.0) != Some(&id.1) {
+            if !self.is_live(id) {
                 let (bytes, its) = namespaces.entry(&id.0.namespace).or_default();
                 *bytes += cost(id, known);
                 its.push((cost(id, known), id));
@@ -183,8 +223,7 @@ impl State {
 
     /// Whether a ring of a forwarder that was not kept would be kept now. Those of nobody would give way.
     pub(super) fn has_room(&self, most: usize) -> bool {
-        let is_live = |(key, uid): &Id| self.forwarders.get(key) == Some(uid);
-        let live = || self.rings.iter().filter(|(id, _)| is_live(id));
+        let live = || self.rings.iter().filter(|(id, _)| self.is_live(id));
         let missing = live().filter_map(|(_, known)| match known.ring {
             Last::NoRoom(bytes) if known.is_there => Some(bytes),
             Last::NoRoom(_) | Last::None | Last::Kept(_) => None,
@@ -201,12 +240,6 @@ pub(super) fn cost((key, uid): &Id, known: &Known) -> usize {
     ENTRY + namespace.len() + name.len() + uid.len() + known.bytes()
 }
 
-impl Known {
-    /// What its ring takes.
-    fn bytes(&self) -> usize {
-        match &self.ring {
-            Last::Kept(summary) => summary.bytes(),
-            Last::None | Last::NoRoom(_) => 0,
-        }
-    }
+fn is_live(forwarders: &BTreeMap<Key, Live>, key: &Key, uid: &str) -> bool {
+    forwarders.get(key).is_some_and(|live| live.uid == uid)
 }

@@ -11,7 +11,6 @@ use forwarder_core::fanout::table::Summary;
 use futures::{Stream, StreamExt as _};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, Resource, ResourceExt as _};
@@ -20,13 +19,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
 use super::map::{COMPONENT, FORWARDER, IDLE, RING, RING_FILE};
-use super::{Document, Key, Rings};
+use super::{Document, Key, Rings, Watched};
 use crate::context::Scope;
 use crate::error::describe;
 use crate::owner::controller_named;
 use crate::watch::watching;
 
-/// ConfigMaps in one page of a list: anybody may make many of 1 MiB, and a page is in memory as a whole, as text and as objects.
+/// Objects in one page of a list: anybody may make many of 1 MiB, and a page is in memory as a whole, as text and as objects.
 const PAGE: u32 = 8;
 
 /// How often it is looked whether there is room again for rings that were not kept.
@@ -41,7 +40,7 @@ pub async fn follow(client: &Client, scope: &Scope, rings: &Rings) -> Infallible
 }
 
 async fn forwarders(client: &Client, scope: &Scope, rings: &Rings) -> Infallible {
-    let mut events = events::<PartialObjectMeta<AssetForwarder>>(client, scope, watching()).boxed();
+    let mut events = events::<Watched>(client, scope, watching().page_size(PAGE)).boxed();
     let mut listed = BTreeSet::new();
     loop {
         match events.next().await {
@@ -112,23 +111,23 @@ where
 }
 
 /// A change of the forwarders. `listed` are those of a list that is not at its end.
-pub(crate) fn forwarder_changed(
-    rings: &Rings,
-    listed: &mut BTreeSet<Key>,
-    event: Event<PartialObjectMeta<AssetForwarder>>,
-) {
-    let key = |forwarder: &PartialObjectMeta<AssetForwarder>| Key {
+pub(crate) fn forwarder_changed(rings: &Rings, listed: &mut BTreeSet<Key>, event: Event<Watched>) {
+    let key = |forwarder: &Watched| Key {
         namespace: forwarder.namespace().unwrap_or_default(),
         name: forwarder.name_any(),
+    };
+    let seen = |forwarder: &Watched| {
+        let uid = forwarder.uid().unwrap_or_default();
+        rings.forwarder_seen(key(forwarder), uid, forwarder.progress());
     };
     match event {
         Event::Init => listed.clear(),
         Event::InitApply(forwarder) => {
             listed.insert(key(&forwarder));
-            rings.forwarder_seen(key(&forwarder), forwarder.uid().unwrap_or_default());
+            seen(&forwarder);
         }
         Event::InitDone => rings.forwarders_listed(&std::mem::take(listed)),
-        Event::Apply(forwarder) => rings.forwarder_seen(key(&forwarder), forwarder.uid().unwrap_or_default()),
+        Event::Apply(forwarder) => seen(&forwarder),
         Event::Delete(forwarder) => rings.forwarder_gone(&key(&forwarder)),
     }
 }

@@ -1,20 +1,26 @@
+mod many;
+mod open_api;
 mod orders;
 mod tables;
+mod v1;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::body::{Body, to_bytes};
-use axum::http::Request;
+use axum::http::{HeaderMap, Request};
+use bytes::Bytes;
+use forwarder_service::shutdown;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::ResourceExt as _;
 use kube::runtime::watcher::Event;
+use kube::{Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::*;
 use crate::index::ring_map::{FORWARDER, IDLE};
-use crate::index::rings::Document;
 use crate::index::rings::watch::{Heard, document_changed};
+use crate::index::rings::{Document, Progress};
 
 const RING: &str = "epoch: 7\nclusters:\n- name: C1\n  servers: [nats://c1:4222, nats://c1b:4222]\n";
 
@@ -60,7 +66,7 @@ fn see(rings: &Rings, map: &ConfigMap) {
 /// What a list of the forwarders says.
 fn list(rings: &Rings, forwarders: &[&str]) {
     for forwarder in forwarders {
-        rings.forwarder_seen(key(forwarder), uid(forwarder));
+        rings.forwarder_seen(key(forwarder), uid(forwarder), Progress::Unsaid);
     }
     rings.forwarders_listed(&forwarders.iter().map(|forwarder| key(forwarder)).collect());
 }
@@ -76,12 +82,75 @@ fn rings(forwarders: &[&str]) -> Arc<Rings> {
     rings
 }
 
+/// The routes. Their server is stopping, which only watches notice.
+fn routed(rings: &Arc<Rings>) -> Router {
+    let (_, stop) = shutdown::channel();
+    routes(Arc::clone(rings), stop)
+}
+
+/// An answer as a whole.
+struct Answered {
+    status: u16,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Answered {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// What is said to be wrong.
+    fn error(&self) -> String {
+        self.json()["error"].as_str().unwrap().to_owned()
+    }
+}
+
+/// Asks, and checks that the answer is one that the document of the API tells of.
+async fn ask(routes: &Router, request: Request<Body>) -> Answered {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let (head, body) = routes.clone().oneshot(request).await.unwrap().into_parts();
+    open_api::assert_told(&method, &path, &head);
+    Answered {
+        status: head.status.as_u16(),
+        headers: head.headers,
+        body: to_bytes(body, 64 << 20).await.unwrap(),
+    }
+}
+
 async fn get_json(rings: &Arc<Rings>, path: &str) -> (u16, Value) {
-    let request = Request::get(path).body(Body::empty()).unwrap();
-    let response = routes(Arc::clone(rings)).oneshot(request).await.unwrap();
-    let status = response.status().as_u16();
-    let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
-    (status, serde_json::from_slice(&body).unwrap())
+    let answered = ask(&routed(rings), Request::get(path).body(Body::empty()).unwrap()).await;
+    (answered.status, answered.json())
+}
+
+/// The ring of a forwarder is written: with this epoch, and clusters of these names.
+fn write(rings: &Rings, forwarder: &str, epoch: u64, clusters: &[&str]) {
+    let clusters: Vec<String> = clusters
+        .iter()
+        .map(|name| format!("- name: {name}\n  servers: [nats://{name}:4222]\n"))
+        .collect();
+    see(
+        rings,
+        &map(forwarder, &format!("epoch: {epoch}\nclusters:\n{}", clusters.concat())),
+    );
+}
+
+/// The status of a forwarder says this of its pods.
+fn say(rings: &Rings, forwarder: &str, progress: Progress) {
+    rings.forwarder_seen(key(forwarder), uid(forwarder), progress);
+}
+
+/// A forwarder `a` whose pods use a ring of three clusters, while one of four is written.
+fn moving() -> Arc<Rings> {
+    let rings = rings(&["a"]);
+    write(&rings, "a", 8, &["C1", "C2", "C3"]);
+    say(&rings, "a", Progress::All(8));
+    write(&rings, "a", 9, &["C1", "C2", "C3", "C4"]);
+    rings
 }
 
 #[tokio::test]
@@ -232,7 +301,7 @@ async fn what_is_written_over_a_ring_by_somebody_else_is_not_its_ring() {
 #[tokio::test]
 async fn a_forwarder_made_anew_does_not_inherit_a_ring() {
     let rings = rings(&["a"]);
-    rings.forwarder_seen(key("a"), "another".to_owned());
+    rings.forwarder_seen(key("a"), "another".to_owned(), Progress::Unsaid);
     assert_eq!(get_json(&rings, "/asset/x").await.0, 503);
     let mut anew = map("a", RING);
     own(&mut anew, "AssetForwarder", "a", "another");

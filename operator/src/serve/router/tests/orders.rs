@@ -1,14 +1,12 @@
 //! Two watches tell of forwarders and of their ConfigMaps, in any order: what is answered in the end is the same.
 
-use crds::AssetForwarder;
-use kube::core::PartialObjectMeta;
-
 use super::*;
+use crate::index::rings::Watched;
 use crate::index::rings::watch::forwarder_changed;
 
-type Of = Event<PartialObjectMeta<AssetForwarder>>;
+type Of = Event<Watched>;
 
-fn forwarder(uid: &str) -> PartialObjectMeta<AssetForwarder> {
+fn forwarder(uid: &str) -> Watched {
     serde_json::from_value(json!({"metadata": {"namespace": "plant", "name": "a", "uid": uid}})).unwrap()
 }
 
@@ -71,8 +69,8 @@ async fn all_orders_of_the_two_watches_end_alike() {
             } else {
                 document_changed(&rings, &mut mapped, Heard::of(maps.next().unwrap().clone()));
             }
-            let answer = rings.answer_of_only("x".to_owned()).await;
-            let epoch = answer.map_or(0, |answer| answer.ring_epoch);
+            let epoch = rings.only().and_then(|only| rings.view(&only));
+            let epoch = epoch.map_or(0, |view| view.written.epoch());
             assert!(epoch <= 2, "a stranger's ring is answered from: {order:?}");
         }
         let listed = json!({"forwarders": [{"namespace": "plant", "name": "a", "ring_epoch": 2}]});
@@ -100,7 +98,7 @@ async fn a_list_cut_short_takes_nothing_away() {
         "a ring that a person has deleted is answered from memory"
     );
     let mut a = forwarder(&uid("a"));
-    a.metadata.name = Some("a".to_owned());
+    a.meta_mut().name = Some("a".to_owned());
     for event in [Event::Init, Event::InitApply(a), Event::InitDone] {
         forwarder_changed(&rings, &mut listed, event);
     }

@@ -147,7 +147,7 @@ async fn one_namespace_has_few_tables_begun_and_is_told_to_ask_again() {
     assert!(begin("other", 5).await.is_err(), "others wait for their turn");
 
     let request = Request::get("/asset/x").body(Body::empty()).unwrap();
-    let response = routes(Arc::clone(&rings)).oneshot(request).await.unwrap();
+    let response = routed(&rings).oneshot(request).await.unwrap();
     assert_eq!(response.status().as_u16(), 503);
     assert!(response.headers().contains_key("retry-after"));
     let (_, body) = get_json(&rings, "/asset/x").await;
@@ -208,7 +208,7 @@ async fn rings_of_nobody_go_before_any_live_one_wherever_they_are() {
     // The live ones are of one namespace, the largest of all.
     let live: Vec<Key> = (0..5).map(|number| of("plant", &number.to_string())).collect();
     for key in &live {
-        rings.forwarder_seen(key.clone(), "u".to_owned());
+        rings.forwarder_seen(key.clone(), "u".to_owned(), Progress::Unsaid);
         seen(key);
     }
     for number in 0..100 {
@@ -232,7 +232,7 @@ async fn a_ring_that_was_let_go_before_its_forwarder_was_seen_is_read_again() {
     rings.rings_listed(&listed);
     // These gave way, since nobody was known to be live.
     for name in ["b", "c"] {
-        rings.forwarder_seen(key(name), uid(name));
+        rings.forwarder_seen(key(name), uid(name), Progress::Unsaid);
     }
     rings.forwarders_listed(&["b", "c"].map(key).into());
     assert!(rings.are_to_be_read_again());
@@ -245,7 +245,7 @@ async fn a_ring_that_was_let_go_before_its_forwarder_was_seen_is_read_again() {
         assert!(rings.answer(&key(name), "x".to_owned()).await.is_ok(), "{name}");
     }
     // A new forwarder without a document is no reason to read all of them again and again.
-    rings.forwarder_seen(key("e"), uid("e"));
+    rings.forwarder_seen(key("e"), uid("e"), Progress::Unsaid);
     rings.rings_listed(&listed);
     assert!(!rings.are_to_be_read_again());
 }
@@ -266,10 +266,10 @@ async fn the_namespace_with_the_largest_rings_gives_way() {
         rings.ring_seen(key.clone(), "u".to_owned(), Document::Ring(summary(1, "c", 1)));
     };
     let ours = of("plant", "a");
-    rings.forwarder_seen(ours.clone(), "u".to_owned());
+    rings.forwarder_seen(ours.clone(), "u".to_owned(), Progress::Unsaid);
     let theirs: Vec<Key> = (0..50).map(|number| of("other", &number.to_string())).collect();
     let (live, forged) = theirs.split_at(1);
-    rings.forwarder_seen(live[0].clone(), "u".to_owned());
+    rings.forwarder_seen(live[0].clone(), "u".to_owned(), Progress::Unsaid);
     seen(&live[0]);
     for key in forged {
         seen(key);
@@ -285,7 +285,7 @@ async fn the_namespace_with_the_largest_rings_gives_way() {
 
     // Live forwarders alone can be too many as well.
     for key in forged {
-        rings.forwarder_seen(key.clone(), "u".to_owned());
+        rings.forwarder_seen(key.clone(), "u".to_owned(), Progress::Unsaid);
         seen(key);
     }
     assert!(answered(&ours).await);
