@@ -9,7 +9,6 @@
     reason = "tests fail by panicking; clippy lets only functions marked as tests do so, not their helpers"
 )]
 
-mod beacon;
 mod channels;
 mod charts;
 mod cluster;
@@ -21,7 +20,6 @@ mod figures;
 mod flood;
 mod judge;
 mod kills;
-mod kubectl;
 mod leaders;
 mod lifecycle;
 mod namespaces;

@@ -39,6 +39,7 @@ mod records;
 mod replay;
 mod ring_epoch;
 mod rings;
+mod rings_used;
 
 #[cfg(test)]
 mod tests;

@@ -91,6 +91,8 @@ impl Publishers {
         if let Some((output, member)) = known {
             // How much of the ring is its is nothing to its connection.
             member.cluster.weight = cluster.weight;
+            // Nor is what subscribers are told of it.
+            member.cluster.client_servers.clone_from(&cluster.client_servers);
             if member.cluster != *cluster {
                 info!(
                     cluster = cluster.name,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::backlog::Backlog;
-use super::left::RingsUsed;
 use super::partition::Past;
+use super::rings_used::RingsUsed;
 use super::{Dispatcher, Partition, Phase, Resume};
 use crate::delivery::deliverable::Deliverable;
 use crate::delivery::offsets::Offsets;

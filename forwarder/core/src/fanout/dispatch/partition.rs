@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::RingEpoch;
 use super::backlog::Backlog;
-use super::left::RingsUsed;
+use super::rings_used::RingsUsed;
 use crate::delivery::commit::{Ahead, CommitPoint};
 use crate::delivery::offsets::Offsets;
 
