@@ -1,15 +1,14 @@
-//! Where a program reads records: a bounded queue.
+//! Where a program reads records.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::Stream;
-use futures::task::AtomicWaker;
 use tokio::sync::mpsc;
 
 use crate::message::Message;
+use crate::queue::Queue;
 use crate::request::Request;
 
 /// An ordered stream of records. It ends its subscription when it is dropped.
@@ -54,84 +53,5 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         // The client may have ended before.
         self.requests.send(Request::Close { stream: self.number }).ok();
-    }
-}
-
-/// The queue between the client's task and a program.
-#[derive(Debug)]
-pub(crate) struct Queue {
-    // Held for one record at each end.
-    inner: Mutex<Inner>,
-    reader: AtomicWaker,
-    limit: usize,
-    limit_bytes: usize,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    records: VecDeque<Message>,
-    bytes: usize,
-    is_closed: bool,
-}
-
-impl Queue {
-    /// Holds so many records of so many bytes.
-    pub(crate) fn new(limit: usize, limit_bytes: usize) -> Self {
-        Self {
-            inner: Mutex::default(),
-            reader: AtomicWaker::new(),
-            limit,
-            limit_bytes,
-        }
-    }
-
-    /// Adds a record. False: there is no room, and it is dropped.
-    #[must_use]
-    pub(crate) fn offer(&self, message: Message) -> bool {
-        let mut inner = self.lock();
-        let size = message.size();
-        // One record is always taken, however large it is.
-        let has_room =
-            inner.records.len() < self.limit.max(1) && (inner.bytes == 0 || inner.bytes + size <= self.limit_bytes);
-        if has_room {
-            inner.bytes += size;
-            inner.records.push_back(message);
-            let was_empty = inner.records.len() == 1;
-            drop(inner);
-            if was_empty {
-                self.reader.wake();
-            }
-        }
-        has_room
-    }
-
-    /// No further record comes.
-    pub(crate) fn close(&self) {
-        self.lock().is_closed = true;
-        self.reader.wake();
-    }
-
-    fn take(&self) -> Option<Message> {
-        let mut inner = self.lock();
-        let message = inner.records.pop_front()?;
-        inner.bytes -= message.size();
-        Some(message)
-    }
-
-    fn poll(&self, context: &mut Context<'_>) -> Poll<Option<Message>> {
-        if let Some(message) = self.take() {
-            return Poll::Ready(Some(message));
-        }
-        self.reader.register(context.waker());
-        // A record may have come in between.
-        match self.take() {
-            Some(message) => Poll::Ready(Some(message)),
-            None if self.lock().is_closed => Poll::Ready(None),
-            None => Poll::Pending,
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
