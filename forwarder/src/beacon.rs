@@ -7,7 +7,7 @@
 //!                                                     └──────── echoes, statements, faults ──────────┘
 //! ```
 //!
-//! [`coordinator`] decides, and [`announcer`] carries it out. [`post`] has the connections of its own, answers and signs. Nothing here is on a record's way: the intake
+//! `coordinator` decides, and `announcer` carries it out. `post` has the connections of its own, answers and signs. Nothing here is on a record's way: the intake
 //! never waits for it, and where no beacon is declared the task sleeps. Proofs of readiness alone leave through the publishers'
 //! connections: see [`Answers`].
 //!

@@ -1,6 +1,6 @@
 //! Answers over HTTP which cluster owns an asset, for each forwarder.
 //!
-//! Every replica answers, the leader or not, from memory: also while the API server is away. The paths of [`v1`] tell more than the first
+//! Every replica answers, the leader or not, from memory: also while the API server is away. The paths of `v1` tell more than the first
 //! ones, which stay as they are for the clients that know them.
 
 mod refusal;
