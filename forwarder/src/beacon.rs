@@ -7,9 +7,9 @@
 //!                                                     └──────── echoes, statements, faults ──────────┘
 //! ```
 //!
-//! `coordinator` decides, and `announcer` carries it out. `post` has the connections of its own, answers and signs. Nothing here is on a record's way: the intake
-//! never waits for it, and where no beacon is declared the task sleeps. Proofs of readiness alone leave through the publishers'
-//! connections: see [`Answers`].
+//! `coordinator` decides, and `announcer` carries it out. `post` has connections of its own, and answers there. Nothing here is on a
+//! record's way: the intake never waits for it, and where no beacon is declared the task sleeps. Proofs of readiness alone leave through
+//! the publishers' connections: see [`Answers`].
 //!
 //! [`Answers`]: crate::outputs::nats::Answers
 
@@ -219,14 +219,10 @@ fn stored(publish: &Publish) -> Vec<String> {
     let Some(stream) = managed.filter(|_| publish.mode == PublishMode::JetStream) else {
         return Vec::new();
     };
-    if !stream.subjects.is_empty() {
-        return stream.subjects.clone();
-    }
+    // A checked document has a template that can be read.
     let template = Template::parse(&publish.subject).ok();
-    template
-        .map(|template| format!("{}.>", template.literal_prefix()))
-        .into_iter()
-        .collect()
+    let prefix = template.as_ref().map_or("", Template::literal_prefix);
+    stream.managed_subjects(prefix)
 }
 
 /// The pattern of a stream that would take what is said.

@@ -119,18 +119,14 @@ fn declared_fields(declared: &Stream, prefix: &str) -> Map<String, Value> {
     let Stream {
         name: _,
         manage: _,
-        subjects,
+        subjects: _,
         replicas,
         storage,
         max_age_seconds,
         max_bytes,
         duplicate_window_seconds,
     } = declared;
-    let subjects = if subjects.is_empty() {
-        vec![format!("{prefix}.>")]
-    } else {
-        subjects.clone()
-    };
+    let subjects = declared.managed_subjects(prefix);
     let storage = match storage {
         Storage::File => "file",
         Storage::Memory => "memory",

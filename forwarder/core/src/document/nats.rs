@@ -293,6 +293,18 @@ impl Retry {
     }
 }
 
+impl Stream {
+    /// The subjects of the stream, where it is managed: as declared, or else all below the literal prefix of `publish.subject`.
+    #[must_use]
+    pub fn managed_subjects(&self, prefix: &str) -> Vec<String> {
+        if self.subjects.is_empty() {
+            vec![format!("{prefix}.>")]
+        } else {
+            self.subjects.clone()
+        }
+    }
+}
+
 impl RingConfig {
     /// The files of credentials and certificates that the members name, each once: what a new ring waits for.
     ///
