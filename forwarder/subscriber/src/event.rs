@@ -53,7 +53,7 @@ pub enum Event {
         /// How often within a second.
         count: u64,
     },
-    /// A server of the ring is not used, or a server denies something. The reason says what to do.
+    /// A server of the ring is not used, or a server denies something. The reason says why.
     Refused {
         /// The cluster's name.
         cluster: Arc<str>,
@@ -112,6 +112,8 @@ pub enum GapReason {
     SlowReader,
     /// The client was too slow for the connection: a queue before it was full, or the server has ended the connection.
     SlowConsumer,
+    /// The server denies a subscription. The detail has its words.
+    Denied,
     /// A ring is in use, and not all pods have proved that they see the interest on the new side.
     NotReady,
     /// The old side did not answer in time, or is gone. What it still had comes late or never.
@@ -136,6 +138,7 @@ impl fmt::Display for GapReason {
             Self::Disconnected => "disconnected",
             Self::SlowReader => "slow reader",
             Self::SlowConsumer => "slow consumer",
+            Self::Denied => "denied",
             Self::NotReady => "not ready",
             Self::NotDrained => "not drained",
             Self::Left => "left",

@@ -1,6 +1,8 @@
 //! The task of the connection to one cluster: it connects, again and again, and carries out what the client's task decides.
 
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State as Connection;
@@ -71,25 +73,33 @@ pub(crate) enum Report {
     Denied { reason: String },
 }
 
+/// Which link, also where a cluster has another one by now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LinkId {
+    pub(crate) cluster: Cluster,
+    /// Its number, which no other link of the client has.
+    pub(crate) number: u64,
+}
+
 /// See the module.
 pub(crate) struct Link {
-    pub(crate) cluster: Cluster,
-    /// Makes each connection's number one that no other connection of this client has.
-    pub(crate) generations: std::sync::Arc<std::sync::atomic::AtomicU64>,
+    pub(crate) id: LinkId,
+    /// Gives each connection a number that no other connection of the client has.
+    pub(crate) generations: Arc<AtomicU64>,
     pub(crate) dialer: Dialer,
     pub(crate) route: watch::Receiver<Route>,
     pub(crate) digest: String,
     pub(crate) longest_pause: Duration,
     /// The task ends when nobody commands any more.
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
-    pub(crate) reports: mpsc::UnboundedSender<(Cluster, Report)>,
+    pub(crate) reports: mpsc::UnboundedSender<(LinkId, Report)>,
 }
 
 impl Link {
     /// Connects again and again, until nobody commands any more.
     pub(crate) async fn run(mut self) {
         let mut pause = FIRST_PAUSE;
-        let mut turn = self.cluster as usize;
+        let mut turn = self.id.cluster as usize;
         loop {
             let route = self.route.borrow_and_update().clone();
             turn = turn.wrapping_add(1);
@@ -120,7 +130,7 @@ impl Link {
             mut events,
             has_several,
         } = dialed;
-        let generation = self.generations.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+        let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
         let inbox = client.new_inbox();
         let subscribed = async {
             let answers = client.subscribe(format!("{inbox}.*")).await?;
@@ -231,7 +241,7 @@ impl Link {
 
     fn report(&self, report: Report) {
         // The client may have ended.
-        self.reports.send((self.cluster, report)).ok();
+        self.reports.send((self.id, report)).ok();
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::time::sleep_until;
 
 use crate::dial::{Dialer, Question};
 use crate::hosts::Route;
-use crate::link::{Command, Link, Order, Report};
+use crate::link::{Command, Link, LinkId, Order, Report};
 use crate::merge::Cluster;
 use crate::pump::Pump;
 use crate::request::Request;
@@ -24,6 +24,7 @@ const LONG: Duration = Duration::from_secs(3_600);
 /// The end of a link that commands it.
 #[derive(Debug)]
 struct Held {
+    number: u64,
     commands: mpsc::UnboundedSender<Command>,
     route: watch::Sender<Route>,
     /// Its present connection.
@@ -58,9 +59,10 @@ pub(crate) struct Network {
     special: HashMap<u64, Special>,
     /// Keys of what is no tap of records, from the top down.
     next_special: u64,
+    next_link: u64,
     requests: mpsc::UnboundedReceiver<Request>,
-    reports: mpsc::UnboundedReceiver<(Cluster, Report)>,
-    reports_in: mpsc::UnboundedSender<(Cluster, Report)>,
+    reports: mpsc::UnboundedReceiver<(LinkId, Report)>,
+    reports_in: mpsc::UnboundedSender<(LinkId, Report)>,
     probes: mpsc::UnboundedReceiver<Option<Announcement>>,
     probes_in: mpsc::UnboundedSender<Option<Announcement>>,
     turn: usize,
@@ -87,6 +89,7 @@ impl Network {
             taps: HashMap::new(),
             special: HashMap::new(),
             next_special: u64::MAX,
+            next_link: 0,
             requests,
             reports,
             reports_in,
@@ -107,7 +110,7 @@ impl Network {
                     Some(request) => self.request(request),
                     None => break,
                 },
-                Some((cluster, report)) = self.reports.recv() => self.report(cluster, report).await,
+                Some((link, report)) = self.reports.recv() => self.report(link, report).await,
                 Some(told) = self.probes.recv() => self.state.probed(told.as_ref(), Instant::now()),
                 () = self.pump.next(&mut batch) => self.take(&mut batch).await,
                 () = sleep_until(wake.into()) => {}
@@ -142,8 +145,8 @@ impl Network {
             return;
         }
         // A subscription that was sent before an echo was reported before it, too.
-        while let Ok((cluster, report)) = self.reports.try_recv() {
-            self.report(cluster, report).await;
+        while let Ok((link, report)) = self.reports.try_recv() {
+            self.report(link, report).await;
         }
         let now = Instant::now();
         for (kind, message) in special {
@@ -158,7 +161,12 @@ impl Network {
         }
     }
 
-    async fn report(&mut self, cluster: Cluster, report: Report) {
+    async fn report(&mut self, link: LinkId, report: Report) {
+        let LinkId { cluster, number } = link;
+        if self.links.get(&cluster).is_none_or(|held| held.number != number) {
+            // It was given up before.
+            return;
+        }
         let now = Instant::now();
         let is_present = |held: &Held, generation| held.connection.is_some_and(|up| up.generation == generation);
         match report {
@@ -306,8 +314,10 @@ impl Network {
         }
         let (commands_in, commands) = mpsc::unbounded_channel();
         let (route_in, route) = watch::channel(route);
+        self.next_link += 1;
+        let number = self.next_link;
         let link = Link {
-            cluster,
+            id: LinkId { cluster, number },
             generations: Arc::clone(&self.generations),
             dialer: self.dialer.clone(),
             route,
@@ -318,6 +328,7 @@ impl Network {
         };
         tokio::spawn(link.run());
         let held = Held {
+            number,
             commands: commands_in,
             route: route_in,
             connection: None,

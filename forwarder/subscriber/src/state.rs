@@ -104,6 +104,8 @@ enum Timer {
     Begin { stream: u64 },
     /// It is time to ask elsewhere again.
     Elsewhere,
+    /// It is time to try another member.
+    Turn,
     /// There is more to tell.
     Tell,
 }
@@ -181,7 +183,9 @@ pub(crate) struct State {
     /// There is a timer for what is told in a rhythm.
     is_telling: bool,
     /// Which member is tried next while nothing is read.
-    turn: usize,
+    next_member: usize,
+    /// There is a timer to try another one.
+    is_turning: bool,
 }
 
 impl State {
@@ -213,7 +217,8 @@ impl State {
             elsewhere: None,
             fatal: None,
             is_telling: false,
-            turn: 0,
+            next_member: 0,
+            is_turning: false,
         }
     }
 
@@ -298,6 +303,7 @@ impl State {
             Timer::Digests { cluster } => self.watch_digests(cluster, now),
             Timer::Begin { stream } => self.begin_anyway(stream),
             Timer::Elsewhere => self.ask_elsewhere(now),
+            Timer::Turn => self.turn(),
             Timer::Tell => self.is_telling = false,
         }
     }

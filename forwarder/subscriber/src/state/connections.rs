@@ -74,10 +74,9 @@ impl State {
             }
         }
         self.setup.told.unreachable(name, reason);
-        let is_idle = self.links.get(&cluster).is_some_and(|link| link.taps.is_empty());
-        if is_idle {
-            // Another member will do as well.
-            self.disconnect(cluster);
+        if !self.is_turning {
+            self.is_turning = true;
+            self.set(now + self.setup.limits.reconnect, Timer::Turn);
         }
         if !self.links.values().any(Link::is_up) {
             self.ask_elsewhere(now);
@@ -97,11 +96,14 @@ impl State {
 
     /// The server denies something.
     pub(crate) fn denied(&mut self, cluster: Cluster, reason: String) {
-        self.setup.told.event(Event::Refused {
-            cluster: self.name(cluster),
-            server: String::new(),
-            reason,
-        });
+        let name = self.name(cluster);
+        if reason.to_lowercase().contains("subscription") {
+            // Pods prove that they see the connection, and not that the server lets records through.
+            self.setup
+                .told
+                .slow(GapReason::Denied, None, Arc::clone(&name), &reason);
+        }
+        self.setup.told.denied(name, reason);
     }
 
     /// Makes the connection to a cluster, where there is none.
@@ -184,11 +186,25 @@ impl State {
             }
         }
         if self.links.is_empty() && self.fatal.is_none() {
-            self.turn += 1;
-            if let Some(name) = self.member(self.turn) {
+            self.next_member += 1;
+            if let Some(name) = self.member(self.next_member) {
                 let cluster = self.names.number(&name);
                 self.connect(cluster, now);
             }
+        }
+    }
+
+    /// Gives up a connection that nobody needs and that does not come about: another member will do as well.
+    pub(super) fn turn(&mut self) {
+        self.is_turning = false;
+        let is_vain = |link: &Link| link.taps.is_empty() && !link.is_up();
+        let vain = self
+            .links
+            .iter()
+            .find(|(_, link)| is_vain(link))
+            .map(|(cluster, _)| *cluster);
+        if let Some(cluster) = vain {
+            self.disconnect(cluster);
         }
     }
 

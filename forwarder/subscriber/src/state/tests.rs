@@ -389,3 +389,31 @@ fn a_stream_that_is_dropped_leaves_nothing_behind() {
     assert_eq!((state.feeds.len(), state.taps.len(), state.streams.len()), (0, 0, 0));
     assert_eq!(state.links.len(), 1, "one connection stays, for the beacon");
 }
+
+#[test]
+fn without_streams_another_member_is_tried_where_one_is_away() {
+    let mut world = World::new(vec![view(7, Phase::InUse, &TWO)]);
+    let first = if world.is_connected("C1") { "C1" } else { "C2" };
+    let other = if first == "C1" { "C2" } else { "C1" };
+    world.cut(first, true);
+    world.fail(first);
+    assert!(!world.is_connected(other), "the first one has its time to come back");
+    world.wait(5_000);
+    assert!(world.is_connected(other));
+    assert!(world.gaps().is_empty(), "nothing was read");
+}
+
+#[test]
+fn what_a_server_denies_is_a_gap_once_a_second() {
+    let mut world = World::new(one());
+    let (_queue, _begun) = world.subscribe(&["a"]);
+    world.told();
+    for _ in 0..100 {
+        world.deny("C1", r#"Permissions Violation for Subscription to "a.*""#);
+    }
+    world.wait(1_000);
+    let told = world.told();
+    assert_eq!(told.len(), 4, "{told:?}");
+    let is_gap = |event: &&Event| matches!(event, Event::Gap(gap) if gap.reason == GapReason::Denied);
+    assert_eq!(told.iter().filter(is_gap).count(), 2);
+}

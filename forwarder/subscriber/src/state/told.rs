@@ -37,6 +37,7 @@ pub(crate) struct Told {
     slow: BTreeMap<(GapReason, Option<Arc<str>>), Sum>,
     unbelieved: BTreeMap<String, (String, u64)>,
     unreachable: BTreeMap<Arc<str>, String>,
+    denied: BTreeMap<Arc<str>, String>,
     /// When the rhythm allows to tell again.
     quiet_until: Option<Instant>,
 }
@@ -59,6 +60,7 @@ impl Told {
             slow: BTreeMap::new(),
             unbelieved: BTreeMap::new(),
             unreachable: BTreeMap::new(),
+            denied: BTreeMap::new(),
             quiet_until: None,
         }
     }
@@ -94,9 +96,11 @@ impl Told {
         sum.last = asset.cloned();
     }
 
-    /// Tells that a record was dropped, or that some may have been, in a rhythm.
+    /// Tells a gap in a rhythm: it may come with each record.
     pub(crate) fn slow(&mut self, reason: GapReason, asset: Option<&Arc<str>>, cluster: Arc<str>, detail: &str) {
-        self.totals.dropped.fetch_add(1, Ordering::Relaxed);
+        if matches!(reason, GapReason::SlowReader | GapReason::SlowConsumer) {
+            self.totals.dropped.fetch_add(1, Ordering::Relaxed);
+        }
         sum(&mut self.slow, reason, asset, Some(cluster), detail.to_owned()).count += 1;
     }
 
@@ -113,11 +117,16 @@ impl Told {
         self.unreachable.insert(cluster, reason);
     }
 
+    /// Tells in a rhythm that a server denies something.
+    pub(crate) fn denied(&mut self, cluster: Arc<str>, reason: String) {
+        self.denied.insert(cluster, reason);
+    }
+
     /// Ends a step. Returns when there is more to tell.
     pub(crate) fn flush(&mut self, now: Instant) -> Option<Instant> {
         self.tell(|told| std::mem::take(&mut told.gaps));
-        let is_quiet = self.slow.is_empty() && self.unbelieved.is_empty() && self.unreachable.is_empty();
-        if is_quiet {
+        let others = self.unreachable.len() + self.denied.len();
+        if self.slow.is_empty() && self.unbelieved.is_empty() && others == 0 {
             return None;
         }
         if let Some(until) = self.quiet_until.filter(|until| now < *until) {
@@ -130,6 +139,14 @@ impl Told {
         }
         for (cluster, reason) in std::mem::take(&mut self.unreachable) {
             self.event(Event::Unreachable { cluster, reason });
+        }
+        for (cluster, reason) in std::mem::take(&mut self.denied) {
+            let server = String::new();
+            self.event(Event::Refused {
+                cluster,
+                server,
+                reason,
+            });
         }
         None
     }

@@ -350,6 +350,20 @@ impl World {
         self.settle();
     }
 
+    /// An attempt to connect to a cluster fails.
+    pub(super) fn fail(&mut self, name: &str) {
+        let cluster = self.number(name);
+        self.state.failed(cluster, "it is away".to_owned(), self.now);
+        self.settle();
+    }
+
+    /// A server denies something.
+    pub(super) fn deny(&mut self, name: &str, reason: &str) {
+        let cluster = self.number(name);
+        self.state.denied(cluster, reason.to_owned());
+        self.settle();
+    }
+
     /// What is on its way to a cluster, and from it, never arrives.
     pub(super) fn hang(&mut self, name: &str) {
         let server = self.servers.get_mut(name).unwrap();
