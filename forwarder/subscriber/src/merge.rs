@@ -71,6 +71,8 @@ pub(crate) struct Merge<T> {
     /// Owners under rings that are not left.
     owners: Vec<Cluster>,
     leader: Role,
+    /// All rings of lower epochs are left.
+    oldest: u64,
     held: BTreeMap<Cluster, VecDeque<(T, usize)>>,
     count: usize,
     bytes: usize,
@@ -92,6 +94,7 @@ impl<T> Merge<T> {
             owners: roles.iter().map(|role| role.cluster).collect(),
             roles,
             leader,
+            oldest: leader.epoch,
             held: BTreeMap::new(),
             count: 0,
             bytes: 0,
@@ -122,11 +125,15 @@ impl<T> Merge<T> {
     /// Takes note of the asset's owners under all rings that are not left, ascending by epoch.
     pub(crate) fn owners(&mut self, told: Vec<Role>) -> Vec<Effect<T>> {
         let before = std::mem::replace(&mut self.owners, told.iter().map(|role| role.cluster).collect());
-        let oldest_told = told.first().map_or(u64::MAX, |role| role.epoch);
+        self.oldest = told.first().map_or(self.oldest, |role| role.epoch);
         // A ring may have left before the leader has come to it. It keeps its place.
         self.roles
-            .retain(|role| role.epoch > self.leader.epoch && role.epoch < oldest_told);
+            .retain(|role| role.epoch > self.leader.epoch && role.epoch < self.oldest);
         self.roles.extend(told);
+        // Who leads goes on to lead under the rings that follow, up to the next move.
+        let ahead = self.roles.iter().filter(|role| role.epoch > self.leader.epoch);
+        let leader = ahead.take_while(|role| role.cluster == self.leader.cluster).last().copied();
+        self.leader = leader.unwrap_or(self.leader);
         // Who comes back is not forgotten, whatever becomes of its fence.
         self.retiring.retain(|(_, cluster)| !self.owners.contains(cluster));
         let mut effects = Vec::new();
@@ -209,9 +216,9 @@ impl<T> Merge<T> {
         if new == old {
             return;
         }
-        if !self.owners.contains(&old) {
-            let leader = self.leader;
-            self.roles.retain(|role| role.cluster != old || *role == leader);
+        let leads_again = |role: &Role| role.cluster == old && role.epoch > self.leader.epoch;
+        if !self.owners.contains(&old) && !self.roles.iter().any(leads_again) {
+            self.roles.retain(|role| role.cluster != old);
             self.retiring.retain(|(_, cluster)| *cluster != old);
             effects.push(Effect::Forget(old));
         }
@@ -241,7 +248,9 @@ impl<T> Merge<T> {
 
     fn need_fence(&mut self, effects: &mut Vec<Effect<T>>) {
         let cluster = self.leader.cluster;
-        let is_needed = self.count > 0 || !self.owners.contains(&cluster);
+        // It may own the asset again under a newer ring. What it has of before comes before what others have.
+        let has_left = self.leader.epoch < self.oldest && self.next() != self.leader;
+        let is_needed = self.count > 0 || has_left || !self.owners.contains(&cluster);
         if self.fence.is_none() && is_needed {
             let number = self.next_number();
             self.fence = Some(number);

@@ -109,12 +109,32 @@ fn who_has_left_comes_before_those_that_have_not() {
 #[test]
 fn a_ring_that_was_never_used_is_forgotten_unless_it_comes_back() {
     let mut state = merge(&[A, B]);
-    assert_eq!(state.owners(roles(&[A], 2)), [fence(B, 1)]);
+    assert_eq!(state.owners(roles(&[A], 2)), [fence(B, 1), fence(A, 2)]);
     assert_eq!(state.fenced(1, Outcome::Drained), [Effect::Forget(B)]);
+    assert_eq!(state.fenced(2, Outcome::Drained), []);
+    assert!(state.passes(A));
     let mut back = merge(&[A, B]);
     back.owners(roles(&[A], 2));
     assert_eq!(back.owners(roles(&[A, B], 2)), []);
     assert_eq!(back.fenced(1, Outcome::Drained), [], "it has come back");
+}
+
+#[test]
+fn who_comes_back_is_held_behind_a_side_that_is_slower() {
+    let mut state = merge(&[A, B]);
+    assert_eq!(state.owners(roles(&[B], 1)), [fence(A, 1)]);
+    let mut back = merge(&[A, B]);
+    // A is left, and comes back before anything of B was read.
+    assert_eq!(back.owners(roles(&[B, A], 1)), [fence(A, 1)]);
+    assert_eq!(back.fenced(1, Outcome::Drained), []);
+    assert_eq!(back.take(A, 3), [fence(B, 2)]);
+    assert_eq!(back.take(B, 2), [deliver(&[2])]);
+    assert_eq!(back.fenced(2, Outcome::Drained), [deliver(&[3])]);
+    // An owner that stays is asked for nothing.
+    let mut stays = merge(&[A, A]);
+    assert_eq!(stays.owners(roles(&[A, B], 1)), []);
+    assert!(stays.passes(A));
+    assert_eq!(stays.take(B, 2), [fence(A, 1)]);
 }
 
 #[test]
