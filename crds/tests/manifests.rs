@@ -72,6 +72,7 @@ fn the_manual_declares_what_the_rules_take() {
             "README.md: NatsCluster, KafkaChannel, AssetForwarder",
             "charts/docs/src/declare.md: NatsCluster, KafkaChannel, AssetForwarder",
             "charts/docs/src/managed-nats.md: NatsCluster",
+            "charts/docs/src/subscribers.md: AssetForwarder, NatsCluster",
         ],
         "what pages declare: add to this list what is new"
     );
