@@ -28,8 +28,8 @@ const TICK: Duration = Duration::from_millis(250);
 /// How often the log repeats that there is no key.
 const REPEAT: Duration = Duration::from_secs(60);
 
-/// The file of the key is tried again after so many microseconds.
-const TRY_KEY_AGAIN: u64 = 1_000_000;
+/// How often the key's file is read.
+const READ_KEY_AGAIN: u64 = 1_000_000;
 
 /// Whether the rings are the same, by their epochs.
 pub(super) fn is_of_same_rings(now: Option<&Told>, before: &Told) -> bool {
@@ -45,7 +45,7 @@ pub(super) struct Announcer {
     key: Option<Arc<Key>>,
     key_fault: Option<String>,
     /// When the file was last tried, in microseconds.
-    key_tried_at: Option<u64>,
+    key_read_at: Option<u64>,
     key_lines: LogLimit,
     posts: Posts,
     metrics: Metrics,
@@ -71,7 +71,7 @@ impl Announcer {
             told,
             key: None,
             key_fault: None,
-            key_tried_at: None,
+            key_read_at: None,
             key_lines: LogLimit::new(REPEAT),
             posts,
             metrics,
@@ -129,7 +129,7 @@ impl Announcer {
         self.coordinator.tell(&self.told, self.clock.micros());
         if is_changed {
             // Another key may be there with another ring.
-            self.key_tried_at = None;
+            self.key_read_at = None;
         }
     }
 
@@ -201,17 +201,17 @@ impl Announcer {
         }
     }
 
-    /// Reads the key's file at the start, with each new ring, and again until it can be read.
+    /// Reads the key's file at the start, with each new ring, and in a rhythm: another key may come without another ring.
     async fn read_key(&mut self) {
         let now = self.clock.micros();
-        let is_due = match self.key_tried_at {
+        let is_due = match self.key_read_at {
             None => true,
-            Some(at) => self.key_fault.is_some() && now.saturating_sub(at) >= TRY_KEY_AGAIN,
+            Some(at) => now.saturating_sub(at) >= READ_KEY_AGAIN,
         };
         if !is_due {
             return;
         }
-        self.key_tried_at = Some(now);
+        self.key_read_at = Some(now);
         match Key::read(&self.declared.key_file).await {
             Ok(key) => {
                 self.key_fault = None;

@@ -116,7 +116,7 @@ async fn what_a_stream_would_store_is_not_said_and_nobody_waits_for_it() {
 }
 
 #[tokio::test]
-async fn without_its_key_a_beacon_says_so_until_the_key_is_there() {
+async fn a_beacon_takes_the_key_that_is_there_and_says_where_there_is_none() {
     let dir = tempfile::tempdir().unwrap();
     let key = dir.path().join("key");
     let beacon_of = BEACON.replace("/nowhere/key", key.to_str().unwrap());
@@ -130,6 +130,14 @@ async fn without_its_key_a_beacon_says_so_until_the_key_is_there() {
     std::fs::write(&key, "SUAAAAICAMCAKBQHBAEQUCYMBUHA6EARCIJRIFIWC4MBSGQ3DQOR4H776Y").unwrap();
     let with = shown(&mut status, |status| status.public_key.is_some()).await;
     assert_eq!(with.fault, None);
+    // Another key comes without another ring.
+    std::fs::write(&key, "SUAACAQDAQCQMBYIBEFAWDANBYHRAEISCMKBKFQXDAMRUGY4DUPB6IC5CQ").unwrap();
+    let other = shown(&mut status, |status| status.public_key != with.public_key).await;
+    assert_eq!(other.fault, None);
+    // One that cannot be used leaves the one of before.
+    std::fs::write(&key, "SUAB").unwrap();
+    let kept = shown(&mut status, |status| status.fault.is_some()).await;
+    assert_eq!(kept.public_key, other.public_key);
     drop(to_beacon);
     tokio::time::timeout(Duration::from_secs(30), running)
         .await

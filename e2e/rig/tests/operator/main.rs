@@ -9,6 +9,7 @@
     reason = "tests fail by panicking; clippy lets only functions marked as tests do so, not their helpers"
 )]
 
+mod beacon;
 mod channels;
 mod charts;
 mod cluster;
@@ -20,6 +21,7 @@ mod figures;
 mod flood;
 mod judge;
 mod kills;
+mod kubectl;
 mod leaders;
 mod lifecycle;
 mod namespaces;
