@@ -292,6 +292,11 @@ impl Site {
         }
     }
 
+    /// `host:port` of the operator's router.
+    pub async fn router_address(&self) -> String {
+        self.operator.lock().await.router_address()
+    }
+
     /// Asks the operator's router: the code and the body.
     pub async fn route(&self, path: &str) -> (u16, String) {
         self.operator.lock().await.route(path).await.unwrap()

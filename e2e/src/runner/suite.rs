@@ -54,7 +54,7 @@ const SUITES: [Suite; 9] = [
         filter: Some(
             "package(operator) | package(kubectl-fanout) | package(crds) | (package(e2e-rig) & binary(operator))",
         ),
-        needs: &[Need::Kafka, Need::Cluster],
+        needs: &[Need::Kafka, Need::Cluster, Need::Python],
     },
     Suite {
         name: "managed",

@@ -190,9 +190,14 @@ impl Operator {
         ))
     }
 
+    /// `host:port` of its router.
+    pub fn router_address(&self) -> String {
+        self.router.address()
+    }
+
     /// Asks its router.
     pub async fn route(&self, path: &str) -> Result<(u16, String)> {
-        http::get(&self.router.address(), path).await
+        http::get(&self.router_address(), path).await
     }
 
     /// The process, to signal it and to read its log.

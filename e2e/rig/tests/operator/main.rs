@@ -31,6 +31,7 @@ mod random_specs;
 mod rights;
 mod rings;
 mod rolling;
+mod router;
 mod scale;
 mod scaling;
 mod scenario;

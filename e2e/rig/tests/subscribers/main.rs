@@ -7,4 +7,5 @@
 )]
 
 mod beacon;
+mod python;
 mod site;
