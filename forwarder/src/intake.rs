@@ -22,6 +22,7 @@
 //! | `Group` | what is assigned and revoked, and whether we are a member |
 //! | `Seeking`, `Identity` | partitions of which nobody knows where they begin; whether the logs are those that were read |
 //! | `Examiner` | batches that cannot be read |
+//! | `Stalls` | partitions of which nothing comes |
 //! | `ReplayReader` | how far parked records are read again |
 //! | `RingChanges` | the ring that is announced |
 //! | `Announcing` | what the beacon was told, where one is declared |
@@ -52,6 +53,7 @@ mod replay;
 mod report;
 mod rings;
 mod seeking;
+mod stalls;
 mod starts;
 mod stop;
 mod take;
@@ -85,6 +87,7 @@ use self::report::{Reporter, View};
 use self::rings::RingChanges;
 pub use self::rings::{RingChangeError, RingProgram, open_ring};
 use self::seeking::Seeking;
+use self::stalls::Stalls;
 use self::watchdog::Watchdog;
 pub use self::watchdog::WatchdogError;
 use crate::beacon::ToBeacon;
@@ -171,6 +174,7 @@ pub struct Intake<P> {
     seeking: Seeking,
     identity: Identity,
     examiner: Examiner,
+    stalls: Stalls,
     commits: Commits,
     rings: RingChanges,
     announcing: Announcing,
@@ -231,6 +235,7 @@ impl<P: RingProgram> Intake<P> {
             seeking: Seeking::new(now),
             identity: Identity::default(),
             examiner: Examiner::default(),
+            stalls: Stalls::default(),
             rings: RingChanges::new(rings, Arc::new(config.ring.clone())),
             announcing: Announcing::new(beacon, &client.inputs, now),
             reporter: Reporter::new(status, metrics.clone(), clock, now),
@@ -329,6 +334,7 @@ impl<P: RingProgram> Intake<P> {
                     self.announcing.note_statistics(&statistics, &self.client.inputs);
                     self.reporter
                         .note_statistics(&statistics, &self.client, &mut self.dispatcher);
+                    self.mend_stalls(&statistics);
                 }
                 Event::Topic(input, id) => {
                     if self.identity.note_topic(input, id, &self.client, &self.dispatcher) {

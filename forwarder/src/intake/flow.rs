@@ -181,9 +181,11 @@ impl Flow {
                 taken.add_partition_offset(topic, partition.number(), Offset::Offset(from))?;
             }
         }
+        // Before the assignment, and it is remembered. librdkafka begins an assignment in a thread of its own, and numbers what the two
+        // threads tell a partition. What bears an older number than the newest one is thrown away.
+        self.refresh(client, dispatcher);
         client.consumer.incremental_unassign(&given_up)?;
         client.consumer.incremental_assign(&taken)?;
-        self.refresh(client, dispatcher);
         Ok(())
     }
 

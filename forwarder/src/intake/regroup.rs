@@ -76,6 +76,8 @@ impl<P: RingProgram> Intake<P> {
             list.add_partition_offset(self.client.inputs.topic_of(*partition), partition.number(), offset)?;
         }
         let started = self.commit_by_topic(partitions, &mut places, &new);
+        // What was paused in an earlier assignment is resumed before it is assigned: see `Flow::reassign`.
+        self.flow.refresh(&self.client, &self.dispatcher);
         if let Err(error) = started.and_then(|()| self.client.consumer.incremental_assign(&list)) {
             for partition in partitions {
                 self.dispatcher.remove(*partition);

@@ -8,13 +8,16 @@ use forwarder_core::delivery::start::Start;
 use forwarder_core::fanout::dispatch::{Dispatcher, Phase, Resume};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
+use rdkafka::statistics::Statistics;
 use tracing::{info, warn};
 
 use super::client::Client;
 use super::flow::Scope;
 use super::identity::Identity;
 use super::questions::{self, ALL_TIMEOUT};
+use super::report::end_of;
 use super::rings::RingProgram;
+use super::stalls::Fetched;
 use super::starts;
 use super::{Intake, IntakeError};
 use crate::message::Message;
@@ -68,6 +71,43 @@ impl<P: RingProgram> Intake<P> {
             self.flow.repair_later();
         }
         Ok(())
+    }
+
+    /// Has partitions fetched anew that stand still although Kafka has more.
+    pub(super) fn mend_stalls(&mut self, statistics: &Statistics) {
+        let now = Instant::now();
+        let partitions = self.dispatcher.partitions();
+        self.stalls.keep(|partition| partitions.contains_key(&partition));
+        for (id, state) in partitions {
+            let topic = statistics.topics.get(self.client.inputs.topic_of(*id));
+            let Some(told) = topic.and_then(|topic| topic.partitions.get(&id.number())) else {
+                continue;
+            };
+            if !state.is_taken() || self.flow.is_paused() {
+                self.stalls.forget(*id);
+                continue;
+            }
+            let fetched = Fetched {
+                next: state.next().max(told.app_offset),
+                end: end_of(told),
+                queued: told.fetchq_cnt,
+            };
+            if let Some(lasting) = self.stalls.note(*id, fetched, now) {
+                warn!(
+                    topic = self.client.inputs.topic_to_log(*id),
+                    partition = id.number(),
+                    next = fetched.next,
+                    end = fetched.end,
+                    fetch_state = told.fetch_state,
+                    fetch_offset = told.next_offset,
+                    leader = told.leader,
+                    seconds = lasting.as_secs(),
+                    "no record of the partition has come though Kafka has more; asking for it anew"
+                );
+                self.metrics.kafka_errors.inc();
+                self.flow.begin([*id]);
+            }
+        }
     }
 
     fn reassign(&mut self, scope: Scope, mut lost: Vec<Loss>) -> Result<(), KafkaError> {

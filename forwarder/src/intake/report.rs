@@ -9,7 +9,7 @@ use forwarder_core::fanout::dispatch::Phase::Sought;
 use forwarder_core::status::{Assignment, ClusterStatus, Phase, RingStatus, Status, TopicStatus};
 use rdkafka::Offset;
 use rdkafka::consumer::Consumer;
-use rdkafka::statistics::Statistics;
+use rdkafka::statistics::{Partition, Statistics};
 use tokio::sync::watch;
 use tracing::debug;
 
@@ -32,6 +32,13 @@ pub(super) struct Reporter {
     next_report: Instant,
     /// One past the newest record of each partition that the broker has, as of the last statistics.
     ends: BTreeMap<PartitionId, i64>,
+}
+
+/// One past the newest record that can be read. None: the broker has not told it.
+pub(super) fn end_of(partition: &Partition) -> Option<i64> {
+    // With read_committed nothing behind the last stable offset can be read, so that is the end.
+    let ends = [partition.ls_offset, partition.hi_offset];
+    ends.into_iter().find(|end| *end >= 0)
 }
 
 /// What a report reads.
@@ -101,13 +108,7 @@ impl Reporter {
             if !dispatcher.partitions().contains_key(&id) {
                 continue;
             }
-            // With read_committed nothing behind the last stable offset can be read, so that is the end.
-            let end = if partition.ls_offset >= 0 {
-                partition.ls_offset
-            } else {
-                partition.hi_offset
-            };
-            if end >= 0 {
+            if let Some(end) = end_of(partition) {
                 self.ends.insert(id, end);
             }
         }
