@@ -1,6 +1,7 @@
 //! The built `forwarder` binary as a child process.
 
 use std::fs;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -40,6 +41,29 @@ pub struct Forwarder {
     dir: TempDir,
     /// Where its ring is, if that is a document of its own.
     ring_file: Option<PathBuf>,
+}
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        // A failed test shows how its forwarders stood. Their logs follow.
+        if std::thread::panicking() {
+            let address = self.admin.address();
+            // A runtime of its own: the test's may be busy with this very panic.
+            let asked = std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                runtime.map(|runtime| runtime.block_on(http::get(&address, "/status")))
+            });
+            match asked.join() {
+                Ok(Ok(Ok((_, status)))) => complain(&format!("--- status of {} ---\n{status}", self.process.name())),
+                _ => complain(&format!("({} does not tell its status)", self.process.name())),
+            }
+        }
+    }
+}
+
+fn complain(text: &str) {
+    // Nobody is left to report a broken stderr to.
+    drop(writeln!(io::stderr(), "{text}"));
 }
 
 /// A configuration for these clusters: earliest, all else as by default. Change what the test is about.
