@@ -96,10 +96,8 @@ enum Timer {
     Ask { cluster: Cluster, token: u64 },
     /// It is time to ask again.
     AskAgain { cluster: Cluster },
-    /// The question for proofs has waited long enough.
-    Round { cluster: Cluster, token: u64 },
     /// It is time to ask for proofs again.
-    Prove { cluster: Cluster },
+    Round { cluster: Cluster, token: u64 },
     /// Three digests should have come.
     Digests { cluster: Cluster },
     /// The program has waited long enough for its subscription.
@@ -296,12 +294,7 @@ impl State {
             }),
             Timer::Ask { cluster, token } => self.unanswered(cluster, token, now),
             Timer::AskAgain { cluster } => self.ask(cluster, now),
-            Timer::Round { cluster, token } => self.unproved(cluster, token, now),
-            Timer::Prove { cluster } => {
-                if let Some(link) = self.links.get_mut(&cluster) {
-                    link.pauses = false;
-                }
-            }
+            Timer::Round { cluster, token } => self.ask_again(cluster, token, now),
             Timer::Digests { cluster } => self.watch_digests(cluster, now),
             Timer::Begin { stream } => self.begin_anyway(stream),
             Timer::Elsewhere => self.ask_elsewhere(now),

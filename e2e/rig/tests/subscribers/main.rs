@@ -7,5 +7,6 @@
 )]
 
 mod beacon;
+mod follow;
 mod python;
 mod site;

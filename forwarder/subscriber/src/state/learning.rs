@@ -40,6 +40,8 @@ impl State {
             return;
         }
         self.tell(&learned);
+        // With other pods it may be proved now.
+        self.note_proofs(now);
         let (oldest, newest) = self.epochs();
         let was_skipped = before.is_some_and(|before| before < told.left && oldest > before + 1 && newest > before);
         if was_skipped {

@@ -7,8 +7,8 @@ use hashbrown::HashSet;
 
 use super::Waiting;
 
-/// The first pause before pods are asked for their proof again.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// The first pause before pods are asked for their proof again. Those that live answer within milliseconds.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// So many signed bodies are opened in a second. Everybody in the account may send some.
 const OPENED_PER_SECOND: u32 = 200;
@@ -38,7 +38,7 @@ pub(crate) struct Asked {
     pub(crate) is_overtaken: bool,
 }
 
-/// The question for proofs that is under way.
+/// The question for proofs that is under way. It ends when all pods have answered, and may be asked several times.
 #[derive(Debug)]
 pub(crate) struct Round {
     pub(crate) token: u64,
@@ -46,6 +46,16 @@ pub(crate) struct Round {
     /// So many interests were declared before it.
     pub(crate) covers: u64,
     pub(crate) answered: BTreeSet<String>,
+}
+
+impl Round {
+    /// Whether these pods have answered, which are those that have partitions.
+    ///
+    /// There may be none for a while, as when one has died. Nobody publishes then. Whoever takes the partitions over comes later than
+    /// the question, and is not asked, like any pod that comes later.
+    pub(crate) fn is_done(&self, pods: &BTreeSet<String>) -> bool {
+        !self.answered.is_empty() && self.answered.is_superset(pods)
+    }
 }
 
 /// See the module.
@@ -61,8 +71,7 @@ pub(crate) struct Link {
     /// How many of them are proved.
     pub(crate) proven: u64,
     pub(crate) round: Option<Round>,
-    /// No question for proofs before.
-    pub(crate) pauses: bool,
+    /// How long the answers of pods are awaited before they are asked again.
     pub(crate) pause: Duration,
     pub(crate) asked: Option<Asked>,
     /// Echoes on their way, each with what waits for it.
@@ -87,7 +96,6 @@ impl Link {
             declared: 0,
             proven: 0,
             round: None,
-            pauses: false,
             pause: FIRST_PAUSE,
             asked: None,
             echoes: BTreeMap::new(),
@@ -123,7 +131,6 @@ impl Link {
         self.proven = 0;
         self.round = None;
         self.asked = None;
-        self.pauses = false;
         self.pause = FIRST_PAUSE;
         self.watched = None;
         let mut fences = std::mem::take(&mut self.fences);

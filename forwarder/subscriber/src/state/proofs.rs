@@ -15,29 +15,35 @@ use crate::merge::Cluster;
 impl State {
     /// Asks for proofs, wherever an interest is not proved.
     pub(super) fn prove(&mut self, now: Instant) {
+        self.note_proofs(now);
+        let is_open = |link: &Link| link.proven < link.declared && !link.taps.is_empty() && link.round.is_none();
+        let open: Vec<Cluster> = self
+            .links
+            .iter()
+            .filter(|(_, link)| is_open(link))
+            .map(|(cluster, _)| *cluster)
+            .collect();
+        for cluster in open {
+            self.ask_for_proofs(cluster, now);
+        }
+    }
+
+    /// Ends the questions that all pods have answered, and tells what follows: subscriptions begin, and rings are ready.
+    pub(super) fn note_proofs(&mut self, now: Instant) {
+        if self.links.values().all(|link| link.round.is_none()) {
+            return;
+        }
+        let pods: BTreeSet<String> = self.known().pods().iter().cloned().collect();
         let mut has_proved = false;
-        let pods: BTreeSet<String> = if self.links.values().any(|link| link.round.is_some()) {
-            self.known().pods().iter().cloned().collect()
-        } else {
-            BTreeSet::new()
-        };
         let mut resumed: Vec<Cluster> = Vec::new();
-        let mut open: Vec<Cluster> = Vec::new();
         for (cluster, link) in &mut self.links {
-            let done = link
-                .round
-                .as_ref()
-                .filter(|round| !pods.is_empty() && round.answered.is_superset(&pods));
+            let done = link.round.as_ref().filter(|round| round.is_done(&pods));
             if let Some(covers) = done.map(|round| round.covers) {
                 link.prove(covers);
                 has_proved = true;
                 if link.proven == link.declared && std::mem::take(&mut link.is_gapped) {
                     resumed.push(*cluster);
                 }
-            }
-            let is_open = link.proven < link.declared && !link.taps.is_empty();
-            if is_open && link.round.is_none() && !link.pauses {
-                open.push(*cluster);
             }
         }
         for cluster in resumed {
@@ -46,11 +52,12 @@ impl State {
             self.setup.told.flush(now);
             self.setup.told.event(Event::Resumed { cluster });
         }
-        for cluster in open {
-            self.ask_for_proofs(cluster, now);
-        }
         if has_proved {
-            self.note_proofs();
+            let streams: Vec<u64> = self.streams.keys().copied().collect();
+            for stream in streams {
+                self.begin_if_proved(stream);
+            }
+            self.note_ready();
         }
     }
 
@@ -63,6 +70,7 @@ impl State {
         let Some(action) = question(cluster, link, ready, 'r', token, &nonce) else {
             return;
         };
+        let at = now + link.pause;
         link.round = Some(Round {
             token,
             nonce,
@@ -70,7 +78,7 @@ impl State {
             answered: BTreeSet::new(),
         });
         self.actions.push(action);
-        self.set(now + self.setup.limits.answer, Timer::Round { cluster, token });
+        self.set(at, Timer::Round { cluster, token });
     }
 
     pub(super) fn proved(&mut self, cluster: Cluster, subject: &str, token: u64, body: &[u8], now: Instant) {
@@ -94,30 +102,23 @@ impl State {
         }
     }
 
-    /// Not all pods have answered in time.
-    pub(super) fn unproved(&mut self, cluster: Cluster, token: u64, now: Instant) {
+    /// Asks the same again: not all pods have answered in time. A pod that has just begun may answer now.
+    pub(super) fn ask_again(&mut self, cluster: Cluster, token: u64, now: Instant) {
+        let ready = self.setup.subjects.ready();
         let longest = self.setup.limits.reconnect;
         let Some(link) = self.links.get_mut(&cluster) else {
             return;
         };
-        if link.round.take_if(|round| round.token == token).is_none() {
+        let Some(round) = link.round.as_ref().filter(|round| round.token == token) else {
             return;
-        }
-        let pause = link.pause;
+        };
+        self.actions
+            .extend(question(cluster, link, ready, 'r', token, &round.nonce));
         link.pause = (link.pause * 2).min(longest);
-        link.pauses = true;
+        let at = now + link.pause;
+        self.set(at, Timer::Round { cluster, token });
         // The pods may be others by now.
         self.ask(cluster, now);
-        self.set(now + pause, Timer::Prove { cluster });
-    }
-
-    /// Tells what the proofs that have come mean: subscriptions begin, and rings are ready.
-    fn note_proofs(&mut self) {
-        let streams: Vec<u64> = self.streams.keys().copied().collect();
-        for stream in streams {
-            self.begin_if_proved(stream);
-        }
-        self.note_ready();
     }
 
     /// Says that the interest in everything is proved under the newest ring.

@@ -30,7 +30,8 @@ impl State {
             ("e", _) => self.echoed(cluster, number),
             ("g", true) => self.unanswered(cluster, number, now),
             ("g", false) => self.answered(cluster, subject, number, body, now),
-            ("r", true) => self.unproved(cluster, number, now),
+            // Nobody listens yet. It is asked again.
+            ("r", true) => {}
             ("r", false) => self.proved(cluster, subject, number, body, now),
             _ => {}
         }

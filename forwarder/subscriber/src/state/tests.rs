@@ -63,9 +63,7 @@ fn a_lost_connection_is_a_gap_that_ends_when_all_pods_have_proved_again() {
     world.cut("C1", false);
     assert_eq!(reasons(&world.gaps()), [(GapReason::Disconnected, Some("C1"))]);
     world.silent.clear();
-    // The question for proofs is given up, and then asked again.
-    world.wait(2_000);
-    world.wait(200);
+    world.wait(500);
     assert!(matches!(&world.told()[..], [Event::Resumed { cluster }] if **cluster == *"C1"));
     world.write("C1", "a", "t", 3);
     world.settle();
@@ -104,6 +102,35 @@ fn a_slow_reader_is_told_what_it_misses_once_a_second() {
     assert_eq!(gaps.iter().map(|gap| gap.count).sum::<u64>(), 8);
     assert_eq!(gaps[0].asset.as_deref(), Some("a"));
     assert_eq!(read(&queue), [0, 1]);
+}
+
+#[test]
+fn pods_that_answer_one_after_the_other_prove_it_together() {
+    let mut world = World::new(one());
+    world.silent = vec!["p-1".to_owned()];
+    let (_queue, mut begun) = world.subscribe(&["a"]);
+    assert!(begun.try_recv().is_err());
+    // It is asked again, and its answer of before counts.
+    world.silent = vec!["p-0".to_owned()];
+    world.wait(500);
+    assert!(begun.try_recv().unwrap().is_ok());
+    assert_eq!(world.gaps(), []);
+}
+
+#[test]
+fn what_a_dead_pod_has_not_proved_is_proved_when_nobody_counts_on_it_any_more() {
+    let asset = mover();
+    for alive in [vec!["p-0".to_owned()], Vec::new()] {
+        let mut world = World::new(one());
+        let (_queue, _begun) = world.subscribe(&[&asset]);
+        world.silent = vec!["p-1".to_owned()];
+        world.declare(7, announced());
+        world.wait(500);
+        // It is told with the use of the ring.
+        world.pods = alive;
+        world.declare(7, used());
+        assert_eq!(world.gaps(), []);
+    }
 }
 
 #[test]
