@@ -8,5 +8,6 @@
 
 mod beacon;
 mod follow;
+mod mirror;
 mod python;
 mod site;
