@@ -59,6 +59,11 @@ mod state;
 mod subject;
 mod subscription;
 
+/// The manual's example is compiled with the documentation's tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../charts/docs/src/subscribers.md")]
+struct Manual;
+
 pub use async_nats::{HeaderMap, Subject};
 pub use forwarder_beacon::KeyError;
 

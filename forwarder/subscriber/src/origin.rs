@@ -12,6 +12,9 @@ const OFFSET: HeaderName = HeaderName::from_static("Kafka-Offset");
 const TIMESTAMP: HeaderName = HeaderName::from_static("Kafka-Timestamp");
 const MESSAGE_ID: HeaderName = HeaderName::from_static("Nats-Msg-Id");
 
+/// Only a forwarder writes it.
+const MIRRORED: HeaderName = HeaderName::from_static("Fanout-Mirrored");
+
 /// So many names of topics are remembered.
 const TOPICS: usize = 1_024;
 
@@ -26,6 +29,11 @@ pub struct Origin {
     pub offset: i64,
     /// The timestamp in milliseconds since 1970; none: the record has none.
     pub timestamp: Option<i64>,
+}
+
+/// Whether a message is a copy for subscribers that stay where an asset was. Copies may have holes.
+pub(crate) fn is_copy(headers: Option<&HeaderMap>) -> bool {
+    headers.is_some_and(|headers| headers.get(MIRRORED).is_some())
 }
 
 /// Reads origins. Each topic's name is kept once.

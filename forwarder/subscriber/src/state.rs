@@ -31,7 +31,7 @@ use crate::limits::{Limits, Repeats};
 use crate::merge::{Cluster, Hold};
 use crate::message::Message;
 use crate::nonce::Nonces;
-use crate::origin::Origins;
+use crate::origin::{Origins, is_copy};
 use crate::request::Begun;
 use feed::Feed;
 use link::Link;
@@ -245,6 +245,10 @@ impl State {
         let Some(feed) = self.feeds.get_mut(&feed_id) else {
             return;
         };
+        if is_copy(message.headers.as_ref()) {
+            // The owner has the record itself.
+            return;
+        }
         let message = Message {
             asset: Arc::clone(&feed.asset),
             cluster: self.names.of(cluster),

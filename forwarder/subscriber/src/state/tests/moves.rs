@@ -143,3 +143,18 @@ fn rings_that_came_and_went_unheard_are_a_gap() {
     world.declare(9, vec![view(9, Phase::InUse, &["C1"])]);
     assert_eq!(reasons(&world.gaps()), [(GapReason::RingSkipped, None)]);
 }
+
+#[test]
+fn copies_for_others_are_passed_over() {
+    let asset = mover();
+    let mut world = World::new(announced());
+    let (queue, _begun) = world.subscribe(&[&asset]);
+    world.declare(7, used());
+    // The copy of 1 was dropped on its way, and 2 has come on the old side before 1 has on the new one.
+    world.write_copy("C1", &asset, "t", 2);
+    world.read_only("C1");
+    world.write("C2", &asset, "t", 1);
+    world.write("C2", &asset, "t", 2);
+    world.settle();
+    assert_eq!(read(&queue), [1, 2]);
+}

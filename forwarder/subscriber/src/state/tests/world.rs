@@ -154,7 +154,17 @@ impl World {
     // The forwarder.
 
     pub(super) fn write(&mut self, cluster: &str, asset: &str, topic: &str, offset: i64) {
+        self.write_with(HeaderMap::new(), cluster, asset, topic, offset);
+    }
+
+    /// A copy for subscribers that stay.
+    pub(super) fn write_copy(&mut self, cluster: &str, asset: &str, topic: &str, offset: i64) {
         let mut headers = HeaderMap::new();
+        headers.insert("Fanout-Mirrored", "1");
+        self.write_with(headers, cluster, asset, topic, offset);
+    }
+
+    fn write_with(&mut self, mut headers: HeaderMap, cluster: &str, asset: &str, topic: &str, offset: i64) {
         headers.insert("Kafka-Topic", topic);
         headers.insert("Kafka-Partition", "0");
         headers.insert("Kafka-Offset", offset.to_string());
