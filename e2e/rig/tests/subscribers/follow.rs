@@ -6,22 +6,34 @@ use std::time::{Duration, Instant};
 use e2e_rig::forwarder::{BEACON, Forwarder};
 use e2e_rig::kafka::Kafka;
 use e2e_rig::nats::{self, Nats};
+use e2e_rig::proxy::Proxy;
 use e2e_rig::stage::{SOON, Stage};
 use e2e_rig::traffic::{Plan, Traffic, read_value};
 use e2e_rig::verdict::{Delivery, Ledger, Tally};
 use e2e_rig::wait;
 use fanout_client::{Client, Event, Gap, Options, Pin, Subscription};
-use forwarder_beacon::{Announcement, Phase};
+use forwarder_beacon::Announcement;
 use forwarder_core::document::{Config, PublishMode};
 use tokio::task::JoinSet;
 
-use crate::site::{RING, Site, declare, phases};
+use crate::site::{RING, Site, declare};
 
-/// How long an announced ring is not used: longer than a dead forwarder counts among those that have to prove.
-const GRACE: Duration = Duration::from_secs(8);
+/// How long an announced ring is not used: longer than the group takes to go on after the death of a member. So records flow at a move,
+/// and those who have to prove that they see the client are alive.
+const GRACE: Duration = Duration::from_secs(9);
+
+/// The ring that a forwarder uses.
+const EPOCH: &str = "asset_forwarder_ring_epoch";
 
 /// Every asset has so many further records in each phase that lasts until it is ended.
 const ROUNDS: u32 = 5;
+
+/// The clusters that the client reaches through a proxy: one that loses assets when the ring grows, and one that does when it shrinks.
+const PROXIED: [usize; 2] = [0, 3];
+
+/// Each way to such a cluster while it loses assets: longer than an asset's records are apart, so that whoever does not wait for the
+/// old side reads them in another order.
+const DELAY: Duration = Duration::from_millis(700);
 
 /// How much there is to follow.
 struct Load {
@@ -49,18 +61,18 @@ async fn long_ten_thousand_subscriptions_follow_their_assets_at_five_thousand_re
     let load = Load {
         assets: 10_000,
         rate: 5_000,
-        grace: Duration::from_secs(10),
+        grace: Duration::from_secs(20),
         within: Duration::from_secs(300),
     };
     grows_and_shrinks(&load).await;
 }
 
 async fn grows_and_shrinks(load: &Load) {
-    let site = site(load).await;
-    let config = config(&site, load, 3, 3);
+    let (site, proxies) = site(load).await;
+    let config = |epoch, clusters| config(&site, &proxies, load, epoch, clusters);
     let mut forwarders = Vec::new();
     for name in ["first", "second"] {
-        forwarders.push(site.stage.start(name, &config).await);
+        forwarders.push(site.stage.start(name, &config(3, 3)).await);
     }
     let asker = site.client(0).await;
     wait_phase(&site, load, &asker, "both speak, and are beyond older rings", |told| {
@@ -71,24 +83,24 @@ async fn grows_and_shrinks(load: &Load) {
     let flow = site.stage.flow(load.rate);
     wait_rounds(&site, load).await;
 
-    for (epoch, clusters) in [(4, 4), (5, 3)] {
-        let next = self::config(&site, load, epoch, clusters);
+    for (epoch, clusters, old_side) in [(4, 4, &proxies[0]), (5, 3, &proxies[1])] {
+        old_side.slow(DELAY).await.unwrap();
         let declared = Instant::now();
-        declare(&forwarders.iter().collect::<Vec<_>>(), &next.ring);
-        wait_phase(&site, load, &asker, "it is announced", |told| {
-            phases(told).contains(&(epoch, Phase::Announced))
-        })
-        .await;
+        declare(&forwarders.iter().collect::<Vec<_>>(), &config(epoch, clusters).ring);
+        // It is announced, and the client reads on the new side too.
+        judge.wait_ready(epoch, load.within).await;
+        judge.note(format!("ready for the ring {epoch} after {:?}", declared.elapsed()));
         kill_and_start(&mut forwarders[1]).await;
-        wait_phase(&site, load, &asker, "it is in use", |told| {
-            phases(told).contains(&(epoch, Phase::InUse))
-        })
-        .await;
+        forwarders[0]
+            .wait_metric(EPOCH, epoch as f64, load.within)
+            .await
+            .unwrap();
         kill_and_start(&mut forwarders[0]).await;
         for forwarder in &mut forwarders {
             forwarder.wait_ready().await.unwrap();
         }
         wait_phase(&site, load, &asker, "the old ring is left", |told| told.left == epoch).await;
+        old_side.heal().await.unwrap();
         judge.note(format!("the ring {epoch} was alone after {:?}", declared.elapsed()));
         wait_rounds(&site, load).await;
     }
@@ -100,7 +112,7 @@ async fn grows_and_shrinks(load: &Load) {
 }
 
 /// Four clusters of a server each, whose first three will make the ring.
-async fn site(load: &Load) -> Site {
+async fn site(load: &Load) -> (Site, [Proxy; 2]) {
     let mut servers = Vec::new();
     for _ in 0..4 {
         servers.push(Nats::start_with(nats::Options::default()).await.unwrap());
@@ -112,18 +124,25 @@ async fn site(load: &Load) -> Site {
         ..Plan::default()
     };
     stage.traffic = Traffic::new(stage.kafka.bootstrap(), &stage.topic, plan).unwrap();
-    Site::on(stage)
+    let [first, last] = PROXIED.map(|place| stage.clusters[place].1.address());
+    let proxies = [Proxy::start(&first).await.unwrap(), Proxy::start(&last).await.unwrap()];
+    (Site::on(stage), proxies)
 }
 
-fn config(site: &Site, load: &Load, epoch: u64, clusters: usize) -> Config {
+fn config(site: &Site, proxies: &[Proxy; 2], load: &Load, epoch: u64, clusters: usize) -> Config {
     let mut config = site.config(epoch, clusters, load.grace);
+    for (place, proxy) in PROXIED.into_iter().zip(proxies) {
+        if let Some(cluster) = config.ring.clusters.get_mut(place) {
+            cluster.client_servers = vec![proxy.nats_url()];
+        }
+    }
     config.publish.headers.origin = true;
     config
 }
 
 async fn client(site: &Site) -> Client {
     let pin = Pin::new(site.signer.public_key(), RING, BEACON);
-    Options::new(pin).connect([site.nats(0).url()]).await.unwrap()
+    Options::new(pin).connect([site.nats(1).url()]).await.unwrap()
 }
 
 async fn wait_phase(
@@ -179,6 +198,8 @@ struct Read {
     clock: u64,
     gaps: Vec<Gap>,
     late: u64,
+    /// The newest ring that the client is ready for.
+    ready: u64,
     /// What else speaks against the client.
     faults: Vec<String>,
     notes: Vec<String>,
@@ -192,6 +213,7 @@ impl Judge {
             clock: 0,
             gaps: Vec::new(),
             late: 0,
+            ready: 0,
             faults: Vec::new(),
             notes: Vec::new(),
         }));
@@ -224,6 +246,14 @@ impl Judge {
     /// Something to say where the test fails.
     fn note(&self, note: String) {
         lock(&self.read).notes.push(note);
+    }
+
+    /// Waits until the client is ready for this ring.
+    async fn wait_ready(&self, epoch: u64, within: Duration) {
+        let is_ready = || async { Ok(lock(&self.read).ready == epoch) };
+        wait::eventually(within, "the client is ready for the ring", is_ready)
+            .await
+            .unwrap();
     }
 
     /// Waits until as many records were read as Kafka has acknowledged; then, or in vain, the judgement follows.
@@ -271,7 +301,8 @@ impl Read {
         match event {
             Event::Gap(gap) => self.gaps.push(gap),
             Event::Late(_) => self.late += 1,
-            Event::Ring { .. } | Event::Ready { .. } => self.notes.push(format!("{event:?}")),
+            Event::Ready { ring } => self.ready = ring,
+            Event::Ring { .. } => self.notes.push(format!("{event:?}")),
             event => self.faults.push(format!("{event:?}")),
         }
     }
