@@ -163,8 +163,8 @@ pub(crate) struct State {
     /// Of each tap its feed and its cluster.
     taps: HashMap<u64, (u64, Cluster)>,
     streams: BTreeMap<u64, Stream>,
-    /// Hashes of announcements that were learned.
-    hashes: VecDeque<String>,
+    /// Hashes of announcements that were learned, each with when. The last one is the last.
+    hashes: VecDeque<(String, Instant)>,
     origins: Origins,
     nonces: Nonces,
     timers: BTreeMap<(Instant, u64), Timer>,

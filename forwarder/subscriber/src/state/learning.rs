@@ -1,7 +1,7 @@
 //! What an announcement changes.
 
 use std::sync::PoisonError;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use forwarder_beacon::{Announcement, Learned};
 
@@ -14,7 +14,17 @@ use crate::merge::{Cluster, Role};
 /// So many hashes of announcements are remembered. Pods may know different things at one moment.
 const HASHES: usize = 256;
 
+/// For so long an announcement that is not the last one is not asked for again. What it says of pods may be true once more.
+const KNOWN: Duration = Duration::from_secs(30);
+
 impl State {
+    /// Whether an announcement need not be asked for.
+    pub(super) fn is_known(&self, hash: &str, now: Instant) -> bool {
+        let of_hash = self.hashes.iter().rev().enumerate();
+        let mut same = of_hash.filter(|(_, (known, _))| *known == *hash);
+        same.any(|(age, (_, learned))| age == 0 || now < *learned + KNOWN)
+    }
+
     /// Brings everything to what is known now.
     pub(crate) fn learn(&mut self, told: &Announcement, now: Instant) {
         let before = self.known().rings().next_back().map(|ring| ring.view.epoch);
@@ -30,11 +40,10 @@ impl State {
                 return self.setup.told.unbelieved(&get, error.to_string());
             }
         };
-        if !self.hashes.contains(&told.hash) {
-            self.hashes.push_back(told.hash.clone());
-            if self.hashes.len() > HASHES {
-                self.hashes.pop_front();
-            }
+        self.hashes.retain(|(hash, _)| *hash != told.hash);
+        self.hashes.push_back((told.hash.clone(), now));
+        if self.hashes.len() > HASHES {
+            self.hashes.pop_front();
         }
         if learned.is_nothing() {
             return;

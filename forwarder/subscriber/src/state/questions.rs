@@ -42,7 +42,7 @@ impl State {
         let Some(Body::Digest(digest)) = self.open(cluster, subject, body, now) else {
             return;
         };
-        let is_known = self.hashes.contains(&digest.hash);
+        let is_known = self.is_known(&digest.hash, now);
         let Some(link) = self.links.get_mut(&cluster) else {
             return;
         };

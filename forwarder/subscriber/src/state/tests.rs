@@ -149,6 +149,21 @@ fn without_proofs_a_subscription_begins_with_a_gap() {
 }
 
 #[test]
+fn pods_that_are_back_are_learned_though_their_announcement_was_known() {
+    let mut world = World::new(one());
+    let both = std::mem::replace(&mut world.pods, vec!["p-0".to_owned()]);
+    world.declare(7, one());
+    assert_eq!(world.state.known().pods(), ["p-0"]);
+    world.pods.clone_from(&both);
+    // Pods may know different things at one moment, so it is not asked at once.
+    world.declare(7, one());
+    assert_eq!(world.state.known().pods(), ["p-0"]);
+    world.wait(30_000);
+    world.declare(7, one());
+    assert_eq!(world.state.known().pods(), both);
+}
+
+#[test]
 fn after_three_missed_digests_others_are_asked() {
     let mut world = World::new(one());
     world.digest();
