@@ -66,9 +66,12 @@ fn owners(stage: &Stage, config: &Config) -> Vec<usize> {
     (0..ASSETS).map(place).collect()
 }
 
-/// What subscribers have got of each asset: the numbers of its records, in the order in which they came, and which are copies.
+/// By asset, the numbers of its records in the order in which they came, each with whether it is a copy.
+type Numbers = BTreeMap<u32, Vec<(u32, bool)>>;
+
+/// What subscribers have got.
 #[derive(Clone, Default)]
-struct Heard(Arc<Mutex<BTreeMap<u32, Vec<(u32, bool)>>>>);
+struct Heard(Arc<Mutex<Numbers>>);
 
 impl Heard {
     fn take(&self, stage_ledger: &e2e_rig::verdict::Ledger, message: &Message) {
@@ -85,7 +88,7 @@ impl Heard {
             .push((n, copies.map(|value| value.as_str()) == Some("1")));
     }
 
-    fn all(&self) -> BTreeMap<u32, Vec<(u32, bool)>> {
+    fn all(&self) -> Numbers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

@@ -176,14 +176,6 @@ impl Ring {
     }
 }
 
-/// Whether members, each a name and a weight, make a ring.
-///
-/// # Errors
-/// Why they do not.
-pub fn check_members(members: &[(String, u32)], replicas: u32) -> Result<(), RingError> {
-    check(members, replicas).map(|_| ())
-}
-
 /// How many virtual nodes the members make.
 fn check(members: &[(String, u32)], replicas: u32) -> Result<u64, RingError> {
     if members.is_empty() {

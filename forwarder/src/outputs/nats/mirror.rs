@@ -62,6 +62,11 @@ pub struct MirrorCopy {
 }
 
 impl Room {
+    /// Whether no copy is waiting or out.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.copies.load(Ordering::Relaxed) == 0
+    }
+
     /// A copy of a message; none: there is no room. Only the intake asks, so what it sees free stays free.
     pub(super) fn copy(&self, message: Arc<Message>) -> Option<MirrorCopy> {
         let Used { copies, bytes } = &*self.0;
@@ -101,6 +106,10 @@ pub(super) struct Copies {
     /// Written by this connection, each with the number of the PING that comes behind it, in order.
     out: VecDeque<(u64, MirrorCopy)>,
     budget: Budget,
+    /// Whether there is a connection.
+    is_connected: bool,
+    /// Assignments that are over. Their copies have one more chance to be written.
+    ending: Vec<(PartitionId, u32)>,
     /// Before that time none is taken.
     paused_until: u64,
     /// Lanes that the server denies, as far as this connection knows.
@@ -116,6 +125,8 @@ impl Copies {
             waiting: VecDeque::new(),
             out: VecDeque::new(),
             budget: Budget::new(PER_SECOND, now),
+            is_connected: false,
+            ending: Vec::new(),
             paused_until: 0,
             denied: HashSet::new(),
             denied_since: now,
@@ -186,13 +197,33 @@ impl Copies {
         Some(if is_first { Denial::First } else { Denial::Further })
     }
 
-    /// These assignments are over. What was copied on their behalf is dropped: their next owner's copies may be ahead of it.
+    /// A connection begins.
+    pub(super) fn begin(&mut self) {
+        self.is_connected = true;
+    }
+
+    /// These assignments are over. What was copied on their behalf is written at once, or not at all: their next owner's copies come later.
     pub(super) fn abandon(&mut self, assignments: &[(PartitionId, u32)]) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        self.ending.extend_from_slice(assignments);
+        if !self.is_connected {
+            self.drop_ending();
+        }
+    }
+
+    /// Drops what is left of assignments that are over, after what could be written has been.
+    pub(super) fn drop_ending(&mut self) {
+        if self.ending.is_empty() {
+            return;
+        }
+        let ending = std::mem::take(&mut self.ending);
         self.drop_where(|message| {
             let is_of = |(partition, epoch): &(PartitionId, u32)| {
                 message.origin.partition == *partition && message.origin.epoch == *epoch
             };
-            assignments.iter().any(is_of).then_some(MirrorDrop::Revoked)
+            ending.iter().any(is_of).then_some(MirrorDrop::Revoked)
         });
     }
 
@@ -208,7 +239,9 @@ impl Copies {
     /// The connection has ended after so long. What was out may not have arrived. Where a copy may be why it ended, none is written for
     /// some time.
     pub(super) fn connection_lost(&mut self, ended: Option<&Ended>, lasted: Duration, cluster: &str, now: u64) {
+        self.is_connected = false;
         self.denied.clear();
+        self.drop_ending();
         if self.out.is_empty() {
             return;
         }

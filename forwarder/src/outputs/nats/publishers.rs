@@ -62,6 +62,12 @@ impl Member {
         }
     }
 
+    /// Whether copies wait to be written, or for the server's word.
+    #[must_use]
+    pub fn has_copies(&self) -> bool {
+        !self.room.is_empty()
+    }
+
     /// Has the publisher drop copies that its cluster is not to get any more. Copies that are given later are by that ring.
     pub fn use_ring(&self, ring_epoch: &RingEpoch) {
         self.send(ToPublisher::Ring(ring_epoch.clone()));

@@ -147,6 +147,7 @@ impl Publisher {
             protocol::encode_sub(&mut session.output, &subject, 1);
         }
         self.answers.begin();
+        self.copies.begin();
         let mut timer = std::pin::pin!(tokio::time::sleep(TICK));
         loop {
             if let Err(ended) = self.read(&mut input, &mut session, server) {
@@ -161,6 +162,7 @@ impl Publisher {
                 self.write(&mut session);
                 self.write_copies(&mut session);
             }
+            self.copies.drop_ending();
             self.show_in_flight();
             self.alone_out = match session.pings.front() {
                 Some((Ping::Alone(ticket), _)) => Some(*ticket),

@@ -1080,7 +1080,12 @@ publish: {publish}"
         (
             "{movedMs: 1000, previous: {replicas: 128, clusters: []}}",
             "{}",
-            "ring.mirror.previous: makes no ring: the ring has no members",
+            "ring.mirror.previous: has no virtual nodes",
+        ),
+        (
+            "{movedMs: 1000, previous: {replicas: 1, clusters: [{name: C2, weight: 1}, {name: C2, weight: 1}]}}",
+            "{}",
+            "ring.mirror.previous: names a cluster twice",
         ),
         ("{movedMs: 1000}", stream, "ring.mirror: is not used in mode JetStream"),
     ] {

@@ -88,7 +88,18 @@ fn what_a_cluster_is_not_to_get_any_more_is_dropped_and_counted() {
     copies.abandon(&[(message(0, 1).origin.partition, 1)]);
     assert_eq!(
         (copies.is_empty(), metrics.dropped(MirrorDrop::Revoked).get()),
-        (true, 1)
+        (true, 1),
+        "without a connection at once"
+    );
+    copies.begin();
+    copies.push(copy(&room, 1), 0);
+    copies.push(copy(&room, 2), 0);
+    copies.abandon(&[(message(0, 1).origin.partition, 1)]);
+    assert!(copies.next(1 << 20, &mut Vec::new(), 0).is_some(), "one more chance");
+    copies.drop_ending();
+    assert_eq!(
+        (copies.is_empty(), metrics.dropped(MirrorDrop::Revoked).get()),
+        (true, 2)
     );
 
     copies.push(copy(&room, 1), 0);
