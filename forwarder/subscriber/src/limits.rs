@@ -57,7 +57,7 @@ pub struct Limits {
     pub answer: Duration,
     /// How long `subscribe` waits for the proof that all pods see the interest.
     pub ready: Duration,
-    /// How long the new side is held for the old one at most.
+    /// How long the new side is held for an old one from which nothing comes. While records come, it is held six times as long at most.
     pub drain: Duration,
     /// How much longer it is held where the old side has several servers.
     pub settle: Duration,

@@ -117,6 +117,11 @@ impl<T> Merge<T> {
             || self.roles.iter().any(|role| role.cluster == cluster)
     }
 
+    /// Whether a fence is awaited.
+    pub(crate) fn awaits(&self, number: u64) -> bool {
+        self.fence == Some(number) || self.retiring.iter().any(|(fence, _)| *fence == number)
+    }
+
     /// Whether nothing is held, and no fence awaited.
     pub(crate) fn is_idle(&self) -> bool {
         self.count == 0 && self.fence.is_none() && self.retiring.is_empty()

@@ -88,8 +88,13 @@ pub(crate) struct Fence {
 
 #[derive(Clone, Debug)]
 enum Timer {
-    /// The fence has waited long enough.
-    Fence(Waiting),
+    /// The fence has waited long enough, unless more has come through its connection than it had.
+    Fence {
+        waiting: Waiting,
+        cluster: Cluster,
+        had: u64,
+        turn: u32,
+    },
     /// The cluster's servers have had their time to settle.
     Settle(Fence),
     /// The question for the announcement has waited long enough.
@@ -170,7 +175,7 @@ pub(crate) struct State {
     timers: BTreeMap<(Instant, u64), Timer>,
     actions: Vec<Action>,
     /// What has begun to wait for a fence in this step.
-    fences: Vec<Waiting>,
+    fences: Vec<(Cluster, Waiting)>,
     next: u64,
     /// The newest ring whose interest is proved.
     ready: u64,
@@ -242,6 +247,9 @@ impl State {
         let Some((feed_id, cluster)) = self.taps.get(&key).copied() else {
             return;
         };
+        if let Some(link) = self.links.get_mut(&cluster) {
+            link.records += 1;
+        }
         let Some(feed) = self.feeds.get_mut(&feed_id) else {
             return;
         };
@@ -277,9 +285,8 @@ impl State {
         self.tidy(now);
         self.echo();
         self.prove(now);
-        let end = now + self.setup.limits.drain;
-        for waiting in std::mem::take(&mut self.fences) {
-            self.set(end, Timer::Fence(waiting));
+        for (cluster, waiting) in std::mem::take(&mut self.fences) {
+            self.await_fence(cluster, waiting, 0, now);
         }
         if let Some(at) = self.setup.told.flush(now)
             && !std::mem::replace(&mut self.is_telling, true)
@@ -291,7 +298,12 @@ impl State {
 
     fn time_out(&mut self, timer: Timer, now: Instant) {
         match timer {
-            Timer::Fence(waiting) => self.fenced(waiting, crate::merge::Outcome::TimedOut),
+            Timer::Fence {
+                waiting,
+                cluster,
+                had,
+                turn,
+            } => self.fence_timed_out(cluster, waiting, had, turn, now),
             Timer::Settle(fence) => self.drain(Fence {
                 is_settled: true,
                 ..fence

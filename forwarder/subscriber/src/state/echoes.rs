@@ -3,10 +3,38 @@
 use std::time::Instant;
 
 use super::link::Life;
-use super::{Action, Fence, State, Timer};
+use super::{Action, Fence, State, Timer, Waiting};
 use crate::merge::{Cluster, Outcome};
 
+/// A fence is awaited for so many turns of [`crate::Limits::drain`], as long as records come through its connection.
+const TURNS: u32 = 6;
+
 impl State {
+    /// Sets the bound for a fence.
+    pub(super) fn await_fence(&mut self, cluster: Cluster, waiting: Waiting, turn: u32, now: Instant) {
+        let had = self.links.get(&cluster).map_or(0, |link| link.records);
+        let timer = Timer::Fence {
+            waiting,
+            cluster,
+            had,
+            turn,
+        };
+        self.set(now + self.setup.limits.drain, timer);
+    }
+
+    /// A fence was not reached in time. The echo comes behind all records before it, so a client that is behind waits longer.
+    pub(super) fn fence_timed_out(&mut self, cluster: Cluster, waiting: Waiting, had: u64, turn: u32, now: Instant) {
+        let is_behind = self.links.get(&cluster).is_some_and(|link| link.records > had);
+        let is_awaited = self
+            .feeds
+            .get(&waiting.feed)
+            .is_some_and(|feed| feed.awaits(waiting.lane, waiting.number));
+        if is_behind && is_awaited && turn + 1 < TURNS {
+            return self.await_fence(cluster, waiting, turn + 1, now);
+        }
+        self.fenced(waiting, Outcome::TimedOut);
+    }
+
     /// Sends echoes for the fences that wait for one. Those of one step share one.
     pub(super) fn echo(&mut self) {
         let waiting: Vec<Cluster> = self

@@ -133,6 +133,12 @@ impl Feed {
         effects
     }
 
+    /// Whether a lane still awaits a fence.
+    pub(crate) fn awaits(&self, lane: u32, number: u64) -> bool {
+        let lane = self.lanes.iter().find(|known| known.number == lane);
+        lane.is_some_and(|lane| lane.merge.awaits(number))
+    }
+
     /// Takes note of how a fence has ended.
     pub(crate) fn fenced(&mut self, lane: u32, number: u64, outcome: Outcome) -> Effects {
         let lane = self.lanes.iter_mut().find(|known| known.number == lane);

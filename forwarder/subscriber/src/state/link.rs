@@ -84,6 +84,8 @@ pub(crate) struct Link {
     pub(crate) watched: Option<Instant>,
     /// A gap of it was told, and not its end.
     pub(crate) is_gapped: bool,
+    /// How many records have come through it.
+    pub(crate) records: u64,
     opened: (Instant, u32),
 }
 
@@ -104,6 +106,7 @@ impl Link {
             rhythm,
             watched: None,
             is_gapped: false,
+            records: 0,
             opened: (now, 0),
         }
     }

@@ -240,7 +240,7 @@ impl State {
             return false;
         };
         link.fences.push(waiting);
-        self.fences.push(waiting);
+        self.fences.push((cluster, waiting));
         true
     }
 

@@ -158,3 +158,27 @@ fn copies_for_others_are_passed_over() {
     world.settle();
     assert_eq!(read(&queue), [1, 2]);
 }
+
+#[test]
+fn a_client_that_is_behind_waits_longer_and_not_for_ever() {
+    let asset = mover();
+    let mut world = World::new(announced());
+    let (queue, _begun) = world.subscribe(&[&asset]);
+    world.declare(7, used());
+    world.write("C2", &asset, "t", 10);
+    world.read_only("C2");
+    // The echo never comes back, and records do.
+    world.hang("C1");
+    for offset in 0..5 {
+        world.write("C1", &asset, "t", offset);
+        world.settle();
+        world.wait(5_000);
+        assert_eq!(read(&queue), [offset]);
+    }
+    assert!(world.gaps().is_empty());
+    world.write("C1", &asset, "t", 5);
+    world.settle();
+    world.wait(5_000);
+    assert_eq!(read(&queue), [5, 10]);
+    assert_eq!(reasons(&world.gaps()), [(GapReason::NotDrained, Some("C1"))]);
+}
