@@ -32,7 +32,7 @@ const DOCUMENTS: &[&str] = &[
 const CHANGELOG: &str = "CHANGELOG.md";
 
 /// The languages of code that a page shows. The tests of the crates look for `yaml`.
-const LANGUAGES: &[&str] = &["json", "python", "sh", "text", "yaml"];
+const LANGUAGES: &[&str] = &["json", "python", "rust,no_run", "sh", "text", "yaml"];
 
 #[test]
 fn every_link_leads_somewhere() {

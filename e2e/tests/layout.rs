@@ -17,6 +17,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("crds", &[]),
     ("forwarder/core", &[]),
     ("forwarder/beacon", &["forwarder-core"]),
+    ("forwarder/subscriber", &["forwarder-beacon", "forwarder-core"]),
     ("forwarder/simulation", &["forwarder-core"]),
     ("forwarder/service", &["forwarder-core"]),
     ("forwarder/nats", &["forwarder-core"]),

@@ -14,7 +14,6 @@
 //! [`Answers`]: crate::outputs::nats::Answers
 
 mod announcer;
-mod budget;
 mod coordinator;
 mod faults;
 mod post;

@@ -48,6 +48,7 @@
 //! | what clusters bring | `beacon NAME` | `beacon` | 1,024 (`beacon.rs`); what is said again anyhow is dropped |
 //! | digests and statements | `beacon` | `beacon NAME` | 16 (`beacon/posts.rs`); more are dropped, and said again |
 //! | answers | `beacon NAME` | the cluster's publisher | 64 (`outputs/nats/answers.rs`); more are dropped and counted |
+//! | copies for former owners | intake | each publisher, among its commands | 8,192 and 8 MiB (`outputs/nats/mirror.rs`); more are dropped and counted |
 //! | ended traces | intake | `traces` | 2,048 (`traces.rs`); more are dropped and counted |
 //! | commits, and their answers | intake, `commit` | `commit`, intake | 2 for each topic: one that is out, and the last one |
 //! | events of the group | librdkafka | intake | what librdkafka says between two turns (`intake/context.rs`) |

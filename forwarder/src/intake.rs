@@ -18,6 +18,7 @@
 //! | part | knows |
 //! |---|---|
 //! | `Records` | the record's path: accept → place → forward → hand out, and receipts |
+//! | `Mirroring` | who gets a copy of what is confirmed, where that is declared |
 //! | `Flow` | what is paused, and what is to be fetched anew |
 //! | `Group` | what is assigned and revoked, and whether we are a member |
 //! | `Seeking`, `Identity` | partitions of which nobody knows where they begin; whether the logs are those that were read |
@@ -43,6 +44,7 @@ mod group;
 mod headers;
 mod identity;
 mod membership;
+mod mirroring;
 mod questions;
 mod records;
 mod regroup;
@@ -81,6 +83,7 @@ use self::flow::Flow;
 use self::group::Group;
 use self::identity::Identity;
 use self::membership::Membership;
+use self::mirroring::Mirroring;
 use self::records::{Channels, Records};
 use self::replay::ReplayReader;
 use self::report::{Reporter, View};
@@ -224,10 +227,17 @@ impl<P: RingProgram> Intake<P> {
         let membership = Membership::new(lease, metrics.fenced.clone(), now);
         let mut dispatcher = Dispatcher::new(limits(&config.engine), ring_epoch, handover_timeout);
         dispatcher.set_grace(rings::grace(&config.ring));
+        let mut mirroring = Mirroring::new(config.publish.mode);
+        mirroring.begin(
+            config.ring.mirror.as_ref(),
+            dispatcher.ring_epoch(),
+            &publishers,
+            clock.micros(),
+        );
         Ok(Self {
             dispatcher,
             publishers,
-            records: Records::new(program, &client, channels, metrics.clone(), clock),
+            records: Records::new(program, &client, channels, mirroring, metrics.clone(), clock),
             replay: ReplayReader::default(),
             flow: Flow::default(),
             commits: Commits::start(&client, &membership, &metrics, clock, now)?,
@@ -383,6 +393,14 @@ impl<P: RingProgram> Intake<P> {
             .rings
             .use_announced(&mut self.dispatcher, self.records.program(), &self.metrics);
         self.flow.begin_behind_ring(&begun, &self.client);
+        if let Some(former) = self.rings.take_former() {
+            let (using, _) = self.rings.configs();
+            let now = self.clock.micros();
+            let (declared, ring_epoch) = (using.mirror.as_ref(), self.dispatcher.ring_epoch());
+            self.records
+                .mirroring()
+                .ring_used(Some(former), declared, ring_epoch, &self.publishers, now);
+        }
         if let Some(epoch) = self.announcing.take_heard(Instant::now()) {
             self.dispatcher.heard(epoch, self.clock.micros());
         }

@@ -20,6 +20,7 @@ pub mod message;
 pub mod outputs;
 
 pub mod beacon;
+mod budget;
 pub mod lease;
 pub mod metrics;
 pub mod tasks;

@@ -80,6 +80,8 @@ pub struct Message {
     pub taken_at: u64,
     /// Its trace, if it is sampled.
     pub trace: Option<Box<Trace>>,
+    /// Its asset has moved lately: see [`Fate::ConfirmedMoved`](crate::outputs::Fate::ConfirmedMoved).
+    pub has_moved: bool,
     /// Subject, header block, body, and the original record where a dead letter may need it.
     bytes: Box<[u8]>,
     subject_hash: u64,
@@ -113,6 +115,7 @@ impl Message {
             lane,
             taken_at,
             trace: None,
+            has_moved: false,
             bytes: bytes.into_boxed_slice(),
             subject_hash: subject_hash(subject),
             subject_end,

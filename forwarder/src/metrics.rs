@@ -7,6 +7,7 @@
 mod beacon;
 mod builder;
 mod cluster;
+mod mirror;
 
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use self::beacon::BeaconVecs;
 use self::builder::{Builder, forget};
 use self::cluster::ClusterVecs;
 pub use self::cluster::{ClusterMetrics, RetryReason};
+pub use self::mirror::{MirrorDrop, MirrorMetrics};
 
 const QUEUE_TIME_BUCKETS: &[f64] = &[0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5];
 const LATENCY_BUCKETS: &[f64] = &[0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25];

@@ -68,6 +68,8 @@ pub struct Receipt {
 pub enum Fate {
     /// Confirmed by the target.
     Confirmed,
+    /// As [`Fate::Confirmed`]. Its asset has moved lately, so former owners may get a copy.
+    ConfirmedMoved(Arc<Message>),
     /// Given up together with its assignment: whoever owns the partition now handles it.
     Dropped,
     /// Can never be delivered.

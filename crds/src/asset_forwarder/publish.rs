@@ -19,7 +19,10 @@ use crate::schema::{self, rule};
     validation = Rule::new(
         "!has(self.mode) || self.mode != 'JetStream' || (has(self.subject) && self.subject.matches(r'^[^{}.]+[.]'))"
     )
-    .message("mode: JetStream needs a subject that begins with a literal token, such as assets.{key}.{id}")
+    .message("mode: JetStream needs a subject that begins with a literal token, such as assets.{key}.{id}"),
+    validation = Rule::new("!has(self.mirrorMovedSeconds) || !has(self.mode) || self.mode != 'JetStream'")
+        .message("mirrorMovedSeconds is for mode: Core only, because a stream keeps its records: remove it, or write mode: Core")
+        .field_path(".mirrorMovedSeconds")
 )]
 pub struct Publish {
     /// What "published" means. `Core` (the default): the server has read and accepted the record, without storing it;
@@ -42,6 +45,13 @@ pub struct Publish {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_attempts: Option<u32>,
+    /// For how many seconds after a change of the ring records of assets that moved are also published to their previous owner, with the
+    /// header `Fanout-Mirrored`. It is for subscribers that cannot follow the ring, in mode `Core`, best effort, and never at a cluster
+    /// that has left the ring. A change rolls no pods where `ring.update` is `Live`. All pods of the forwarder must be new enough; until
+    /// then the condition `PodsTooOld` says so. Absent: nothing is published twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub mirror_moved_seconds: Option<u32>,
 }
 
 /// What "published" means.

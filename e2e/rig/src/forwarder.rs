@@ -90,6 +90,7 @@ pub fn config(kafka: &Kafka, topic: &str, group: &str, clusters: &[(&str, &Nats)
             handover_timeout_ms: 60_000,
             clusters,
             beacon: None,
+            mirror: None,
         },
         publish: document::Publish::default(),
         dead_letter: None,

@@ -81,7 +81,7 @@ const SUITES: [Suite; 9] = [
         name: "subscribers",
         what: "what subscribers are told of the ring, and what nobody but a forwarder can tell them",
         lasting: ["1 min", "1 min"],
-        filter: Some("package(e2e-rig) & binary(subscribers)"),
+        filter: Some("package(fanout-client) | (package(e2e-rig) & binary(subscribers))"),
         needs: &[Need::Kafka, Need::Python],
     },
     Suite {

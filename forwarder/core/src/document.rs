@@ -11,6 +11,7 @@ mod environment;
 mod fault;
 mod fence;
 mod kafka;
+mod mirror;
 mod nats;
 mod process;
 pub mod properties;
@@ -30,6 +31,7 @@ pub use self::fault::{ConfigError, ConfigErrors, Fault, Misread, ReadErrors};
 pub use self::kafka::{
     DeadLetter, GroupProtocol, KafkaConnection, MAX_FURTHER_TOPICS, MissingOffset, Sasl, Source, StartFrom,
 };
+pub use self::mirror::{MirrorConfig, PreviousCluster, PreviousRing};
 pub use self::nats::{
     Beacon, Cluster, Headers, JetStreamApi, MAX_RING_NODES, NatsAuth, Publish, PublishMode, Retry, RingConfig, Storage,
     Stream,

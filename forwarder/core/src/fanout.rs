@@ -9,7 +9,8 @@
 //!    - [`ring`]: which cluster owns the key.
 //! 2. [`dispatch`]: who gets the record, who waits, and what is parked. It says by [`delivery`](crate::delivery) what may be
 //!    committed.
-//! 3. [`table`]: the answer to whoever asks for an asset's owner.
+//! 3. [`mirror`]: which former owners get a copy, for subscribers that stay there.
+//! 4. [`table`]: the answer to whoever asks for an asset's owner.
 
 pub mod route;
 
@@ -19,5 +20,7 @@ pub mod payload;
 pub mod ring;
 
 pub mod dispatch;
+
+pub mod mirror;
 
 pub mod table;

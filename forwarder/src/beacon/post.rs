@@ -29,8 +29,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::budget::Budget;
 use super::voice::Voice;
+use crate::budget::Budget;
 use crate::metrics::BeaconMetrics;
 
 /// How long a connection attempt may take.

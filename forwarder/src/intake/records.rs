@@ -24,6 +24,7 @@ use tracing::error;
 use super::client::{Client, partition_of};
 use super::headers;
 use super::identity::Identity;
+use super::mirroring::Mirroring;
 use super::reject::Rejects;
 use crate::message::{DeadLetter, Message, Origin, Original, record_bytes};
 use crate::metrics::Metrics;
@@ -44,6 +45,7 @@ pub(super) struct Channels {
 pub(super) struct Records<P> {
     program: P,
     channels: Channels,
+    mirroring: Mirroring,
     rejects: Rejects,
     inputs: Inputs,
     metrics: Metrics,
@@ -60,10 +62,18 @@ pub(super) struct Records<P> {
 
 impl<P: Program> Records<P> {
     /// Nothing is on its way.
-    pub(super) fn new(program: P, client: &Client, channels: Channels, metrics: Metrics, clock: Clock) -> Self {
+    pub(super) fn new(
+        program: P,
+        client: &Client,
+        channels: Channels,
+        mirroring: Mirroring,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> Self {
         Self {
             program,
             channels,
+            mirroring,
             rejects: Rejects::default(),
             inputs: client.inputs.clone(),
             metrics,
@@ -79,6 +89,11 @@ impl<P: Program> Records<P> {
     /// The program, for who changes what it goes by.
     pub(super) fn program(&mut self) -> &mut P {
         &mut self.program
+    }
+
+    /// The copies for former owners, for who changes the ring.
+    pub(super) fn mirroring(&mut self) -> &mut Mirroring {
+        &mut self.mirroring
     }
 
     /// What the next records' times are.
@@ -199,6 +214,7 @@ impl<P: Program> Records<P> {
                 } = &self.draft;
                 let mut message = Message::pack(origin, lane, self.now_micros, subject, headers, body, &self.original);
                 message.trace = trace;
+                message.has_moved = self.mirroring.moves(lane, dispatcher.ring_epoch());
                 dispatcher.enter(message, owner);
             }
             (written, _) => {
@@ -260,6 +276,10 @@ impl<P: Program> Records<P> {
         if let Some(dead_letter) = &mut self.channels.dead_letter {
             dead_letter.flush();
         }
+        // Ahead of the batches: a former owner may get its asset's records again.
+        let clock = self.clock;
+        self.mirroring
+            .hand_out(dispatcher.ring_epoch(), publishers, || clock.micros());
         command_lanes(publishers, dispatcher.take_openings(), Command::Open);
         dispatcher.take_batches(|output, batch| {
             if let Some(member) = publishers.get(output) {
@@ -311,14 +331,23 @@ impl<P: Program> Records<P> {
                     dispatcher.settle(receipt.tag);
                     self.end_trace(receipt.trace, receipt.tag, End::Confirmed);
                 }
+                Fate::ConfirmedMoved(message) => {
+                    // What an older assignment had is read again by its next owner, who makes the copy.
+                    if dispatcher.is_current(receipt.tag) {
+                        self.mirroring.confirmed(output, message);
+                    }
+                    dispatcher.settle(receipt.tag);
+                    self.end_trace(receipt.trace, receipt.tag, End::Confirmed);
+                }
                 Fate::Dropped => self.end_trace(receipt.trace, receipt.tag, End::Dropped),
                 Fate::Undeliverable(undeliverable) => {
                     let Undeliverable { lane, letter } = *undeliverable;
                     self.end_trace(receipt.trace, receipt.tag, End::Invalid(letter.reason));
                     self.reject(letter, Some((output, lane)), dispatcher, identity);
                 }
-                Fate::Recalled(message) => {
+                Fate::Recalled(mut message) => {
                     gone += u64::from(identity.is_former(receipt.tag));
+                    message.has_moved = self.mirroring.moves(message.lane, dispatcher.ring_epoch());
                     dispatcher.take_back(output, *message);
                 }
                 Fate::Returned(lane) => {

@@ -66,6 +66,8 @@ pub(super) struct RingChanges {
     using: Arc<RingConfig>,
     /// The ring that is announced and not in use yet.
     announced: Option<Announced>,
+    /// The ring that was used before, until that is taken note of.
+    former: Option<Arc<Ring>>,
     /// The share of the hash space that the last change of the ring moved.
     moved_share: f64,
 }
@@ -101,6 +103,7 @@ impl RingChanges {
             declared,
             using,
             announced: None,
+            former: None,
             moved_share: 0.0,
         }
     }
@@ -118,6 +121,11 @@ impl RingChanges {
     /// The share of the hash space that the last change moved.
     pub(super) fn moved_share(&self) -> f64 {
         self.moved_share
+    }
+
+    /// The ring that was used until a moment ago; it is said once.
+    pub(super) fn take_former(&mut self) -> Option<Arc<Ring>> {
+        self.former.take()
     }
 
     /// Takes up a ring that somebody has declared since this was last asked.
@@ -172,6 +180,7 @@ impl RingChanges {
             // Not `sum`: of nothing that is a negative zero, which people would see.
             .fold(0.0, |sum, share| sum + share);
         dispatcher.set_handover_timeout(config.handover_timeout_ms.saturating_mul(1_000));
+        self.former = Some(Arc::clone(&dispatcher.ring_epoch().ring));
         self.using = config;
         program.use_ring(&ring_epoch.ring);
         metrics

@@ -9,6 +9,9 @@ use super::group::assignments;
 use super::rings::RingProgram;
 use super::{Intake, WAIT_FOR_RECEIPTS};
 
+/// What the last copies for former owners may take. They are not worth more.
+const COPIES_TIMEOUT: Duration = Duration::from_millis(500);
+
 impl<P: RingProgram> Intake<P> {
     /// Waits for what is out, within the bound, and commits it.
     pub(super) fn drain(&mut self) {
@@ -35,6 +38,11 @@ impl<P: RingProgram> Intake<P> {
                 warn!("the group removed this member during the drain; other members own its partitions now");
                 break;
             }
+        }
+        let deadline = deadline.min(Instant::now() + COPIES_TIMEOUT);
+        while self.publishers.members().any(|(_, member)| member.has_copies()) && Instant::now() < deadline {
+            self.records
+                .await_receipts(WAIT_FOR_RECEIPTS, &mut self.dispatcher, &self.identity);
         }
         let left = self.dispatcher.total().records;
         if left > 0 {

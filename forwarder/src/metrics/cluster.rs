@@ -3,6 +3,7 @@
 use prometheus::{Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::builder::{Builder, forget};
+use super::mirror::{MirrorMetrics, MirrorVecs};
 use forwarder_nats::stream::StreamFault;
 
 /// From a round trip in one host to a cluster that was away for minutes.
@@ -62,6 +63,8 @@ pub struct ClusterMetrics {
     pub overtaken: IntCounter,
     /// Seconds from consuming to the confirmation.
     pub confirmed: Histogram,
+    /// Copies for subscribers that stay here.
+    pub mirror: MirrorMetrics,
     retries: [IntCounter; RetryReason::ALL.len()],
     stream_faults: [IntCounter; StreamFault::ALL.len()],
 }
@@ -97,6 +100,7 @@ pub(super) struct ClusterVecs {
     repeats_possible: IntCounterVec,
     overtaken: IntCounterVec,
     confirmed: HistogramVec,
+    mirror: MirrorVecs,
 }
 
 impl ClusterVecs {
@@ -158,6 +162,7 @@ impl ClusterVecs {
                 confirmed.buckets(CONFIRMED_BUCKETS.to_vec()),
                 &["cluster"],
             )?)?,
+            mirror: MirrorVecs::new(builder)?,
         })
     }
 
@@ -178,7 +183,9 @@ impl ClusterVecs {
             repeats_possible,
             overtaken,
             confirmed,
+            mirror,
         } = self;
+        let mirror = mirror.of(name);
         let name = &[name];
         ClusterMetrics {
             published: published.with_label_values(name),
@@ -193,6 +200,7 @@ impl ClusterVecs {
             repeats_possible: repeats_possible.with_label_values(name),
             overtaken: overtaken.with_label_values(name),
             confirmed: confirmed.with_label_values(name),
+            mirror,
             retries: RetryReason::ALL.map(|reason| retries.with_label_values(&[name[0], reason.label()])),
             stream_faults: StreamFault::ALL.map(|fault| stream_faults.with_label_values(&[name[0], fault.label()])),
         }

@@ -13,6 +13,7 @@ mod answers;
 mod connecting;
 mod ended;
 mod link;
+mod mirror;
 mod publishers;
 mod receipts;
 mod session;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use forwarder_core::delivery::outbox::{Backoff, Confirmation, Outbox, Outcome, Ticket};
 use forwarder_core::document::{Checked, Cluster, Publish, PublishMode};
+use forwarder_core::fanout::dispatch::RingEpoch;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -33,6 +35,8 @@ use self::answers::AnswerQueue;
 pub use self::answers::Answers;
 use self::ended::Ended;
 pub use self::link::{Link, LinkStatus};
+use self::mirror::Copies;
+pub use self::mirror::MirrorCopy;
 pub use self::publishers::{Member, Publishers};
 use super::{Command, Receipts};
 use crate::lease::Lease;
@@ -57,6 +61,10 @@ pub enum ToPublisher {
     Command(Command<Message>),
     /// The cluster is declared otherwise from now on.
     Reach(Box<Cluster>),
+    /// A copy for subscribers that stay here, though their asset has moved.
+    Copy(MirrorCopy),
+    /// A ring is used from here on; told only where copies are made.
+    Ring(RingEpoch),
 }
 
 impl From<Command<Message>> for ToPublisher {
@@ -80,6 +88,7 @@ pub struct Publisher {
     commands: mpsc::UnboundedReceiver<ToPublisher>,
     /// What subscribers are to get through the same connection.
     answers: AnswerQueue,
+    copies: Copies,
     receipts: blocking::Sender<Receipts>,
     metrics: Metrics,
     counters: ClusterMetrics,
@@ -137,6 +146,7 @@ impl Publisher {
             PublishMode::Core => Confirmation::Fence,
             PublishMode::JetStream => Confirmation::Ack,
         };
+        let counters = metrics.cluster(&cluster.name);
         Ok(Self {
             output,
             cluster: cluster.clone(),
@@ -148,8 +158,9 @@ impl Publisher {
             outcome: Outcome::default(),
             commands,
             answers,
+            copies: Copies::new(counters.mirror.clone(), clock.micros()),
             receipts,
-            counters: metrics.cluster(&cluster.name),
+            counters,
             metrics,
             clock,
             lease,
@@ -195,6 +206,12 @@ impl Publisher {
                     self.cutting.clear();
                     self.moved = false;
                     self.note_end(&ended, began.elapsed());
+                    let (name, now) = (&self.cluster.name, self.clock.micros());
+                    let why = match &ended {
+                        ControlFlow::Continue(ended) => Some(ended),
+                        ControlFlow::Break(()) => None,
+                    };
+                    self.copies.connection_lost(why, began.elapsed(), name, now);
                     let again = self.outbox.connection_lost(&mut self.outcome);
                     self.show_in_flight();
                     self.hand_out();
@@ -250,6 +267,8 @@ impl Publisher {
     fn take(&mut self, told: ToPublisher) {
         match told {
             ToPublisher::Command(command) => self.obey(command),
+            ToPublisher::Copy(copy) => self.copies.push(copy, self.clock.micros()),
+            ToPublisher::Ring(ring_epoch) => self.copies.ring_used(self.output, &ring_epoch),
             ToPublisher::Reach(cluster) => match ServerPool::of(&cluster) {
                 Ok(servers) => {
                     self.servers = servers;
@@ -277,6 +296,7 @@ impl Publisher {
                 self.hand_out();
             }
             Command::Abandon { assignments, done } => {
+                self.copies.abandon(&assignments);
                 let sent = self.outbox.abandon(&assignments, &mut self.outcome);
                 self.hand_out();
                 // Whose bytes wait cannot be told, so an answer waits for those of earlier ones too.

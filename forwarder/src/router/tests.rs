@@ -26,6 +26,7 @@ async fn start() -> SocketAddr {
         handover_timeout_ms: 60_000,
         clusters,
         beacon: None,
+        mirror: None,
     })
     .unwrap();
     let server = Server::bind("127.0.0.1", 0).await.unwrap();

@@ -7,5 +7,7 @@
 )]
 
 mod beacon;
+mod follow;
+mod mirror;
 mod python;
 mod site;

@@ -2,6 +2,7 @@
 
 mod engine;
 mod kafka;
+mod mirror;
 mod nats;
 mod subject;
 mod telemetry;
@@ -42,7 +43,7 @@ impl Checked {
         Ok(Config::from_yaml(text)?.checked()?)
     }
 
-    /// The document without its ring, and the ring. No check looks at both, so what holds of the whole holds of each.
+    /// The document without its ring, and the ring. What holds of the whole holds of each.
     #[must_use]
     pub fn split(self) -> (Checked<Document>, Checked<RingConfig>) {
         let (document, ring) = self.0.split();
@@ -51,7 +52,7 @@ impl Checked {
 }
 
 impl Checked<Document> {
-    /// The whole document, with `ring` for its ring. No check looks at both.
+    /// The whole document, with `ring` for its ring. One check looks at both: in mode JetStream the engine passes over `ring.mirror`.
     #[must_use]
     pub fn with_ring(self, ring: Checked<RingConfig>) -> Checked {
         Checked(self.0.with_ring(ring.0))
@@ -204,6 +205,9 @@ fn check_sections(sections: &Sections<'_>, origin: Origin) -> Result<(), ConfigE
     kafka::check_source(&mut faults.at("source"), source, engine);
     if let Some(ring) = ring {
         nats::check_ring(&mut faults.at("ring"), ring, origin);
+    }
+    if let Some(ring) = ring {
+        mirror::check_mode(&mut faults, ring, publish);
     }
     nats::check_publish(&mut faults.at("publish"), publish, dead_letter.is_some());
     if let Some(dead_letter) = dead_letter {

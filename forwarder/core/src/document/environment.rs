@@ -289,6 +289,7 @@ impl Variables {
             handover_timeout_ms: 60_000,
             clusters,
             beacon: None,
+            mirror: None,
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::mirror::MirrorConfig;
 use super::server;
 use super::tls::Tls;
 
@@ -34,6 +35,9 @@ pub struct RingConfig {
     /// How subscribers learn of the ring; absent: they do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub beacon: Option<Beacon>,
+    /// What subscribers get that cannot follow the ring; absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<MirrorConfig>,
 }
 
 /// How subscribers learn of the ring: on NATS, on every member.

@@ -5,6 +5,7 @@
 //! | 1 | all that is in no other line; forwarders that do not tell their version read this one |
 //! | 2 | `clusters[].discoverServers`, `clusters[].jetStream`, `clusters[].inboxPrefix` |
 //! | 3 | `beacon`, `clusters[].clientServers` |
+//! | 4 | `mirror` |
 //!
 //! These are versions of the ring's document, which running pods take up. The process's own document has none. An operator writes it with
 //! the pods' template, so whoever reads it has the template's image. There a later field, such as `source.furtherTopics`, needs an image
@@ -16,16 +17,19 @@
 //! field is optional, is written only where somebody declares it, and gets the number of the next release's version: in the table, in
 //! [`RING_DOCUMENT_VERSION`] and in `Cluster::later_fields`, which does not compile without it.
 
-use super::{Beacon, Cluster, JetStreamApi, NatsAuth, RingConfig, Tls};
+use super::{Beacon, Cluster, JetStreamApi, MirrorConfig, NatsAuth, PreviousCluster, PreviousRing, RingConfig, Tls};
 
 /// The newest version of the ring's document that this code reads; see the table in the module.
-pub const RING_DOCUMENT_VERSION: u32 = 3;
+pub const RING_DOCUMENT_VERSION: u32 = 4;
 
 /// The version that every forwarder reads.
 pub const FIRST_RING_DOCUMENT_VERSION: u32 = 1;
 
 /// The version that brought `beacon`.
 const BEACON_SINCE: u32 = 3;
+
+/// The version that brought `mirror`.
+const MIRROR_SINCE: u32 = 4;
 
 impl RingConfig {
     /// The same ring in the form that readers of `version` accept: without the fields that came later.
@@ -37,6 +41,7 @@ impl RingConfig {
             handover_timeout_ms,
             clusters,
             beacon,
+            mirror,
         } = self;
         Self {
             epoch: *epoch,
@@ -44,6 +49,7 @@ impl RingConfig {
             handover_timeout_ms: *handover_timeout_ms,
             clusters: clusters.iter().map(|cluster| cluster.as_read_by(version)).collect(),
             beacon: beacon.clone().filter(|beacon| beacon.document_version() <= version),
+            mirror: mirror.clone().filter(|mirror| mirror.document_version() <= version),
         }
     }
 
@@ -56,9 +62,15 @@ impl RingConfig {
             handover_timeout_ms: _,
             clusters,
             beacon,
+            mirror,
         } = self;
         let beacon = beacon.as_ref().map(Beacon::document_version);
-        let versions = clusters.iter().map(Cluster::document_version).chain(beacon);
+        let mirror = mirror.as_ref().map(MirrorConfig::document_version);
+        let versions = clusters
+            .iter()
+            .map(Cluster::document_version)
+            .chain(beacon)
+            .chain(mirror);
         versions.max().unwrap_or(FIRST_RING_DOCUMENT_VERSION)
     }
 }
@@ -75,6 +87,19 @@ impl Beacon {
             grace_ms: _,
         } = self;
         BEACON_SINCE
+    }
+}
+
+impl MirrorConfig {
+    /// The lowest version whose readers accept a ring with these copies. It is taken apart as a beacon is.
+    #[must_use]
+    pub fn document_version(&self) -> u32 {
+        let Self { moved_ms: _, previous } = self;
+        let members = previous
+            .iter()
+            .flat_map(|PreviousRing { replicas: _, clusters }| clusters);
+        let versions = members.map(|PreviousCluster { name: _, weight: _ }| MIRROR_SINCE);
+        versions.max().unwrap_or(MIRROR_SINCE)
     }
 }
 

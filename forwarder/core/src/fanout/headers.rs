@@ -14,8 +14,8 @@
 //!
 //! What would be taken for something else, in any case of letters: names that begin with `Kafka-Nats-`,
 //! `Kafka-Encoded-` or `Kafka-Null-`, and those that the forwarder writes itself (`Kafka-Topic`, `Kafka-Partition`,
-//! `Kafka-Offset`, `Kafka-Timestamp`, `Kafka-Timestamp-Type`), whether it is set to or not. So a consumer can rely on each of
-//! them, and [`decode`] gives back every header as it was. The order of headers is kept, values of one name included.
+//! `Kafka-Offset`, `Kafka-Timestamp`, `Kafka-Timestamp-Type`, `Fanout-Mirrored`), whether it is set to or not. So a consumer can rely on
+//! each of them, and [`decode`] gives back every header as it was. The order of headers is kept, values of one name included.
 
 use crate::decimal;
 use crate::percent::{escape, unescape};
@@ -36,6 +36,25 @@ const OFFSET: &str = "Kafka-Offset";
 const TIMESTAMP: &str = "Kafka-Timestamp";
 const TIMESTAMP_KIND: &str = "Kafka-Timestamp-Type";
 const OWN: [&str; 5] = [TOPIC, PARTITION, OFFSET, TIMESTAMP, TIMESTAMP_KIND];
+
+/// The header of a copy for the subscribers of an asset's previous owner: see [`super::mirror`].
+pub const MIRRORED: &str = "Fanout-Mirrored";
+/// The beginning of [`MIRRORED`], and of hardly any other name.
+const FANOUT: &str = "Fanout-";
+
+/// Writes the header block of a copy to `out`, which is cleared: `Fanout-Mirrored: 1`, and behind it what the message has.
+///
+/// `headers` is what a [`Block`] wrote, which may be empty.
+pub fn mirrored(headers: &[u8], out: &mut Vec<u8>) {
+    out.clear();
+    out.extend_from_slice(VERSION);
+    out.extend_from_slice(MIRRORED.as_bytes());
+    out.extend_from_slice(b": 1\r\n");
+    match headers.strip_prefix(VERSION) {
+        Some(rest) => out.extend_from_slice(rest),
+        None => out.extend_from_slice(b"\r\n"),
+    }
+}
 
 /// Writes a header block.
 #[derive(Debug)]
@@ -165,7 +184,10 @@ pub fn decode(name: &str, value: &[u8]) -> Option<(String, Option<Vec<u8>>)> {
 
 /// Whether a header of this name would be taken for one that the forwarder wrote.
 fn is_taken(name: &str) -> bool {
-    // Nearly all names end here.
+    // Nearly all names have neither prefix.
+    if starts_with(name, FANOUT) {
+        return MIRRORED.eq_ignore_ascii_case(name);
+    }
     starts_with(name, &RENAMED[..KAFKA])
         && ([RENAMED, ENCODED, NULL].iter().any(|prefix| starts_with(name, prefix))
             || OWN.iter().any(|own| own.eq_ignore_ascii_case(name)))

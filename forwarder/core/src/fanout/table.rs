@@ -24,6 +24,8 @@ pub struct Summary {
     shape: Arc<Shape>,
     /// The URLs of each member, one a line, in the order of the members. User and password are gone before anything is answered.
     servers: Box<[Box<str>]>,
+    /// The same of where subscribers reach each member; empty: at its servers.
+    client_servers: Box<[Box<str>]>,
 }
 
 /// All that says who owns what. Documents of one shape have the same owners, whatever their epochs and servers.
@@ -43,6 +45,8 @@ pub struct Member<'a> {
     pub weight: u32,
     /// Its URLs, one a line.
     servers: &'a str,
+    /// Where subscribers reach it, one a line; empty: at `servers`.
+    client_servers: &'a str,
 }
 
 /// The answer; the first three members are the original's, which takes the first URL.
@@ -86,6 +90,16 @@ impl<'a> Member<'a> {
     pub fn nats_urls(self) -> impl Iterator<Item = &'a str> {
         self.servers.lines()
     }
+
+    /// Where subscribers reach it, without user and password.
+    pub fn client_urls(self) -> impl Iterator<Item = &'a str> {
+        let urls = if self.client_servers.is_empty() {
+            self.servers
+        } else {
+            self.client_servers
+        };
+        urls.lines()
+    }
 }
 
 impl Summary {
@@ -101,8 +115,12 @@ impl Summary {
             handover_timeout_ms: _,
             clusters,
             beacon: _,
+            mirror: _,
         } = config;
-        let urls = |urls: &[String]| -> Vec<String> { urls.iter().map(|url| server::without_userinfo(url)).collect() };
+        let lines = |urls: &[String]| -> Box<str> {
+            let urls: Vec<String> = urls.iter().map(|url| server::without_userinfo(url)).collect();
+            urls.join("\n").into()
+        };
         let members = clusters
             .iter()
             .map(|cluster| (cluster.name.as_str().into(), cluster.weight));
@@ -113,10 +131,8 @@ impl Summary {
                 replicas: *replicas,
                 members: members.collect(),
             }),
-            servers: clusters
-                .iter()
-                .map(|cluster| urls(&cluster.servers).join("\n").into())
-                .collect(),
+            servers: clusters.iter().map(|cluster| lines(&cluster.servers)).collect(),
+            client_servers: clusters.iter().map(|cluster| lines(&cluster.client_servers)).collect(),
         };
         summary.digest = summary.digested();
         summary
@@ -126,10 +142,16 @@ impl Summary {
         let mut hash = Sha256::new()
             .chain_update(self.epoch.to_be_bytes())
             .chain_update(self.replicas().to_be_bytes());
-        for Member { name, weight, servers } in self.members() {
+        for member in self.members() {
+            let Member {
+                name,
+                weight,
+                servers,
+                client_servers,
+            } = member;
             hash.update(weight.to_be_bytes());
             // With its length, no text passes for the end of another one.
-            for text in [name, servers] {
+            for text in [name, servers, client_servers] {
                 hash.update(text.len().to_be_bytes());
                 hash.update(text);
             }
@@ -157,11 +179,13 @@ impl Summary {
 
     /// The members, in the order of the document.
     pub fn members(&self) -> impl Iterator<Item = Member<'_>> {
-        let members = self.shape.members.iter().zip(&self.servers);
-        members.map(|((name, weight), servers)| Member {
+        let urls = self.servers.iter().zip(&self.client_servers);
+        let members = self.shape.members.iter().zip(urls);
+        members.map(|((name, weight), (servers, client_servers))| Member {
             name,
             weight: *weight,
             servers,
+            client_servers,
         })
     }
 
@@ -174,10 +198,11 @@ impl Summary {
     /// About how many bytes of memory it takes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        /// A name and the servers of a member: two fat pointers, a weight, and what the allocator takes for two texts.
-        const MEMBER: usize = 80;
+        /// A name and the servers of a member: three fat pointers, a weight, and what the allocator takes for three texts.
+        const MEMBER: usize = 112;
         let names = self.shape.members.iter().map(|(name, _)| name.len());
-        let servers = self.servers.iter().map(|servers| servers.len());
+        let servers = self.servers.iter().chain(&self.client_servers);
+        let servers = servers.map(|servers| servers.len());
         names.chain(servers).sum::<usize>() + self.servers.len() * MEMBER + size_of::<Self>() + size_of::<Shape>()
     }
 
@@ -227,6 +252,7 @@ clusters:
   servers: [nats://a:4222, nats://b:4222]
 - name: B
   servers: [nats://c:4222]
+  clientServers: [wss://c.example:443, nats://c.example:4222]
 ";
 
     fn summary(text: &str) -> Summary {
@@ -244,6 +270,8 @@ clusters:
             ("name: A", "name: C"),
             ("nats://a:4222", "nats://a:4223"),
             ("nats://b:4222]", "nats://b:4222, nats://d:4222]"),
+            ("wss://c.example:443", "wss://d.example:443"),
+            ("  clientServers: [wss://c.example:443, nats://c.example:4222]\n", ""),
         ] {
             assert!(RING.contains(part), "{part}");
             assert_ne!(&digest, summary(&RING.replace(part, other)).digest(), "{other}");
@@ -263,6 +291,18 @@ clusters:
                 ("A", 2, vec!["nats://a:4222", "nats://b:4222"]),
                 ("B", 1, vec!["nats://c:4222"])
             ]
+        );
+        let of_clients: Vec<_> = summary
+            .members()
+            .map(|member| member.client_urls().collect::<Vec<_>>())
+            .collect();
+        assert_eq!(
+            of_clients,
+            [
+                vec!["nats://a:4222", "nats://b:4222"],
+                vec!["wss://c.example:443", "nats://c.example:4222"]
+            ],
+            "where none is declared, subscribers reach the servers"
         );
         assert_eq!((summary.epoch(), summary.replicas()), (7, 64));
     }

@@ -6,13 +6,15 @@ use std::sync::mpsc as blocking;
 
 use forwarder_core::delivery::DEAD_LETTER;
 use forwarder_core::document::{Checked, Cluster};
+use forwarder_core::fanout::dispatch::RingEpoch;
 use tokio::sync::mpsc;
 use tracing::{Instrument, info, info_span};
 
+use super::mirror::Room;
 use super::{Answers, Link, Publisher, ToPublisher, answers};
 use crate::lease::Lease;
 use crate::message::Message;
-use crate::metrics::{ClusterMetrics, Metrics};
+use crate::metrics::{ClusterMetrics, Metrics, MirrorDrop};
 use crate::outputs::{Command, Receipts};
 use crate::tasks::Tasks;
 use forwarder_nats::server::AddressError;
@@ -41,6 +43,8 @@ pub struct Member {
     pub link: Link,
     /// What subscribers are to get through its connection.
     pub answers: Answers,
+    /// The room for copies that it is given.
+    room: Room,
     commands: mpsc::UnboundedSender<ToPublisher>,
 }
 
@@ -48,6 +52,25 @@ impl Member {
     /// Gives the publisher a command.
     pub fn command(&self, command: Command<Message>) {
         self.send(command.into());
+    }
+
+    /// Gives the publisher a copy of what another cluster has confirmed. It is dropped and counted if too many wait.
+    pub fn copy(&self, message: Arc<Message>) {
+        match self.room.copy(message) {
+            Some(copy) => self.send(ToPublisher::Copy(copy)),
+            None => self.metrics.mirror.dropped(MirrorDrop::Full).inc(),
+        }
+    }
+
+    /// Whether copies wait to be written, or for the server's word.
+    #[must_use]
+    pub fn has_copies(&self) -> bool {
+        !self.room.is_empty()
+    }
+
+    /// Has the publisher drop copies that its cluster is not to get any more. Copies that are given later are by that ring.
+    pub fn use_ring(&self, ring_epoch: &RingEpoch) {
+        self.send(ToPublisher::Ring(ring_epoch.clone()));
     }
 
     fn send(&self, command: ToPublisher) {
@@ -128,6 +151,7 @@ impl Publishers {
             metrics: self.metrics.cluster(&cluster.name),
             link,
             answers,
+            room: Room::default(),
             commands: commands_in,
         };
         self.members.insert(output, member);

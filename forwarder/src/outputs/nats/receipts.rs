@@ -1,5 +1,7 @@
 //! What became of the records that a publisher was given, told to the intake.
 
+use std::sync::Arc;
+
 use forwarder_core::delivery::outbox::Outcome;
 use forwarder_core::fanout::dispatch::Closed;
 use forwarder_core::record::Invalid;
@@ -54,7 +56,7 @@ impl Publisher {
                 if let Some(trace) = &mut message.trace {
                     trace.published(&self.cluster.name, sent_at, now);
                 }
-                receipts.push(receipt(&mut message, Fate::Confirmed));
+                receipts.push(confirmed_receipt(message));
             }
             latency.flush();
             processing.flush();
@@ -102,6 +104,18 @@ impl Publisher {
                 receipts,
             })
             .ok();
+    }
+}
+
+/// Of a message that is confirmed. It goes along where somebody may get a copy of it.
+fn confirmed_receipt(mut message: Message) -> Receipt {
+    let receipt = receipt(&mut message, Fate::Confirmed);
+    if !message.has_moved {
+        return receipt;
+    }
+    Receipt {
+        fate: Fate::ConfirmedMoved(Arc::new(message)),
+        ..receipt
     }
 }
 

@@ -1,9 +1,10 @@
 //! One connection, from its first publish to its end.
 //!
 //! The loop is in here, with what it reads and what time brings. [`writing`] fills the output with what may be sent.
-//! [`answering`] puts answers to subscribers among it. [`refusals`] says which record a server's answer is about, and what becomes of that record.
+//! [`answering`] puts answers to subscribers among it, and [`mirroring`] copies for those that stay. [`refusals`] says which record a server's answer is about, and what becomes of that record.
 
 mod answering;
+mod mirroring;
 mod refusals;
 mod writing;
 
@@ -63,6 +64,8 @@ struct Session {
     wrote_at: u64,
     /// PINGs without a PONG, and when each was sent.
     pings: VecDeque<(Ping, u64)>,
+    /// How many PONGs have come. Together with `pings` that numbers PINGs.
+    pongs: u64,
     /// When the server last said anything.
     heard_at: u64,
     /// When the last PING was sent.
@@ -84,6 +87,13 @@ struct Session {
 }
 
 impl Session {
+    /// Asks for a PONG behind what was written.
+    fn ping(&mut self, ping: Ping, now: u64) {
+        protocol::encode_ping(&mut self.output);
+        self.pings.push_back((ping, now));
+        self.pinged_at = now;
+    }
+
     /// The socket took the next `count` bytes.
     fn advance(&mut self, count: usize, now: u64) {
         self.sent += count;
@@ -119,6 +129,7 @@ impl Publisher {
             needs_flush: false,
             wrote_at: now,
             pings: VecDeque::new(),
+            pongs: 0,
             heard_at: now,
             pinged_at: now,
             leaving: None,
@@ -136,6 +147,7 @@ impl Publisher {
             protocol::encode_sub(&mut session.output, &subject, 1);
         }
         self.answers.begin();
+        self.copies.begin();
         let mut timer = std::pin::pin!(tokio::time::sleep(TICK));
         loop {
             if let Err(ended) = self.read(&mut input, &mut session, server) {
@@ -148,7 +160,9 @@ impl Publisher {
                 }
             } else if may_write {
                 self.write(&mut session);
+                self.write_copies(&mut session);
             }
+            self.copies.drop_ending();
             self.show_in_flight();
             self.alone_out = match session.pings.front() {
                 Some((Ping::Alone(ticket), _)) => Some(*ticket),
@@ -228,6 +242,8 @@ impl Publisher {
             match op {
                 Op::Ping => protocol::encode_pong(&mut session.output),
                 Op::Pong => {
+                    session.pongs += 1;
+                    self.copies.ponged(session.pongs);
                     if let Some((Ping::Fence | Ping::Alone(_), _)) = session.pings.pop_front()
                         && self.publish.mode == PublishMode::Core
                     {
@@ -284,9 +300,7 @@ impl Publisher {
                 self.watch_stream(&mut session.stream);
             }
             if asked.is_none() && now.saturating_sub(session.pinged_at) > micros(PING_INTERVAL) {
-                protocol::encode_ping(&mut session.output);
-                session.pings.push_back((Ping::KeepAlive, now));
-                session.pinged_at = now;
+                session.ping(Ping::KeepAlive, now);
             }
         }
         // The next thing that time brings: a lane's retry, or a look at the timeouts.
@@ -295,6 +309,12 @@ impl Publisher {
             .outbox
             .next_wake()
             .map(|wake| Instant::from_std(self.clock.instant(wake)));
+        // Copies that wait are as many as may be written in a second, or have no room behind records now.
+        let wake = if self.copies.is_empty() {
+            wake
+        } else {
+            Some(Instant::now())
+        };
         let next = wake.map_or(look, |wake| wake.min(look)).max(Instant::now() + TICK);
         if timer.is_elapsed() || next + TICK < timer.deadline() {
             timer.as_mut().reset(next);

@@ -80,20 +80,20 @@ pub(super) fn message(number: i32, lane: u64) -> Message {
 }
 
 /// A server that nobody has connected to yet.
-struct Server {
+pub(super) struct Server {
     listener: TcpListener,
-    address: String,
+    pub(super) address: String,
 }
 
 impl Server {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         Self { listener, address }
     }
 
     /// Takes a client in, up to its log-in, and leaves it waiting for the answer. `elsewhere`: another server of the cluster.
-    async fn greet(&self, elsewhere: &str) -> Client {
+    pub(super) async fn greet(&self, elsewhere: &str) -> Client {
         let (socket, _) = tokio::time::timeout(SOON, self.listener.accept())
             .await
             .unwrap()
@@ -119,7 +119,7 @@ impl Server {
     }
 }
 
-struct Client {
+pub(super) struct Client {
     socket: TcpStream,
     /// What it has sent and nobody has waited for.
     seen: String,
@@ -127,11 +127,11 @@ struct Client {
 
 impl Client {
     /// A client that has left hears nothing, which is no fault.
-    async fn say(&mut self, text: &str) {
+    pub(super) async fn say(&mut self, text: &str) {
         self.socket.write_all(text.as_bytes()).await.ok();
     }
 
-    async fn hear(&mut self, text: &str) {
+    pub(super) async fn hear(&mut self, text: &str) {
         tokio::time::timeout(SOON, async {
             while !self.seen.contains(text) {
                 let mut bytes = [0; 4096];
@@ -147,7 +147,7 @@ impl Client {
     }
 
     /// All that the client sends until it leaves.
-    async fn hear_out(mut self) -> String {
+    pub(super) async fn hear_out(mut self) -> String {
         tokio::time::timeout(SOON, self.socket.read_to_string(&mut self.seen))
             .await
             .unwrap()

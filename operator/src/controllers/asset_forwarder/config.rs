@@ -112,6 +112,8 @@ fn publish(publish: &Publish) -> document::Publish {
         stream,
         headers,
         max_attempts,
+        // It is in the ring's document, which running pods take up.
+        mirror_moved_seconds: _,
     } = publish;
     let default = document::Publish::default();
     document::Publish {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crds::NatsCluster;
 use crds::asset_forwarder::ExcludedCluster;
-use forwarder_core::document::{Beacon, Cluster, RingConfig};
+use forwarder_core::document::{Beacon, Cluster, MirrorConfig, RingConfig};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
@@ -42,6 +42,8 @@ pub struct Members {
     pub withheld: Vec<Withheld>,
     /// Whether a beacon is declared that pods are too old for.
     pub without_beacon: bool,
+    /// Whether copies for subscribers that stay are declared that pods are too old for.
+    pub without_mirror: bool,
     /// The version of the ring's document that all that is declared asks for.
     pub declares: u32,
 }
@@ -174,6 +176,19 @@ impl Members {
         is_read.then(|| beacon.clone())
     }
 
+    /// For how long copies are made, in milliseconds, if readers of `version` know of copies. Otherwise the ring goes on without them.
+    pub fn fit_mirror(&mut self, moved_ms: u64, version: u32) -> Option<u64> {
+        let since = MirrorConfig {
+            moved_ms,
+            previous: None,
+        }
+        .document_version();
+        self.declares = self.declares.max(since);
+        let is_read = since <= version;
+        self.without_mirror = !is_read && !self.members.is_empty();
+        is_read.then_some(moved_ms)
+    }
+
     /// Takes in whose credentials have room: who was a member first, then the oldest.
     fn find_room(&mut self, mut chosen: Vec<(Member, Option<Timestamp>)>, recorded: &Recorded, mut room: Room<'_>) {
         let known: BTreeSet<&String> = recorded.members.values().chain(recorded.leaving.keys()).collect();
@@ -300,6 +315,7 @@ fn judge(
         handover_timeout_ms: 60_000,
         clusters: vec![member.clone()],
         beacon: None,
+        mirror: None,
     };
     if let Err(faults) = alone.check() {
         let faults = faults.faults().iter().map(|fault| {

@@ -141,7 +141,7 @@ impl Readers {
     /// Says what is withheld from the ring and what to do; none: nothing is.
     #[must_use]
     pub fn words(&self, members: &Members) -> Option<Words> {
-        if members.withheld.is_empty() && !members.without_beacon {
+        if members.withheld.is_empty() && !members.without_beacon && !members.without_mirror {
             return None;
         }
         let all = self.pods.len();
@@ -157,8 +157,13 @@ impl Readers {
             (0, silent) => format!("{silent} of {all} pods have not reported yet which fields of the ring they read"),
             (older, _) => format!("{older} of {all} pods are too old for the declared fields"),
         }];
-        let own = members.without_beacon.then(|| "spec.ring.beacon".to_owned());
-        let lacking: Vec<String> = own.into_iter().chain(of_members.into_iter().map(named)).collect();
+        let own = [
+            (members.without_beacon, "spec.ring.beacon"),
+            (members.without_mirror, "spec.publish.mirrorMovedSeconds"),
+        ];
+        let own = own.into_iter().filter(|(is_without, _)| *is_without);
+        let own = own.map(|(_, field)| field.to_owned());
+        let lacking: Vec<String> = own.chain(of_members.into_iter().map(named)).collect();
         if !lacking.is_empty() {
             parts.push(format!("the ring goes on without {}", lacking.join(", ")));
         }

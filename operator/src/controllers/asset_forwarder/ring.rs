@@ -5,7 +5,7 @@ pub mod claims;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use forwarder_core::document::{Beacon, ConfigErrors, RingConfig};
+use forwarder_core::document::{Beacon, ConfigErrors, MirrorConfig, PreviousRing, RingConfig};
 use forwarder_core::fanout::ring::{LeanRing, RingError, moved};
 
 use self::claims::{LAST, Seen, has_next};
@@ -22,6 +22,9 @@ pub struct Shape {
     pub handover_timeout_ms: u64,
     /// How subscribers learn of the ring, in a form that its readers take; none: they do not.
     pub beacon: Option<Beacon>,
+    /// For how long records of assets that moved are copied to their previous owner, in milliseconds, where its readers take that; none:
+    /// they are not.
+    pub mirror_moved_ms: Option<u64>,
 }
 
 /// Virtual nodes of a ring that is declared, at most. In a pod they take 31 MB, and twice as much during a change. Pods read rings of up
@@ -100,7 +103,13 @@ pub fn declare(
         handover_timeout_ms: shape.handover_timeout_ms,
         clusters: members.iter().map(|member| member.cluster.clone()).collect(),
         beacon: shape.beacon,
+        mirror: None,
     };
+    let mirror = shape.mirror_moved_ms.map(|moved_ms| MirrorConfig {
+        moved_ms,
+        previous: previous(&wanted, recorded.document.as_ref()),
+    });
+    let wanted = RingConfig { mirror, ..wanted };
     fits(&wanted, recorded.document.as_ref())?;
     // By hand anything can be written there; pods refuse what is no epoch.
     let is_one = (1..=LAST).contains(&wanted.epoch);
@@ -127,6 +136,16 @@ pub fn declare(
         readers,
         idle: false,
     }))
+}
+
+/// The last ring that had other owners than `wanted`, as far as what is recorded tells.
+fn previous(wanted: &RingConfig, recorded: Option<&RingConfig>) -> Option<PreviousRing> {
+    let recorded = recorded?;
+    let last = PreviousRing::of(recorded);
+    if last != PreviousRing::of(wanted) {
+        return Some(last);
+    }
+    recorded.mirror.as_ref()?.previous.clone()
 }
 
 /// Refuses a ring that is too large, unless one as large is recorded.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crds::AssetForwarderSpec;
-use crds::asset_forwarder::{Clusters, Ring, UpgradePolicy};
+use crds::asset_forwarder::{Clusters, Publish, Ring, UpgradePolicy};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt as _;
@@ -49,6 +49,11 @@ impl RolloutTrigger {
             ring: Ring {
                 update: spec.ring.update,
                 ..Ring::default()
+            },
+            // It is in the ring's document.
+            publish: Publish {
+                mirror_moved_seconds: None,
+                ..spec.publish.clone()
             },
             ..spec.clone()
         };

@@ -9,6 +9,7 @@ mod forged;
 mod gone;
 mod leaving;
 mod members;
+mod mirror;
 mod readers;
 mod rings;
 mod rivals;

@@ -6,7 +6,7 @@ mod source;
 use std::collections::BTreeMap;
 
 use crds::AssetForwarderSpec;
-use crds::asset_forwarder::RingUpdate;
+use crds::asset_forwarder::{Publish, PublishMode, RingUpdate};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::Selector;
 
@@ -132,6 +132,8 @@ pub fn validate(decided: &Decided, settings: &Settings) -> Result<Validated, Ver
         beacon: beacon
             .as_ref()
             .and_then(|beacon| members.fit_beacon(&beacon.document, readers.version)),
+        mirror_moved_ms: mirror_moved_ms(&spec.publish)?
+            .and_then(|moved_ms| members.fit_mirror(moved_ms, readers.version)),
     };
     let noted = readers.noted(&members);
     let (seen, ignored) = seen(found, &recorded);
@@ -231,8 +233,22 @@ pub fn measured(mut validated: Validated) -> Result<Validated, Verdict> {
 fn told(fault: &RingFault) -> Verdict {
     let text = fault.to_string();
     let text = text.replace("beacon.graceMs", "spec.ring.subscriberGraceSeconds");
+    let text = text.replace("mirror.movedMs", "spec.publish.mirrorMovedSeconds");
     let text = text.replace("beacon.subject", "spec.ring.beacon.subject");
     invalid(text.replace("handoverTimeoutMs", "handoverTimeoutSeconds"))
+}
+
+/// For how long copies are made for subscribers that stay.
+fn mirror_moved_ms(publish: &Publish) -> Result<Option<u64>, Verdict> {
+    if publish.mirror_moved_seconds.is_some() && publish.mode == PublishMode::JetStream {
+        return Err(invalid(
+            "spec.publish.mirrorMovedSeconds: is not used in mode: JetStream, because a stream keeps its records: remove it, or write \
+             mode: Core"
+                .to_owned(),
+        ));
+    }
+    let seconds = publish.mirror_moved_seconds;
+    Ok(seconds.map(|seconds| u64::from(seconds).saturating_mul(1_000)))
 }
 
 fn invalid(message: String) -> Verdict {

@@ -52,6 +52,7 @@ fn check(member: &Cluster) -> Result<(), InvalidSpec> {
         handover_timeout_ms: 60_000,
         clusters: vec![member.clone()],
         beacon: None,
+        mirror: None,
     };
     ring.check().map_err(|errors| {
         let faults = errors.faults().iter().map(|fault| {

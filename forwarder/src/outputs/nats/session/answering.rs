@@ -36,13 +36,21 @@ impl Publisher {
         session.output.len() - session.sent < WRITE_SIZE
     }
 
+    /// Whether records are sent alone, to find the one that ends connections. Nothing else may be written then.
+    pub(super) fn is_hunting(&self, session: &Session) -> bool {
+        let mut pings = session.pings.iter();
+        self.silent_ends >= MAX_SILENT_ENDS || pings.any(|(ping, _)| matches!(ping, Ping::Alone(_)))
+    }
+
     /// Writes an answer, or drops it: without the lease others may own what we answer for, a server that asks us to leave gets nothing more,
     /// and while records are sent alone nothing may be taken for what ends the connection.
     pub(super) fn answer(&self, session: &mut Session, answer: Answer) {
         let Answer { subject, payload } = answer;
-        let is_alone_out = session.pings.iter().any(|(ping, _)| matches!(ping, Ping::Alone(_)));
-        let is_hunting = self.silent_ends >= MAX_SILENT_ENDS || is_alone_out;
-        if session.leaving.is_some() || is_hunting || payload.len() > session.max_payload || !self.lease.is_held() {
+        if session.leaving.is_some()
+            || self.is_hunting(session)
+            || payload.len() > session.max_payload
+            || !self.lease.is_held()
+        {
             return;
         }
         // Behind records they are as bound to the lease as those: readiness is claimed by members only.

@@ -46,7 +46,7 @@ impl Publisher {
                 (found, session.tickets.len())
             }
         };
-        if !found && self.is_denied_answer(session, &subject) {
+        if !found && (self.is_denied_answer(session, &subject) || self.is_denied_copy(&subject, now)) {
             return Ok(());
         }
         if !found {

@@ -84,8 +84,6 @@ impl Publisher {
         if self.publish.mode == PublishMode::Core && !self.outbox.fence() {
             return;
         }
-        protocol::encode_ping(&mut session.output);
-        session.pings.push_back((ping, now));
-        session.pinged_at = now;
+        session.ping(ping, now);
     }
 }

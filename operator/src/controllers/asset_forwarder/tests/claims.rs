@@ -162,7 +162,7 @@ proptest! {
         status in known(),
         claims in proptest::collection::vec(claims(), 0..6),
     ) {
-        let ring = RingConfig { epoch: 1, replicas: 1, handover_timeout_ms: 1_000, clusters: vec![], beacon: None };
+        let ring = RingConfig { epoch: 1, replicas: 1, handover_timeout_ms: 1_000, clusters: vec![], beacon: None, mirror: None };
         let pods: Vec<Observed> = claims.iter().map(|(epoch, announced, declared, awaits)| {
             let mut pod = pod("a", &ring);
             let status = &mut report(&mut pod).ring;

@@ -22,7 +22,7 @@ fn owner(clusters: &[&str], asset: &str) -> Value {
         .collect();
     let config: RingConfig = serde_json::from_value(json!({"epoch": 1, "clusters": clusters})).unwrap();
     let answer = Table::new(&config).unwrap().answer(asset.to_owned()).unwrap();
-    json!({"cluster_name": answer.cluster_name, "nats_urls": answer.nats_urls})
+    json!({"cluster_name": answer.cluster_name, "nats_urls": answer.nats_urls, "client_urls": answer.nats_urls})
 }
 
 #[tokio::test]
@@ -67,11 +67,31 @@ async fn a_cluster_that_gets_other_servers_is_told_with_both() {
         .replace("nats://c1b:4222", "nats://c1c:4222");
     see(&rings, &map("a", &next));
     let told = get_json(&rings, "/v1/assets/x").await.1;
-    let with = |second: &str| json!({"cluster_name": "C1", "nats_urls": ["nats://c1:4222", second]});
+    let with = |second: &str| {
+        let urls = ["nats://c1:4222", second];
+        json!({"cluster_name": "C1", "nats_urls": urls, "client_urls": urls})
+    };
     assert_eq!(
         (&told["owner"], &told["previous"]),
         (&with("nats://c1c:4222"), &with("nats://c1b:4222"))
     );
+}
+
+#[tokio::test]
+async fn subscribers_are_told_where_they_reach_a_cluster_and_of_each_change_of_that() {
+    let rings = rings(&["a"]);
+    say(&rings, "a", Progress::All(7));
+    let routes = routed(&rings);
+    let first = asked(&routes, "/v1/assets/x", None).await;
+    let declared = |url: &str| RING.replacen("servers:", &format!("clientServers: ['{url}']\n  servers:"), 1);
+    for url in ["wss://c1.example:443", "wss://other.example:443"] {
+        see(&rings, &map("a", &declared(url)));
+        let again = asked(&routes, "/v1/assets/x", Some(first.header("etag"))).await;
+        assert_eq!(again.status, 200, "the answer is another one");
+        let owner = &again.json()["owner"];
+        assert_eq!(owner["client_urls"], json!([url]));
+        assert_eq!(owner["nats_urls"], json!(["nats://c1:4222", "nats://c1b:4222"]));
+    }
 }
 
 #[tokio::test]

@@ -78,7 +78,10 @@ async fn a_watcher_is_told_of_each_step_of_a_change() {
     let rings = moving();
     let (routes, _trigger) = served(&rings);
     let mut watch = Watch::of(&routes, None).await;
-    let member = |name: &str| json!({"cluster_name": name, "nats_urls": [format!("nats://{name}:4222")], "weight": 1});
+    let member = |name: &str| {
+        let urls = [format!("nats://{name}:4222")];
+        json!({"cluster_name": name, "nats_urls": urls, "client_urls": urls, "weight": 1})
+    };
     let (event, data) = watch.next().await;
     assert_eq!(event, "ring");
     let told = json!({

@@ -10,6 +10,8 @@ pub(super) struct Cluster<'a> {
     cluster_name: &'a str,
     /// Without user and password.
     nats_urls: Vec<&'a str>,
+    /// Where subscribers reach it: `clientServers` of the NatsCluster, or the same as `nats_urls` where none are declared.
+    client_urls: Vec<&'a str>,
 }
 
 impl<'a> Cluster<'a> {
@@ -18,6 +20,7 @@ impl<'a> Cluster<'a> {
         Self {
             cluster_name: member.name,
             nats_urls: member.nats_urls().collect(),
+            client_urls: member.client_urls().collect(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 /// A token bucket, which holds what one second allows. Time is an argument, in microseconds.
 #[derive(Clone, Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     per_second: u64,
     /// In millionths of a token, so that microseconds add up exactly.
     tokens: u64,
@@ -14,7 +14,7 @@ const TOKEN: u64 = 1_000_000;
 
 impl Budget {
     /// A full one.
-    pub(super) const fn new(per_second: u64, now: u64) -> Self {
+    pub(crate) const fn new(per_second: u64, now: u64) -> Self {
         Self {
             per_second,
             tokens: per_second * TOKEN,
@@ -23,7 +23,7 @@ impl Budget {
     }
 
     /// Whether one more may happen now; then it counts.
-    pub(super) fn take(&mut self, now: u64) -> bool {
+    pub(crate) fn take(&mut self, now: u64) -> bool {
         let passed = now.saturating_sub(self.filled_at);
         self.filled_at = self.filled_at.max(now);
         let most = self.per_second * TOKEN;
