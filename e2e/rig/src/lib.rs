@@ -12,6 +12,7 @@ pub mod certificates;
 pub mod cluster;
 pub mod crowd;
 pub mod flux;
+pub mod followers;
 pub mod forwarder;
 pub mod http;
 pub mod interrupts;

@@ -267,11 +267,16 @@ impl Tally {
 
     /// The judgement, against what was sent by now.
     pub fn verdict(&self, ledger: &Ledger) -> Verdict {
+        self.verdict_of_first(ledger.assets(), ledger)
+    }
+
+    /// The same where nobody has looked at others than the first assets.
+    pub fn verdict_of_first(&self, assets: u32, ledger: &Ledger) -> Verdict {
         let mut examples = self.examples.clone();
         let refused = ledger.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut lost, mut unknown, mut sent) = (0, 0, 0);
         let nothing = Seen::default();
-        for asset in 0..ledger.assets().max(u32::try_from(self.seen.len()).unwrap_or(u32::MAX)) {
+        for asset in 0..assets.max(u32::try_from(self.seen.len()).unwrap_or(u32::MAX)) {
             let seen = self.seen.get(asset as usize).unwrap_or(&nothing);
             let given = ledger.given(asset);
             for n in 0..given {

@@ -27,6 +27,9 @@ pub(crate) struct Demo {
     /// Number of assets.
     #[arg(long, default_value_t = 10_000)]
     assets: u32,
+    /// Number of subscribers, each of one asset.
+    #[arg(long, default_value_t = 1_000)]
+    subscribers: u32,
 }
 
 /// Runs it.
@@ -37,12 +40,15 @@ pub(crate) fn run(steps: &Steps, root: &Path, demo: Demo) -> Result<ExitCode> {
         lasting,
         rate,
         assets,
+        subscribers,
     } = demo;
     let mut args = vec![
         "--rate".to_owned(),
         rate.to_string(),
         "--assets".to_owned(),
         assets.to_string(),
+        "--subscribers".to_owned(),
+        subscribers.to_string(),
     ];
     if let Some(lasting) = lasting {
         args.extend(["--for".to_owned(), lasting]);

@@ -1,20 +1,18 @@
 //! The client in Rust follows its assets over changes of the ring, on real servers.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use e2e_rig::followers::Followers;
 use e2e_rig::forwarder::{BEACON, Forwarder};
 use e2e_rig::kafka::Kafka;
 use e2e_rig::nats::{self, Nats};
 use e2e_rig::proxy::Proxy;
 use e2e_rig::stage::{SOON, Stage};
-use e2e_rig::traffic::{Plan, Traffic, read_value};
-use e2e_rig::verdict::{Delivery, Ledger, Tally};
+use e2e_rig::traffic::{Plan, Traffic};
 use e2e_rig::wait;
-use fanout_client::{Client, Event, Gap, Options, Pin, Subscription};
+use fanout_client::{Client, Options, Pin};
 use forwarder_beacon::Announcement;
 use forwarder_core::document::{Config, PublishMode};
-use tokio::task::JoinSet;
 
 use crate::site::{RING, Site, declare};
 
@@ -80,7 +78,9 @@ async fn grows_and_shrinks(load: &Load) {
         told.left == 3 && told.pods == ["first", "second"]
     })
     .await;
-    let judge = Judge::begin(client(&site).await, site.stage.traffic.ledger()).await;
+    let clusters = ["C1", "C2", "C3", "C4"];
+    let judge = Followers::begin(client(&site).await, site.stage.traffic.ledger(), load.assets, &clusters);
+    let judge = judge.await.unwrap();
     let flow = site.stage.flow(load.rate);
     wait_rounds(&site, load).await;
 
@@ -89,7 +89,7 @@ async fn grows_and_shrinks(load: &Load) {
         let declared = Instant::now();
         declare(&forwarders.iter().collect::<Vec<_>>(), &config(epoch, clusters).ring);
         // It is announced, and the client reads on the new side too.
-        judge.wait_ready(epoch, load.within).await;
+        judge.wait_ready(epoch, load.within).await.unwrap();
         judge.note(format!("ready for the ring {epoch} after {:?}", declared.elapsed()));
         kill_and_start(&mut forwarders[1]).await;
         forwarders[0]
@@ -107,9 +107,18 @@ async fn grows_and_shrinks(load: &Load) {
     }
     flow.stop().await.unwrap();
     judge.wait_all(load.within).await;
-    let moved = judge.moved();
-    judge.check_exactly_once_without_a_gap();
-    assert!(moved >= load.assets / 10, "only {moved} assets were read on C4");
+    let followed = judge.judge();
+    followed.check_exactly_once_without_a_gap().unwrap();
+    let detail = followed.detail();
+    assert!(
+        followed.counters.repeats > 0,
+        "no forwarder has sent anything again: {detail}"
+    );
+    let moved = judge.assets_of(3);
+    assert!(
+        moved >= load.assets as usize / 10,
+        "only {moved} assets were read on C4: {detail}"
+    );
 }
 
 /// Four clusters of a server each, whose first three will make the ring.
@@ -179,159 +188,4 @@ async fn wait_rounds(site: &Site, load: &Load) {
     })
     .await
     .unwrap();
-}
-
-/// Reads every asset by a subscription of its own, and judges what was read against what was sent.
-///
-/// A record is missed without a gap if it is lost and the client has told no gap at all. So a test in which gaps are promised needs
-/// a look at [`Read::gaps`] besides.
-struct Judge {
-    client: Client,
-    ledger: Arc<Ledger>,
-    read: Arc<Mutex<Read>>,
-    tasks: JoinSet<()>,
-}
-
-/// What was read, and what was told.
-struct Read {
-    tally: Tally,
-    /// Each delivery is later than the one before.
-    clock: u64,
-    gaps: Vec<Gap>,
-    late: u64,
-    /// The newest ring that the client is ready for.
-    ready: u64,
-    /// What else speaks against the client.
-    faults: Vec<String>,
-    notes: Vec<String>,
-}
-
-impl Judge {
-    /// Subscribes to all assets of a ledger, at once.
-    async fn begin(client: Client, ledger: Arc<Ledger>) -> Self {
-        let read = Arc::new(Mutex::new(Read {
-            tally: Tally::new(0),
-            clock: 0,
-            gaps: Vec::new(),
-            late: 0,
-            ready: 0,
-            faults: Vec::new(),
-            notes: Vec::new(),
-        }));
-        let mut tasks = JoinSet::new();
-        let (mut events, of_events) = (client.events(), Arc::clone(&read));
-        tasks.spawn(async move {
-            while let Some(event) = events.next().await {
-                lock(&of_events).hear(event);
-            }
-        });
-        let begun = Instant::now();
-        let subscribing = (0..ledger.assets()).map(|asset| {
-            let (client, key) = (client.clone(), ledger.key(asset));
-            async move { (asset, client.subscribe(&key).await.unwrap()) }
-        });
-        for (asset, subscription) in futures::future::join_all(subscribing).await {
-            tasks.spawn(follow(asset, subscription, Arc::clone(&ledger), Arc::clone(&read)));
-        }
-        lock(&read)
-            .notes
-            .push(format!("all have subscribed after {:?}", begun.elapsed()));
-        Self {
-            client,
-            ledger,
-            read,
-            tasks,
-        }
-    }
-
-    /// Something to say where the test fails.
-    fn note(&self, note: String) {
-        lock(&self.read).notes.push(note);
-    }
-
-    /// Waits until the client is ready for this ring.
-    async fn wait_ready(&self, epoch: u64, within: Duration) {
-        let is_ready = || async { Ok(lock(&self.read).ready == epoch) };
-        wait::eventually(within, "the client is ready for the ring", is_ready)
-            .await
-            .unwrap();
-    }
-
-    /// Waits until as many records were read as Kafka has acknowledged; then, or in vain, the judgement follows.
-    async fn wait_all(&self, within: Duration) {
-        let all = || async { Ok(lock(&self.read).tally.distinct() >= self.ledger.acknowledged()) };
-        // What is missing is told in the judgement.
-        drop(wait::eventually(within, "all records are read", all).await);
-    }
-
-    /// How many assets were read on the fourth cluster.
-    fn moved(&self) -> u32 {
-        u32::try_from(lock(&self.read).tally.assets_of(3)).unwrap()
-    }
-
-    /// Nothing missed, nothing twice, everything in order, and nothing that the client has to excuse.
-    fn check_exactly_once_without_a_gap(mut self) {
-        self.tasks.abort_all();
-        let read = lock(&self.read);
-        let verdict = read.tally.verdict(&self.ledger);
-        let said = format!(
-            "{verdict}, gaps {:?}, late {}, faults {:?}, {:?}\n{}",
-            read.gaps,
-            read.late,
-            read.faults,
-            self.client.counters(),
-            read.notes.join("\n")
-        );
-        verdict
-            .check_exactly_once()
-            .map_err(|error| error.context(said.clone()))
-            .unwrap();
-        assert!(
-            read.gaps.is_empty() && read.late == 0 && read.faults.is_empty(),
-            "{said}"
-        );
-        assert!(
-            self.client.counters().repeats > 0,
-            "no forwarder has sent anything again: {said}"
-        );
-    }
-}
-
-impl Read {
-    fn hear(&mut self, event: Event) {
-        match event {
-            Event::Gap(gap) => self.gaps.push(gap),
-            Event::Late(_) => self.late += 1,
-            Event::Ready { ring } => self.ready = ring,
-            Event::Ring { .. } => self.notes.push(format!("{event:?}")),
-            event => self.faults.push(format!("{event:?}")),
-        }
-    }
-
-    fn take(&mut self, asset: u32, ledger: &Ledger, message: &fanout_client::Message) {
-        let read = read_value(&message.payload).filter(|(key, ..)| ledger.asset(key) == Some(asset));
-        let Some((_, n, _)) = read else {
-            return self.tally.unreadable(&format!("{} for asset {asset}", message.subject));
-        };
-        let cluster: u8 = message.cluster.strip_prefix('C').unwrap().parse().unwrap();
-        self.clock += 1;
-        self.tally.observe(Delivery {
-            asset,
-            n,
-            cluster: cluster - 1,
-            at_us: self.clock,
-            latency_us: None,
-            at_home: true,
-        });
-    }
-}
-
-async fn follow(asset: u32, mut subscription: Subscription, ledger: Arc<Ledger>, read: Arc<Mutex<Read>>) {
-    while let Some(message) = subscription.next().await {
-        lock(&read).take(asset, &ledger, &message);
-    }
-}
-
-fn lock(read: &Mutex<Read>) -> std::sync::MutexGuard<'_, Read> {
-    read.lock().unwrap_or_else(PoisonError::into_inner)
 }

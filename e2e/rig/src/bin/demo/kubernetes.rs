@@ -12,12 +12,13 @@ use e2e_rig::interrupts::Interrupts;
 use e2e_rig::kubernetes::Kubernetes;
 use e2e_rig::observer::Observer;
 use e2e_rig::traffic::{Amount, Flow, Plan, Traffic};
-use e2e_rig::verdict::Verdict;
 use e2e_rig::{http, wait};
+use fanout_client::Pin;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{Api, ListParams};
 
+use crate::subscribers::{self, Subscribers};
 use crate::view::View;
 use crate::{Cli, QUIET};
 
@@ -55,6 +56,7 @@ struct Plant {
     flow: Flow,
     traffic: Traffic,
     observer: Observer,
+    subscribers: Subscribers,
 }
 
 impl Plant {
@@ -63,6 +65,24 @@ impl Plant {
         install(&kubernetes, view).await?;
         let begin = Instant::now();
         kubectl(&kubernetes, view, &["apply", "-f", "charts/examples/quickstart/"]).await?;
+        for name in &CLUSTERS[..3] {
+            // The subscribers are outside Kubernetes, where the names of Services mean nothing.
+            let patch = format!(
+                r#"{{"spec":{{"clientServers":["{}"]}}}}"#,
+                server(&kubernetes, name).await?
+            );
+            let patch = [
+                "-n",
+                NAMESPACE,
+                "patch",
+                "natscluster",
+                name,
+                "--type=merge",
+                "-p",
+                &patch,
+            ];
+            kubectl(&kubernetes, view, &patch).await?;
+        }
         let forwarder = ready(&kubernetes, 0).await?;
         view.say(&format!("ready {:.1} s after the apply", begin.elapsed().as_secs_f64()));
         ensure!(forwarder.spec.replicas > 0, "the example has no pods");
@@ -76,10 +96,16 @@ impl Plant {
         let traffic = Traffic::new(&kafka, TOPIC, plan)?;
         let mut servers = Vec::new();
         for name in CLUSTERS {
-            let server = address(&kubernetes, &format!("nats-{name}")).await?;
-            servers.push((name, format!("nats://{server}")));
+            servers.push((name, server(&kubernetes, name).await?));
         }
         let observer = Observer::live_at(&servers, traffic.ledger()).await?;
+        view.say(&format!(
+            "{} subscribers begin, each to follow one asset",
+            cli.subscribers
+        ));
+        let members: Vec<String> = servers.iter().take(3).map(|(_, server)| server.clone()).collect();
+        let pin = pin(&kubernetes).await?;
+        let subscribers = Subscribers::begin(pin, &members, traffic.ledger(), cli.subscribers, &CLUSTERS).await?;
         view.say(&format!("sending {} records/s of {} assets", cli.rate, cli.assets));
         let flow = traffic.start(Amount {
             rate: Some(cli.rate),
@@ -91,6 +117,7 @@ impl Plant {
             flow,
             traffic,
             observer,
+            subscribers,
         })
     }
 
@@ -100,6 +127,7 @@ impl Plant {
             flow,
             traffic,
             observer,
+            subscribers,
         } = self;
         let (observer, ledger) = (Arc::new(observer), traffic.ledger());
         let (say, mut said) = tokio::sync::mpsc::unbounded_channel();
@@ -120,7 +148,7 @@ impl Plant {
                         break;
                     }
                     Some(line) = said.recv() => view.say(&line),
-                    _ = tick.tick() => view.draw(&observer, &ledger, &pages(&kubernetes).await),
+                    _ = tick.tick() => view.draw(&observer, &ledger, &pages(&kubernetes).await, &subscribers),
                     () = interrupts.next() => {
                         interrupted = true;
                         break;
@@ -142,17 +170,11 @@ impl Plant {
             // Whoever asks twice does not want to wait: the verdict so far.
             () = interrupts.next() => observer.verdict()?,
         };
-        view.draw(&observer, &ledger, &pages(&kubernetes).await);
-        view.close(&verdict);
-        Ok(exit_code(&verdict))
-    }
-}
-
-fn exit_code(verdict: &Verdict) -> ExitCode {
-    if verdict.check().is_ok() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+        view.draw(&observer, &ledger, &pages(&kubernetes).await, &subscribers);
+        let followed = subscribers.settle().await;
+        view.close(&verdict, followed.as_ref());
+        let is_well = verdict.check().is_ok() && subscribers::check(followed.as_ref()).is_ok();
+        Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
@@ -172,12 +194,15 @@ async fn happen(kubernetes: &Kubernetes, observer: &Observer, say: &Say) -> Resu
     let pairs = pairs(observer);
     let epoch = epoch(kubernetes).await?;
     let begin = Instant::now();
-    run_and_say(
-        kubernetes,
-        say,
-        &["apply", "-f", "charts/examples/joining/nats-cluster-c4.yaml"],
-    )
-    .await?;
+    let joins = "charts/examples/joining/nats-cluster-c4.yaml";
+    let servers = format!("clientServers=[{}]", server(kubernetes, "c4").await?);
+    say.say(&format!("$ kubectl apply -f {joins}   (with {servers})"));
+    let manifest = tokio::fs::read_to_string(joins).await;
+    let mut manifest: serde_json::Value =
+        serde_saphyr::from_str(&manifest.with_context(|| format!("failed to read {joins}"))?)?;
+    manifest["spec"]["clientServers"] = serde_json::json!([server(kubernetes, "c4").await?]);
+    let printed = kubernetes.kubectl(&["apply", "-f", "-"], &manifest.to_string()).await?;
+    say.say(printed.trim_end());
     let forwarder = ready(kubernetes, epoch).await?;
     say.say(&format!(
         "c4 has joined: every pod uses the new ring {:.1} s after the apply; {} % of the hash space moved",
@@ -358,6 +383,21 @@ fn pairs(observer: &Observer) -> usize {
         .filter_map(|cluster| u8::try_from(cluster).ok())
         .map(|cluster| observer.look(|tally| tally.assets_of(cluster)))
         .sum()
+}
+
+/// Where subscribers outside Kubernetes reach a cluster.
+async fn server(kubernetes: &Kubernetes, cluster: &str) -> Result<String> {
+    Ok(format!(
+        "nats://{}",
+        address(kubernetes, &format!("nats-{cluster}")).await?
+    ))
+}
+
+/// What subscribers pin: the status says it.
+async fn pin(kubernetes: &Kubernetes) -> Result<Pin> {
+    let status = ready(kubernetes, 0).await?.status.unwrap_or_default();
+    let beacon = status.beacon.context("the forwarder announces no ring")?;
+    Ok(Pin::new(beacon.public_key, beacon.ring, beacon.subject))
 }
 
 /// The address of a Service, which this machine has a way to.

@@ -1,18 +1,23 @@
 //! The demo without Kubernetes: Kafka, NATS clusters, two forwarders and live traffic. On the way a fourth cluster joins the ring, a forwarder is killed,
 //! and a cluster leaves the ring; the last line says what that did to the records.
 
+use std::fs;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
-use e2e_rig::forwarder::{self, Forwarder, Metrics};
+use e2e_rig::forwarder::{self, BEACON, Forwarder, Metrics};
 use e2e_rig::interrupts::Interrupts;
 use e2e_rig::kafka::{Kafka, unique};
 use e2e_rig::nats::Nats;
 use e2e_rig::observer::Observer;
 use e2e_rig::traffic::{Amount, Flow, Plan, Traffic};
+use fanout_client::Pin;
+use nkeys::KeyPair;
+use tempfile::TempDir;
 
 use crate::rings::Rings;
+use crate::subscribers::{self, Subscribers};
 use crate::view::View;
 use crate::{Cli, QUIET};
 
@@ -21,6 +26,10 @@ const CLUSTERS: [&str; 4] = ["hall-a", "hall-b", "hall-c", "hall-d"];
 /// It leaves on the way.
 const LEAVES: &str = "hall-b";
 const PARTITIONS: i32 = 12;
+/// What tells this ring from others.
+const RING: &str = "the-ring-of-the-demo";
+/// How long subscribers have to learn of a ring.
+const GRACE: Duration = Duration::from_secs(3);
 
 pub(crate) async fn run(cli: &Cli) -> Result<ExitCode> {
     let mut interrupts = Interrupts::new()?;
@@ -40,8 +49,11 @@ struct Plant {
     forwarders: Vec<Forwarder>,
     rings: Rings,
     observer: Observer,
+    subscribers: Subscribers,
     _nats: Vec<Nats>,
     kafka: Kafka,
+    /// Holds the key of the beacon.
+    _dir: TempDir,
 }
 
 impl Plant {
@@ -65,7 +77,12 @@ impl Plant {
         let observer = Observer::live(&named, traffic.ledger()).await?;
 
         view.say("starting two forwarders");
-        let config = forwarder::config(&kafka, &topic, &unique("demo"), &named);
+        let mut config = forwarder::config(&kafka, &topic, &unique("demo"), &named);
+        let dir = tempfile::tempdir().context("failed to make a directory")?;
+        let (key, key_file) = (KeyPair::new_user(), dir.path().join("beacon"));
+        fs::write(&key_file, key.seed()?).context("failed to write the key of the beacon")?;
+        config.ring.beacon = Some(forwarder::beacon(&key_file, RING, GRACE));
+        config.publish.headers.origin = true;
         let rings = Rings::new(config, traffic.ledger(), cli.assets, &CLUSTERS[..3])?;
         let config = rings.config();
         let mut forwarders = vec![
@@ -75,6 +92,13 @@ impl Plant {
         for forwarder in &mut forwarders {
             forwarder.wait_ready().await?;
         }
+        view.say(&format!(
+            "{} subscribers begin, each to follow one asset",
+            cli.subscribers
+        ));
+        let servers: Vec<String> = nats.iter().take(3).map(Nats::url).collect();
+        let pin = Pin::new(key.public_key(), RING, BEACON);
+        let subscribers = Subscribers::begin(pin, &servers, traffic.ledger(), cli.subscribers, &CLUSTERS).await?;
         let amount = Amount {
             rate: Some(cli.rate),
             lasting: Some(cli.lasting()),
@@ -93,8 +117,10 @@ impl Plant {
             forwarders,
             rings,
             observer,
+            subscribers,
             _nats: nats,
             kafka,
+            _dir: dir,
         })
     }
 
@@ -106,7 +132,7 @@ impl Plant {
         let mut interrupted = false;
         while started.elapsed() < cli.lasting() && !interrupted {
             tokio::select! {
-                _ = tick.tick() => view.draw(&self.observer, &ledger, &pages(&self.forwarders).await),
+                _ = tick.tick() => view.draw(&self.observer, &ledger, &pages(&self.forwarders).await, &self.subscribers),
                 () = interrupts.next() => interrupted = true,
             }
             if let Some(step) = steps.next_if(|step| started.elapsed() >= cli.lasting() * step.at() / 10) {
@@ -130,7 +156,12 @@ impl Plant {
         let drain = async {
             loop {
                 tick.tick().await;
-                view.draw(&self.observer, &ledger, &pages(&self.forwarders).await);
+                view.draw(
+                    &self.observer,
+                    &ledger,
+                    &pages(&self.forwarders).await,
+                    &self.subscribers,
+                );
             }
         };
         let verdict = tokio::select! {
@@ -139,12 +170,15 @@ impl Plant {
             // Whoever asks twice does not want to wait: the verdict so far.
             () = interrupts.next() => self.observer.verdict()?,
         };
-        view.close(&verdict);
-        Ok(if verdict.check().is_ok() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        })
+        let followed = self.subscribers.settle().await;
+        view.close(&verdict, followed.as_ref());
+        Ok(
+            if verdict.check().is_ok() && subscribers::check(followed.as_ref()).is_ok() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            },
+        )
     }
 }
 

@@ -10,6 +10,7 @@ use clap::Parser;
 mod kubernetes;
 mod local;
 mod rings;
+mod subscribers;
 mod view;
 
 /// After the traffic: how long nothing new may arrive before what is missing counts as lost. Longer than a group waits for a dead member.
@@ -30,6 +31,9 @@ struct Cli {
     /// Number of assets.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     assets: u32,
+    /// Number of subscribers, each of one asset. They follow it by the client in Rust.
+    #[arg(long, default_value_t = 1_000)]
+    subscribers: u32,
 }
 
 impl Cli {

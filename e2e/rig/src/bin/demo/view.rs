@@ -3,10 +3,13 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
+use e2e_rig::followers::Followed;
 use e2e_rig::forwarder::Metrics;
 use e2e_rig::observer::Observer;
 use e2e_rig::verdict::{Ledger, Verdict};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::subscribers::{self, Subscribers};
 
 const PUBLISHED: &str = "asset_forwarder_nats_messages_published_total";
 const PENDING: &str = "asset_forwarder_pending_records";
@@ -55,7 +58,7 @@ impl View {
     }
 
     /// `pages`: what the forwarders that run now have counted.
-    pub(crate) fn draw(&mut self, observer: &Observer, ledger: &Ledger, pages: &[Metrics]) {
+    pub(crate) fn draw(&mut self, observer: &Observer, ledger: &Ledger, pages: &[Metrics], subscribers: &Subscribers) {
         let seconds = self.at.elapsed().as_secs_f64().max(0.001);
         self.at = Instant::now();
         let mut lines = vec![format!(
@@ -87,8 +90,11 @@ impl View {
         }
         let sent = ledger.acknowledged();
         let lag: f64 = pages.iter().map(|page| page.sum(LAG, &[])).sum();
+        let read = subscribers
+            .read()
+            .map_or_else(String::new, |read| format!(", subscribers have read {read}"));
         lines.push(format!(
-            "sent {sent}, on the way {}, lag* {lag}   (* of the forwarders that run now)",
+            "sent {sent}, on the way {}, lag* {lag}{read}   (* of the forwarders that run now)",
             sent.saturating_sub(observer.distinct())
         ));
         match &self.table {
@@ -98,7 +104,7 @@ impl View {
     }
 
     /// The last word.
-    pub(crate) fn close(self, verdict: &Verdict) {
+    pub(crate) fn close(self, verdict: &Verdict, followed: Option<&Followed>) {
         if let Some((_, bars)) = &self.table {
             bars.iter().for_each(ProgressBar::abandon);
         }
@@ -109,6 +115,12 @@ impl View {
             "sent {}, arrived {}, p50 {:.1} ms, p99 {:.1} ms",
             verdict.sent, verdict.distinct, verdict.p50_ms, verdict.p99_ms
         ));
+        if let Some(followed) = followed {
+            if subscribers::check(Some(followed)).is_err() || !followed.gaps.is_empty() {
+                print(&followed.detail());
+            }
+            print(&followed.to_string());
+        }
         print(&verdict.to_string());
     }
 }
