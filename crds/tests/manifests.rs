@@ -117,6 +117,7 @@ fn the_full_examples_name_every_field() {
             .iter()
             .filter(|field| {
                 *field != "spec.deadLetter.channelRef"
+                    && *field != "spec.publish.mirrorMovedSeconds"
                     && *field != "spec.managed"
                     && *field != "spec.jetStreamApi.prefix"
                     && !field.starts_with("spec.podTemplate.affinity")
