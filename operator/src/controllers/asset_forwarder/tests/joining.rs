@@ -120,11 +120,16 @@ struct Rig {
 
 const OURS: &str = "/apis/fanout.openfactory.io/v1alpha1/namespaces/plant";
 const RING: &str = "/namespaces/plant/configmaps/assets-ring";
+const BEACON: &str = "/namespaces/plant/secrets/assets-beacon";
 const CREDENTIALS: &str = "/namespaces/plant/secrets/assets-credentials";
 
 impl Rig {
     /// With a forwarder whose ring of `a` and `b` is settled.
     async fn settled() -> Self {
+        Self::settled_with(|_| {}).await
+    }
+
+    async fn settled_with(change: impl FnOnce(&mut AssetForwarder)) -> Self {
         let server = Arc::new(Mutex::new(Server::default()));
         let shared = Arc::clone(&server);
         let client = fake_api::client(
@@ -174,6 +179,7 @@ impl Rig {
         };
         let mut forwarder: AssetForwarder = yaml(FORWARDER);
         forwarder.spec.replicas = 0;
+        change(&mut forwarder);
         rig.put(&format!("{OURS}/assetforwarders/assets"), &forwarder);
         let mut channel: KafkaChannel = yaml(CHANNEL);
         channel.metadata.uid = Some("k".to_owned());
@@ -349,6 +355,29 @@ async fn credentials_of_one_that_joins_are_written_over_what_is_read_and_before_
     let projected = rig.server.lock().unwrap().objects[CREDENTIALS].clone();
     let files: Secret = serde_json::from_value(projected).unwrap();
     assert_eq!(files.data.unwrap().len(), 3, "two tokens and their version");
+}
+
+#[tokio::test]
+async fn a_join_reads_the_key_of_the_beacon_only_where_somebody_has_changed_it() {
+    let declared = |forwarder: &mut AssetForwarder| {
+        forwarder.spec.ring.beacon = serde_json::from_value(json!({"enabled": true})).unwrap();
+    };
+    let mut rig = Rig::settled_with(declared).await;
+    rig.add(&cluster("c", 3));
+    rig.tell();
+    rig.reconcile().await.unwrap();
+    assert_eq!(rig.members(), ["a", "b", "c"]);
+    assert!(!rig.asked().contains(&"GET secrets".to_owned()));
+
+    rig.add(&cluster("d", 4));
+    rig.touch(BEACON);
+    rig.tell();
+    rig.reconcile().await.unwrap();
+    assert_eq!(rig.members(), ["a", "b", "c", "d"]);
+    let asked = rig.asked();
+    let place = |what: &str| asked.iter().position(|asked| asked == what);
+    let (read, written) = (place("GET secrets"), place("PATCH configmaps"));
+    assert!(read.is_some() && read < written, "{asked:?}");
 }
 
 #[tokio::test]
