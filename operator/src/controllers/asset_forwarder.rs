@@ -16,6 +16,7 @@ pub mod config;
 pub mod decide;
 pub mod dereference;
 mod events;
+mod joining;
 pub mod members;
 pub mod memory;
 pub mod names;
@@ -74,6 +75,7 @@ pub async fn run(
         memory,
         histories,
         turns: turns::Turns::default(),
+        lists: dereference::Lists::default(),
     });
     let reconcile = move |forwarder, context| {
         let known = Arc::clone(&known);

@@ -9,7 +9,7 @@ use kube::{Api, ResourceExt as _};
 
 use super::autoscale::Histories;
 use super::build::BuildError;
-use super::dereference::{DereferenceError, Dereferenced};
+use super::dereference::{DereferenceError, Dereferenced, Lists};
 use super::memory::Memory;
 use super::stores::Stores;
 use super::turns::Turns;
@@ -75,6 +75,8 @@ pub struct Known {
     pub histories: Arc<Histories>,
     /// Whose turn it is to begin to read.
     pub turns: Turns,
+    /// The lists of clusters that reconciles share.
+    pub lists: Lists,
 }
 
 /// How soon to look again.
@@ -169,4 +171,18 @@ pub(super) async fn put(
         .await
         .map_err(|error| ReconcileError::Status(Box::new(error)))?;
     Ok(())
+}
+
+/// Writes the status if the forwarder is still the version that was looked at. Yields whether it is.
+pub(super) async fn put_over(
+    context: &Context,
+    forwarder: &AssetForwarder,
+    status: &AssetForwarderStatus,
+) -> Result<bool, ReconcileError> {
+    let namespace = forwarder.namespace().unwrap_or_default();
+    let api = Api::<AssetForwarder>::namespaced(context.client.clone(), &namespace);
+    let written = crate::reconcile::status::write_over(context, &api, forwarder, status).await;
+    written
+        .map(|written| written.is_some())
+        .map_err(|error| ReconcileError::Status(Box::new(error)))
 }
