@@ -376,7 +376,8 @@ fn count(tally: &mut Tally, ledger: &Ledger, at_home: Option<&AtHome>, seen: &Se
         at_us,
     } = *seen;
     // Requests to the server's own services and their answers pass by here too.
-    if subject.starts_with('$') || subject.starts_with("_INBOX.") {
+    // What announces the ring is no record either.
+    if subject.starts_with('$') || subject.starts_with("_INBOX.") || subject.starts_with("_FANOUT.") {
         return;
     }
     let record = read_value(payload).and_then(|(key, n, sent_us)| Some((key, ledger.asset(key)?, n, sent_us)));
