@@ -32,7 +32,7 @@ const DOCUMENTS: &[&str] = &[
 const CHANGELOG: &str = "CHANGELOG.md";
 
 /// The languages of code that a page shows. The tests of the crates look for `yaml`.
-const LANGUAGES: &[&str] = &["json", "python", "rust,no_run", "sh", "text", "yaml"];
+const LANGUAGES: &[&str] = &["json", "python", "rust", "rust,no_run", "sh", "text", "yaml"];
 
 #[test]
 fn every_link_leads_somewhere() {
@@ -95,6 +95,24 @@ fn pages_have_no_html_and_only_code_that_is_known() {
                 path.display()
             );
         }
+    }
+}
+
+/// The README has parts of the programs of the manual's page. That page's are compiled.
+#[test]
+fn the_readmes_programs_are_those_of_the_page_for_subscribers() {
+    let lines = |path: &str, language: &str| -> Vec<String> {
+        let text = fs::read_to_string(root().join(path)).unwrap();
+        let blocks = text.split("```").skip(1).step_by(2);
+        let of_it = blocks.filter_map(|block| block.strip_prefix(language));
+        of_it.flat_map(str::lines).map(|line| line.trim().to_owned()).collect()
+    };
+    for language in ["rust", "python"] {
+        let page = lines("charts/docs/src/subscribers.md", language);
+        let shown = lines("README.md", language);
+        let missing: Vec<_> = shown.iter().filter(|line| !page.contains(line)).collect();
+        assert!(missing.is_empty(), "{missing:#?}");
+        assert!(shown.len() > 4, "{shown:?}");
     }
 }
 

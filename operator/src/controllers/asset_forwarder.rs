@@ -12,6 +12,7 @@ pub mod autoscale;
 pub mod beacon;
 pub mod build;
 pub mod candidates;
+mod carry_out;
 pub mod config;
 pub mod decide;
 pub mod dereference;

@@ -28,3 +28,9 @@ pub enum Access {
 pub fn reference(cluster: &NatsCluster) -> String {
     format!("{}/{}", cluster.namespace().unwrap_or_default(), cluster.name_any())
 }
+
+/// Whether there is no cluster whose credentials could not be read.
+pub(super) fn are_readable(candidates: &[Candidate]) -> bool {
+    let is_readable = |access: &Access| !matches!(access, Access::Granted(Err(_)));
+    candidates.iter().all(|candidate| is_readable(&candidate.access))
+}

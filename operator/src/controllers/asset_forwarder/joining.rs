@@ -15,16 +15,24 @@ use crds::asset_forwarder::RingUpdate;
 use kube::runtime::controller::Action;
 use tracing::debug;
 
+use super::candidates::are_readable;
+use super::carry_out::{carry_out, judge};
 use super::decide::Decided;
 use super::dereference::{self, Dereferenced};
 use super::names::Identity;
-use super::reconcile::{carry_out, judge};
 use super::recorded::Recorded;
-use super::settled::{Seen, are_readable};
 use super::steps::{Known, POLL, ReconcileError, put_over, with_new_members};
 use super::validate::Validated;
 use super::{apply, upgrade};
 use crate::context::Context;
+
+/// What was seen where clusters join.
+pub(super) struct Seen {
+    /// By the word of the watches.
+    pub(super) found: Dereferenced,
+    /// Whether the projected credentials stay as they are.
+    pub(super) keeps_credentials: bool,
+}
 
 /// Takes the new members in; none: the long way has to be gone.
 pub(super) async fn join(context: &Arc<Context>, known: &Known, seen: Seen) -> Result<Option<Action>, ReconcileError> {

@@ -11,10 +11,10 @@ use kube::Resource as _;
 use kube::runtime::controller::Action;
 
 use super::apply;
-use super::candidates::{Access, Candidate};
+use super::candidates::are_readable;
 use super::decide::Decided;
 use super::dereference::{Dereferenced, from_stores, may_have_rival};
-use super::joining::joins;
+use super::joining::{Seen, joins};
 use super::names::Identity;
 use super::steps::{Known, RESYNC, ReconcileError, jittered, pause, with_new_members, write};
 use super::validate::{Validated, validate};
@@ -29,14 +29,6 @@ pub(super) enum Look {
     Joins(Box<Seen>),
     /// Something else, or it cannot be told: the long way has to be gone.
     Differs,
-}
-
-/// What was seen where clusters join.
-pub(super) struct Seen {
-    /// By the word of the watches.
-    pub(super) found: Dereferenced,
-    /// Whether the projected credentials stay as they are.
-    pub(super) keeps_credentials: bool,
 }
 
 /// Looks, and writes the status if that has changed.
@@ -114,10 +106,4 @@ fn is_settled(old: &AssetForwarderStatus, found: &Dereferenced, validated: &Vali
         && validated.members.held.is_empty()
         && are_readable(&found.candidates)
         && with_new_members(old, validated, None).is_none()
-}
-
-/// Whether there is no cluster whose credentials could not be read.
-pub(super) fn are_readable(candidates: &[Candidate]) -> bool {
-    let is_readable = |access: &Access| !matches!(access, Access::Granted(Err(_)));
-    candidates.iter().all(|candidate| is_readable(&candidate.access))
 }
