@@ -30,6 +30,7 @@ pub(crate) async fn run(limit: &Limit, records: u64) -> Result<()> {
         Limit::Consume { bootstrap, topic } => consume(bootstrap, topic, records)?,
         Limit::PublishCore { servers } => publish_core(servers, records).await?,
         Limit::PublishJetstream { servers } => publish_jetstream(servers, records).await?,
+        Limit::SubscribePlain(_) | Limit::SubscribeFanout(_) => bail!("a subscriber is no limit of the forwarder"),
     };
     let own = std::process::id();
     let figures = serde_json::json!({"seconds": seconds, "cpu": cpu_seconds(own)?});

@@ -1,6 +1,6 @@
 //! How fast the forwarder is, beside how fast the client libraries alone are on the same machine. Each is a process of its own, so that its
 //! processor time and memory can be told. Measurements take turns, so that what else the machine does hits all of them alike.
-//! With `--operator` it is the operator that is measured: see `operator.rs`.
+//! With `--operator` it is the operator that is measured: see `operator.rs`. With `--subscribers` it is their client: see `subscribers.rs`.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -23,6 +23,7 @@ mod limits;
 mod operator;
 mod pure;
 mod scale;
+mod subscribers;
 
 const PARTITIONS: i32 = 12;
 const ASSETS: u32 = 10_000;
@@ -49,6 +50,12 @@ With --scale, one run each:
   scale_clusters_{1,2,4,8}   records/s in core mode
   scale_value_{100,1k,10k,100k}
                              records/s by size of the value in bytes; …_mb: MB/s
+With --subscribers, of the client in Rust in place of all that, 10,000 assets:
+  subscriber_plain_cpu, subscriber_fanout_cpu, subscriber_cpu_ratio
+                             plain async-nats and the client read the same records at the same time, a subscription per asset
+  subscriber_plain_bytes, subscriber_fanout_bytes
+                             resident memory that a subscription takes
+  subscriber_move_s          from the declaration of a ring until all subscriptions are proved on their new side
 With --operator, of the operator in place of all that, one run, forwarders without pods:
   operator_loop_s            a plain loop applies (server-side, 32 at a time) what the operator makes for all forwarders
   operator_made_s, operator_made_ratio
@@ -80,6 +87,9 @@ struct Cli {
     /// The operator instead, on a cluster of its own.
     #[arg(long, conflicts_with_all = ["records", "runs", "scale"])]
     operator: bool,
+    /// The clients for subscribers instead.
+    #[arg(long, conflicts_with_all = ["operator", "scale"])]
+    subscribers: bool,
     #[command(flatten)]
     counts: operator::Counts,
     #[command(subcommand)]
@@ -93,6 +103,8 @@ enum Limit {
     Consume { bootstrap: String, topic: String },
     PublishCore { servers: Vec<String> },
     PublishJetstream { servers: Vec<String> },
+    SubscribePlain(subscribers::Reader),
+    SubscribeFanout(subscribers::Reader),
 }
 
 #[tokio::main]
@@ -100,7 +112,16 @@ async fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.limit {
         None if cli.operator => operator::run(cli.counts, &mut Figures::new(cli.json, cli.only.clone())).await,
+        None if cli.subscribers => {
+            let mut figures = Figures::new(cli.json, cli.only.clone());
+            let measured = subscribers::measure(&mut figures, cli.records, cli.runs).await;
+            measured.map(|()| ExitCode::SUCCESS)
+        }
         None => measure(&cli).await.map(|()| ExitCode::SUCCESS),
+        Some(limit @ (Limit::SubscribePlain(_) | Limit::SubscribeFanout(_))) => {
+            let done = subscribers::run(limit, cli.records).await;
+            done.map(|()| ExitCode::SUCCESS)
+        }
         Some(limit) => limits::run(limit, cli.records).await.map(|()| ExitCode::SUCCESS),
     };
     match done {
