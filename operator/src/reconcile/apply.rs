@@ -328,7 +328,7 @@ impl Applier {
             }
         }
         let mut version = live.resource_version();
-        if let Some(fields) = managed::as_applied(live.managed_fields()) {
+        if let Some(fields) = managed::as_applied_without(live.managed_fields(), &declared) {
             version = Some(self.take_over(api, about, version, fields).await?);
         }
         if is_pinned {
@@ -380,8 +380,8 @@ impl Applier {
         }
     }
 
-    /// Makes the fields that we have created fields that we have applied, and yields the object's new version: an apply takes a field away
-    /// that is declared no longer, but only where an apply has set it.
+    /// Makes the fields that we have created fields that we have applied, and yields the object's new version. An apply takes a field away
+    /// that is declared no longer, but only where an apply has set it. So this is needed only where such a field goes.
     async fn take_over<K>(
         &self,
         api: &Api<K>,

@@ -8,13 +8,46 @@ use super::MANAGER;
 const APPLY: &str = "Apply";
 const UPDATE: &str = "Update";
 
-/// The entries with all that we have set otherwise than by an apply counted as applied; none: there is no such field.
-pub(super) fn as_applied(entries: &[ManagedFieldsEntry]) -> Option<Vec<ManagedFieldsEntry>> {
-    let is_ours = |entry: &ManagedFieldsEntry, operation: &str| {
-        entry.manager.as_deref() == Some(MANAGER)
-            && entry.subresource.as_deref().unwrap_or_default().is_empty()
-            && entry.operation.as_deref() == Some(operation)
+/// The entries with all that we have set otherwise than by an apply counted as applied; none: nothing that we have set so is missing in
+/// `declared`, and so an apply has nothing of it to take away.
+pub(super) fn as_applied_without(entries: &[ManagedFieldsEntry], declared: &Value) -> Option<Vec<ManagedFieldsEntry>> {
+    let mut updated = entries.iter().filter(|entry| is_ours(entry, UPDATE));
+    let goes = updated.any(|entry| {
+        let fields = entry.fields_v1.as_ref();
+        !fields.is_some_and(|FieldsV1(fields)| has_all(declared, fields))
+    });
+    if goes { as_applied(entries) } else { None }
+}
+
+fn is_ours(entry: &ManagedFieldsEntry, operation: &str) -> bool {
+    entry.manager.as_deref() == Some(MANAGER)
+        && entry.subresource.as_deref().unwrap_or_default().is_empty()
+        && entry.operation.as_deref() == Some(operation)
+}
+
+/// Whether a value has each field of a set. What the set says in a way that is not known here counts as missing.
+fn has_all(value: &Value, fields: &Value) -> bool {
+    let Some(fields) = fields.as_object() else {
+        return false;
     };
+    fields.iter().all(|(step, below)| match step.split_once(':') {
+        Some(("f", name)) => value.get(name).is_some_and(|field| has_all(field, below)),
+        // An item of a list, by the fields that tell it from the others. The API server adds some of them: such an item is not found.
+        Some(("k", key)) => {
+            let Ok(Value::Object(key)) = serde_json::from_str(key) else {
+                return false;
+            };
+            let is_it = |item: &&Value| key.iter().all(|(name, value)| item.get(name) == Some(value));
+            let mut items = value.as_array().into_iter().flatten();
+            items.find(is_it).is_some_and(|item| has_all(item, below))
+        }
+        Some(_) => false,
+        None => step == ".",
+    })
+}
+
+/// The entries with all that we have set otherwise than by an apply counted as applied; none: there is no such field.
+fn as_applied(entries: &[ManagedFieldsEntry]) -> Option<Vec<ManagedFieldsEntry>> {
     let (updated, mut rest): (Vec<_>, Vec<_>) = entries.iter().cloned().partition(|entry| is_ours(entry, UPDATE));
     let mut updated = updated.into_iter();
     let first = updated.next()?;
@@ -91,6 +124,49 @@ mod tests {
         let mut wanted = others.to_vec();
         wanted.push(entry(MANAGER, APPLY, None, json!({"f:data": {"f:b": {}}})));
         assert_eq!(as_applied(&entries), Some(wanted));
+    }
+
+    #[test]
+    fn what_we_have_created_is_taken_over_only_where_some_of_it_goes() {
+        let declared = json!({
+            "metadata": {"annotations": {"a": "1"}, "ownerReferences": [{"uid": "u", "kind": "AssetForwarder"}]},
+            "spec": {"ports": [{"name": "http", "port": 80}]},
+        });
+        let owners = json!({".": {}, r#"k:{"uid":"u"}"#: {}});
+        let metadata = json!({"f:annotations": {".": {}, "f:a": {}}, "f:ownerReferences": owners});
+        let is_taken_over = |fields: Value| {
+            let created = entry(MANAGER, UPDATE, None, fields);
+            let applied = entry(MANAGER, APPLY, None, json!({"f:data": {}}));
+            let another = entry("kubectl", UPDATE, None, json!({"f:data": {}}));
+            as_applied_without(&[created, applied, another], &declared).is_some()
+        };
+        assert!(!is_taken_over(json!({"f:metadata": metadata})));
+        for goes in [
+            json!({"f:metadata": metadata, "f:data": {".": {}}}),
+            json!({"f:metadata": {"f:annotations": {"f:a": {}, "f:b": {}}}}),
+            json!({"f:metadata": {"f:ownerReferences": {r#"k:{"uid":"v"}"#: {}}}}),
+            // The API server has added the protocol to the key.
+            json!({"f:spec": {"f:ports": {r#"k:{"port":80,"protocol":"TCP"}"#: {"f:port": {}}}}}),
+            json!({"f:metadata": {"f:finalizers": {r#"v:"f""#: {}}}}),
+            json!({"another": "form"}),
+            json!("no set"),
+        ] {
+            assert!(is_taken_over(goes.clone()), "{goes}");
+        }
+        let (updated, applied) = (
+            entry(MANAGER, UPDATE, None, metadata),
+            entry("kubectl", APPLY, None, json!({})),
+        );
+        assert_eq!(
+            as_applied_without(&[applied], &declared),
+            None,
+            "we have created nothing"
+        );
+        let not_said = ManagedFieldsEntry {
+            fields_v1: None,
+            ..updated
+        };
+        assert!(as_applied_without(&[not_said], &declared).is_some());
     }
 
     #[test]
