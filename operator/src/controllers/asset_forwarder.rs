@@ -74,6 +74,7 @@ pub async fn run(
         memory,
         histories,
         turns: turns::Turns::default(),
+        lists: dereference::Lists::default(),
     });
     let reconcile = move |forwarder, context| {
         let known = Arc::clone(&known);

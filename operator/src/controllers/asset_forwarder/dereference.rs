@@ -1,15 +1,17 @@
 //! Reads all that a forwarder depends on and consists of. Nothing is judged here: what is missing is a value.
 //!
 //! What a ring depends on is read from the API server itself, in a consistent way, and a failed read is an error: "there are no clusters"
-//! must never be the answer of a cache that is still empty. What only needs to converge, the watches tell: channels, labels of namespaces,
+//! must never be the answer of a cache that is still empty. Reconciles that list the same clusters at once share a list. What only needs to converge, the watches tell: channels, labels of namespaces,
 //! and Secrets that have not changed since they were read.
 
 mod claim;
+mod lists;
 mod pods;
 mod resources;
 mod rivals;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crds::kafka_channel::KafkaConnection;
 use crds::{AssetForwarder, AssetForwarderStatus, NatsCluster};
@@ -19,6 +21,7 @@ use kube::ResourceExt as _;
 use kube::core::PartialObjectMeta;
 
 pub use self::claim::{Claim, Claimed, Read};
+pub use self::lists::Lists;
 use self::resources::Reading;
 pub use self::resources::current;
 pub use self::rivals::{begins_in, may_have_rival, rival};
@@ -140,7 +143,7 @@ pub enum DereferenceError {
         /// What was to be read.
         what: String,
         /// Why not.
-        source: Box<kube::Error>,
+        source: Arc<kube::Error>,
     },
     /// A Secret could not be read.
     #[error(transparent)]
@@ -154,25 +157,23 @@ pub enum DereferenceError {
 }
 
 impl DereferenceError {
-    fn api(what: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
+    fn api<E: Into<Arc<kube::Error>>>(what: impl Into<String>) -> impl FnOnce(E) -> Self {
         let what = what.into();
         move |source| Self::Api {
             what,
-            source: Box::new(source),
+            source: source.into(),
         }
     }
-}
 
-impl DereferenceError {
     /// Whether the API server does not let us read it: that ends when a person grants it, not by trying again.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         let source = match self {
-            Self::Api { source, .. } => source,
-            Self::Secrets(SecretsError { source, .. }) => source,
+            Self::Api { source, .. } => source.as_ref(),
+            Self::Secrets(SecretsError { source, .. }) => source.as_ref(),
             Self::Key(_) | Self::Unread(_) => return false,
         };
-        matches!(source.as_ref(), kube::Error::Api(refusal) if refusal.code == 403)
+        matches!(source, kube::Error::Api(refusal) if refusal.code == 403)
     }
 }
 
@@ -194,6 +195,7 @@ impl Failure for DereferenceError {
 pub async fn are_there(
     context: &Context,
     stores: &Stores,
+    lists: &Lists,
     known: &AssetForwarderStatus,
     forwarder: &AssetForwarder,
     ring: Option<&Recorded>,
@@ -210,7 +212,7 @@ pub async fn are_there(
         labels: &labels,
         stores,
     };
-    let there: BTreeSet<String> = resources::chosen(context, us, &forwarder.spec.clusters)
+    let there: BTreeSet<String> = resources::chosen(context, lists, us, &forwarder.spec.clusters)
         .await?
         .iter()
         .filter(|cluster| cluster.metadata.deletion_timestamp.is_none())
@@ -227,6 +229,7 @@ pub async fn are_there(
 pub async fn dereference(
     context: &Context,
     stores: &Stores,
+    lists: &Lists,
     forwarder: &AssetForwarder,
 ) -> Result<Option<Dereferenced>, DereferenceError> {
     stores.wait_until_ready().await?;
@@ -242,7 +245,7 @@ pub async fn dereference(
         stores,
     };
     let (chosen, existing) = tokio::try_join!(
-        resources::chosen(context, us, &forwarder.spec.clusters),
+        resources::chosen(context, lists, us, &forwarder.spec.clusters),
         pods::existing(context, stores, &forwarder, &identity),
     )?;
     let secrets = Reading::Asking(context);

@@ -36,6 +36,7 @@ impl Drop for Remains<'_> {
             memory,
             histories,
             turns: _,
+            lists: _,
         } = self.known;
         forget_if_gone(&self.context, memory, histories, &stores.forwarders, &self.forwarder);
     }
@@ -55,6 +56,7 @@ pub async fn reconcile(
         memory,
         histories,
         turns,
+        lists,
     } = known;
     let _remains = Remains {
         forwarder: Arc::clone(&forwarder),
@@ -71,7 +73,7 @@ pub async fn reconcile(
         }
         View::Stuck => debug!("the watch has not shown the last write; asking the API server"),
     }
-    let mut found = match Box::pin(dereference(&context, stores, &forwarder)).await {
+    let mut found = match Box::pin(dereference(&context, stores, lists, &forwarder)).await {
         // It was made anew: the watch will tell of that one.
         Ok(Some(found)) if found.forwarder.metadata.uid != forwarder.metadata.uid => {
             return Ok(Action::requeue(SOON));
@@ -127,7 +129,7 @@ pub async fn reconcile(
         put(&context, &found.forwarder, &old, &registered).await?;
         found.forwarder.status = Some(registered);
         // Who was deleted before that was written was let go without us.
-        if !dereference::are_there(&context, stores, &old, &found.forwarder, validated.ring.as_ref()).await? {
+        if !dereference::are_there(&context, stores, lists, &old, &found.forwarder, validated.ring.as_ref()).await? {
             return Ok(Action::requeue(POLL));
         }
     }

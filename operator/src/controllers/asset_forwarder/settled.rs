@@ -31,6 +31,7 @@ pub(super) async fn settle(
         memory,
         histories: _,
         turns: _,
+        lists: _,
     } = known;
     // What is measured for the number of pods is measured once, on the long way.
     if forwarder.metadata.deletion_timestamp.is_some() || forwarder.spec.autoscaling.is_some() {

@@ -9,7 +9,7 @@ use kube::{Api, ResourceExt as _};
 
 use super::autoscale::Histories;
 use super::build::BuildError;
-use super::dereference::{DereferenceError, Dereferenced};
+use super::dereference::{DereferenceError, Dereferenced, Lists};
 use super::memory::Memory;
 use super::stores::Stores;
 use super::turns::Turns;
@@ -75,6 +75,8 @@ pub struct Known {
     pub histories: Arc<Histories>,
     /// Whose turn it is to begin to read.
     pub turns: Turns,
+    /// The lists of clusters that reconciles share.
+    pub lists: Lists,
 }
 
 /// How soon to look again.

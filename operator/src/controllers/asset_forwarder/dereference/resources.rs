@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use crds::asset_forwarder::Clusters;
 use crds::reference::ObjectRef;
@@ -12,6 +13,7 @@ use kube::core::{ParseExpressionError, Selector};
 use kube::runtime::reflector::ObjectRef as StoreRef;
 use kube::{Api, ResourceExt as _};
 
+use super::lists::{Lists, Wanted};
 use super::{Channel, DereferenceError, Found, Reference};
 use crate::context::{Context, Scope};
 use crate::controllers::asset_forwarder::candidates::{Access, Candidate};
@@ -153,9 +155,10 @@ fn not_ready(channel: &KafkaChannel) -> Option<String> {
     }
 }
 
-/// All clusters that the selectors choose, by a list of the API server itself.
+/// All clusters that the selectors choose, by a list of the API server itself that begins now or later.
 pub(super) async fn chosen(
     context: &Context,
+    lists: &Lists,
     us: Us<'_>,
     clusters: &Clusters,
 ) -> Result<Vec<NatsCluster>, DereferenceError> {
@@ -164,17 +167,16 @@ pub(super) async fn chosen(
         return Ok(Vec::new());
     };
     let (Scope::Cluster, Some(selector)) = (&context.scope, &clusters.namespace_selector) else {
-        return list(
-            Api::namespaced(context.client.clone(), us.namespace),
-            us.namespace,
-            &params,
-        )
-        .await;
+        let api = Api::namespaced(context.client.clone(), us.namespace);
+        let listed = list(lists, api, Some(us.namespace), params).await?;
+        return Ok(listed.to_vec());
     };
     // One list, however many namespaces are chosen.
-    let mut chosen = list(Api::all(context.client.clone()), "all namespaces", &params).await?;
-    chosen.retain(|cluster| us.looks_into(selector, &cluster.namespace().unwrap_or_default()));
-    Ok(chosen)
+    let listed = list(lists, Api::all(context.client.clone()), None, params).await?;
+    let chosen = listed
+        .iter()
+        .filter(|cluster| us.looks_into(selector, &cluster.namespace().unwrap_or_default()));
+    Ok(chosen.cloned().collect())
 }
 
 /// The same as the watches tell it.
@@ -222,12 +224,28 @@ pub(super) async fn candidates(
     Ok(Some(candidates))
 }
 
-async fn list(api: Api<NatsCluster>, of: &str, params: &ListParams) -> Result<Vec<NatsCluster>, DereferenceError> {
-    let listed = api
-        .list(params)
+async fn list(
+    lists: &Lists,
+    api: Api<NatsCluster>,
+    namespace: Option<&str>,
+    params: ListParams,
+) -> Result<Arc<[NatsCluster]>, DereferenceError> {
+    let wanted = Wanted {
+        namespace: namespace.map(str::to_owned),
+        labels: params.label_selector.clone(),
+    };
+    let of = namespace.unwrap_or("all namespaces");
+    lists
+        .of(wanted, || async move {
+            let mut listed = api.list(&params).await?.items;
+            for cluster in &mut listed {
+                // Nobody asks who has written which field, and each who shares the list copies what it chooses.
+                cluster.metadata.managed_fields = None;
+            }
+            Ok(listed)
+        })
         .await
-        .map_err(DereferenceError::api(format!("the NatsClusters of {of}")))?;
-    Ok(listed.items)
+        .map_err(DereferenceError::api(format!("the NatsClusters of {of}")))
 }
 
 fn params(selector: &LabelSelector) -> Result<ListParams, ParseExpressionError> {

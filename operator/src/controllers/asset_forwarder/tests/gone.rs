@@ -13,6 +13,7 @@ use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::Event;
 
+use super::super::dereference::Lists;
 use super::super::memory::Memory;
 use super::super::reconcile::reconcile;
 use super::super::steps::Known;
@@ -135,6 +136,7 @@ async fn a_reconcile_that_outlives_its_forwarder_leaves_nothing() {
         memory: Arc::default(),
         histories: Arc::default(),
         turns: Turns::default(),
+        lists: Lists::default(),
     };
     // One that waits for the watch, one that fails, and one that is given up.
     for version in ["1", "9"] {
