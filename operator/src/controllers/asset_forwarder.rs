@@ -16,6 +16,7 @@ pub mod config;
 pub mod decide;
 pub mod dereference;
 mod events;
+mod joining;
 pub mod members;
 pub mod memory;
 pub mod names;

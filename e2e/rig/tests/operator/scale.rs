@@ -20,8 +20,12 @@ use crate::flood::Flood;
 /// Forwarders without pods.
 const FORWARDERS: usize = 100;
 
-/// Most requests for each: to be made and Ready, and to take up a new ring.
+/// Most requests for each: to be made and Ready.
 const MOST: usize = 20;
+
+/// Most requests for each to take a cluster in that joins. There are two statuses, the ring, an event, and two lists that others may share.
+/// The seventh is for what the cluster itself has written.
+const MOST_OF_A_JOIN: usize = 7;
 
 fn name(number: usize) -> String {
     format!("line-{number:03}")
@@ -102,7 +106,10 @@ async fn a_hundred_forwarders_cost_few_requests_each_and_none_once_they_are_sett
     tell(&format!(
         "a member joined {FORWARDERS} rings by {requests} requests: {joined:?}"
     ));
-    assert!(requests <= FORWARDERS * MOST, "{requests} requests: {joined:?}");
+    assert!(
+        requests <= FORWARDERS * MOST_OF_A_JOIN,
+        "{requests} requests: {joined:?}"
+    );
 
     // It is in all rings, and its status names the first of them.
     let cluster: crds::NatsCluster = site.namespace.get("c3").await.unwrap();

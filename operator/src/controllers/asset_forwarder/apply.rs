@@ -86,7 +86,10 @@ async fn write(
         let (beacon, is_written) = applier.apply_over(beacon, existing.beacon.as_ref()).await?;
         outcome.beacon = is_written.then_some(beacon);
     }
-    applier.apply_over(credentials, existing.credentials.as_ref()).await?;
+    // Where a cluster joins without credentials of its own, nobody has read those that there are.
+    if existing.credentials.is_some() || !applier.is_as_declared(&credentials) {
+        applier.apply_over(credentials, existing.credentials.as_ref()).await?;
+    }
     if let Some(ring) = ring {
         let (ring, is_written) = applier.apply_over(ring, existing.ring.as_ref()).await?;
         outcome.ring = is_written.then_some(ring);
@@ -214,10 +217,27 @@ async fn ask_to_look(context: &Context, namespace: &str, pod: &str, version: &st
 
 /// Whether all children are as declared and nothing is to be taken away, by the word of the watches alone.
 pub(super) fn is_done(context: &Context, identity: &Identity, resources: &Resources, existing: &Existing) -> bool {
+    let Resources { credentials, ring, .. } = resources;
+    let applier = &context.applier;
+    let version = version_of(credentials);
+    let is_behind = |pod| version.as_ref().is_some_and(|version| is_behind(pod, version));
+    applier.is_as_declared(credentials)
+        && ring.as_ref().is_none_or(|ring| applier.is_as_declared(ring))
+        && !existing.pods.iter().any(is_behind)
+        && is_done_but_for_members(context, identity, resources, existing)
+}
+
+/// The same of all that does not depend on who is a member: all but the credentials, the ring and what pods are asked to look at.
+pub(super) fn is_done_but_for_members(
+    context: &Context,
+    identity: &Identity,
+    resources: &Resources,
+    existing: &Existing,
+) -> bool {
     let Resources {
         beacon,
-        credentials,
-        ring,
+        credentials: _,
+        ring: _,
         service_account,
         role,
         role_binding,
@@ -239,13 +259,9 @@ pub(super) fn is_done(context: &Context, identity: &Identity, resources: &Resour
             context.children.is_absent(&kind, &identity.namespace, &identity.name)
         }
     };
-    let version = version_of(credentials);
-    let is_behind = |pod| version.as_ref().is_some_and(|version| is_behind(pod, version));
     is_configured
         && has_its_budget
         && beacon.as_ref().is_none_or(|beacon| applier.is_as_declared(beacon))
-        && applier.is_as_declared(credentials)
-        && ring.as_ref().is_none_or(|ring| applier.is_as_declared(ring))
         && applier.is_as_declared(service_account)
         && applier.is_as_declared(role)
         && applier.is_as_declared(role_binding)
@@ -254,7 +270,6 @@ pub(super) fn is_done(context: &Context, identity: &Identity, resources: &Resour
         && applier.is_as_declared_in(deployment.as_ref(), existing.deployment.as_ref())
         // More of them have to be looked at, with what still uses them.
         && existing.configs.len() <= KEPT_CONFIGS + 1
-        && !existing.pods.iter().any(is_behind)
 }
 
 /// The version of projected credentials.

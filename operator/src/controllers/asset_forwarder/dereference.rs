@@ -292,6 +292,43 @@ fn with_key(found: Dereferenced) -> Result<Dereferenced, DereferenceError> {
     })
 }
 
+/// What `seen`, which the watches have told, becomes by a live list of the clusters. With `credentials`, those that are projected are read
+/// from the API server too. What else there is of the forwarder stays as it was seen.
+///
+/// # Errors
+/// [`DereferenceError`]
+pub async fn with_live_clusters(
+    context: &Context,
+    stores: &Stores,
+    lists: &Lists,
+    seen: Dereferenced,
+    credentials: bool,
+) -> Result<Option<Dereferenced>, DereferenceError> {
+    let Dereferenced {
+        forwarder,
+        mut existing,
+        ..
+    } = seen;
+    let identity = Identity::of(&forwarder);
+    let labels = resources::namespace_labels(stores, &identity.namespace);
+    let us = resources::Us {
+        namespace: &identity.namespace,
+        labels: &labels,
+        stores,
+    };
+    let projected = async {
+        if credentials {
+            pods::get::<Secret>(context, &identity, &identity.credentials()).await
+        } else {
+            Ok(None)
+        }
+    };
+    let chosen = resources::chosen(context, lists, us, &forwarder.spec.clusters);
+    let (chosen, projected) = tokio::try_join!(chosen, projected)?;
+    existing.credentials = projected;
+    together(Reading::Asking(context), us, forwarder, chosen, existing).await
+}
+
 /// None: a Secret would have to be read.
 async fn together(
     secrets: Reading<'_>,

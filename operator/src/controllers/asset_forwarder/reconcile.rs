@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crds::AssetForwarder;
+use crds::{AssetForwarder, AssetForwarderStatus};
 use kube::Resource as _;
 use kube::runtime::controller::Action;
 use tracing::debug;
 
+use super::build::Resources;
 use super::decide::{Decided, decide};
-use super::dereference::{self, DereferenceError, dereference};
+use super::dereference::{self, DereferenceError, Dereferenced, dereference};
+use super::joining::join;
 use super::names::Identity;
+use super::settled::Look;
 use super::steps::{Known, POLL, RESYNC, ReconcileError, jittered, pause, put, with_new_members, write};
 use super::validate::{Validated, measured, validate};
 use super::watch::forget_if_gone;
@@ -67,7 +70,12 @@ pub async fn reconcile(
     match view {
         View::Behind => return Ok(Action::requeue(SOON)),
         View::Current => {
-            if let Some(action) = Box::pin(settled::settle(&context, known, &forwarder)).await? {
+            let done = match Box::pin(settled::settle(&context, known, &forwarder)).await? {
+                Look::Settled(action) => Some(action),
+                Look::Joins(seen) => Box::pin(join(&context, known, *seen)).await?,
+                Look::Differs => None,
+            };
+            if let Some(action) = done {
                 return Ok(action);
             }
         }
@@ -133,7 +141,21 @@ pub async fn reconcile(
             return Ok(Action::requeue(POLL));
         }
     }
-    let mut outcome = apply::apply(&context, &identity, resources, &found.existing).await;
+    Box::pin(carry_out(&context, known, &old, found, validated, resources)).await
+}
+
+/// Writes what was decided, and the status. `old` is the status before new members were taken into it.
+pub(super) async fn carry_out(
+    context: &Arc<Context>,
+    known: &Known,
+    old: &AssetForwarderStatus,
+    found: Dereferenced,
+    validated: Validated,
+    resources: Resources,
+) -> Result<Action, ReconcileError> {
+    let Known { memory, histories, .. } = known;
+    let identity = Identity::of(&found.forwarder);
+    let mut outcome = apply::apply(context, &identity, resources, &found.existing).await;
     if let Some(ring) = &outcome.ring {
         memory.ring_seen(&found.forwarder, Some(ring));
     }
@@ -149,16 +171,16 @@ pub async fn reconcile(
     let writes = events::of_writes(&found, &validated, &outcome);
     context.events.publish_all(&about, writes).await;
     if let Some(error) = outcome.failure.take() {
-        let known = found.forwarder.status.clone().unwrap_or_default();
-        let status = status::counted(&known, &identity, outcome.deployment.as_ref());
-        write(&context, &found.forwarder, status, &error.verdict(), &[]).await?;
+        let last = found.forwarder.status.clone().unwrap_or_default();
+        let status = status::counted(&last, &identity, outcome.deployment.as_ref());
+        write(context, &found.forwarder, status, &error.verdict(), &[]).await?;
         return Err(error.into());
     }
     let concerns = events::of_concerns(&found, &validated);
     context.events.publish_all(&about, concerns).await;
-    let (status, verdict) = status::status(&old, &validated, outcome.deployment.as_ref(), &found.existing);
+    let (status, verdict) = status::status(old, &validated, outcome.deployment.as_ref(), &found.existing);
     let further = status::further(&validated, &found.existing);
-    write(&context, &found.forwarder, status, &verdict, &further).await?;
+    write(context, &found.forwarder, status, &verdict, &further).await?;
     Ok(Action::requeue(jittered(
         &found.forwarder,
         pause(&verdict, &validated, &found),
@@ -166,7 +188,7 @@ pub async fn reconcile(
 }
 
 /// Judges what was decided upon, beside the runtime. Two rings that are compared may have a million virtual nodes, and others may be at it.
-async fn judge(decided: Decided, context: &Arc<Context>) -> (Decided, Result<Validated, Verdict>) {
+pub(super) async fn judge(decided: Decided, context: &Arc<Context>) -> (Decided, Result<Validated, Verdict>) {
     let context = Arc::clone(context);
     let judging = tokio::task::spawn_blocking(move || {
         let judged = validate(&decided, &context.settings).and_then(measured);

@@ -1,8 +1,8 @@
 //! The short way: a look at a forwarder of which nothing has to be written but its status, by what the watches tell, without a request.
 //!
 //! Thousands of forwarders are looked at each minute, and each write of ours wakes its owner once more. Whenever anything is to be written,
-//! or to be let go, or cannot be told from memory, the long way decides anew from what the API server itself says. No ring is made here: all
-//! forwarders are looked at on one task.
+//! or to be let go, or cannot be told from memory, the long way decides anew from what the API server itself says. Where clusters join and
+//! nothing else changes, the way of `joining` is enough. No ring is made here: all forwarders are looked at on one task.
 
 use std::sync::Arc;
 
@@ -11,21 +11,40 @@ use kube::Resource as _;
 use kube::runtime::controller::Action;
 
 use super::apply;
-use super::candidates::Access;
+use super::candidates::{Access, Candidate};
 use super::decide::Decided;
 use super::dereference::{Dereferenced, from_stores, may_have_rival};
+use super::joining::joins;
 use super::names::Identity;
 use super::steps::{Known, RESYNC, ReconcileError, jittered, pause, with_new_members, write};
 use super::validate::{Validated, validate};
 use super::{events, status, upgrade};
 use crate::context::Context;
 
-/// Looks, and writes the status if that has changed; none: the long way has to be gone.
+/// What a look by the watches comes to.
+pub(super) enum Look {
+    /// Nothing is to be written, but perhaps the status, which was.
+    Settled(Action),
+    /// Clusters join, as it seems, and nothing else changes.
+    Joins(Box<Seen>),
+    /// Something else, or it cannot be told: the long way has to be gone.
+    Differs,
+}
+
+/// What was seen where clusters join.
+pub(super) struct Seen {
+    /// By the word of the watches.
+    pub(super) found: Dereferenced,
+    /// Whether the projected credentials stay as they are.
+    pub(super) keeps_credentials: bool,
+}
+
+/// Looks, and writes the status if that has changed.
 pub(super) async fn settle(
     context: &Context,
     known: &Known,
     forwarder: &Arc<AssetForwarder>,
-) -> Result<Option<Action>, ReconcileError> {
+) -> Result<Look, ReconcileError> {
     let Known {
         stores,
         memory,
@@ -35,14 +54,14 @@ pub(super) async fn settle(
     } = known;
     // What is measured for the number of pods is measured once, on the long way.
     if forwarder.metadata.deletion_timestamp.is_some() || forwarder.spec.autoscaling.is_some() {
-        return Ok(None);
+        return Ok(Look::Differs);
     }
     let Some(found) = from_stores(context, stores, memory, forwarder).await? else {
-        return Ok(None);
+        return Ok(Look::Differs);
     };
     // Who that is, and whether it reads the same, the API server is to be asked.
     if may_have_rival(stores, &found) {
-        return Ok(None);
+        return Ok(Look::Differs);
     }
     let identity = Identity::of(&found.forwarder);
     let old = found.forwarder.status.clone().unwrap_or_default();
@@ -54,15 +73,24 @@ pub(super) async fn settle(
         Err(verdict) => {
             let status = status::counted(&old, &identity, found.existing.deployment.as_ref());
             write(context, &found.forwarder, status, &verdict, &[]).await?;
-            return Ok(Some(Action::requeue(jittered(&found.forwarder, RESYNC))));
+            return Ok(Look::Settled(Action::requeue(jittered(&found.forwarder, RESYNC))));
         }
     };
+    if joins(&found, &validated) {
+        let resources = upgrade::build(&validated, &found.existing)?;
+        let keeps_credentials = context.applier.is_as_declared(&resources.credentials);
+        let seen = Seen {
+            found,
+            keeps_credentials,
+        };
+        return Ok(Look::Joins(Box::new(seen)));
+    }
     if !is_settled(&old, &found, &validated) {
-        return Ok(None);
+        return Ok(Look::Differs);
     }
     let resources = upgrade::build(&validated, &found.existing)?;
     if !apply::is_done(context, &identity, &resources, &found.existing) {
-        return Ok(None);
+        return Ok(Look::Differs);
     }
     let concerns = events::of_concerns(&found, &validated);
     let about = found.forwarder.object_ref(&());
@@ -72,7 +100,7 @@ pub(super) async fn settle(
     let further = status::further(&validated, &found.existing);
     write(context, &found.forwarder, status, &verdict, &further).await?;
     let pause = pause(&verdict, &validated, &found);
-    Ok(Some(Action::requeue(jittered(&found.forwarder, pause))))
+    Ok(Look::Settled(Action::requeue(jittered(&found.forwarder, pause))))
 }
 
 /// Whether the ring is what is recorded, with nobody leaving, and no credentials of before are needed.
@@ -81,10 +109,15 @@ fn is_settled(old: &AssetForwarderStatus, found: &Dereferenced, validated: &Vali
         Some(ring) => *ring == validated.recorded && ring.leaving.is_empty(),
         None => validated.recorded.document.is_none() && validated.recorded.leaving.is_empty(),
     };
-    let is_readable = |access: &Access| !matches!(access, Access::Granted(Err(_)));
     ring_stays
         && validated.config.is_ok()
         && validated.members.held.is_empty()
-        && found.candidates.iter().all(|candidate| is_readable(&candidate.access))
+        && are_readable(&found.candidates)
         && with_new_members(old, validated, None).is_none()
+}
+
+/// Whether there is no cluster whose credentials could not be read.
+pub(super) fn are_readable(candidates: &[Candidate]) -> bool {
+    let is_readable = |access: &Access| !matches!(access, Access::Granted(Err(_)));
+    candidates.iter().all(|candidate| is_readable(&candidate.access))
 }

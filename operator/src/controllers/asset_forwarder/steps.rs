@@ -172,3 +172,17 @@ pub(super) async fn put(
         .map_err(|error| ReconcileError::Status(Box::new(error)))?;
     Ok(())
 }
+
+/// Writes the status if the forwarder is still the version that was looked at. Yields whether it is.
+pub(super) async fn put_over(
+    context: &Context,
+    forwarder: &AssetForwarder,
+    status: &AssetForwarderStatus,
+) -> Result<bool, ReconcileError> {
+    let namespace = forwarder.namespace().unwrap_or_default();
+    let api = Api::<AssetForwarder>::namespaced(context.client.clone(), &namespace);
+    let written = crate::reconcile::status::write_over(context, &api, forwarder, status).await;
+    written
+        .map(|written| written.is_some())
+        .map_err(|error| ReconcileError::Status(Box::new(error)))
+}

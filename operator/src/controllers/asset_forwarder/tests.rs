@@ -7,6 +7,7 @@ mod claims;
 mod configuration;
 mod forged;
 mod gone;
+mod joining;
 mod leaving;
 mod members;
 mod readers;
