@@ -22,10 +22,24 @@ pub fn changes<K>(
 where
     K: Resource<DynamicType = ()> + Debug + Send + 'static,
 {
+    changes_of(events, facts, bare)
+}
+
+/// As [`changes`], with what `keep` makes of each object. Thousands of them wait for the end of a list, so less than a whole object is enough
+/// where it can be.
+pub fn changes_of<K, T>(
+    events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+    facts: impl Fn(&K) -> Option<u64> + Send + 'static,
+    keep: impl Fn(K) -> T + Send + 'static,
+) -> impl Stream<Item = T> + Send + 'static
+where
+    K: Resource<DynamicType = ()> + Debug + Send + 'static,
+    T: Send + 'static,
+{
     let mut known = Known::default();
     events.flat_map(move |event| {
         let changed = match event {
-            Ok(event) => known.hear(event, &facts),
+            Ok(event) => known.hear(event, &facts, &keep),
             Err(error) => {
                 warn!(kind = %K::kind(&()), error = describe(&error), "a watch failed; the operator tries again");
                 Vec::new()
@@ -40,16 +54,16 @@ type Key = (String, String);
 
 /// What was heard so far.
 #[derive(Debug)]
-struct Known<K> {
+struct Known<T> {
     /// The facts of each object that is somebody's matter.
     facts: HashMap<Key, u64>,
     /// The facts that a list which has begun has told so far. A list that breaks off has told nothing.
     listed: HashMap<Key, u64>,
-    /// The objects of that list whose facts are others than before.
-    changed: Vec<K>,
+    /// What is kept of the objects of that list whose facts are others than before.
+    changed: Vec<T>,
 }
 
-impl<K> Default for Known<K> {
+impl<T> Default for Known<T> {
     fn default() -> Self {
         Self {
             facts: HashMap::new(),
@@ -59,9 +73,14 @@ impl<K> Default for Known<K> {
     }
 }
 
-impl<K: Resource> Known<K> {
+impl<T> Known<T> {
     /// What is to be told now.
-    fn hear(&mut self, event: Event<K>, facts: impl Fn(&K) -> Option<u64>) -> Vec<K> {
+    fn hear<K: Resource>(
+        &mut self,
+        event: Event<K>,
+        facts: impl Fn(&K) -> Option<u64>,
+        keep: impl Fn(K) -> T,
+    ) -> Vec<T> {
         let facts = |object: &K| facts(object).map(|facts| hash(&(object.uid(), facts)));
         match event {
             Event::Init => {
@@ -72,7 +91,7 @@ impl<K: Resource> Known<K> {
             Event::InitApply(object) => {
                 let (key, now) = (key(&object), facts(&object));
                 if self.facts.get(&key).copied() != now {
-                    self.changed.push(bare(object));
+                    self.changed.push(keep(object));
                 }
                 if let Some(now) = now {
                     self.listed.insert(key, now);
@@ -90,11 +109,11 @@ impl<K: Resource> Known<K> {
                     Some(now) => self.facts.insert(key, now),
                     None => self.facts.remove(&key),
                 };
-                if before == now { Vec::new() } else { vec![bare(object)] }
+                if before == now { Vec::new() } else { vec![keep(object)] }
             }
             Event::Delete(object) => {
                 self.facts.remove(&key(&object));
-                vec![bare(object)]
+                vec![keep(object)]
             }
         }
     }

@@ -12,7 +12,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service, Ser
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use kube::core::PartialObjectMeta;
+use kube::api::ObjectMeta;
+use kube::core::{PartialObjectMeta, PartialObjectMetaExt as _};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{Controller, WatchStreamExt as _};
@@ -34,7 +35,7 @@ use crate::reconcile::cluster::DRAIN;
 use crate::reconcile::conditions;
 use crate::reconcile::drive;
 use crate::reconcile::reference::{channels_of, chooses, grants};
-use crate::watch::{Subscription, changes, declared, hash, metadata, stored, watch, watching};
+use crate::watch::{Subscription, changes, changes_of, declared, hash, metadata, stored, watch, watching};
 
 /// Whose turn it is.
 type Wakes = BoxStream<'static, ObjectRef<AssetForwarder>>;
@@ -157,13 +158,21 @@ pub fn controller(
             Event::Init | Event::InitApply(_) | Event::Apply(_) => {}
         }
     });
-    let own = changes(own.map(Ok), |forwarder| Some(forwarder_facts(forwarder)));
-    let of_rivals = changes(rivals.map(Ok), |forwarder| Some(rival_facts(forwarder)));
+    let own = changes_of(
+        own.map(Ok),
+        |forwarder| Some(forwarder_facts(forwarder)),
+        |forwarder| key(&forwarder),
+    );
+    let of_rivals = changes_of(
+        rivals.map(Ok),
+        |forwarder| Some(rival_facts(forwarder)),
+        |forwarder| (rivals::group(&forwarder).map(str::to_owned), forwarder.metadata.uid),
+    );
     let mut wakes: Vec<Wakes> = vec![
-        own.map(|forwarder| key(&forwarder)).boxed(),
+        own.boxed(),
         concerned(of_rivals, {
             let forwarders = forwarders.clone();
-            move |forwarder| of_rival(forwarder, &forwarders)
+            move |(group, uid)| of_rival(group.as_deref(), uid.as_deref(), &forwarders)
         }),
         of_secrets.boxed(),
         of_children(context, deployment_events),
@@ -236,7 +245,9 @@ where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + std::fmt::Debug + Send + Sync + 'static,
 {
     let (store, writer) = reflector::store();
-    (store, reflector::reflector(writer, metadata::<K>(context, config)))
+    // The ring's annotations are as long as its members are many, and nobody reads them here.
+    let events = metadata::<K>(context, config).modify(|object| object.annotations_mut().clear());
+    (store, reflector::reflector(writer, events))
 }
 
 /// The owners of children that somebody else has changed.
@@ -245,14 +256,21 @@ fn of_children<K>(
     events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
 ) -> Wakes
 where
-    K: Resource<DynamicType = ()> + std::fmt::Debug + Send + 'static,
+    K: Resource<DynamicType = ()> + std::fmt::Debug + Send + Sync + 'static,
 {
     let children = Arc::clone(&context.children);
     let heard = events.inspect({
         let children = Arc::clone(&children);
         move |told| children.hear(told)
     });
-    let changed = changes(heard, |child| Some(version(child).unwrap_or_default()));
+    let facts = |child: &K| Some(version(child).unwrap_or_default());
+    let changed = changes_of(heard, facts, |mut child| {
+        let metadata = ObjectMeta {
+            annotations: None,
+            ..std::mem::take(child.meta_mut())
+        };
+        metadata.into_response_partial::<K>()
+    });
     concerned(changed, move |child| owners(child, &children))
 }
 
@@ -265,14 +283,13 @@ fn owners<K: Resource<DynamicType = ()>>(child: &K, children: &Children) -> Vec<
 
 fn of_pods(events: impl Stream<Item = watcher::Result<Event<Pod>>> + Send + 'static) -> Wakes {
     // Kubelets write more about a pod than anybody here reads.
-    let changed = changes(events, |pod| Some(hash(&format!("{:?}", Observed::of(pod)))));
-    concerned(changed, |pod| {
+    let facts = |pod: &Pod| Some(hash(&format!("{:?}", Observed::of(pod))));
+    let forwarder = |pod: Pod| {
         let name = pod.labels().get(names::INSTANCE);
         let namespace = pod.namespace().unwrap_or_default();
         name.map(|name| ObjectRef::new(name).within(&namespace))
-            .into_iter()
-            .collect()
-    })
+    };
+    changes_of(events, facts, forwarder).flat_map(stream::iter).boxed()
 }
 
 fn concerned<K: Send + 'static>(
@@ -354,12 +371,10 @@ fn of_channel(channel: &KafkaChannel, forwarders: &Store<AssetForwarder>) -> Vec
     of(forwarders, |forwarder| channels_of(forwarder).contains(&key))
 }
 
-/// Those that wait for it to let their source go.
-fn of_rival(forwarder: &AssetForwarder, store: &Store<AssetForwarder>) -> Vec<ObjectRef<AssetForwarder>> {
+/// Those that wait for the forwarder of this group and UID to let their source go.
+fn of_rival(group: Option<&str>, uid: Option<&str>, store: &Store<AssetForwarder>) -> Vec<ObjectRef<AssetForwarder>> {
     of(store, |other| {
-        rivals::waits(other)
-            && rivals::group(other) == rivals::group(forwarder)
-            && other.metadata.uid != forwarder.metadata.uid
+        rivals::waits(other) && rivals::group(other) == group && other.metadata.uid.as_deref() != uid
     })
 }
 

@@ -1,7 +1,7 @@
 //! Which forwarders list which clusters, kept up to date event by event.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crds::{AssetForwarder, NatsCluster};
 use kube::runtime::reflector::ObjectRef;
@@ -18,8 +18,9 @@ pub(super) struct Membership(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    by_forwarder: HashMap<String, BTreeSet<String>>,
-    by_cluster: HashMap<String, BTreeSet<String>>,
+    /// Each name is in memory once, however many list it.
+    by_forwarder: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    by_cluster: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     /// What a list that has begun has told so far, by forwarder. It counts at the list's end: until then the store does not show it, and a
     /// cluster that is woken would find what was before.
     listed: HashMap<String, BTreeSet<String>>,
@@ -51,8 +52,8 @@ impl Membership {
                 let gone = state
                     .by_forwarder
                     .keys()
-                    .filter(|forwarder| !there.contains_key(*forwarder));
-                let gone: Vec<String> = gone.cloned().collect();
+                    .filter(|forwarder| !there.contains_key(forwarder.as_ref()));
+                let gone: Vec<String> = gone.map(|forwarder| forwarder.as_ref().to_owned()).collect();
                 let gone = gone.into_iter().map(|forwarder| (forwarder, BTreeSet::new()));
                 let all = there.into_iter().chain(gone);
                 all.flat_map(|(forwarder, clusters)| state.lists(forwarder, clusters))
@@ -71,13 +72,15 @@ impl Membership {
 
 impl State {
     fn lists(&mut self, forwarder: String, clusters: BTreeSet<String>) -> Vec<Concerned> {
-        let before = self.by_forwarder.remove(&forwarder).unwrap_or_default();
+        let before = self.by_forwarder.remove_entry(forwarder.as_str());
+        let (forwarder, before) = before.unwrap_or_else(|| (Arc::from(forwarder), BTreeSet::new()));
+        let clusters: BTreeSet<Arc<str>> = clusters.iter().map(|cluster| self.cluster(cluster)).collect();
         let mut concerned = Vec::new();
         for cluster in before.symmetric_difference(&clusters) {
-            let forwarders = self.by_cluster.entry(cluster.clone()).or_default();
+            let forwarders = self.by_cluster.entry(Arc::clone(cluster)).or_default();
             let was_shown = is_shown(forwarders, &forwarder);
             if !forwarders.remove(&forwarder) {
-                forwarders.insert(forwarder.clone());
+                forwarders.insert(Arc::clone(&forwarder));
             }
             let is_shown = was_shown || is_shown(forwarders, &forwarder);
             if forwarders.is_empty() {
@@ -93,10 +96,15 @@ impl State {
         }
         concerned
     }
+
+    fn cluster(&self, name: &str) -> Arc<str> {
+        let known = self.by_cluster.get_key_value(name);
+        known.map_or_else(|| Arc::from(name), |(known, _)| Arc::clone(known))
+    }
 }
 
-fn is_shown(forwarders: &BTreeSet<String>, forwarder: &str) -> bool {
-    forwarders.iter().take(SHOWN).any(|shown| shown == forwarder)
+fn is_shown(forwarders: &BTreeSet<Arc<str>>, forwarder: &str) -> bool {
+    forwarders.iter().take(SHOWN).any(|shown| shown.as_ref() == forwarder)
 }
 
 #[cfg(test)]
