@@ -414,13 +414,17 @@ fn only_a_join_is_a_join() {
         ("one drains too", |world| world.clusters[0].spec.drain = true),
         ("one cannot be used", |world| world.clusters[0].spec.weight = 0),
         ("another one is still leaving", |world| {
-            world.clusters.push(cluster("z", 0));
+            world.remove("c");
+            world.clusters.push(cluster("z", 4));
             world.step();
+            world.pods_follow();
             world.remove("z");
             world.step();
+            assert_eq!(world.leaving(), ["plant/z"]);
+            world.clusters.push(cluster("c", 3));
         }),
-        ("its credentials are missing", |world| {
-            world.clusters[2] = cluster_with_token("c", 3)
+        ("credentials of yet another one are missing", |world| {
+            world.clusters.push(cluster_with_token("d", 4));
         }),
         ("pods have the ring in their configuration", |world| {
             world.forwarder.spec.ring.update = crds::asset_forwarder::RingUpdate::Roll;
