@@ -15,6 +15,7 @@ use crds::asset_forwarder::RingUpdate;
 use kube::runtime::controller::Action;
 use tracing::debug;
 
+use super::beacon::Beacon;
 use super::candidates::are_readable;
 use super::carry_out::{carry_out, judge};
 use super::decide::Decided;
@@ -94,6 +95,7 @@ pub(super) fn joins(found: &Dereferenced, validated: &Validated) -> bool {
         members,
         recorded,
         ring: Some(ring),
+        beacon,
         ignored,
         config: Ok(_),
         rival: None,
@@ -105,18 +107,22 @@ pub(super) fn joins(found: &Dereferenced, validated: &Validated) -> bool {
     let (Some(before), Some(after)) = (&recorded.document, &ring.document) else {
         return false;
     };
+    let status = found.forwarder.status.clone().unwrap_or_default();
     let stays = |(name, reference): (&String, &String)| ring.members.get(name) == Some(reference);
     let is_wider = !recorded.members.is_empty()
         && recorded.members.iter().all(stays)
-        && with_new_members(&found.forwarder.status.clone().unwrap_or_default(), validated, None).is_some();
+        && with_new_members(&status, validated, None).is_some();
     let nobody_leaves = recorded.leaving.is_empty() && ring.leaving.is_empty() && !recorded.idle && !ring.idle;
     // A pod that no watch shows yet reads the ring that there is. So it reads the new one.
     let all_read_it = after.document_version() <= before.document_version()
         && ring.readers == recorded.readers
         && members.withheld.is_empty();
+    // Subscribers pin what the status says of it, and pods may still sign with the key of before.
+    let keeps_beacon = after.beacon == before.beacon && status.beacon == beacon.as_ref().map(Beacon::status);
     is_wider
         && nobody_leaves
         && all_read_it
+        && keeps_beacon
         // With it, pods are replaced, and what they had is let go.
         && spec.ring.update == RingUpdate::Live
         && members.held.is_empty()

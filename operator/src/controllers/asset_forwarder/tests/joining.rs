@@ -126,10 +126,11 @@ const CREDENTIALS: &str = "/namespaces/plant/secrets/assets-credentials";
 impl Rig {
     /// With a forwarder whose ring of `a` and `b` is settled.
     async fn settled() -> Self {
-        Self::settled_with(|_| {}).await
+        Self::settled_with("{}").await
     }
 
-    async fn settled_with(change: impl FnOnce(&mut AssetForwarder)) -> Self {
+    /// The same with this `spec.ring`.
+    async fn settled_with(ring: &str) -> Self {
         let server = Arc::new(Mutex::new(Server::default()));
         let shared = Arc::clone(&server);
         let client = fake_api::client(
@@ -179,7 +180,7 @@ impl Rig {
         };
         let mut forwarder: AssetForwarder = yaml(FORWARDER);
         forwarder.spec.replicas = 0;
-        change(&mut forwarder);
+        forwarder.spec.ring = yaml(ring);
         rig.put(&format!("{OURS}/assetforwarders/assets"), &forwarder);
         let mut channel: KafkaChannel = yaml(CHANNEL);
         channel.metadata.uid = Some("k".to_owned());
@@ -358,29 +359,6 @@ async fn credentials_of_one_that_joins_are_written_over_what_is_read_and_before_
 }
 
 #[tokio::test]
-async fn a_join_reads_the_key_of_the_beacon_only_where_somebody_has_changed_it() {
-    let declared = |forwarder: &mut AssetForwarder| {
-        forwarder.spec.ring.beacon = serde_json::from_value(json!({"enabled": true})).unwrap();
-    };
-    let mut rig = Rig::settled_with(declared).await;
-    rig.add(&cluster("c", 3));
-    rig.tell();
-    rig.reconcile().await.unwrap();
-    assert_eq!(rig.members(), ["a", "b", "c"]);
-    assert!(!rig.asked().contains(&"GET secrets".to_owned()));
-
-    rig.add(&cluster("d", 4));
-    rig.touch(BEACON);
-    rig.tell();
-    rig.reconcile().await.unwrap();
-    assert_eq!(rig.members(), ["a", "b", "c", "d"]);
-    let asked = rig.asked();
-    let place = |what: &str| asked.iter().position(|asked| asked == what);
-    let (read, written) = (place("GET secrets"), place("PATCH configmaps"));
-    assert!(read.is_some() && read < written, "{asked:?}");
-}
-
-#[tokio::test]
 async fn a_forwarder_that_has_changed_unseen_is_read_before_its_ring_changes() {
     let mut rig = Rig::settled().await;
     rig.add(&cluster("c", 3));
@@ -422,9 +400,54 @@ async fn a_cluster_that_only_the_watch_has_joins_no_ring() {
     assert!(!rig.asked().iter().any(|asked| asked.starts_with("PATCH configmaps")));
 }
 
+#[tokio::test]
+async fn a_key_that_is_not_as_declared_is_read_before_it_is_written() {
+    let mut rig = Rig::settled_with(ANNOUNCED).await;
+    rig.add(&cluster("c", 3));
+    {
+        let mut server = rig.server.lock().unwrap();
+        let mut secret = server.objects[BEACON].clone();
+        // What was declared is told by an annotation.
+        secret["metadata"]["annotations"] = json!({});
+        let secret = serde_json::from_value(server.put(BEACON, secret)).unwrap();
+        // As after a reconcile that has read it and could not write it.
+        let forwarder = rig.known.stores.forwarders.state().pop().unwrap();
+        rig.known.memory.beacon_seen(&forwarder, Some(&secret));
+    }
+    rig.tell();
+    rig.reconcile().await.unwrap();
+    assert_eq!(rig.members(), ["a", "b", "c"]);
+    let asked = rig.asked();
+    let place = |what: &str| asked.iter().position(|asked| asked == what);
+    let (read, written) = (place("GET secrets"), place("PATCH secrets"));
+    assert!(read.is_some() && read < written, "{asked:?}");
+    assert!(written < place("PATCH configmaps"), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_key_that_is_as_declared_is_not_asked_for() {
+    let mut rig = Rig::settled_with(ANNOUNCED).await;
+    rig.add(&cluster("c", 3));
+    rig.tell();
+    rig.reconcile().await.unwrap();
+    assert_eq!(rig.members(), ["a", "b", "c"]);
+    let asked = rig.asked();
+    assert!(!asked.iter().any(|asked| asked.ends_with(" secrets")), "{asked:?}");
+    assert!(!asked.contains(&"GET assetforwarders".to_owned()), "{asked:?}");
+}
+
+/// A beacon is declared.
+const ANNOUNCED: &str = "{beacon: {enabled: true}}";
+
 /// Whether it is a join alone, after this change of a settled world.
 fn is_a_join(change: impl FnOnce(&mut World)) -> bool {
+    is_a_join_with("{}", change)
+}
+
+/// The same with this `spec.ring` before.
+fn is_a_join_with(ring: &str, change: impl FnOnce(&mut World)) -> bool {
     let mut world = World::new([cluster("a", 1), cluster("b", 2)]);
+    world.forwarder.spec.ring = yaml(ring);
     world.step();
     world.pods_follow();
     world.step();
@@ -471,5 +494,24 @@ fn only_a_join_is_a_join() {
     ];
     for (what, change) in others {
         assert!(!is_a_join(change), "{what}");
+    }
+}
+
+#[test]
+fn a_join_leaves_the_beacon_as_subscribers_know_it() {
+    assert!(is_a_join_with(ANNOUNCED, |_| {}));
+    type Change = fn(&mut World);
+    let others: [(&str, Change); 4] = [
+        ("its key is another one", |world| world.existing.beacon = None),
+        ("it has another subject", |world| {
+            world.forwarder.spec.ring = yaml("{beacon: {enabled: true, subject: mine}}");
+        }),
+        ("it waits longer for subscribers", |world| {
+            world.forwarder.spec.ring = yaml("{beacon: {enabled: true}, subscriberGraceSeconds: 10}");
+        }),
+        ("it is switched off", |world| world.forwarder.spec.ring = yaml("{}")),
+    ];
+    for (what, change) in others {
+        assert!(!is_a_join_with(ANNOUNCED, change), "{what}");
     }
 }
