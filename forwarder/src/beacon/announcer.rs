@@ -256,7 +256,7 @@ impl Announcer {
             left: self.coordinator.left(),
             rings: announcement.rings.iter().map(ring).collect(),
             heard: self.coordinator.heard(now),
-            grace_left_ms: self.told.announced.as_ref().map(|_| self.told.grace_left_ms),
+            grace_left_ms: (self.told.announced.is_some() || !self.told.is_used).then_some(self.told.grace_left_ms),
             pods: self.coordinator.living(now).into_iter().map(str::to_owned).collect(),
             clusters: clusters
                 .map(|(name, reach)| {

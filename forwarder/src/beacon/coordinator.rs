@@ -13,11 +13,12 @@
 //! **Heard.** An announcement is heard when this pod's own digest of it has come back from every cluster. A cluster that is away, or where
 //! the beacon is at fault, is not waited for, and nothing is waited for longer than [`PATIENCE`](reach::PATIENCE).
 //!
-//! **The rhythm.** Each pod sends a digest at each change, and again until it has heard it. Otherwise one pod does so for each cluster:
-//! every ten seconds, and every second while there is more than one ring. Statements go to all clusters in the same rhythm, by each pod.
+//! **In use.** A ring is in use when records go by it: those of this pod, or those of another one that is alive. A pod that has just
+//! begun may owe the grace of its only ring. Until that is over, it says that the ring is announced.
 
 mod pods;
 mod reach;
+mod rhythm;
 #[cfg(test)]
 mod tests;
 mod views;
@@ -26,28 +27,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use forwarder_beacon::body::MAX_RINGS;
-use forwarder_beacon::{Announcement, Digest, Phase, Publishing, Statement};
+use forwarder_beacon::{Announcement, Phase, Publishing, Statement};
 use forwarder_core::document::{Cluster, RingConfig};
 
-use self::pods::{Heard, Pods, is_in_a_change};
+use self::pods::{Heard, Pods, used_by};
 use self::reach::{Reach, Reached};
-use self::views::{spread, view};
+pub(super) use self::rhythm::Due;
+use self::views::view;
 use super::told::Told;
-
-/// Between two digests of one cluster, and two statements.
-const RHYTHM: u64 = 10_000_000;
-
-/// The same while there is more than one ring.
-const RHYTHM_IN_A_CHANGE: u64 = 1_000_000;
-
-/// The rhythm is longer by up to one part of so many, so that not all pods speak at once.
-const JITTER: u64 = 10;
-
-/// What is added to the rhythm where subscribers are told when the next digest comes: messages take their time.
-const NEXT_SLACK_MS: u64 = 500;
-
-/// A digest is sent by whoever notices, once the one whose turn it is is so late.
-const LATE: u64 = 5_000_000;
 
 /// Who speaks, and of which ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,15 +42,6 @@ pub(super) struct Identity {
     pub(super) ring: String,
     pub(super) pod: String,
     pub(super) process: String,
-}
-
-/// What is to be sent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Due {
-    /// With the clusters that it goes to.
-    pub(super) digest: Option<(Digest, Vec<String>)>,
-    /// With the clusters that it goes to.
-    pub(super) statement: Option<(Statement, Vec<String>)>,
 }
 
 /// See the module.
@@ -74,6 +52,10 @@ pub(super) struct Coordinator {
     /// The rings that this process has announced or used, and that are not left.
     rings: BTreeMap<u64, Arc<RingConfig>>,
     using: u64,
+    /// No record of this process goes by the ring in use yet: it owes subscribers the grace.
+    owes_grace: bool,
+    /// The newest ring by which records have gone, as far as that is known here; at most the one in use. It only grows.
+    used: u64,
     announced: Option<u64>,
     /// When the newest ring was announced here.
     announced_at: u64,
@@ -104,6 +86,8 @@ impl Coordinator {
             publishing,
             rings: BTreeMap::new(),
             using: 0,
+            owes_grace: false,
+            used: 0,
             announced: None,
             announced_at: 0,
             left: 0,
@@ -126,6 +110,7 @@ impl Coordinator {
     pub(super) fn tell(&mut self, told: &Told, now: u64) {
         let Told {
             using,
+            is_used,
             announced,
             grace_left_ms: _,
             oldest,
@@ -136,6 +121,7 @@ impl Coordinator {
         } = told;
         let newest = self.newest();
         self.using = using.epoch;
+        self.owes_grace = !is_used;
         self.announced = announced.as_ref().map(|ring| ring.epoch);
         for ring in [Some(using), announced.as_ref()].into_iter().flatten() {
             self.rings.entry(ring.epoch).or_insert_with(|| Arc::clone(ring));
@@ -198,6 +184,11 @@ impl Coordinator {
         if let Some(oldest) = oldest {
             self.left = self.left.max(oldest.min(bound));
         }
+        // Where all older rings are left, records have gone by the next one.
+        let own = if self.owes_grace { self.left } else { self.using };
+        let others = self.pods.alive(now).filter_map(used_by);
+        let newest = others.filter(|used| *used <= self.using).max().unwrap_or(0);
+        self.used = self.used.max(own).max(newest);
         self.rings = self.rings.split_off(&self.left);
         while self.rings.len() > MAX_RINGS {
             self.rings.pop_first();
@@ -219,9 +210,9 @@ impl Coordinator {
     /// What is answered, with its hash and without a nonce.
     pub(super) fn announcement(&self, now: u64) -> Announcement {
         // Who has no partition publishes nothing, and has no lease by which it could prove anything.
-        let others = self.pods.alive(now).filter(|said| has_partitions(&said.oldest));
+        let others = self.pods.alive(now).filter(|said| !said.oldest.is_empty());
         let mut pods: BTreeSet<&str> = others.map(|said| said.pod.as_str()).collect();
-        if !self.stopping && has_partitions(&self.oldest) {
+        if !self.stopping && !self.oldest.is_empty() {
             pods.insert(&self.identity.pod);
         }
         let announcement = Announcement {
@@ -250,7 +241,7 @@ impl Coordinator {
     }
 
     fn phase(&self, epoch: u64) -> Phase {
-        match epoch.cmp(&self.using) {
+        match epoch.cmp(&self.used) {
             std::cmp::Ordering::Less => Phase::Leaving,
             std::cmp::Ordering::Equal => Phase::InUse,
             std::cmp::Ordering::Greater => Phase::Announced,
@@ -273,131 +264,6 @@ impl Coordinator {
     pub(super) fn left(&self) -> u64 {
         self.left
     }
-
-    /// Whether the rings of this pod, or of another one, are on their way to a newer one.
-    fn is_in_a_change(&self, now: u64) -> bool {
-        let others_differ = self
-            .pods
-            .alive(now)
-            .any(|said| said.using != self.using || is_in_a_change(said));
-        let owes = self.oldest.values().flatten().any(|(_, oldest)| *oldest < self.using);
-        self.rings.len() > 1 || owes || others_differ
-    }
-
-    /// What is to be sent now. It counts as sent: a connection that is lost gets all of it again.
-    pub(super) fn due(&mut self, now: u64) -> Due {
-        // Others may have died since somebody spoke.
-        self.look(now);
-        let rhythm = if self.is_in_a_change(now) {
-            RHYTHM_IN_A_CHANGE
-        } else {
-            RHYTHM
-        };
-        let digest = self.digest_due(rhythm, now);
-        let statement = self.statement_due(rhythm, now);
-        for reach in self.reached.0.values_mut() {
-            reach.is_new = false;
-        }
-        Due { digest, statement }
-    }
-
-    /// The last word.
-    pub(super) fn farewell(&mut self, now: u64) -> Due {
-        self.stopping = true;
-        Due {
-            digest: None,
-            statement: self.statement_due(0, now),
-        }
-    }
-
-    fn digest_due(&mut self, rhythm: u64, now: u64) -> Option<(Digest, Vec<String>)> {
-        let newest = self.newest();
-        if !self.rings.contains_key(&newest) {
-            return None;
-        }
-        let hash = self.announcement(now).hash;
-        let is_news = hash != self.told;
-        let asks = now.saturating_sub(self.asked_at) >= RHYTHM_IN_A_CHANGE
-            && now.saturating_sub(self.announced_at) < reach::PATIENCE + RHYTHM;
-        let jittered = rhythm + spread(&self.identity.pod, &self.digests.to_string()) % (rhythm / JITTER);
-        let mut clusters = Vec::new();
-        for (name, reach) in &self.reached.0 {
-            let is_unheard = asks && reach.is_connected() && reach.echoed < Some(newest);
-            let silent = now.saturating_sub(reach.told_at);
-            let is_turn = silent >= jittered && (self.leads(name, now) || silent >= jittered + LATE);
-            if is_news || reach.is_new || is_unheard || is_turn {
-                clusters.push(name.clone());
-            }
-        }
-        if clusters.is_empty() {
-            return None;
-        }
-        for name in &clusters {
-            self.reached.told(name, now);
-        }
-        self.asked_at = now;
-        self.told.clone_from(&hash);
-        self.digests += 1;
-        let digest = Digest {
-            ring: self.identity.ring.clone(),
-            epoch: newest,
-            hash,
-            pod: self.identity.pod.clone(),
-            sequence: self.digests,
-            next_ms: (rhythm + rhythm / JITTER) / 1_000 + NEXT_SLACK_MS,
-        };
-        Some((digest, clusters))
-    }
-
-    /// Whether the rhythm of digests at a cluster is this pod's to keep.
-    fn leads(&self, cluster: &str, now: u64) -> bool {
-        if self.stopping {
-            return false;
-        }
-        let own = (spread(&self.identity.pod, cluster), self.identity.pod.as_str());
-        let others = self.pods.names(now);
-        others.into_iter().all(|pod| own <= (spread(pod, cluster), pod))
-    }
-
-    fn statement_due(&mut self, rhythm: u64, now: u64) -> Option<(Statement, Vec<String>)> {
-        let statement = Statement {
-            ring: self.identity.ring.clone(),
-            pod: self.identity.pod.clone(),
-            process: self.identity.process.clone(),
-            sequence: self.statements,
-            using: self.using,
-            announced: self.announced,
-            partitions: self.partitions.clone(),
-            oldest: self.oldest.clone(),
-            stopping: self.stopping,
-        };
-        let last = self.stated.as_ref();
-        let since = last.map_or(u64::MAX, |(_, at)| now.saturating_sub(*at));
-        let is_due = last.is_none_or(|(last, _)| *last != statement)
-            || since >= rhythm
-            || self.owes_word && since >= RHYTHM_IN_A_CHANGE;
-        let new = self.reached.0.iter().filter(|(_, reach)| is_due || reach.is_new);
-        let clusters: Vec<String> = new.map(|(name, _)| name.clone()).collect();
-        if clusters.is_empty() {
-            return None;
-        }
-        self.owes_word &= !is_due;
-        self.statements += 1;
-        let statement = Statement {
-            sequence: self.statements,
-            ..statement
-        };
-        if is_due {
-            self.stated = Some((statement.clone(), now));
-        } else if let Some((last, _)) = &mut self.stated {
-            last.sequence = self.statements;
-        }
-        Some((statement, clusters))
-    }
-}
-
-fn has_partitions(oldest: &BTreeMap<String, Vec<(i32, u64)>>) -> bool {
-    oldest.values().any(|partitions| !partitions.is_empty())
 }
 
 fn names(rings: &BTreeMap<u64, Arc<RingConfig>>) -> impl Iterator<Item = &str> {

@@ -70,6 +70,7 @@ fn beacon(config: &Checked) -> (Beacon, ToBeacon, watch::Receiver<Option<BeaconS
 fn told(config: &Checked) -> Told {
     Told {
         using: config.ring.clone().into(),
+        is_used: true,
         announced: None,
         grace_left_ms: 0,
         oldest: [("t".to_owned(), vec![(0, 7)])].into(),

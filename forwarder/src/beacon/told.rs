@@ -12,11 +12,14 @@ use crate::outputs::nats::Answers;
 pub struct Told {
     /// The ring in use.
     pub using: Arc<RingConfig>,
+    /// Records go by it, or may. Not so while a process that has just begun owes subscribers the grace of that ring.
+    pub is_used: bool,
     /// A newer one, if it is announced.
     pub announced: Option<Arc<RingConfig>>,
-    /// For how many milliseconds the announced ring is not used yet, as far as the grace goes.
+    /// For how many milliseconds the newest ring is not used yet, as far as the grace goes.
     pub grace_left_ms: u64,
-    /// Of each topic the partitions that are ours, each with the oldest ring under which something of it is on its way.
+    /// Of each topic the partitions that are ours, each with the oldest ring under which something of it is on its way. A topic with none
+    /// has partitions that are ours, and nothing can be said of them yet.
     pub oldest: BTreeMap<String, Vec<(i32, u64)>>,
     /// How many partitions each topic has. A topic of which that is not known is not among them.
     pub partitions: BTreeMap<String, i32>,

@@ -28,8 +28,8 @@ pub(super) struct Announcing {
     beacon: ToBeacon,
     topics: Arc<[String]>,
     next: Instant,
-    /// The rings that were told last: used and announced. None: no beacon is declared with them.
-    told: Option<(u64, Option<u64>)>,
+    /// What was told last. None: no beacon is declared with the rings.
+    told: Option<Rings>,
     /// How many partitions each topic has, by Kafka's last word.
     counts: BTreeMap<Input, i32>,
     /// The newest ring that was told, and when it first was.
@@ -38,6 +38,15 @@ pub(super) struct Announcing {
     heard: Option<u64>,
     /// The process takes no more records.
     is_stopping: bool,
+}
+
+/// The rings, as they are told at once when they change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Rings {
+    using: u64,
+    /// See [`Told::is_used`].
+    is_used: bool,
+    announced: Option<u64>,
 }
 
 /// What is told of.
@@ -93,10 +102,10 @@ impl Announcing {
     /// From now on this process takes no more records, and proves to nobody that it does.
     pub(super) fn stop(&mut self) {
         self.is_stopping = true;
-        self.told = self.told.map(|_| (0, None));
+        self.told = self.told.map(|_| Rings::default());
     }
 
-    /// Tells the beacon, if it is time or the rings have changed. The dispatcher is looked at only then.
+    /// Tells the beacon, if it is time or the rings have changed. Partitions are looked at only then.
     pub(super) fn tell_when_due(&mut self, view: &View<'_>, dispatcher: &Dispatcher<Message>, now: Instant) {
         let View {
             using,
@@ -110,17 +119,30 @@ impl Announcing {
             }
             return;
         }
-        let rings = Some((using.epoch, announced.map(|ring| ring.epoch)));
-        if self.told == rings && now < self.next {
+        // What is used once stays so. The dispatcher is asked before that only, for it may look at every partition.
+        let was_used = self.told.is_some_and(|told| told.is_used && told.using == using.epoch);
+        let unused_for = if was_used { None } else { dispatcher.unused_for() };
+        let rings = Rings {
+            using: using.epoch,
+            is_used: unused_for.is_none(),
+            announced: announced.map(|ring| ring.epoch),
+        };
+        if self.told == Some(rings) && now < self.next {
             return;
         }
-        self.told = rings;
+        self.told = Some(rings);
         self.next = now + INTERVAL;
         let newest = announced.unwrap_or(using).epoch;
         if self.newest.is_none_or(|(known, _)| known < newest) {
             self.newest = Some((newest, now));
         }
         let mut of_topics = BTreeMap::<String, Vec<(i32, u64)>>::new();
+        for partition in dispatcher.partitions().keys() {
+            let topic = inputs.topic_of(*partition);
+            if !of_topics.contains_key(topic) {
+                of_topics.insert(topic.to_owned(), Vec::new());
+            }
+        }
         for (partition, ring) in dispatcher.oldest_rings() {
             let topic = inputs.topic_of(partition).to_owned();
             of_topics.entry(topic).or_default().push((partition.number(), ring));
@@ -129,8 +151,9 @@ impl Announcing {
         let members = publishers.members().filter(|_| !self.is_stopping);
         self.beacon.told.send_replace(Some(Told {
             using: Arc::clone(using),
+            is_used: rings.is_used,
             announced: announced.cloned(),
-            grace_left_ms: dispatcher.grace_left().unwrap_or(0).div_ceil(1_000),
+            grace_left_ms: dispatcher.grace_left().or(unused_for).unwrap_or(0).div_ceil(1_000),
             oldest: of_topics,
             partitions: counts
                 .map(|(input, count)| (inputs.topic(*input).to_owned(), *count))

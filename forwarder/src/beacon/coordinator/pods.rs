@@ -56,6 +56,12 @@ pub(super) fn is_in_a_change(said: &Statement) -> bool {
     said.announced.is_some() || oldest.min().is_some_and(|oldest| oldest < said.using)
 }
 
+/// The ring by which records of whoever says this have gone. None: they go by none yet.
+pub(super) fn used_by(said: &Statement) -> Option<u64> {
+    let is_used = said.announced != Some(said.using) && said.oldest.values().any(|partitions| !partitions.is_empty());
+    is_used.then_some(said.using)
+}
+
 /// What a statement was good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Heard {

@@ -2,8 +2,11 @@ use forwarder_core::document::Config;
 
 use super::pods::{LIFE, LIFE_IN_A_CHANGE, MAX_PARTITIONS, MAX_PODS};
 use super::reach::PATIENCE;
+use super::rhythm::{JITTER, LATE, RHYTHM};
 use super::views::plain;
 use super::*;
+
+mod grace;
 
 const SECOND: u64 = 1_000_000;
 
@@ -40,6 +43,7 @@ fn eight() -> Arc<RingConfig> {
 fn told(using: Arc<RingConfig>, announced: Option<Arc<RingConfig>>, oldest: &[(i32, u64)]) -> Told {
     Told {
         using,
+        is_used: true,
         announced,
         grace_left_ms: 0,
         oldest: BTreeMap::from([("t".to_owned(), oldest.to_vec())]),
@@ -222,9 +226,17 @@ fn who_speaks_each_second_is_missed_sooner_and_who_says_farewell_at_once() {
 #[test]
 fn who_has_no_partition_is_not_asked_for_a_proof() {
     let mut idle = coordinator("a");
-    idle.tell(&told(seven(), None, &[]), NOW);
+    let without = Told {
+        oldest: BTreeMap::new(),
+        ..told(seven(), None, &[])
+    };
+    idle.tell(&without, NOW);
     idle.hear(statement("b", 1, 7, &[(0, 7)]), NOW);
-    idle.hear(statement("c", 1, 7, &[]), NOW);
+    let other = Statement {
+        oldest: BTreeMap::new(),
+        ..statement("c", 1, 7, &[])
+    };
+    idle.hear(other, NOW);
     assert_eq!(idle.announcement(NOW).pods, ["b"]);
     idle.tell(&told(seven(), None, &[(1, 7)]), NOW);
     assert_eq!(idle.announcement(NOW).pods, ["a", "b"]);

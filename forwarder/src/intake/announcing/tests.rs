@@ -2,7 +2,7 @@ use std::sync::mpsc;
 
 use forwarder_core::delivery::caps::{Limits, Load};
 use forwarder_core::document::Checked;
-use forwarder_core::fanout::dispatch::RingEpoch;
+use forwarder_core::fanout::dispatch::{Phase, Resume, RingEpoch};
 use forwarder_core::fanout::ring::Ring;
 use forwarder_service::clock::Clock;
 use forwarder_service::heartbeat::Health;
@@ -152,4 +152,37 @@ async fn an_announcement_is_heard_once_and_a_beacon_that_is_silent_holds_nobody_
     assert_eq!(rig.announcing.take_heard(now + INTERVAL), None, "that was another one");
     assert_eq!(rig.announcing.take_heard(now + INTERVAL + PATIENCE - MILLI), None);
     assert_eq!(rig.announcing.take_heard(now + INTERVAL + PATIENCE), Some(8));
+}
+
+#[tokio::test]
+async fn a_ring_whose_grace_is_owed_is_told_as_not_used_and_its_use_at_once() {
+    let mut rig = rig();
+    let seven = ring(7, true);
+    rig.dispatcher.set_grace(3_000_000);
+    let first = rig.turn(Duration::ZERO, &seven, None).unwrap().unwrap();
+    assert_eq!((first.is_used, first.grace_left_ms), (false, 3_000));
+    assert_eq!(first.oldest, BTreeMap::new());
+    // The one before died in the grace of ring 7.
+    let resume = Resume {
+        ring: 7,
+        members: Some(rig.dispatcher.ring_epoch().fingerprint()),
+        using: Some(6),
+        ..Resume::default()
+    };
+    let partition = rig.inputs.partition("t", 3).unwrap();
+    rig.dispatcher.assign(partition, &resume, Phase::Active);
+    rig.dispatcher.heard(7, 0);
+    let owing = rig.turn(INTERVAL, &seven, None).unwrap().unwrap();
+    assert!(!owing.is_used);
+    assert_eq!(owing.oldest, BTreeMap::from([("t".to_owned(), Vec::new())]));
+    assert!(rig.turn(INTERVAL + MILLI, &seven, None).is_none());
+    // Another partition comes, under whose former owner ring 7 was used.
+    let other = rig.inputs.partition("t", 4).unwrap();
+    let resume = Resume { using: None, ..resume };
+    rig.dispatcher.assign(other, &resume, Phase::Active);
+    let used = rig.turn(INTERVAL + MILLI, &seven, None).unwrap().unwrap();
+    assert_eq!((used.is_used, used.grace_left_ms), (true, 0));
+    // It stays so, though the partition goes.
+    rig.dispatcher.remove(other);
+    assert!(rig.turn(INTERVAL + 2 * MILLI, &seven, None).is_none());
 }

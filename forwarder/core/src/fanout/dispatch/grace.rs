@@ -173,6 +173,18 @@ impl<T: Deliverable> Dispatcher<T> {
         is_awaited.then(|| grace.left(self.now))
     }
 
+    /// For how many microseconds no record goes by the ring in use yet, as far as the grace goes. `None`: records go by it, or may.
+    ///
+    /// A process that has just begun may be the first that delivers under its ring, so it owes subscribers the grace. It has delivered
+    /// before that only where others have, or where a partition has no past.
+    #[must_use]
+    pub fn unused_for(&self) -> Option<u64> {
+        let mut all = self.partitions.values();
+        let owes = !self.is_known() || all.clone().any(|state| state.owes.is_some());
+        let is_unused = owes && !all.any(|state| state.rings.has_begun());
+        is_unused.then(|| self.grace.left(self.now))
+    }
+
     /// Whether subscribers know the ring in use from this process.
     pub(super) fn is_known(&self) -> bool {
         self.grace.is_over(self.now)

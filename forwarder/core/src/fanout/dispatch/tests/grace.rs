@@ -345,3 +345,42 @@ fn many_rings_in_use_take_no_more_memory_and_none_is_left_too_early() {
     }
     assert_eq!(oldest(&desk), Some(199));
 }
+
+/// A process that has begun with ring 2 and has no partition.
+fn unassigned() -> Desk {
+    let mut desk = successor(2, "12");
+    desk.dispatcher.remove(first(0));
+    desk
+}
+
+#[test]
+fn a_successor_s_ring_is_not_used_before_a_partition_has_begun_by_it() {
+    let mut desk = unassigned();
+    let unused_for = |desk: &Desk| desk.dispatcher.unused_for();
+    assert_eq!(
+        unused_for(&desk),
+        Some(GRACE),
+        "it does not know yet what others have done"
+    );
+    desk.dispatcher.assign(first(0), &past(2, "12", Some(1)), Phase::Active);
+    assert_eq!(unused_for(&desk), Some(GRACE));
+    desk.dispatcher.heard(2, desk.now);
+    desk.wait(GRACE - 1);
+    assert_eq!(unused_for(&desk), Some(1));
+    desk.wait(1);
+    assert_eq!(unused_for(&desk), Some(0), "the broker has no commit yet");
+    commit(&mut desk);
+    desk.dispatcher.end_grace();
+    assert_eq!(unused_for(&desk), None);
+
+    // Others have delivered under it; or no partition comes; or no grace is declared.
+    let mut desk = unassigned();
+    desk.dispatcher.assign(first(0), &past(2, "12", Some(1)), Phase::Active);
+    desk.dispatcher.assign(first(1), &past(2, "12", None), Phase::Active);
+    assert_eq!(unused_for(&desk), None);
+    let mut desk = unassigned();
+    desk.dispatcher.heard(2, desk.now);
+    desk.wait(GRACE);
+    assert_eq!(unused_for(&desk), None);
+    assert_eq!(unused_for(&Desk::new("12", 50)), None);
+}
