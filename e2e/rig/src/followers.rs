@@ -14,7 +14,7 @@ use crate::wait;
 
 /// Reads assets by a subscription of its own for each, from its beginning until it is dropped.
 ///
-/// A record is missed without a gap if it is lost and the client has told no gap at all. So where gaps are promised, [`Followers::gaps`]
+/// A record is missed without a gap if it is lost and the client has told no gap at all. So where gaps are promised, [`Followed::gaps`]
 /// needs a look besides.
 #[derive(Debug)]
 pub struct Followers {
