@@ -69,6 +69,7 @@ fn the_manual_declares_what_the_rules_take() {
     assert_eq!(
         found,
         [
+            "README.md: AssetForwarder",
             "README.md: NatsCluster, KafkaChannel, AssetForwarder",
             "charts/docs/src/declare.md: NatsCluster, KafkaChannel, AssetForwarder",
             "charts/docs/src/managed-nats.md: NatsCluster",
