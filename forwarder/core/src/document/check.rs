@@ -1,5 +1,6 @@
 //! Checks the document as written, and names every fault by its path. What passes may run in the engine.
 
+mod beacon;
 mod engine;
 mod kafka;
 mod mirror;

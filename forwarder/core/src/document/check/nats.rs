@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 
 use super::Origin;
+use super::beacon::check_beacon;
 use super::kafka::check_tls;
 use super::mirror::check_mirror;
 use super::subject::pattern_problem;
 use crate::document::fault::Faults;
 use crate::document::server::{ServerError, ServerUrl};
 use crate::document::{
-    Beacon, Cluster, Headers, JetStreamApi, MAX_RING_NODES, NatsAuth, Publish, PublishMode, Retry, RingConfig, Stream,
+    Cluster, Headers, JetStreamApi, MAX_RING_NODES, NatsAuth, Publish, PublishMode, Retry, RingConfig, Stream,
 };
 use crate::subject::{Template, covers, is_reserved};
 
@@ -28,7 +29,7 @@ pub(super) fn check_ring(faults: &mut Faults<'_>, ring: &RingConfig, origin: Ori
         .at("handoverTimeoutMs")
         .range(*handover_timeout_ms, 100, 24 * 3_600_000);
     if let Some(beacon) = beacon {
-        check_beacon(&mut faults.at("beacon"), beacon);
+        check_beacon(&mut faults.at("beacon"), beacon, *handover_timeout_ms);
     }
     if let Some(mirror) = mirror {
         check_mirror(&mut faults.at("mirror"), mirror);
@@ -142,38 +143,6 @@ fn check_client_server(faults: &mut Faults<'_>, server: &str) {
     }
 }
 
-/// Longest subject below which a ring is announced. Servers refuse longer ones at 4096 bytes, and tokens come behind it.
-const MAX_BEACON_SUBJECT: usize = 1_024;
-
-fn check_beacon(faults: &mut Faults<'_>, beacon: &Beacon) {
-    let Beacon {
-        subject,
-        ring,
-        key_file,
-        grace_ms,
-    } = beacon;
-    let mut at = faults.at("subject");
-    check_literal(&mut at, subject, "_FANOUT.plant.assets");
-    if is_reserved(subject.as_bytes()) {
-        at.add(
-            format!("{subject:?} begins with a token that NATS reserves"),
-            "begin with another one, such as _FANOUT",
-        );
-    }
-    if subject.len() > MAX_BEACON_SUBJECT {
-        at.add(
-            format!("is longer than {MAX_BEACON_SUBJECT} bytes"),
-            "write a shorter one",
-        );
-    }
-    let mut at = faults.at("ring");
-    if at.text(ring) && ring.len() > 253 {
-        at.add("is longer than 253 bytes", "write a shorter text");
-    }
-    faults.at("keyFile").file(key_file);
-    faults.at("graceMs").range(*grace_ms, 0, 3_600_000);
-}
-
 fn check_jet_stream(faults: &mut Faults<'_>, api: &JetStreamApi) {
     let JetStreamApi { domain, api_prefix } = api;
     match (domain, api_prefix) {
@@ -194,7 +163,7 @@ fn check_jet_stream(faults: &mut Faults<'_>, api: &JetStreamApi) {
 }
 
 /// A subject without wildcards, as what other tokens are put behind.
-fn check_literal(faults: &mut Faults<'_>, text: &str, example: &str) {
+pub(super) fn check_literal(faults: &mut Faults<'_>, text: &str, example: &str) {
     if let Some(problem) = pattern_problem(text) {
         faults.add(
             format!("{text:?} {problem}"),

@@ -1022,6 +1022,8 @@ ring: {{beacon: {beacon}, clusters: [{{name: C1, servers: ['nats://c1'], clientS
     };
     let sound = "{subject: _FANOUT.a, ring: r, keyFile: /f}";
     assert!(ring(sound, "wss://c1:443").is_empty());
+    let longest = "{subject: _FANOUT.a, ring: r, keyFile: /f, graceMs: 59999}";
+    assert!(ring(longest, "wss://c1:443").is_empty());
     for (beacon, server, said) in [
         (
             "{subject: a.*, ring: r, keyFile: /f}",
@@ -1042,6 +1044,11 @@ ring: {{beacon: {beacon}, clusters: [{{name: C1, servers: ['nats://c1'], clientS
             "{subject: a, ring: r, keyFile: /f, graceMs: 3600001}",
             "nats://c1",
             "ring.beacon.graceMs: 3600001 is out of range",
+        ),
+        (
+            "{subject: a, ring: r, keyFile: /f, graceMs: 60000}",
+            "nats://c1",
+            "ring.beacon.graceMs: 60000 is not less than handoverTimeoutMs (60000), which begins after it",
         ),
         (
             sound,
