@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from nats.aio.msg import Msg
 
-from fanout_client import Gap, GapReason, JetStreamError, Limits, Origin, Repeats
+from fanout_client import Gap, GapReason, JetStreamError, Limits, Origin, Repeats, Start
 from fanout_client.aio.tap import Tap
 from fanout_client.events import AtLeastOnce, Late, Moved, RingChanged, TopicAnew
 from support.forwarder import asset_that_moves, until
@@ -34,6 +34,23 @@ def test_records_of_one_asset_and_of_many_come_in_order() -> None:
             await made.forwarder.publish("C1", "PLC-1", 5)
             assert [message async for message in one] == []
             assert values(await take(many, 1)) == [5], "the others go on"
+
+    asyncio.run(scenario())
+
+
+def test_copies_for_who_stays_at_the_former_cluster_are_passed_over() -> None:
+    async def scenario() -> None:
+        async with rig("C1") as made:
+            client = await made.connect()
+            seen = Seen(client)
+            stream = await client.subscribe("PLC-1")
+            # Copies may have holes: the second record would come late behind the third.
+            await made.forwarder.publish("C1", "PLC-1", 0, 1)
+            await made.forwarder.publish("C1", "PLC-1", 2, 3, copy=True)
+            await made.forwarder.publish("C1", "PLC-1", 1, 2)
+            await made.forwarder.publish("C1", "PLC-1", 2, 3)
+            assert values(await take(stream, 3)) == [0, 1, 2]
+            assert seen.of(Late) == []
 
     asyncio.run(scenario())
 
@@ -264,12 +281,27 @@ def test_the_old_side_settles_where_it_has_several_servers() -> None:
     asyncio.run(scenario())
 
 
-def test_a_stream_is_refused_in_words() -> None:
+def test_a_forwarder_that_begins_to_use_a_stream_is_told() -> None:
     async def scenario() -> None:
         async with rig("C1") as made:
+            client = await made.connect()
+            seen = Seen(client)
             made.forwarder.publishing["stream"] = "ASSETS"
-            with pytest.raises(JetStreamError, match="ASSETS"):
-                await made.connect()
+            await made.forwarder.digest()
+            await until(lambda: seen.of(Gap) != [], "the gap")
+            assert seen.of(Gap)[0].reason is GapReason.MODE_CHANGED
+            with pytest.raises(JetStreamError, match="'ASSETS': connect anew"):
+                await client.subscribe("PLC-1")
+
+    asyncio.run(scenario())
+
+
+def test_core_nats_has_nothing_older_to_begin_with() -> None:
+    async def scenario() -> None:
+        async with rig("C1") as made:
+            client = await made.connect()
+            with pytest.raises(ValueError, match="keeps no records"):
+                await client.subscribe("PLC-1", start=Start.ALL)
 
     asyncio.run(scenario())
 
@@ -285,7 +317,7 @@ def test_another_subject_is_followed_with_a_gap() -> None:
             await until(lambda: seen.of(Gap) != [], "the gap")
             assert seen.of(Gap)[0].reason is GapReason.SUBJECT_CHANGED
             await until_interest(made.forwarder.client("C1"), "plant.PLC-1.temp")
-            await made.forwarder.publish("C1", "plant.PLC-1", 1)
+            await made.forwarder.publish("C1", "PLC-1", 1)
             assert values(await take(stream, 1)) == [1]
 
     asyncio.run(scenario())

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fanout_client import openfactory
+from fanout_client import ConnectError, openfactory, sync
 from fanout_client.openfactory import NATSSubscriber, NotFollowingWarning, get_nats_cluster_url
 from support.background import LoopThread, background_rig
 from support.forwarder import Forwarder, asset_that_moves, until
@@ -139,7 +139,14 @@ def test_a_forwarder_that_is_away_is_tried_again(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(openfactory, "_RETRY_SECONDS", 0.05)
     with background_rig("C1") as (loop, made):
         declare(monkeypatch, made.forwarder)
-        made.forwarder.publishing["stream"] = "ASSETS"
+        connect, failures = sync.connect, [ConnectError("nobody has answered")]
+
+        def connect_later(*urls: Any, **options: Any) -> sync.Client:
+            if failures:
+                raise failures.pop()
+            return connect(*urls, **options)
+
+        monkeypatch.setattr(sync, "connect", connect_later)
         calls: Calls = queue.Queue()
         subscriber = NATSSubscriber(
             program,
@@ -148,7 +155,6 @@ def test_a_forwarder_that_is_away_is_tried_again(monkeypatch: pytest.MonkeyPatch
             lambda msg_subject, msg_value: calls.put((msg_subject, msg_value)),
         )
         subscriber.start()
-        del made.forwarder.publishing["stream"]
         loop.run(until(lambda: "C1" in made.forwarder.proofs, "the subscription"))
         loop.run(made.forwarder.publish("C1", "PLC-1", 1))
         assert calls.get(timeout=5)[1]["VALUE"] == 1

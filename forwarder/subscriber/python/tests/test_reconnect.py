@@ -94,7 +94,7 @@ def test_a_digest_that_is_younger_than_the_answer_makes_a_client_ask_again() -> 
             await forwarder.declare([*forwarder.rings, made.ring(9, "announced", "C1")], 7)
             await forwarder.client("C1").flush()
             # The client has the digest once it has what came after it on the same connection.
-            await client._network.link("C1")._echo()
+            await client._network.link("C1")._echoes.round()
             gate.set()
             await until(lambda: [ring.view.epoch for ring in client.known.rings] == [7, 8, 9], "the newest ring")
 

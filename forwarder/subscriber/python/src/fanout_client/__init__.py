@@ -16,7 +16,7 @@ from fanout_client.errors import (
 )
 from fanout_client.events import Event, Gap, GapReason
 from fanout_client.message import Message
-from fanout_client.options import Limits, Pin, Repeats
+from fanout_client.options import Limits, Pin, Repeats, Start
 from fanout_client.origin import Origin
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "Origin",
     "Pin",
     "Repeats",
+    "Start",
     "Subscription",
     "connect",
 ]

@@ -16,7 +16,7 @@ class HostRefusedError(FanoutError):
 
 
 class JetStreamError(FanoutError):
-    """The forwarder publishes into a JetStream stream. This version of the client reads core NATS only."""
+    """The stream cannot be read, or the forwarder has changed between core NATS and JetStream. The text says why."""
 
 
 class AssetInvalidError(FanoutError, ValueError):

@@ -16,7 +16,7 @@ class GapReason(Enum):
     """Why records may have been missed."""
 
     DISCONNECTED = "disconnected"
-    """The connection to the cluster was lost. Core NATS keeps nothing for who is away."""
+    """The connection to the cluster was lost. Core NATS keeps nothing for who is away; streams do."""
     SLOW_CONSUMER = "slow consumer"
     """The program reads too slowly: its queue, or the server's, was full."""
     NOT_READY = "not ready"
@@ -33,8 +33,12 @@ class GapReason(Enum):
     """The forwarder publishes under another subject, so all subscriptions were made anew."""
     HOST_REFUSED = "host refused"
     """The cluster's servers are not among the hosts that the client allows."""
-    JETSTREAM = "jetstream"
-    """The forwarder has begun to publish into a stream, which this version cannot read."""
+    MODE_CHANGED = "mode changed"
+    """The forwarder publishes into a stream now, or no longer. Connect anew."""
+    EXPIRED = "expired"
+    """The stream has dropped records that were not read yet, by its limits of age and size."""
+    STREAM_ANEW = "stream anew"
+    """The stream was deleted and made again."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ class Unbelieved:
 
 @dataclass(frozen=True)
 class Refused:
-    """A server of the ring is not used. The reason names what to allow."""
+    """A server of the ring is not used, or refuses what is needed. The reason names what to allow."""
 
     cluster: str
     server: str

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
+from typing import TypeAlias
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,25 @@ class Repeats(Enum):
     DELIVER = "deliver"
 
 
+class Start(Enum):
+    """Where a subscription begins in a stream."""
+
+    NEW = "new"
+    """With what is stored from now on."""
+    ALL = "all"
+    """With the oldest record that the stream still has."""
+
+
+StartAt: TypeAlias = Start | datetime
+"""``Start``, or a time by the clocks of the servers."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """Bounds of memory and time. All times are in seconds."""
 
     queue: int = 65_536
-    """Records of a subscription that wait to be read. More are dropped, with a ``Gap``."""
+    """Records of a subscription that wait to be read. More are dropped, with a ``Gap``. A stream waits instead."""
     queue_bytes: int = 64 << 20
     """The same in bytes."""
     held: int = 10_000
@@ -51,6 +66,8 @@ class Limits:
     """How long ``subscribe`` waits for the proof that all pods see the interest."""
     drain: float = 5.0
     """How long the new side is held for the old one at most."""
+    drain_stream: float = 60.0
+    """The same in JetStream mode, while the old side's cluster does not answer. Nothing is lost meanwhile."""
     settle: float = 0.25
     """How much longer it is held where the old side has several servers."""
     digest: float = 10.0

@@ -13,6 +13,12 @@ PARTITION = "Kafka-Partition"
 OFFSET = "Kafka-Offset"
 TIMESTAMP = "Kafka-Timestamp"
 MESSAGE_ID = "Nats-Msg-Id"
+MIRRORED = "Fanout-Mirrored"
+
+
+def is_copy(headers: Mapping[str, str] | None) -> bool:
+    """Tell whether a message is a copy for who stays at an asset's former cluster. Copies may have holes."""
+    return headers is not None and MIRRORED in headers
 
 
 class Origin(NamedTuple):
@@ -99,6 +105,11 @@ class Once:
             return Judgement.REPEAT
         self._remember(partition, origin)
         return Judgement.LATE
+
+    def is_forgotten(self, origin: Origin) -> bool:
+        """Whether a message is older than all that is remembered, so that nothing is known of it."""
+        partition = self._partitions.get((origin.topic, origin.partition))
+        return partition is not None and origin.offset < min(partition.recent)
 
     def _begin(self, key: tuple[str, int], origin: Origin) -> None:
         self._partitions[key] = _Partition(origin)

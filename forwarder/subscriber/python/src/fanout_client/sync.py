@@ -8,7 +8,7 @@ import logging
 import ssl
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from fanout_client.credentials import CredentialsOf
 from fanout_client.errors import ClosedError
 from fanout_client.events import Event, EventsDropped, Gap, GapReason
 from fanout_client.message import Message
-from fanout_client.options import Limits, Pin, Repeats
+from fanout_client.options import Limits, Pin, Repeats, Start, StartAt
 
 __all__ = ["Client", "Event", "EventsDropped", "Gap", "GapReason", "Subscription", "connect"]
 
@@ -35,6 +35,7 @@ def connect(
     repeats: Repeats = Repeats.DROP,
     tls: ssl.SSLContext | None = None,
     inbox_prefix: str = "_INBOX",
+    jetstream_api: str | Mapping[str, str] = "$JS.API",
     limits: Limits | None = None,
 ) -> Client:
     """Connect as ``fanout_client.connect`` does, and wait for it. It raises the same errors."""
@@ -49,6 +50,7 @@ def connect(
                 repeats=repeats,
                 tls=tls,
                 inbox_prefix=inbox_prefix,
+                jetstream_api=jetstream_api,
                 limits=limits,
             )
         )
@@ -160,21 +162,23 @@ class Client:
         asset: str,
         id: str = "*",
         callback: Callable[[Message], None] | None = None,
+        start: StartAt = Start.NEW,
     ) -> Subscription:
         """Subscribe as the client for asyncio does. A ``callback`` is called with each record, in a thread of its own.
 
         What a callback raises is logged, and the next record follows.
         """
-        return self.subscribe_many([asset], id, callback)
+        return self.subscribe_many([asset], id, callback, start)
 
     def subscribe_many(
         self,
         assets: Iterable[str],
         id: str = "*",
         callback: Callable[[Message], None] | None = None,
+        start: StartAt = Start.NEW,
     ) -> Subscription:
         """Subscribe to many assets in one stream. Each asset keeps its own order."""
-        stream = Subscription(self._loop.run(self._inner.subscribe_many(assets, id)), self._loop)
+        stream = Subscription(self._loop.run(self._inner.subscribe_many(assets, id, start)), self._loop)
         if callback is not None:
             thread = threading.Thread(
                 target=_call_with_each, args=(stream, callback), name="fanout-client-callback", daemon=True

@@ -123,8 +123,21 @@ class Forwarder:
 
     # Records.
 
-    async def publish(self, cluster: str, asset: str, value: int, offset: int | None = None, item: str = "temp") -> int:
-        """Publish a record, and give its offset. The next one goes elsewhere only once the server has this one."""
+    async def publish(
+        self,
+        cluster: str,
+        asset: str,
+        value: int,
+        offset: int | None = None,
+        item: str = "temp",
+        *,
+        copy: bool = False,
+    ) -> int:
+        """Publish a record, or a copy for who stays behind, and give its offset.
+
+        The next one goes elsewhere only once the server has this one.
+        """
+        subject = self.publishing["subject"].replace("{key}", asset).replace("{id}", item)
         if offset is None:
             self._offset += 1
             offset = self._offset
@@ -136,9 +149,23 @@ class Forwarder:
             "Kafka-Timestamp-Type": "producer",
         }
         body = json.dumps({"ID": item, "VALUE": value}).encode()
-        await self._clients[cluster].publish(f"{asset}.{item}", body, headers=headers)
-        await self._clients[cluster].flush()
+        if not self.publishing["origin"]:
+            headers = {}
+        if copy:
+            headers["Fanout-Mirrored"] = "1"
+        client = self._clients[cluster]
+        if "stream" in self.publishing:
+            answer = json.loads((await client.request(subject, body, headers=headers, timeout=5)).data)
+            assert "seq" in answer, answer
+        else:
+            await client.publish(subject, body, headers=headers)
+            await client.flush()
         return offset
+
+    async def add_stream(self, cluster: str, **limits: Any) -> None:
+        """Make the stream on a cluster, as forwarders do."""
+        jetstream = self._clients[cluster].jetstream()
+        await jetstream.add_stream(name=self.publishing["stream"], subjects=["assets.>"], **limits)
 
 
 def nonce_of(message: Msg) -> str:

@@ -1,6 +1,7 @@
 """Clusters, a forwarder and a client together."""
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -44,20 +45,29 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig(*names: str) -> AsyncIterator[Rig]:
-    """Start clusters of one server each behind proxies, and a forwarder with the ring 7 of the first one."""
-    servers = {name: await Server().start() for name in names}
-    proxies = {name: await Proxy(server).start() for name, server in servers.items()}
-    forwarder = await Forwarder(servers).start()
-    made = Rig(servers, proxies, forwarder)
-    forwarder.rings = [made.ring(7, "inUse", names[0])]
-    forwarder.left = 7
-    try:
-        yield made
-    finally:
-        await made.stop()
-        await forwarder.stop()
-        await stop_all([*proxies.values(), *servers.values()])
+async def rig(*names: str, stream: bool = False) -> AsyncIterator[Rig]:
+    """Start clusters of one server each behind proxies, and a forwarder with the ring 7 of the first one.
+
+    With ``stream`` it publishes into a stream, which all clusters have.
+    """
+    with tempfile.TemporaryDirectory() as stores:
+        options = {name: ("-js", "-sd", f"{stores}/{name}") if stream else () for name in names}
+        servers = {name: await Server(*options[name]).start() for name in names}
+        proxies = {name: await Proxy(server).start() for name, server in servers.items()}
+        forwarder = await Forwarder(servers).start()
+        made = Rig(servers, proxies, forwarder)
+        forwarder.rings = [made.ring(7, "inUse", names[0])]
+        forwarder.left = 7
+        try:
+            if stream:
+                forwarder.publishing = {"subject": "assets.{key}.{id}", "stream": "ASSETS", "origin": True}
+                for name in names:
+                    await forwarder.add_stream(name)
+            yield made
+        finally:
+            await made.stop()
+            await forwarder.stop()
+            await stop_all([*proxies.values(), *servers.values()])
 
 
 async def take(stream: Subscription, count: int, within: float = 5.0) -> list[Message]:

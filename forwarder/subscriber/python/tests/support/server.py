@@ -73,6 +73,7 @@ class Proxy:
         self._open = asyncio.Event()
         self._open.set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_cut = False
         self._listener: asyncio.Server | None = None
 
     async def start(self) -> "Proxy":
@@ -85,6 +86,17 @@ class Proxy:
     def resume(self) -> None:
         self._open.set()
 
+    async def cut(self) -> None:
+        """End all connections, and refuse further ones."""
+        self._is_cut = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    def heal(self) -> None:
+        self._is_cut = False
+
     async def stop(self) -> None:
         if self._listener is not None:
             self._listener.close()
@@ -93,6 +105,9 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_cut:
+            writer.close()
+            return
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._server.port)
         for source, sink, gate in ((reader, far_writer, False), (far_reader, writer, True)):
             task = asyncio.get_running_loop().create_task(self._copy(source, sink, gate))

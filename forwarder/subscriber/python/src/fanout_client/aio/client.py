@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 
-from fanout_client.aio.feed import Feed
-from fanout_client.aio.link import Link
+from fanout_client.aio.core import Core
+from fanout_client.aio.mode import AnyFeed, Bench, Mode
 from fanout_client.aio.network import Network
+from fanout_client.aio.streams import Streams
 from fanout_client.aio.subscription import Subscription
 from fanout_client.aio.tap import Tap
 from fanout_client.aio.tasks import Tasks
-from fanout_client.beacon import Announcement, Known, Learned, Verifier
+from fanout_client.beacon import Announcement, Known, Learned, Publishing, Verifier
 from fanout_client.credentials import CredentialsOf, HostPolicy
 from fanout_client.errors import AssetInvalidError, ClosedError, HostRefusedError, JetStreamError
 from fanout_client.events import AtLeastOnce, Event, Events, Gap, GapReason, RingChanged, Unbelieved
-from fanout_client.merge import Outcome
-from fanout_client.options import Limits, Pin, Repeats
+from fanout_client.options import Limits, Pin, Repeats, Start, StartAt
 from fanout_client.subject import subject_of
 
 
@@ -32,6 +32,7 @@ async def connect(
     repeats: Repeats = Repeats.DROP,
     tls: ssl.SSLContext | None = None,
     inbox_prefix: str = "_INBOX",
+    jetstream_api: str | Mapping[str, str] = "$JS.API",
     limits: Limits | None = None,
 ) -> Client:
     """Connect to any server of any member of the ring, and learn the ring.
@@ -40,12 +41,16 @@ async def connect(
     for ``urls``. They are sent to the hosts of ``urls`` and of ``allow_hosts`` only, and only by TLS, unless ``urls``
     names the server without.
 
+    ``jetstream_api`` is what subjects of JetStream's API begin with, such as ``$JS.DOMAIN.API``: of all clusters, or by
+    a cluster's name in the ring, with ``*`` for the rest.
+
     Forwarders answer to an ``inbox_prefix`` that is ``_INBOX``, begins with ``_INBOX_``, or is the cluster's own.
 
     Raises ``ConnectError``, ``JetStreamError``, ``KeyInvalidError``, or ``ValueError`` for a URL.
     """
     policy = HostPolicy([urls] if isinstance(urls, str) else urls, credentials, allow_hosts)
-    client = Client(pin, policy, repeats, tls, inbox_prefix, limits or Limits())
+    prefixes = {"*": jetstream_api} if isinstance(jetstream_api, str) else dict(jetstream_api)
+    client = Client(pin, policy, repeats, tls, inbox_prefix, prefixes, limits or Limits())
     try:
         await client._begin()
     except BaseException:
@@ -64,6 +69,7 @@ class Client:
         repeats: Repeats,
         tls: ssl.SSLContext | None,
         inbox_prefix: str,
+        jetstream_api: dict[str, str],
         limits: Limits,
     ) -> None:
         # A key that is none is the caller's error, not an event.
@@ -75,37 +81,45 @@ class Client:
         self._limits = limits
         self._events = Events(limits.events)
         self._network = Network(pin, policy, tls, inbox_prefix, limits, self)
-        self._feeds: dict[Subscription, list[Feed]] = {}
+        self._feeds: dict[Subscription, list[AnyFeed]] = {}
         self._tasks = Tasks()
+        self._bench = Bench(self._network, limits, repeats, self.event, self._tasks, self._all_feeds, jetstream_api)
+        self._mode: Mode | None = None
         self._closed = False
         self._fatal: JetStreamError | None = None
 
-    async def subscribe(self, asset: str, id: str = "*") -> Subscription:
+    async def subscribe(self, asset: str, id: str = "*", start: StartAt = Start.NEW) -> Subscription:
         """Subscribe to an asset's records. ``id``: one data item, ``*``, or ``>`` for IDs with dots.
 
-        It returns when all pods have proved that they see the interest, or after ``Limits.ready`` with a ``Gap``.
-        Raises ``AssetInvalidError``, ``HostRefusedError``, ``JetStreamError`` or ``ClosedError``.
-        """
-        return await self.subscribe_many([asset], id)
+        ``start`` says where to begin where there are streams: other than ``Start.NEW`` needs JetStream.
 
-    async def subscribe_many(self, assets: Iterable[str], id: str = "*") -> Subscription:
+        It returns when nothing more is missed, or after ``Limits.ready`` with a ``Gap``: with core NATS when all pods
+        have proved that they see the interest, with streams when they have said how far they are. Raises
+        ``AssetInvalidError``, ``HostRefusedError``, ``JetStreamError``, ``ClosedError``, or ``ValueError`` for a
+        ``start`` that core NATS does not have.
+        """
+        return await self.subscribe_many([asset], id, start)
+
+    async def subscribe_many(self, assets: Iterable[str], id: str = "*", start: StartAt = Start.NEW) -> Subscription:
         """Subscribe to many assets in one stream. Each asset keeps its own order. Raises as ``subscribe`` does."""
         if self._closed:
             raise ClosedError("the client is closed")
         if self._fatal is not None:
             raise self._fatal
+        mode = self._mode
+        if mode is None:
+            raise ClosedError("the ring is not known")
         stream = Subscription(self._limits.queue, self._limits.queue_bytes, self._end)
         feeds = []
         for asset in dict.fromkeys(assets):
-            subject_of(self._template, asset, id)
-            roles = self.known.roles(asset)
-            feeds.append(Feed(asset, id, roles, stream, self._repeats, self._limits, self))
+            subject_of(self._bench.template, asset, id)
+            feeds.append(mode.feed(asset, id, stream, start))
         self._feeds[stream] = feeds
         try:
             for feed in feeds:
-                await self._follow(feed)
+                await mode.follow(feed)
             self._refuse_where_needed(feeds)
-            await self._await_proof(feeds)
+            await self._await_proof(mode, feeds)
         except BaseException:
             stream.close()
             raise
@@ -143,6 +157,8 @@ class Client:
         self._closed = True
         for stream in list(self._feeds):
             stream.close()
+        if self._mode is not None:
+            await self._mode.close()
         await self._tasks.close()
         await self._network.close()
         self._events.close()
@@ -163,36 +179,16 @@ class Client:
         if self._fatal is not None:
             raise self._fatal
 
-    @property
-    def _template(self) -> str:
-        return self.known.publishing.subject if self.known.publishing else ""
-
     # Subscriptions.
 
-    async def _follow(self, feed: Feed) -> None:
-        """Tap all owners of a feed's asset."""
-        for cluster in self.known.owners(feed.asset):
-            if cluster not in feed.taps:
-                tap = feed.tap(cluster, subject_of(self._template, feed.asset, feed.item))
-                await self._network.link(cluster).add(tap)
-
-    async def _resubscribe(self, feed: Feed) -> None:
-        subject = subject_of(self._template, feed.asset, feed.item)
-        for cluster, tap in list(feed.taps.items()):
-            if tap.subject != subject:
-                feed.gap(GapReason.SUBJECT_CHANGED, cluster)
-                link = self._network.link(cluster)
-                await link.remove(tap)
-                await link.add(feed.tap(cluster, subject))
-
-    def _refuse_where_needed(self, feeds: list[Feed]) -> None:
+    def _refuse_where_needed(self, feeds: list[AnyFeed]) -> None:
         for cluster in {cluster for feed in feeds for cluster in feed.taps}:
             route = self._network.route(cluster)
             if not route.servers:
                 reasons = "; ".join(f"{url}: {reason}" for url, reason in route.refused)
                 raise HostRefusedError(f"the cluster {cluster!r} may not be used: {reasons}")
 
-    async def _await_proof(self, feeds: list[Feed]) -> None:
+    async def _await_proof(self, mode: Mode, feeds: list[AnyFeed]) -> None:
         proofs = [(feed, cluster, tap) for feed in feeds for cluster, tap in feed.taps.items()]
         end = time.monotonic() + self._limits.ready
         for feed, cluster, tap in proofs:
@@ -202,45 +198,50 @@ class Client:
                 # Also when the time is over: what is proved already costs none.
                 await asyncio.wait_for(tap.proven.wait(), max(end - time.monotonic(), 0.001))
             except asyncio.TimeoutError:
+                reason = mode.why_not_proven(cluster)
                 if cluster in feed.taps:
-                    feed.gap(GapReason.NOT_READY, cluster, "not all pods have answered")
+                    feed.gap(GapReason.NOT_READY, cluster, reason)
 
     def _end(self, stream: Subscription) -> None:
         for feed in self._feeds.pop(stream, []):
             feed.close()
-            taps, feed.taps = feed.taps, {}
-            for cluster, tap in taps.items():
-                self.forget(feed, cluster, tap)
+
+    def _all_feeds(self) -> list[AnyFeed]:
+        return [feed for feeds in self._feeds.values() for feed in feeds]
 
     # What the network tells: see ``Listener``.
 
     async def learned(self, told: Announcement, learned: Learned, before: int | None) -> None:
         """Bring subscriptions to what is known now."""
-        if told.publishing.stream is not None and self._fatal is None:
-            self._fatal = JetStreamError(
-                f"the forwarder publishes into the stream {told.publishing.stream!r}; "
-                "this version of the client reads core NATS only"
-            )
-            if before is not None:
-                self.event(Gap(GapReason.JETSTREAM, detail=str(self._fatal)))
-        if not learned:
+        self._choose(told.publishing)
+        mode = self._mode
+        if not learned or mode is None:
             return
         self._tell(learned)
         rings = self.known.rings
         if before is not None and before < self.known.left and rings[0].view.epoch > before + 1:
             self.event(Gap(GapReason.RING_SKIPPED, detail=f"after the ring of epoch {before}"))
-        feeds = [feed for feeds in self._feeds.values() for feed in feeds]
-        for feed in feeds:
-            self._miss(feed, learned)
+        for feed in self._all_feeds():
+            mode.learned(feed, learned)
             try:
                 if learned.publishing and before is not None:
-                    await self._resubscribe(feed)
+                    await mode.resubscribe(feed)
                 if not feed.stream.closed:
                     feed.owners(self.known.roles(feed.asset))
-                    await self._follow(feed)
+                    await mode.follow(feed)
             except AssetInvalidError as error:
                 # The forwarder's new template makes no subject of it.
                 feed.gap(GapReason.SUBJECT_CHANGED, None, str(error))
+
+    def _choose(self, publishing: Publishing) -> None:
+        """Read streams or core NATS, as the forwarder publishes."""
+        stream = publishing.stream
+        if self._mode is None:
+            self._mode = Core(self._bench) if stream is None else Streams(self._bench, stream)
+        elif self._mode.stream != stream and self._fatal is None:
+            now = "core NATS" if stream is None else f"the stream {stream!r}"
+            self._fatal = JetStreamError(f"the forwarder publishes in another way now, into {now}: connect anew")
+            self.event(Gap(GapReason.MODE_CHANGED, detail=str(self._fatal)))
 
     def _tell(self, learned: Learned) -> None:
         states = (("announced", learned.new), ("in use", learned.in_use), ("left", learned.left))
@@ -251,58 +252,19 @@ class Client:
             reason = f"the ring of epoch {learned.contradicted} was told before with other members"
             self.event(Unbelieved(self._pin.subject, reason))
         publishing = self.known.publishing
-        if learned.publishing and publishing is not None and not publishing.origin:
+        is_core = publishing is not None and publishing.stream is None
+        if learned.publishing and publishing is not None and is_core and not publishing.origin:
             self.event(AtLeastOnce())
-
-    def _miss(self, feed: Feed, learned: Learned) -> None:
-        """Tell gaps of rings that are in use before the interest on the new side was proved."""
-        used = [ring for ring in self.known.rings if ring.view.epoch in learned.in_use]
-        for owner in dict.fromkeys(ring.owner(feed.asset) for ring in used):
-            tap = feed.taps.get(owner)
-            if feed.is_begun and not (tap and tap.proven.is_set()):
-                feed.gap(GapReason.NOT_READY, owner, "its ring is in use already")
 
     def dropped(self, tap: Tap) -> None:
         """Tell a gap of the asset."""
-        for feed in (feed for feeds in self._feeds.values() for feed in feeds):
-            for cluster, other in feed.taps.items():
-                if other is tap:
-                    feed.overflow(cluster)
+        if isinstance(self._mode, Core):
+            self._mode.dropped(tap)
+
+    def is_read(self, cluster: str) -> bool:
+        """Whether the stream of a cluster is read."""
+        return self._mode is not None and self._mode.is_read(cluster)
 
     def event(self, event: Event) -> None:
         """Tell an event."""
         self._events.put(event)
-
-    # What feeds need: see ``Hub``.
-
-    def fence(self, feed: Feed, cluster: str, number: int) -> None:
-        """Fence a cluster in the background."""
-        self._tasks.spawn(self._fence(feed, cluster, number))
-
-    async def _fence(self, feed: Feed, cluster: str, number: int) -> None:
-        link, tap = self._network.linked(cluster), feed.taps.get(cluster)
-        outcome = Outcome.DOWN
-        if link is not None and tap is not None:
-            try:
-                outcome = await asyncio.wait_for(link.fence(tap), self._limits.drain)
-            except asyncio.TimeoutError:
-                outcome = Outcome.TIMED_OUT
-            has_several = link.several_servers or len(self.servers(cluster)) > 1
-            if outcome is Outcome.DRAINED and has_several:
-                # Servers of a cluster pass on messages of two connections in another order than they took them in.
-                await asyncio.sleep(self._limits.settle)
-        feed.fenced(number, outcome)
-
-    def forget(self, feed: Feed, cluster: str, tap: Tap) -> None:
-        """Remove a tap in the background."""
-        link = self._network.linked(cluster)
-        if link is not None and not self._closed:
-            self._tasks.spawn(self._remove(link, tap))
-
-    async def _remove(self, link: Link, tap: Tap) -> None:
-        await link.remove(tap)
-        self._network.tidy()
-
-    def is_member(self, cluster: str) -> bool:
-        """Whether a cluster is in any ring that is not left."""
-        return self.known.servers(cluster) is not None

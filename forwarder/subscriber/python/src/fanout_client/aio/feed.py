@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from functools import partial
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from nats.aio.msg import Msg
 
+from fanout_client.aio.delivery import Delivery
 from fanout_client.aio.subscription import Subscription
 from fanout_client.aio.tap import Tap
-from fanout_client.events import Event, Gap, GapReason, Late, Moved, TopicAnew
+from fanout_client.events import Event, Gap, GapReason
 from fanout_client.merge import Deliver, Effect, Fence, Forget, Merge, Outcome, Role, Unfenced
 from fanout_client.message import Message
 from fanout_client.options import Limits, Repeats
-from fanout_client.origin import Judgement, Once, Origin
+from fanout_client.origin import Origin, is_copy
 
 _GAP_SECONDS = 1.0
 
@@ -26,16 +28,31 @@ _OUTCOMES = {
 }
 
 
-class Hub(Protocol):
-    """What a feed needs of its client. No method may wait."""
+class AnyTap(Protocol):
+    """One subject on one cluster."""
+
+    proven: asyncio.Event
+    """It misses nothing from here on."""
+
+    @property
+    def subject(self) -> str:
+        """What is read."""
+        ...
+
+
+T = TypeVar("T", bound=AnyTap)
+
+
+class Hub(Protocol[T]):
+    """What any feed needs of its client. No method may wait."""
 
     def event(self, event: Event) -> None:
         """Tell an event."""
 
-    def fence(self, feed: Feed, cluster: str, number: int) -> None:
-        """Fence a cluster, and tell ``Feed.fenced``."""
+    def fence(self, feed: Feed[T], cluster: str, number: int) -> None:
+        """Find out whether a cluster is read to its end, and tell the feed."""
 
-    def forget(self, feed: Feed, cluster: str, tap: Tap) -> None:
+    def forget(self, feed: Feed[T], cluster: str, tap: T) -> None:
         """Remove a tap."""
 
     def is_member(self, cluster: str) -> bool:
@@ -43,8 +60,42 @@ class Hub(Protocol):
         ...
 
 
-class Feed:
-    """See the module."""
+class Feed(ABC, Generic[T]):
+    """What both kinds have."""
+
+    def __init__(self, asset: str, item: str, stream: Subscription, repeats: Repeats, hub: Hub[T]) -> None:
+        """Read ``asset`` for ``stream``."""
+        self.asset = asset
+        self.item = item
+        self.stream = stream
+        self.taps: dict[str, T] = {}
+        self.is_begun = False
+        """Whether all owners have been asked to prove that they see the interest, so that a miss is a gap."""
+        self._hub = hub
+        self._delivery = Delivery(asset, stream, repeats, hub.event)
+
+    @abstractmethod
+    def owners(self, roles: Iterable[Role]) -> None:
+        """Take note of the owners of the asset."""
+
+    def gap(self, reason: GapReason, cluster: str | None, detail: str = "") -> None:
+        """Say that records of the asset may have been missed."""
+        self._hub.event(Gap(reason, self.asset, cluster, detail=detail))
+
+    def close(self) -> None:
+        """Drop all taps, and tell what was not told."""
+        taps, self.taps = self.taps, {}
+        for cluster, tap in taps.items():
+            self._hub.forget(self, cluster, tap)
+
+    def _forget(self, cluster: str) -> None:
+        tap = self.taps.pop(cluster, None)
+        if tap is not None:
+            self._hub.forget(self, cluster, tap)
+
+
+class CoreFeed(Feed[Tap]):
+    """Over core NATS."""
 
     def __init__(
         self,
@@ -54,20 +105,11 @@ class Feed:
         stream: Subscription,
         repeats: Repeats,
         limits: Limits,
-        hub: Hub,
+        hub: Hub[Tap],
     ) -> None:
         """Read ``asset`` for ``stream``, from its owners under ``roles`` to begin with."""
-        self.asset = asset
-        self.item = item
-        self.stream = stream
-        self.taps: dict[str, Tap] = {}
-        self.is_begun = False
-        """Whether all owners have been asked to prove that they see the interest, so that a miss is a gap."""
+        super().__init__(asset, item, stream, repeats, hub)
         self._merge: Merge[Message] = Merge(roles, limit=limits.held, limit_bytes=limits.held_bytes)
-        self._once = Once()
-        self._repeats = repeats
-        self._hub = hub
-        self._last_cluster = ""
         self._dropped = 0
         """Records that were dropped and not told."""
         self._next_gap: asyncio.TimerHandle | None = None
@@ -85,10 +127,6 @@ class Feed:
         """Take note of how a fence has ended."""
         self._perform(self._merge.fenced(number, outcome))
 
-    def gap(self, reason: GapReason, cluster: str | None, detail: str = "") -> None:
-        """Say that records of the asset may have been missed."""
-        self._hub.event(Gap(reason, self.asset, cluster, detail=detail))
-
     def overflow(self, cluster: str) -> None:
         """Say that a record was dropped, at once and then once a second with a count: there may be very many."""
         self._dropped += 1
@@ -96,12 +134,13 @@ class Feed:
             self._tell_dropped(cluster)
 
     def close(self) -> None:
-        """Tell what was not told."""
+        """Drop all taps, and tell what was not told."""
         if self._next_gap is not None:
             self._next_gap.cancel()
             self._next_gap = None
         if self._dropped:
             self._hub.event(Gap(GapReason.SLOW_CONSUMER, self.asset, count=self._dropped))
+        super().close()
 
     def _tell_dropped(self, cluster: str) -> None:
         self._next_gap = None
@@ -112,6 +151,8 @@ class Feed:
             self._next_gap = loop.call_later(_GAP_SECONDS, self._tell_dropped, cluster)
 
     def _on_message(self, cluster: str, message: Msg) -> None:
+        if is_copy(message.headers):
+            return
         record = Message(
             self.asset, message.subject, message.data, message.headers, cluster, Origin.of(message.headers)
         )
@@ -130,9 +171,7 @@ class Feed:
             elif isinstance(effect, Unfenced):
                 self._unfenced(effect)
             elif isinstance(effect, Forget):
-                tap = self.taps.pop(effect.cluster, None)
-                if tap is not None:
-                    self._hub.forget(self, effect.cluster, tap)
+                self._forget(effect.cluster)
 
     def _unfenced(self, effect: Unfenced) -> None:
         reason = _OUTCOMES[effect.outcome]
@@ -141,19 +180,5 @@ class Feed:
         self.gap(reason, effect.cluster)
 
     def _deliver(self, record: Message) -> None:
-        origin = record.origin
-        if origin is not None:
-            judgement = self._once.judge(origin)
-            if judgement is Judgement.REPEAT and self._repeats is Repeats.DROP:
-                return
-            if judgement is Judgement.LATE:
-                late = Late(self.asset, record.cluster, origin.topic, origin.partition, origin.offset)
-                self._hub.event(late)
-            elif judgement is Judgement.ANEW:
-                self._hub.event(TopicAnew(self.asset, origin.topic, origin.partition))
-        if record.cluster != self._last_cluster:
-            if self._last_cluster:
-                self._hub.event(Moved(self.asset, self._last_cluster, record.cluster))
-            self._last_cluster = record.cluster
-        if not self.stream.closed and not self.stream.offer(record):
+        if self._delivery.is_wanted(record) and not self.stream.offer(record):
             self.overflow(record.cluster)

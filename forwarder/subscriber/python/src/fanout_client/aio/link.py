@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import random
 import secrets
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable
 from enum import Enum
 
@@ -18,6 +18,7 @@ from nats.aio.msg import Msg
 
 from fanout_client.aio.asked import Asked
 from fanout_client.aio.dial import DialError, dial, shut
+from fanout_client.aio.echoes import Echoes
 from fanout_client.aio.owner import Owner
 from fanout_client.aio.tap import Tap
 from fanout_client.aio.tasks import Tasks
@@ -41,6 +42,7 @@ _log = logging.getLogger("fanout_client")
 
 _FIRST_WAIT = 0.05
 _MOST_DIGEST_SECONDS = 60.0
+_DENIED = 16
 
 
 class State(Enum):
@@ -71,6 +73,8 @@ class Link:
         self.name = name
         self.state = State.CONNECTING
         self.connected = asyncio.Event()
+        self.informed = asyncio.Event()
+        """An announcement has been heard since it is connected."""
         self.last_digest = time.monotonic()
         self.rhythm = limits.digest
         self._route = route
@@ -84,12 +88,11 @@ class Link:
         self._client: NatsClient | None = None
         self._inbox = ""
         self._taps: set[Tap] = set()
-        self._numbers = itertools.count()
         self._asked: dict[str, Asked] = {}
-        self._echoes: dict[str, asyncio.Future[None]] = {}
-        self._next_echo: asyncio.Future[None] | None = None
         self._lost = asyncio.Event()
+        self._denied: deque[str] = deque(maxlen=_DENIED)
         self._tasks = Tasks()
+        self._echoes = Echoes(limits.drain, self._tasks, self._send_echo)
         self._is_proving = False
 
     def start(self) -> None:
@@ -108,6 +111,15 @@ class Link:
     def up(self) -> bool:
         """Whether it is connected."""
         return self.state is State.UP
+
+    @property
+    def client(self) -> NatsClient | None:
+        """The connection, while it is up."""
+        return self._client if self.up else None
+
+    def is_denied(self, subject: str) -> bool:
+        """Whether the server has lately said that the user may not publish to a subject."""
+        return any(f'"{subject.lower()}"' in text for text in self._denied)
 
     @property
     def taps(self) -> int:
@@ -161,7 +173,7 @@ class Link:
         if not self.up:
             return Outcome.DOWN
         try:
-            await self._echo()
+            await self._echoes.round()
         except asyncio.TimeoutError:
             return Outcome.TIMED_OUT
         except (nats.errors.Error, OSError):
@@ -223,6 +235,7 @@ class Link:
     def _down(self) -> None:
         self.state = State.DOWN
         self.connected.clear()
+        self.informed.clear()
         error, self._client = self._client and self._client.last_error, None
         self._fail_all()
         for tap in self._taps:
@@ -234,12 +247,7 @@ class Link:
             if not asked.answer.done():
                 asked.answer.set_result(None)
             asked.progress.set()
-        for echo in [*self._echoes.values(), *([self._next_echo] if self._next_echo else [])]:
-            if not echo.done():
-                echo.set_exception(nats.errors.ConnectionClosedError())
-                # Nobody may wait for it any more.
-                echo.exception()
-        self._next_echo = None
+        self._echoes.fail()
 
     async def _on_closed(self) -> None:
         self._lost.set()
@@ -261,6 +269,7 @@ class Link:
                     self._owner.dropped(tap)
             return
         if "permissions violation" in str(error):
+            self._denied.append(str(error).lower())
             self._owner.denied(self, str(error))
             return
         if isinstance(error, nats.errors.Error | OSError):
@@ -291,10 +300,7 @@ class Link:
 
     async def _on_answer(self, message: Msg) -> None:
         token = message.subject.rpartition(".")[2]
-        echo = self._echoes.get(token)
-        if echo is not None:
-            if not echo.done():
-                echo.set_result(None)
+        if self._echoes.take(token):
             return
         asked = self._asked.get(token)
         if asked is None:
@@ -317,36 +323,18 @@ class Link:
             asked.answer.set_result(body)
 
     def _question(self) -> tuple[str, Asked]:
-        token = f"q{next(self._numbers)}"
+        # Nobody else can guess it, and so end the question.
+        token = f"q{secrets.token_hex(16)}"
         asked = self._asked[token] = Asked(secrets.token_urlsafe(16))
         return token, asked
 
     # Fences and proofs.
 
-    async def _echo(self) -> None:
-        """Send a message to ourselves and wait until it is back. Who asks in one moment shares one."""
-        if self._next_echo is None:
-            self._next_echo = asyncio.get_running_loop().create_future()
-            self._tasks.spawn(self._send_echo(self._next_echo))
-        await asyncio.shield(self._next_echo)
-
-    async def _send_echo(self, echo: asyncio.Future[None]) -> None:
-        token = f"e{next(self._numbers)}"
-        # From here on a fence needs an echo of its own: this one is on its way.
-        self._next_echo = None
-        self._echoes[token] = echo
-        try:
-            client = self._client
-            if client is None or not self.up:
-                raise nats.errors.ConnectionClosedError
-            await client.publish(f"{self._inbox}.{token}", b"")
-            await asyncio.wait_for(asyncio.shield(echo), self._limits.drain)
-        except (asyncio.TimeoutError, nats.errors.Error, OSError) as error:
-            if not echo.done():
-                echo.set_exception(error if isinstance(error, nats.errors.Error) else nats.errors.TimeoutError())
-                echo.exception()
-        finally:
-            del self._echoes[token]
+    async def _send_echo(self, token: str) -> None:
+        client = self._client
+        if client is None or not self.up:
+            raise nats.errors.ConnectionClosedError
+        await client.publish(f"{self._inbox}.{token}", b"")
 
     def _prove(self) -> None:
         if self._taps and not self._is_proving:

@@ -38,6 +38,10 @@ class Listener(Protocol):
     def dropped(self, tap: Tap) -> None:
         """Take note of a message that a connection had no room for."""
 
+    def is_read(self, cluster: str) -> bool:
+        """Whether the stream of a cluster is read."""
+        ...
+
     def event(self, event: Event) -> None:
         """Tell an event."""
 
@@ -127,7 +131,7 @@ class Network:
         """Close links that nobody needs. One stays, for the beacon."""
         for name, link in list(self._links.items()):
             others_up = any(other.up for other in self._links.values() if other is not link)
-            if link.taps == 0 and others_up:
+            if link.taps == 0 and not self._listener.is_read(name) and others_up:
                 del self._links[name]
                 self._tasks.spawn(self._close(link))
 
@@ -179,6 +183,7 @@ class Network:
             return False
         link.last_digest = time.monotonic()
         await self._learn(told)
+        link.informed.set()
         return True
 
     async def _learn(self, told: Announcement) -> None:

@@ -20,6 +20,8 @@ class Subscription:
         self._limit = limit
         self._limit_bytes = limit_bytes
         self._wake = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
         self._closed = False
         self._on_close = on_close
 
@@ -27,11 +29,26 @@ class Subscription:
         """Add a record. ``False``: there is no room, and it is dropped. For the client's own use."""
         if len(self._queue) >= self._limit or self._bytes + len(message.data) > self._limit_bytes:
             return False
+        self.put(message)
+        return True
+
+    def put(self, message: Message) -> None:
+        """Add a record, also where there is no room. For the client's own use: it waits for ``room`` before."""
         if not self._queue:
             self._wake.set()
         self._queue.append(message)
         self._bytes += len(message.data)
-        return True
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for a record, however short."""
+        return not self._closed and (len(self._queue) >= self._limit or self._bytes >= self._limit_bytes)
+
+    async def room(self) -> None:
+        """Wait until the program has taken records. For the client's own use."""
+        while self.is_full:
+            self._has_room.clear()
+            await self._has_room.wait()
 
     async def next_batch(self, most: int = 256) -> list[Message]:
         """Wait for records, and take up to ``most`` of them. An empty list: the subscription is closed."""
@@ -63,6 +80,7 @@ class Subscription:
         if not self._closed:
             self._closed = True
             self._wake.set()
+            self._has_room.set()
             self._on_close(self)
 
     async def __aenter__(self) -> Subscription:
@@ -79,4 +97,6 @@ class Subscription:
     def _take(self) -> Message:
         message = self._queue.popleft()
         self._bytes -= len(message.data)
+        if not self._has_room.is_set():
+            self._has_room.set()
         return message
