@@ -3,6 +3,7 @@
 //! Everything errs to one side: what is lost, late or sent again by somebody else keeps a ring from being left for longer, and never has
 //! it left too early.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use forwarder_beacon::Statement;
@@ -27,7 +28,8 @@ pub(super) const LIFE_IN_A_CHANGE: u64 = 6_000_000;
 pub(super) struct Pods {
     /// By pod and process: a new process of the same name is somebody else.
     speakers: BTreeMap<(String, String), Speaker>,
-    /// Of each partition what was said last, whoever said it: it counts while nobody who is alive speaks for the partition.
+    /// Of each partition the newest ring that was said to be its oldest, whoever said it. It counts while nobody who is alive speaks for
+    /// the partition. What was true once stays true, so an older word that is sent again changes nothing.
     last: BTreeMap<String, BTreeMap<i32, u64>>,
     /// There are more partitions than are kept.
     overflown: bool,
@@ -107,7 +109,13 @@ impl Pods {
                     self.overflown = true;
                     return;
                 }
-                kept += usize::from(of_topic.insert(*partition, *ring).is_none());
+                match of_topic.entry(*partition) {
+                    Entry::Vacant(new) => {
+                        new.insert(*ring);
+                        kept += 1;
+                    }
+                    Entry::Occupied(mut known) => *known.get_mut() = (*known.get()).max(*ring),
+                }
             }
         }
     }

@@ -176,6 +176,23 @@ fn a_dead_pods_partitions_keep_what_was_said_until_somebody_else_speaks_for_them
 }
 
 #[test]
+fn what_a_dead_pod_said_long_ago_does_not_undo_what_was_said_since() {
+    let mut witness = coordinator("a");
+    witness.hear(statement("c", 1, 8, &[(3, 8)]), NOW);
+    // Somebody sends it again. The pod began and died before this one began, so it looks like a newcomer.
+    witness.hear(statement("b", 1, 7, &[(3, 7)]), NOW);
+    witness.tell(&told(eight(), None, &[(0, 8), (1, 8), (2, 8)]), NOW);
+    assert_eq!(witness.left(), 7);
+    let later = NOW + LIFE + SECOND;
+    witness.due(later);
+    assert_eq!(
+        (witness.left(), living(&witness, later)),
+        (8, vec!["a"]),
+        "both are gone"
+    );
+}
+
+#[test]
 fn who_takes_a_partition_over_does_not_speak_for_who_still_has_it() {
     let mut third = coordinator("a");
     third.tell(&told(eight(), None, &[(0, 8), (1, 8), (2, 8)]), NOW);
