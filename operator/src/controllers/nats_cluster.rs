@@ -207,7 +207,7 @@ async fn reconcile(
     crate::reconcile::status::write(&context, &api, &cluster, cluster.status.as_ref(), &status)
         .await
         .map_err(|error| ReconcileError::Status(Box::new(error)))?;
-    Ok(Action::requeue(status::again_after(&cluster, &status, now)))
+    Ok(Action::requeue(status::again_after(&cluster, &status, &facts, now)))
 }
 
 /// How long a cluster that goes in any case waits for the names of those who may still publish to it.
@@ -251,7 +251,7 @@ async fn depart(
         Ok(Err(error)) => warn!(error = describe(&error), "failed to write the status"),
         Err(_) => warn!("failed to write the status within {PATIENCE:?}"),
     }
-    Ok(Action::requeue(status::again_after(cluster, &status, now)))
+    Ok(Action::requeue(status::again_after(cluster, &status, &facts, now)))
 }
 
 /// Brings a managed cluster on, and when all is well looks whether clients are let in.
