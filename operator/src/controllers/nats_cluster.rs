@@ -44,7 +44,6 @@ pub use self::validate::{Validated, validate};
 
 use self::dereference::{DereferenceError, PATIENCE, Remaining, dereference};
 use self::drain::{Departure, Leaving};
-use self::membership::{Concerned, Membership};
 use self::status::{Facts, Served};
 use crate::context::Context;
 use crate::error::describe;
@@ -125,19 +124,7 @@ pub async fn run(
         store: forwarders,
         events: of_forwarders,
     } = forwarders;
-    let membership = Arc::new(Membership::default());
-    let of_forwarders = of_forwarders.flat_map({
-        let (membership, clusters) = (Arc::clone(&membership), clusters.clone());
-        move |event| {
-            let concerned = membership.hear(&event);
-            let is_concerned = |concerned: &Concerned| {
-                let cluster = clusters.get(&concerned.cluster);
-                concerned.is_shown || cluster.is_some_and(|cluster| is_leaving(&cluster))
-            };
-            let concerned: Vec<_> = concerned.into_iter().filter(is_concerned).collect();
-            stream::iter(concerned.into_iter().map(|concerned| concerned.cluster))
-        }
-    });
+    let of_forwarders = membership::wakes(of_forwarders, clusters.clone());
     let wakes = stream::select_all([
         own.map(|cluster| ObjectRef::from_obj(&cluster)).boxed(),
         of_secrets.boxed(),
@@ -155,10 +142,6 @@ fn secrets_of(cluster: &NatsCluster) -> BTreeSet<Name> {
     let namespace = cluster.namespace().unwrap_or_default();
     let secrets = secrets_of_nats(&ClusterAccess::of(cluster)).into_iter();
     secrets.map(|name| (namespace.clone(), name)).collect()
-}
-
-fn is_leaving(cluster: &NatsCluster) -> bool {
-    cluster.spec.drain || cluster.metadata.deletion_timestamp.is_some()
 }
 
 /// The clusters of which a managed one's parts have changed. Of these only the metadata is watched: what is needed of them is read at the
@@ -224,7 +207,7 @@ async fn reconcile(
     crate::reconcile::status::write(&context, &api, &cluster, cluster.status.as_ref(), &status)
         .await
         .map_err(|error| ReconcileError::Status(Box::new(error)))?;
-    Ok(Action::requeue(status::again_after(&cluster, &status, now)))
+    Ok(Action::requeue(status::again_after(&cluster, &status, &facts, now)))
 }
 
 /// How long a cluster that goes in any case waits for the names of those who may still publish to it.
@@ -268,7 +251,7 @@ async fn depart(
         Ok(Err(error)) => warn!(error = describe(&error), "failed to write the status"),
         Err(_) => warn!("failed to write the status within {PATIENCE:?}"),
     }
-    Ok(Action::requeue(status::again_after(cluster, &status, now)))
+    Ok(Action::requeue(status::again_after(cluster, &status, &facts, now)))
 }
 
 /// Brings a managed cluster on, and when all is well looks whether clients are let in.

@@ -20,7 +20,7 @@ use kube::{Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
-use self::coalesce::coalesce;
+pub use self::coalesce::coalesce;
 pub use self::slots::Slots;
 use crate::context::Context;
 use crate::error::describe;
@@ -35,6 +35,9 @@ pub trait Failure: std::error::Error + Send + 'static {
         false
     }
 }
+
+/// What is collected for one reconcile: an apply of many files, a roll's pods.
+const WINDOW: Duration = Duration::from_millis(200);
 
 /// A reconcile that takes longer hangs on a connection without answers. It is cancelled, because its slot is needed, and tried
 /// again. What it has written stands, as after a kill.
@@ -98,7 +101,7 @@ where
     // Without kube's own debounce: each event begins it anew, so that a flood would hold an object up for as long as it lasts.
     Controller::for_stream(stream::pending(), store)
         .trigger_backoff(NoPause)
-        .reconcile_on(coalesce(wakes))
+        .reconcile_on(coalesce(wakes, WINDOW))
 }
 
 /// kube's controller pauses all its watches when one of them fails, and longer each time; one that may not be watched at all would hold

@@ -2,19 +2,53 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crds::{AssetForwarder, NatsCluster};
-use kube::runtime::reflector::ObjectRef;
+use futures::channel::mpsc;
+use futures::{Stream, StreamExt as _, stream};
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::Event;
 
 use super::dereference::{listed, named};
+use crate::reconcile::drive::coalesce;
 
 /// How many forwarders a cluster's status names. It would be written for each of thousands otherwise.
 pub(super) const SHOWN: usize = 32;
 
+/// For how long forwarders are counted together that a status does not name. It is written once for all of them.
+const COUNTED: Duration = Duration::from_secs(3);
+
+/// The clusters whose status shows who lists them, as events of forwarders change that: at once where names change or somebody waits for
+/// them, and a little later where only the number does.
+pub(super) fn wakes(
+    of_forwarders: impl Stream<Item = Event<AssetForwarder>> + Send + 'static,
+    clusters: Store<NatsCluster>,
+) -> impl Stream<Item = ObjectRef<NatsCluster>> + Send + 'static {
+    let membership = Membership::default();
+    let (counted, later) = mpsc::unbounded();
+    let at_once = of_forwarders.flat_map(move |event| {
+        let mut at_once = Vec::new();
+        for Concerned { cluster, is_shown } in membership.hear(&event) {
+            if is_shown || clusters.get(&cluster).is_some_and(|cluster| is_leaving(&cluster)) {
+                at_once.push(cluster);
+            } else {
+                // It fails only where nobody is woken any more.
+                drop(counted.unbounded_send(cluster));
+            }
+        }
+        stream::iter(at_once)
+    });
+    stream::select(at_once, coalesce(later, COUNTED))
+}
+
+fn is_leaving(cluster: &NatsCluster) -> bool {
+    cluster.spec.drain || cluster.metadata.deletion_timestamp.is_some()
+}
+
 /// Forwarders and clusters, each as `namespace/name`.
 #[derive(Debug, Default)]
-pub(super) struct Membership(Mutex<State>);
+struct Membership(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -28,15 +62,15 @@ struct State {
 
 /// A cluster that a forwarder has begun or ceased to list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Concerned {
-    pub(super) cluster: ObjectRef<NatsCluster>,
-    /// Whether its status shows the difference.
-    pub(super) is_shown: bool,
+struct Concerned {
+    cluster: ObjectRef<NatsCluster>,
+    /// Whether its status names one more or one less.
+    is_shown: bool,
 }
 
 impl Membership {
     /// What the watch of forwarders tells; the clusters that it changes something for.
-    pub(super) fn hear(&self, event: &Event<AssetForwarder>) -> Vec<Concerned> {
+    fn hear(&self, event: &Event<AssetForwarder>) -> Vec<Concerned> {
         let mut state = self.lock();
         match event {
             Event::Init => {
@@ -109,7 +143,9 @@ fn is_shown(forwarders: &BTreeSet<Arc<str>>, forwarder: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use kube::runtime::reflector;
     use serde_json::json;
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -189,5 +225,22 @@ mod tests {
         assert_eq!(heard(&membership, &later), [("c1".to_owned(), false)]);
         let earlier = Event::Apply(forwarder("a", &["c1"]));
         assert_eq!(heard(&membership, &earlier), [("c1".to_owned(), true)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_that_no_status_names_are_counted_together_a_moment_later() {
+        let forwarders = (0..SHOWN + 100).map(|number| Event::Apply(forwarder(&format!("f{number:03}"), &["c1"])));
+        let (clusters, _writer) = reflector::store();
+        let began = Instant::now();
+        let events = stream::iter(forwarders).chain(stream::pending());
+        let mut wakes = Box::pin(wakes(events, clusters));
+        for _ in 0..SHOWN {
+            assert_eq!(wakes.next().await.unwrap().name, "c1");
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert_eq!(wakes.next().await.unwrap().name, "c1");
+        assert!(began.elapsed() >= COUNTED && began.elapsed() < COUNTED * 2);
+        let further = tokio::time::timeout(COUNTED * 10, wakes.next()).await;
+        assert!(further.is_err(), "{further:?}");
     }
 }

@@ -32,10 +32,29 @@ pub(super) struct Seen {
     pub(super) version: String,
     /// Its cluster's name for itself; none for a server that is alone.
     pub(super) cluster_name: Option<String>,
-    /// Whether JetStream is on for these credentials; none: they may not ask.
-    pub(super) jet_stream: Option<bool>,
+    /// What JetStream's API says.
+    pub(super) jet_stream: JetStream,
     /// All servers, as URLs, sorted: the declared ones and those that the cluster names.
     pub(super) servers: Vec<String>,
+}
+
+/// What JetStream's API says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum JetStream {
+    /// Whether it is on for these credentials; none: they may not ask.
+    Told(Option<bool>),
+    /// Nothing in time. So what was told before may hold as well.
+    Silent,
+}
+
+impl JetStream {
+    /// What is known of it now; `before`: what was told before.
+    pub(super) fn or(self, before: Option<bool>) -> Option<bool> {
+        match self {
+            Self::Told(told) => told,
+            Self::Silent => before,
+        }
+    }
 }
 
 /// No server let us in.
@@ -133,22 +152,31 @@ pub(super) fn servers(declared: &[String], announced: &[String], tls: bool) -> V
     all.into_iter().collect()
 }
 
-/// Asks for the account's JetStream; none: there is no telling.
-async fn jet_stream(cluster: &Cluster, server: &ServerAddress) -> Option<bool> {
+/// Asks for the account's JetStream.
+async fn jet_stream(cluster: &Cluster, server: &ServerAddress) -> JetStream {
     let deadline = Instant::now() + JET_STREAM_WITHIN;
     let subject = format!("{}.INFO", cluster.jet_stream_api());
-    let mut client = Client::connect(cluster, server, NAME, deadline).await.ok()?;
-    let answer = match client.request(subject, Bytes::new(), deadline).await {
-        Ok(answer) => answer,
-        Err(ClientError::NoResponders) => return Some(false),
-        Err(_) => return None,
+    let answer = match Client::connect(cluster, server, NAME, deadline).await {
+        Ok(mut client) => client.request(subject, Bytes::new(), deadline).await,
+        Err(error) => Err(error),
     };
-    let answer: Answer<IgnoredAny> = serde_json::from_slice(&answer).ok()?;
-    match answer.error {
-        None => Some(true),
-        Some(error) if error.is_not_enabled() => Some(false),
-        Some(_) => None,
-    }
+    said(answer.as_deref())
+}
+
+/// What an answer of JetStream's API says.
+fn said(answer: Result<&[u8], &ClientError>) -> JetStream {
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(ClientError::NoResponders) => return JetStream::Told(Some(false)),
+        Err(ClientError::Denied(_)) => return JetStream::Told(None),
+        Err(_) => return JetStream::Silent,
+    };
+    let answer = serde_json::from_slice::<Answer<IgnoredAny>>(answer);
+    JetStream::Told(match answer.map(|answer| answer.error) {
+        Ok(None) => Some(true),
+        Ok(Some(error)) if error.is_not_enabled() => Some(false),
+        Ok(Some(_)) | Err(_) => None,
+    })
 }
 
 /// The message without what changes although nothing has: our private folder has another name each time, and rustls tells
@@ -162,6 +190,18 @@ fn lasting(message: &str, folder: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_does_not_answer_in_time_has_said_nothing() {
+        let on = br#"{"memory": 0}"#;
+        let off = br#"{"error": {"code": 503, "err_code": 10039, "description": "JetStream not enabled for account"}}"#;
+        assert_eq!(said(Ok(on)), JetStream::Told(Some(true)));
+        assert_eq!(said(Ok(off)), JetStream::Told(Some(false)));
+        assert_eq!(said(Err(&ClientError::NoResponders)), JetStream::Told(Some(false)));
+        for error in [ClientError::Silent, ClientError::Lost] {
+            assert_eq!(said(Err(&error)), JetStream::Silent, "{error}");
+        }
+    }
 
     #[test]
     fn servers_are_told_once_and_sorted() {

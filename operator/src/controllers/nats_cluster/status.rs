@@ -9,7 +9,7 @@ use kube::Resource as _;
 use super::SKIP_DRAIN;
 use super::managed::Outcome;
 use super::membership::SHOWN;
-use super::probe::{Failure, Seen};
+use super::probe::{Failure, JetStream, Seen};
 use crate::reconcile::cluster::ring_name;
 use crate::reconcile::conditions::{Verdict, are_ready, conditions, ready};
 use crate::reconcile::credentials::ClusterAccess;
@@ -43,6 +43,19 @@ pub(super) enum Facts {
     Connected(Seen),
     /// Its servers are ours.
     Managed(Served),
+}
+
+impl Facts {
+    /// Whether a server let us in, and JetStream has not answered.
+    fn is_silent(&self) -> bool {
+        matches!(
+            self,
+            Self::Connected(Seen {
+                jet_stream: JetStream::Silent,
+                ..
+            })
+        )
+    }
 }
 
 /// How servers of ours are.
@@ -86,7 +99,8 @@ pub(super) fn status(
         }) => {
             status.server_version = Some(version.clone());
             status.cluster_name.clone_from(cluster_name);
-            status.jet_stream = *jet_stream;
+            let known = old.observed_generation == generation;
+            status.jet_stream = jet_stream.or(old.jet_stream.filter(|_| known));
             status.servers.clone_from(servers);
         }
         Facts::Managed(Served { outcome, seen }) => {
@@ -98,9 +112,8 @@ pub(super) fn status(
             status.cluster_name = seen
                 .and_then(|seen| seen.cluster_name.clone())
                 .or(old.cluster_name.filter(|_| known));
-            status.jet_stream = seen
-                .and_then(|seen| seen.jet_stream)
-                .or(old.jet_stream.filter(|_| known));
+            let before = old.jet_stream.filter(|_| known);
+            status.jet_stream = seen.and_then(|seen| seen.jet_stream.or(before)).or(before);
         }
         // What was seen last stays, for as long as it is about the same spec.
         Facts::Refused(_) | Facts::Leaving | Facts::Unread(_) | Facts::Failed(_)
@@ -173,8 +186,13 @@ fn drained() -> Verdict {
 }
 
 /// When to look again. The pause of an outage grows with its age, which the condition tells: no counter is needed, and a
-/// restart changes nothing.
-pub(super) fn again_after(cluster: &NatsCluster, status: &NatsClusterStatus, now: Timestamp) -> Duration {
+/// restart changes nothing. So does the pause of one whose JetStream has not answered since it is ready.
+pub(super) fn again_after(
+    cluster: &NatsCluster,
+    status: &NatsClusterStatus,
+    facts: &Facts,
+    now: Timestamp,
+) -> Duration {
     if cluster.meta().deletion_timestamp.is_some() || (cluster.spec.drain && !status.member_of.is_empty()) {
         return DRAINING;
     }
@@ -182,7 +200,7 @@ pub(super) fn again_after(cluster: &NatsCluster, status: &NatsClusterStatus, now
         return if are_ready(&status.conditions) { SERVERS } else { SOON };
     }
     match ready(&status.conditions) {
-        Some(ready) if ready.status != "True" => {
+        Some(ready) if ready.status != "True" || facts.is_silent() => {
             let age = now.duration_since(ready.last_transition_time.0);
             let half = Duration::try_from(age).unwrap_or_default() / 2;
             half.clamp(SOON, INTERVAL)

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::drain::{Farewell, Force};
-use super::probe::{Failure, Kind, Seen};
+use super::probe::{Failure, JetStream, Kind, Seen};
 use super::status::{Facts, again_after, status};
 use super::*;
 use crate::fake_api;
@@ -74,7 +74,7 @@ fn seen() -> Seen {
     Seen {
         version: "2.15.1".to_owned(),
         cluster_name: Some("east".to_owned()),
-        jet_stream: Some(true),
+        jet_stream: JetStream::Told(Some(true)),
         servers: vec!["nats://c1:4222".to_owned()],
     }
 }
@@ -204,18 +204,52 @@ fn an_outage_keeps_what_was_seen_and_writes_nothing_new() {
 }
 
 #[test]
+fn a_jet_stream_that_is_silent_for_a_moment_is_what_it_was_and_is_asked_again_soon() {
+    let silent = || {
+        Facts::Connected(Seen {
+            jet_stream: JetStream::Silent,
+            ..seen()
+        })
+    };
+    let mut cluster = sound();
+    let first = status(&cluster, &[], None, &silent(), at(100));
+    assert_eq!((brief(&first)[0].1, first.jet_stream), ("True", None));
+    let pauses = [100, 140, 400].map(|now| again_after(&cluster, &first, &silent(), at(now)).as_secs());
+    assert_eq!(pauses, [2, 20, 60]);
+    cluster.status = Some(first);
+    let told = status(&cluster, &[], None, &Facts::Connected(seen()), at(102));
+    assert_eq!(told.jet_stream, Some(true));
+    cluster.status = Some(told.clone());
+    assert_eq!(
+        status(&cluster, &[], None, &silent(), at(162)),
+        told,
+        "nothing is written"
+    );
+    let refused = Facts::Connected(Seen {
+        jet_stream: JetStream::Told(None),
+        ..seen()
+    });
+    assert_eq!(status(&cluster, &[], None, &refused, at(222)).jet_stream, None);
+    cluster.metadata.generation = Some(4);
+    assert_eq!(status(&cluster, &[], None, &silent(), at(282)).jet_stream, None);
+}
+
+#[test]
 fn the_pause_grows_with_the_age_of_an_outage() {
     let mut cluster = sound();
     let down = status(&cluster, &[], None, &away(), at(100));
     let pauses: Vec<u64> = [100, 110, 140, 400]
-        .map(|now| again_after(&cluster, &down, at(now)).as_secs())
+        .map(|now| again_after(&cluster, &down, &away(), at(now)).as_secs())
         .into();
     assert_eq!(pauses, [2, 5, 20, 60]);
     let up = status(&cluster, &[], None, &Facts::Connected(seen()), at(100));
-    assert_eq!(again_after(&cluster, &up, at(100)).as_secs(), 60);
+    assert_eq!(
+        again_after(&cluster, &up, &Facts::Connected(seen()), at(100)).as_secs(),
+        60
+    );
     cluster.spec.drain = true;
     let draining = status(&cluster, &["line/a".to_owned()], None, &Facts::Leaving, at(100));
-    assert_eq!(again_after(&cluster, &draining, at(900)).as_secs(), 5);
+    assert_eq!(again_after(&cluster, &draining, &Facts::Leaving, at(900)).as_secs(), 5);
 }
 
 #[test]
@@ -379,7 +413,7 @@ fn a_deleted_cluster_says_that_it_cannot_tell_whom_it_waits_for() {
         assert!(message.contains(part), "{message}");
     }
     assert_eq!(waiting.member_of, ["line/a"], "what was known stays");
-    assert_eq!(again_after(&deleted, &waiting, at(110)).as_secs(), 5);
+    assert_eq!(again_after(&deleted, &waiting, &Facts::Leaving, at(110)).as_secs(), 5);
 }
 
 /// What reconciles are given where the API server takes patches of this cluster and answers nothing else, and each patch.

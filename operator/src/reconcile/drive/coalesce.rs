@@ -8,24 +8,26 @@ use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt as _};
 use tokio::time::{Instant, sleep_until};
 
-/// What is collected for one reconcile: an apply of many files, a roll's pods.
-pub(super) const WINDOW: Duration = Duration::from_millis(200);
-
 struct Coalesce<T> {
     events: BoxStream<'static, T>,
+    window: Duration,
     waiting: HashSet<T>,
     // All windows are of one length, so they end in the order in which they begin.
     queue: VecDeque<(Instant, T)>,
 }
 
-/// Yields each item once, [`WINDOW`] after its first event. Further events within the window change nothing: no flood of them holds an
+/// Yields each item once, `window` after its first event. Further events within the window change nothing: no flood of them holds an
 /// item up, as it would if each began the pause anew. Ends with `events`.
-pub(super) fn coalesce<T>(events: impl Stream<Item = T> + Send + 'static) -> impl Stream<Item = T> + Send + 'static
+pub fn coalesce<T>(
+    events: impl Stream<Item = T> + Send + 'static,
+    window: Duration,
+) -> impl Stream<Item = T> + Send + 'static
 where
     T: Clone + Eq + Hash + Send + 'static,
 {
     let state = Coalesce {
         events: events.boxed(),
+        window,
         waiting: HashSet::new(),
         queue: VecDeque::new(),
     };
@@ -40,7 +42,7 @@ where
             match event {
                 Some(item) => {
                     if state.waiting.insert(item.clone()) {
-                        state.queue.push_back((Instant::now() + WINDOW, item));
+                        state.queue.push_back((Instant::now() + state.window, item));
                     }
                 }
                 None => {
@@ -60,6 +62,8 @@ mod tests {
 
     use super::*;
 
+    const WINDOW: Duration = Duration::from_millis(200);
+
     #[tokio::test(start_paused = true)]
     async fn a_flood_does_not_hold_its_object_up() {
         let began = Instant::now();
@@ -68,7 +72,7 @@ mod tests {
             sleep(Duration::from_millis(5)).await;
             Some(("a", ()))
         });
-        let mut items = Box::pin(coalesce(flood));
+        let mut items = Box::pin(coalesce(flood, WINDOW));
         for number in 1..=3_u32 {
             assert_eq!(items.next().await, Some("a"));
             let most = (WINDOW + Duration::from_millis(10)) * number;
@@ -79,7 +83,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_burst_is_one() {
         let burst = stream::iter(["a", "b", "a", "a", "b"]).chain(stream::pending());
-        let items = coalesce(burst).take_until(sleep(Duration::from_secs(5)));
+        let items = coalesce(burst, WINDOW).take_until(sleep(Duration::from_secs(5)));
         assert_eq!(items.collect::<Vec<_>>().await, ["a", "b"]);
     }
 }
