@@ -1,6 +1,6 @@
 //! How subscribers learn of the ring.
 
-use super::nats::check_literal;
+use super::subject::check_literal;
 use crate::document::Beacon;
 use crate::document::fault::Faults;
 use crate::subject::is_reserved;

@@ -6,7 +6,7 @@ use super::Origin;
 use super::beacon::check_beacon;
 use super::kafka::check_tls;
 use super::mirror::check_mirror;
-use super::subject::pattern_problem;
+use super::subject::{check_literal, pattern_problem};
 use crate::document::fault::Faults;
 use crate::document::server::{ServerError, ServerUrl};
 use crate::document::{
@@ -159,21 +159,6 @@ fn check_jet_stream(faults: &mut Faults<'_>, api: &JetStreamApi) {
             }
         }
         (None, Some(prefix)) => check_literal(&mut faults.at("apiPrefix"), prefix, "JS.plant.API"),
-    }
-}
-
-/// A subject without wildcards, as what other tokens are put behind.
-pub(super) fn check_literal(faults: &mut Faults<'_>, text: &str, example: &str) {
-    if let Some(problem) = pattern_problem(text) {
-        faults.add(
-            format!("{text:?} {problem}"),
-            format!("write a subject such as {example}"),
-        );
-    } else if text.contains(['*', '>']) {
-        faults.add(
-            format!("{text:?} has a wildcard"),
-            format!("write a subject such as {example}"),
-        );
     }
 }
 

@@ -1,4 +1,6 @@
-//! Patterns of subjects.
+//! Subjects, and patterns of them.
+
+use crate::document::fault::Faults;
 
 /// Why a text is no pattern of subjects, if it is none.
 pub(super) fn pattern_problem(pattern: &str) -> Option<&'static str> {
@@ -18,4 +20,19 @@ pub(super) fn pattern_problem(pattern: &str) -> Option<&'static str> {
         return Some("has a wildcard inside a token, or a > before the end");
     }
     None
+}
+
+/// A subject without wildcards, as what other tokens are put behind.
+pub(super) fn check_literal(faults: &mut Faults<'_>, text: &str, example: &str) {
+    if let Some(problem) = pattern_problem(text) {
+        faults.add(
+            format!("{text:?} {problem}"),
+            format!("write a subject such as {example}"),
+        );
+    } else if text.contains(['*', '>']) {
+        faults.add(
+            format!("{text:?} has a wildcard"),
+            format!("write a subject such as {example}"),
+        );
+    }
 }
